@@ -1,0 +1,57 @@
+"""The `wingspan` command: its commands, and how an error becomes one line and an exit code.
+
+Command files import only typer at their top and the work inside the command, so that `wingspan --help`
+starts at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from wingspan import __version__
+from wingspan.errors import WingspanError
+
+app = typer.Typer(
+    name="wingspan",
+    help="Plan, predict, run and compare wide expert parallelism: one expert per GPU per layer.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"wingspan {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+    ),
+) -> None: ...
+
+
+def main() -> None:
+    """Run the command line; every foreseen failure ends as one line on stderr and its exit code."""
+    try:
+        app()
+    except WingspanError as error:
+        print(f"wingspan: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader (`head`, a pager) left; keep the interpreter's flush at exit from complaining.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("wingspan: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""How long one operation takes: roofline, links, memory; calibration constants with their sources."""

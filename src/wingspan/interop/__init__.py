@@ -1,0 +1,1 @@
+"""Export and import of placements and load statistics: vLLM, SGLang, TensorRT-LLM."""

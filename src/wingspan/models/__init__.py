@@ -1,0 +1,1 @@
+"""The seed's own architecture as a transformers model."""

@@ -1,0 +1,1 @@
+"""Which expert lives in which slot: the placement itself, strategies, scoring, differences."""

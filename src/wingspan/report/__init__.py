@@ -1,0 +1,1 @@
+"""Result objects to tables, HTML pages and trace files; computes nothing about the model."""

@@ -1,0 +1,1 @@
+"""How tokens choose experts: recorded traces, synthetic ones, and their statistics."""

@@ -1,0 +1,30 @@
+"""Load and imbalance, as DESIGN.md defines them: max / mean per layer, then averaged over layers."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def imbalance_per_layer(load_LE: ArrayLike) -> NDArray[np.float64]:
+    """max / mean of each layer's load: (layers,).
+
+    Args:
+        load_LE: tokens per (layer, expert), or per slot, or per rank; any non-negative numbers.
+
+    A layer that saw no token counts as balanced (1.0).
+
+    Example: `[[3, 1], [2, 2]]` gives `[1.5, 1.0]`.
+    """
+    load = np.asarray(load_LE, dtype=np.float64)
+    mean_L = load.mean(axis=1)
+    ratio_L: NDArray[np.float64] = np.ones_like(mean_L)
+    return np.divide(load.max(axis=1), mean_L, out=ratio_L, where=mean_L > 0)
+
+
+def imbalance(load_LE: ArrayLike) -> float:
+    """Mean over layers of `imbalance_per_layer`; never the imbalance of the summed layers.
+
+    Example: `[[3, 1], [1, 3]]` gives 1.5, although both experts see 4 tokens in all.
+    """
+    return float(imbalance_per_layer(load_LE).mean())

@@ -1,0 +1,1 @@
+"""Executor 1: predicts a schedule's timeline on a cluster."""

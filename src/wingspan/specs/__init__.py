@@ -1,0 +1,1 @@
+"""What is given: model, cluster and workload descriptions, and their presets as data files."""

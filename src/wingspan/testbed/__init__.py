@@ -1,0 +1,1 @@
+"""A real multi-node network on one Linux machine: network namespaces and shaped links."""
