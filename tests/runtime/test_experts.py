@@ -1,0 +1,182 @@
+"""`LocalExperts` against every experts class of transformers, forward and backward.
+
+Shapes: N rows, S slots, D hidden size, I intermediate size.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import transformers
+from torch import nn
+from torch.testing import assert_close
+
+from wingspan.runtime import experts as experts_file
+from wingspan.runtime.experts import LocalExperts
+
+SLOTS = 4
+HIDDEN = 48
+INTERMEDIATE = 32
+
+CONFIG = SimpleNamespace(
+    _experts_implementation="eager",
+    hidden_act="silu",
+    hidden_activation="gelu_pytorch_tanh",
+    mlp_hidden_act="relu2",
+    hidden_size=HIDDEN,
+    moe_hidden_size=HIDDEN,
+    moe_latent_size=None,
+    intermediate_size=INTERMEDIATE,
+    moe_intermediate_size=INTERMEDIATE,
+    num_experts=SLOTS,
+    num_local_experts=SLOTS,
+    n_routed_experts=SLOTS,
+    moe_num_experts=SLOTS,
+    swiglu_alpha=1.702,
+    swiglu_limit=0.05,
+    mlp_gate_softcap=2.0,
+    mlp_up_softcap=2.0,
+    post_norm_eps=1e-6,
+)
+"""Every attribute that some experts class reads. The limit is low enough that clamping happens."""
+
+
+def _decorated_classes() -> list[tuple[str, str]]:
+    """(module, class) of every experts class that transformers' registry serves, read from its sources."""
+    folder = Path(transformers.__file__).parent / "models"
+    pattern = re.compile(r"^@use_experts_implementation.*\nclass (\w+)", re.MULTILINE)
+    return [
+        (f"transformers.models.{file.parent.name}.{file.stem}", name)
+        for file in sorted(folder.glob("*/modeling_*.py"))
+        for name in pattern.findall(file.read_text(encoding="utf-8"))
+    ]
+
+
+CLASSES = _decorated_classes()
+LAYOUTS = [
+    pytest.param("mixtral", "MixtralExperts", id="plain"),
+    pytest.param("gpt_oss", "GptOssExperts", id="transposed-interleaved-bias"),
+    pytest.param("openai_privacy_filter", "OpenAIPrivacyFilterExperts", id="transposed-bias"),
+    pytest.param("aria", "AriaExperts", id="transposed"),
+    pytest.param("nemotron_h", "NemotronHExperts", id="ungated"),
+    pytest.param("muse_spark", "MuseSparkExperts", id="post-norm"),
+]
+
+
+def _build(module: str, name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+    torch.manual_seed(7)
+    experts: nn.Module = getattr(importlib.import_module(module), name)(CONFIG)
+    for parameter in experts.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return experts.to(dtype)
+
+
+def _layout(family: str, name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+    return _build(f"transformers.models.{family}.modeling_{family}", name, dtype)
+
+
+def _rows(counts: list[int], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(sum(counts), HIDDEN, generator=torch.Generator().manual_seed(3)).to(dtype)
+
+
+def _eager(module: nn.Module, rows_ND: torch.Tensor, counts: list[int]) -> torch.Tensor:
+    """transformers' own forward with each row routed, at weight 1, to the expert whose slot it lies in."""
+    expert_N1 = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))[:, None]
+    weight_N1 = torch.ones(len(rows_ND), 1, dtype=rows_ND.dtype)
+    return module(rows_ND, expert_N1, weight_N1)
+
+
+def test_transformers_sources_list_many_architectures() -> None:
+    assert len(CLASSES) >= 60
+
+
+@pytest.mark.parametrize(("module", "name"), CLASSES, ids=[name for _, name in CLASSES])
+def test_every_architecture_gives_transformers_own_rows(module: str, name: str) -> None:
+    experts = _build(module, name)
+    counts = [5, 0, 1, 7]
+    rows_ND = _rows(counts)
+    with torch.no_grad():
+        expected_ND = _eager(experts, rows_ND, counts)
+        assert expected_ND.abs().max() > 1e-3
+        assert_close(LocalExperts(experts)(rows_ND, counts), expected_ND, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("family", "name"), LAYOUTS)
+def test_gradients_equal_eager_ones(family: str, name: str) -> None:
+    counts = [3, 0, 9, 2]
+    gradients = []
+    for compute in (_eager, lambda module, rows, counts: LocalExperts(module)(rows, counts)):
+        module = _layout(family, name)
+        rows_ND = _rows(counts).requires_grad_()
+        out_ND = compute(module, rows_ND, counts)
+        (out_ND * torch.linspace(-1, 1, HIDDEN)).sum().backward()
+        gradients.append({"rows": rows_ND.grad} | {n: p.grad for n, p in module.named_parameters()})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("family", "name"), LAYOUTS)
+def test_without_rows_backward_still_reaches_rows_and_parameters(family: str, name: str) -> None:
+    module = _layout(family, name)
+    rows_ND = torch.empty(0, HIDDEN, requires_grad=True)
+    out_ND = LocalExperts(module)(rows_ND, [0] * SLOTS)
+    assert out_ND.shape == (0, HIDDEN)
+    out_ND.sum().backward()
+    assert rows_ND.grad is not None
+    for matrix in module.parameters():
+        assert matrix.grad is not None
+        assert not matrix.grad.any()
+
+
+def test_a_rank_without_slots_passes_zero_rows_on() -> None:
+    module = _layout("mixtral", "MixtralExperts")
+    for matrix in module.parameters():
+        matrix.data = matrix.data[:0]
+    experts = LocalExperts(module)
+    rows_ND = torch.empty(0, HIDDEN, requires_grad=True)
+    out_ND = experts(rows_ND, [])
+    assert out_ND.shape == (0, HIDDEN)
+    out_ND.sum().backward()
+    assert rows_ND.grad is not None
+    assert experts.weight_bytes == 0
+
+
+@pytest.mark.parametrize(("family", "name"), LAYOUTS)
+def test_grouped_product_equals_the_plain_ones(
+    family: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = _layout(family, name, torch.bfloat16)
+    counts = [4, 0, 6, 1]
+    rows_ND = _rows(counts, torch.bfloat16)
+    with torch.no_grad():
+        plain_ND = LocalExperts(module)(rows_ND, counts)
+        monkeypatch.setattr(experts_file, "linear_by_slot", experts_file.grouped_linear)
+        grouped_ND = LocalExperts(module)(rows_ND, counts)
+    assert_close(grouped_ND, plain_ND, rtol=2e-2, atol=2e-2)
+
+
+def test_weight_bytes_counts_matrices_and_biases() -> None:
+    matrices = SLOTS * 3 * HIDDEN * INTERMEDIATE
+    assert LocalExperts(_layout("mixtral", "MixtralExperts")).weight_bytes == matrices * 4
+    biases = SLOTS * (2 * INTERMEDIATE + HIDDEN)
+    assert (
+        LocalExperts(_layout("gpt_oss", "GptOssExperts", torch.bfloat16)).weight_bytes
+        == (matrices + biases) * 2
+    )
+
+
+def test_packed_experts_compute_the_same_without_gradients() -> None:
+    module = _layout("mixtral", "MixtralExperts")
+    counts = [4, 0, 6, 1]
+    rows_ND = _rows(counts)
+    expected_ND = _eager(module, rows_ND, counts)
+    experts = LocalExperts(module)
+    experts.pack()
+    out_ND = experts(rows_ND, counts)
+    assert not out_ND.requires_grad
+    assert_close(out_ND, expected_ND.detach(), rtol=1e-5, atol=1e-5)
