@@ -12,6 +12,7 @@ import sys
 import typer
 
 from wingspan import __version__
+from wingspan.cli.run import run
 from wingspan.errors import WingspanError
 
 app = typer.Typer(
@@ -35,6 +36,10 @@ def _options(
         False, "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
     ),
 ) -> None: ...
+
+
+for command in (run,):
+    app.command()(command)
 
 
 def main() -> None:

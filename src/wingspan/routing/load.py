@@ -19,7 +19,8 @@ def imbalance_per_layer(load_LE: ArrayLike) -> NDArray[np.float64]:
     load = np.asarray(load_LE, dtype=np.float64)
     mean_L = load.mean(axis=1)
     ratio_L: NDArray[np.float64] = np.ones_like(mean_L)
-    return np.divide(load.max(axis=1), mean_L, out=ratio_L, where=mean_L > 0)
+    np.divide(load.max(axis=1), mean_L, out=ratio_L, where=mean_L > 0)
+    return ratio_L
 
 
 def imbalance(load_LE: ArrayLike) -> float:

@@ -1,0 +1,78 @@
+"""`wingspan run`: a real Mixture-of-Experts model over real ranks, one expert per rank per layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    model: Annotated[Path, typer.Argument(help="Folder of a checkpoint in the Hugging Face format.")],
+    ranks: Annotated[
+        int | None,
+        typer.Option(help="Ranks to start on this machine; under torchrun, mpirun or Slurm theirs are used."),
+    ] = None,
+    experts_per_rank: Annotated[
+        int, typer.Option(help="Slots per rank and layer: 1 is wide expert parallelism, more the baseline.")
+    ] = 1,
+    ranks_per_node: Annotated[
+        int | None, typer.Option(help="How many ranks count as one node (default: all that share a machine).")
+    ] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="Text to continue; repeatable.")] = None,
+    prompts_file: Annotated[
+        Path | None, typer.Option(help="File with one prompt per line; - reads standard input.")
+    ] = None,
+    prompt_ids: Annotated[
+        list[str] | None, typer.Option(help="A prompt as token ids, 5,9,17; repeatable; needs no tokenizer.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens to add to each prompt.")] = 32,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Sample among the k likeliest tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Sample within this share of probability.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    dtype: Annotated[str, typer.Option(help="auto (the checkpoint's), float32 or bfloat16.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Compare with the model in a single process; exit 1 if it differs."),
+    ] = False,
+    trace: Annotated[
+        Path | None, typer.Option(help="Write a Chrome/Perfetto trace of every operation and transfer.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+) -> None:
+    """Run a MoE model with its experts spread over ranks, and complete text.
+
+    Examples:
+
+      wingspan run models/tiny --ranks 8 --prompt "def main():" --check
+
+      wingspan run models/tiny --ranks 2 --experts-per-rank 4 --prompt "import "
+
+      torchrun --nproc-per-node 8 -m wingspan.cli.main run models/tiny --prompt "def main():"
+    """
+    from wingspan.cli.run_job import Arguments, execute
+
+    execute(
+        Arguments(
+            folder=model,
+            ranks=ranks,
+            experts_per_rank=experts_per_rank,
+            ranks_per_node=ranks_per_node,
+            texts=prompt or [],
+            prompts_file=prompts_file,
+            id_texts=prompt_ids or [],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            dtype=dtype,
+            device=device,
+            check=check,
+            trace=trace,
+            as_json=as_json,
+        )
+    )

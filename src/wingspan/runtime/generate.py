@@ -1,0 +1,170 @@
+"""Generation with a KV cache, data-parallel over ranks: every rank steps its own sequences, all step together.
+
+Shapes: P sequences of this rank, S length so far, V vocabulary, R ranks, W the most sequences on any rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from transformers import PreTrainedModel
+
+from wingspan.runtime.layer import Step
+from wingspan.runtime.monitor import LoadMonitor
+from wingspan.runtime.prompts import Batch, Prompt, batch
+from wingspan.runtime.recorder import Recorder
+from wingspan.runtime.sampling import Sampler, Sampling
+from wingspan.runtime.transport import Transport
+
+_NOTHING = -1
+"""In the shared tokens of a step: this place has no sequence, or a finished one."""
+
+OnTokens = Callable[[dict[int, int]], None]
+"""Called on rank 0 after each step with the new token of each prompt (prompt index -> id)."""
+
+
+@dataclass
+class Generated:
+    """One rank's results, in the order of its prompts."""
+
+    token_ids: list[list[int]]
+    logits: list[list[torch.Tensor]] = field(default_factory=list)
+    """Per sequence and new token the logits (V,) it was chosen from; only where they were asked for."""
+    load_LE: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Per phase this rank's tokens by (MoE layer, expert)."""
+    cache_bytes: int = 0
+
+
+class Generator:
+    """Continues prompts on one rank; all ranks of the group call `run` together with the same list."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        transport: Transport,
+        recorder: Recorder,
+        monitor: LoadMonitor,
+        step: Step,
+    ) -> None:
+        self._model = model
+        self._transport = transport
+        self._recorder = recorder
+        self._monitor = monitor
+        self._step = step
+        self._device = next(model.parameters()).device
+
+    @torch.inference_mode()
+    def run(
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        sampling: Sampling,
+        *,
+        keep_logits: bool = False,
+        on_tokens: OnTokens | None = None,
+    ) -> Generated:
+        """Continue this rank's share of `prompts`.
+
+        Args:
+            prompts: all ranks' prompts, the same list everywhere.
+            max_new_tokens: the most tokens for each; a sequence also ends at the model's end-of-text token.
+            sampling: how tokens are chosen.
+            keep_logits: also return what every token was chosen from.
+            on_tokens: rank 0's listener.
+        """
+        world = self._transport.world
+        homes = [[p for p in prompts if p.home_rank == r] for r in range(world.size)]
+        mine = homes[world.rank]
+        widest = max(1, *(len(h) for h in homes))
+        done = Generated([[] for _ in mine], [[] for _ in mine])
+        alive_P = torch.tensor([bool(mine)] * max(1, len(mine)))
+        sampler = Sampler(sampling, [p.index for p in mine])
+        now = batch(mine, self._device)
+        cache = None
+        for number in range(max_new_tokens):
+            phase = "decode" if number else "prefill"
+            logits_PV, cache = self._forward(now, cache, phase)
+            chosen_P = sampler(logits_PV) if mine else torch.zeros(1, dtype=torch.int64)
+            self._collect(done, chosen_P, logits_PV, alive_P, keep_logits)
+            shared_RW = self._share(chosen_P, alive_P, widest)
+            alive_P &= ~torch.isin(chosen_P, self._end_ids())
+            self._recorder.end_step()
+            done.load_LE[phase] = self._monitor.take() + done.load_LE.get(phase, 0)
+            if on_tokens is not None and world.rank == 0:
+                on_tokens(_by_prompt(homes, shared_RW))
+            if not self._any_left(shared_RW) or number + 1 == max_new_tokens:
+                break
+            now = _next(now, chosen_P, alive_P, self._device)
+        done.cache_bytes = _size_bytes(cache)
+        return done
+
+    def _forward(self, now: Batch, cache: object, phase: str) -> tuple[torch.Tensor, object]:
+        """One forward; columns beyond the cache are new. Returns the last column's logits and the cache."""
+        new = now.ids_PS.shape[1] if cache is None else 1
+        valid_PN = now.valid_PS[:, -new:]
+        self._recorder.begin_step(phase, int(valid_PN.sum()))
+        self._step.valid_T = None if bool(valid_PN.all()) else valid_PN.flatten()
+        out = self._model(
+            input_ids=now.ids_PS[:, -new:],
+            # A row of padding alone would leave attention nothing to attend to.
+            attention_mask=_attendable(now.valid_PS),
+            position_ids=now.positions_PS[:, -new:],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return out.logits[:, -1], out.past_key_values
+
+    @staticmethod
+    def _collect(
+        done: Generated, chosen_P: torch.Tensor, logits_PV: torch.Tensor, alive_P: torch.Tensor, keep: bool
+    ) -> None:
+        for number, tokens in enumerate(done.token_ids):
+            if alive_P[number]:
+                tokens.append(int(chosen_P[number]))
+                if keep:
+                    done.logits[number].append(logits_PV[number].float().cpu())
+
+    def _share(self, chosen_P: torch.Tensor, alive_P: torch.Tensor, widest: int) -> torch.Tensor:
+        mine_W = torch.full((widest,), _NOTHING)
+        mine_W[: len(chosen_P)] = torch.where(alive_P, chosen_P, _NOTHING)
+        return self._transport.share(mine_W)
+
+    def _any_left(self, shared_RW: torch.Tensor) -> bool:
+        live = shared_RW[shared_RW != _NOTHING]
+        return bool(len(live)) and not bool(torch.isin(live, self._end_ids()).all())
+
+    def _end_ids(self) -> torch.Tensor:
+        ends = self._model.generation_config.eos_token_id
+        return torch.tensor([ends] if isinstance(ends, int) else list(ends or []), dtype=torch.int64)
+
+
+def _attendable(valid_PS: torch.Tensor) -> torch.Tensor:
+    """The attention mask; rows without any real token see their last column."""
+    mask_PS = valid_PS.clone()
+    mask_PS[:, -1] |= ~valid_PS.any(1)
+    return mask_PS.long()
+
+
+def _next(now: Batch, chosen_P: torch.Tensor, alive_P: torch.Tensor, device: torch.device) -> Batch:
+    return Batch(
+        torch.cat([now.ids_PS, chosen_P[:, None].to(device)], 1),
+        torch.cat([now.valid_PS, alive_P[:, None].to(device)], 1),
+    )
+
+
+def _by_prompt(homes: list[list[Prompt]], shared_RW: torch.Tensor) -> dict[int, int]:
+    return {
+        prompt.index: int(shared_RW[rank, place])
+        for rank, home in enumerate(homes)
+        for place, prompt in enumerate(home)
+        if shared_RW[rank, place] != _NOTHING
+    }
+
+
+def _size_bytes(cache: object) -> int:
+    """Memory of a transformers cache: all tensors of its layers."""
+    layers = getattr(cache, "layers", [])
+    return sum(t.nbytes for layer in layers for t in vars(layer).values() if isinstance(t, torch.Tensor))

@@ -1,0 +1,25 @@
+"""Live load: tokens per (MoE layer, logical expert), counted where the tokens live, always on.
+
+Shapes: L MoE layers, E logical experts, T tokens, K experts per token.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+class LoadMonitor:
+    """Counts of this rank's own tokens; the sum over ranks is the load."""
+
+    def __init__(self, num_layers: int, num_experts: int, device: torch.device) -> None:
+        self.load_LE = torch.zeros((num_layers, num_experts), dtype=torch.int64, device=device)
+
+    def count(self, layer: int, experts_TK: torch.Tensor) -> None:
+        """Add one layer's choices."""
+        self.load_LE[layer] += torch.bincount(experts_TK.flatten(), minlength=self.load_LE.shape[1])
+
+    def take(self) -> torch.Tensor:
+        """The counts since the last call, and begin anew."""
+        taken = self.load_LE.clone()
+        self.load_LE.zero_()
+        return taken

@@ -1,0 +1,112 @@
+"""Prompts: from text or ids to one rank's padded batch.
+
+Shapes: P sequences of a rank, S padded length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, PreTrainedConfig
+
+from wingspan.errors import InputError
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One sequence to continue, and where it lives."""
+
+    index: int
+    ids: list[int]
+    text: str | None
+    home_rank: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's prompts, padded on the left so that every sequence's newest token is in the last column."""
+
+    ids_PS: torch.Tensor
+    valid_PS: torch.Tensor
+
+    @property
+    def positions_PS(self) -> torch.Tensor:
+        """Position of each token in its own sequence; padding counts as 0."""
+        return (self.valid_PS.cumsum(1) - 1).clamp(min=0)
+
+
+class Tokenizer:
+    """The checkpoint's tokenizer, or none: then only ids go in and come out."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._tokenizer: Any = None
+        if any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+            self._tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, with the special tokens that the model expects in front."""
+        if self._tokenizer is None:
+            raise InputError(f"{self._folder} has no tokenizer: give the prompts as --prompt-ids 5,9,17")
+        return list(self._tokenizer(text)["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str | None:
+        """Text of ids; None without a tokenizer."""
+        if self._tokenizer is None:
+            return None
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def assign(
+    texts: Sequence[str],
+    id_lists: Sequence[list[int]],
+    tokenizer: Tokenizer,
+    config: PreTrainedConfig,
+    ranks: int,
+) -> list[Prompt]:
+    """All prompts in the order given, texts before ids, dealt to the ranks in turn.
+
+    Raises:
+        InputError: none at all, an empty one, or an id outside the vocabulary.
+    """
+    ids = [tokenizer.encode(text) for text in texts] + list(id_lists)
+    shown: list[str | None] = [*texts, *(tokenizer.decode(i) for i in id_lists)]
+    if not ids:
+        raise InputError(
+            'nothing to complete; give --prompt "...", --prompts-file FILE, --prompt-ids or stdin'
+        )
+    vocabulary = config.get_text_config().vocab_size
+    for number, prompt in enumerate(ids):
+        if not prompt:
+            raise InputError(f"prompt {number} is empty; give at least one token")
+        if bad := [i for i in prompt if not 0 <= i < vocabulary]:
+            raise InputError(f"prompt {number}: id {bad[0]} is outside the vocabulary 0..{vocabulary - 1}")
+    return [Prompt(n, i, s, n % ranks) for n, (i, s) in enumerate(zip(ids, shown, strict=True))]
+
+
+def check_context(prompts: Sequence[Prompt], max_new_tokens: int, config: PreTrainedConfig) -> None:
+    """Raise `InputError` where a prompt and its continuation exceed what the model was made for."""
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    for prompt in prompts:
+        if longest and len(prompt.ids) + max_new_tokens > longest:
+            raise InputError(
+                f"prompt {prompt.index} has {len(prompt.ids)} tokens; with --max-new-tokens {max_new_tokens} that "
+                f"exceeds the model's context of {longest}; at most {max(0, longest - len(prompt.ids))} would fit"
+            )
+
+
+def batch(prompts: Sequence[Prompt], device: torch.device) -> Batch:
+    """Pad one rank's prompts; without any, one lone padding token, so that the rank still takes every step."""
+    rows = [p.ids for p in prompts] or [[]]
+    longest = max(1, *(len(r) for r in rows))
+    ids_PS = torch.zeros((len(rows), longest), dtype=torch.int64)
+    valid_PS = torch.zeros((len(rows), longest), dtype=torch.bool)
+    for number, row in enumerate(rows):
+        if row:
+            ids_PS[number, -len(row) :] = torch.tensor(row)
+            valid_PS[number, -len(row) :] = True
+    return Batch(ids_PS.to(device), valid_PS.to(device))

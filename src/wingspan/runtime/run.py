@@ -1,0 +1,160 @@
+"""The main job on one rank: load, generate, and on rank 0 bring the results of all ranks together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from time import monotonic
+from typing import Any, Literal
+
+import torch
+
+from wingspan.placement.placement import Placement
+from wingspan.runtime.engine import Engine, Model, load
+from wingspan.runtime.generate import Generated, Generator, OnTokens
+from wingspan.runtime.measure import RankMeasurement, peak_memory_bytes, step_report
+from wingspan.runtime.prompts import Prompt, Tokenizer
+from wingspan.runtime.reference import Check, check
+from wingspan.runtime.sampling import Sampling
+from wingspan.runtime.transport import Transport
+from wingspan.schedule.result import Span, StepReport
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What to run; the same on every rank."""
+
+    model: Model
+    placement: Placement
+    prompts: list[Prompt]
+    max_new_tokens: int
+    sampling: Sampling
+    device: torch.device
+    check: bool = False
+    keep_spans: bool = False
+
+
+@dataclass(frozen=True)
+class Output:
+    """One prompt's continuation."""
+
+    prompt_ids: list[int]
+    token_ids: list[int]
+    prompt: str | None
+    text: str | None
+    home_rank: int
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What rank 0 knows at the end."""
+
+    outputs: list[Output]
+    prefill: StepReport
+    decode: StepReport | None
+    load_seconds: float
+    check: Check | None = None
+    spans: list[Span] = field(default_factory=list)
+
+    @property
+    def report(self) -> StepReport:
+        """The phase that most of the steps belong to: decode, or prefill where it gave the only token."""
+        return self.decode or self.prefill
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "outputs": [asdict(o) for o in self.outputs],
+            "report": self.report.model_dump(mode="json"),
+            "prefill_report": self.prefill.model_dump(mode="json"),
+            "load_seconds": self.load_seconds,
+            "check": asdict(self.check) | {"passed": self.check.passed} if self.check else None,
+        }
+
+
+@dataclass(frozen=True)
+class Listener:
+    """What rank 0's caller wants to hear while the run goes on."""
+
+    on_loaded: Callable[[float], None]
+    on_tokens: OnTokens
+
+
+def run(
+    transport: Transport, request: RunRequest, tokenizer: Tokenizer, listener: Listener
+) -> RunResult | None:
+    """Take part in a run. Collective; returns the result on rank 0, None elsewhere."""
+    engine, load_seconds = _load(transport, request)
+    if transport.world.rank == 0:
+        listener.on_loaded(load_seconds)
+    generator = Generator(engine.model, transport, engine.recorder, engine.monitor, engine.step)
+    generated = generator.run(
+        request.prompts,
+        request.max_new_tokens,
+        request.sampling,
+        keep_logits=request.check,
+        on_tokens=listener.on_tokens,
+    )
+    parts = transport.gather((_measurement(engine, generated), generated.token_ids, generated.logits))
+    if parts is None:
+        return None
+    return _bring_together(parts, request, tokenizer, transport, load_seconds)
+
+
+def _load(transport: Transport, request: RunRequest) -> tuple[Engine, float]:
+    start = monotonic()
+    engine = load(request.model, request.placement, transport, request.device, keep_spans=request.keep_spans)
+    return engine, monotonic() - start
+
+
+def _measurement(engine: Engine, generated: Generated) -> RankMeasurement:
+    return RankMeasurement(
+        rank=engine.transport.world.rank,
+        steps=engine.recorder.steps,
+        load_LE={phase: load.cpu().numpy() for phase, load in generated.load_LE.items()},
+        memory_bytes={
+            "shared_weights": engine.shared_bytes,
+            "expert_weights": engine.expert_bytes,
+            "kv_cache": generated.cache_bytes,
+            "communication_buffers": engine.buffers.size_bytes,
+        },
+        peak_memory_bytes=peak_memory_bytes(),
+        spans=engine.recorder.spans,
+    )
+
+
+def _bring_together(
+    parts: list[Any], request: RunRequest, tokenizer: Tokenizer, transport: Transport, load_seconds: float
+) -> RunResult:
+    ranks: list[RankMeasurement] = [measurement for measurement, _, _ in parts]
+    tokens = _in_prompt_order([ids for _, ids, _ in parts], request.prompts)
+    reports: dict[Literal["prefill", "decode"], StepReport | None] = {
+        phase: step_report(ranks, phase, request.placement, transport.world)
+        for phase in ("prefill", "decode")
+    }
+    prefill = reports["prefill"]
+    if prefill is None:
+        raise RuntimeError("a run without a prefill step")
+    outputs = [
+        Output(p.ids, ids, p.text, tokenizer.decode(ids), p.home_rank)
+        for p, ids in zip(request.prompts, tokens, strict=True)
+    ]
+    checked = None
+    if request.check:
+        logits = _in_prompt_order([kept for _, _, kept in parts], request.prompts)
+        checked = check(
+            request.model.folder,
+            request.model.dtype,
+            [p.ids for p in request.prompts],
+            tokens,
+            logits,
+            greedy=not request.sampling.temperature,
+        )
+    spans = [span for rank in ranks for span in rank.spans]
+    return RunResult(outputs, prefill, reports["decode"], load_seconds, checked, spans)
+
+
+def _in_prompt_order(per_rank: list[list[Any]], prompts: list[Prompt]) -> list[Any]:
+    """Per-rank lists, each in the order of that rank's prompts, as one list in prompt order."""
+    places = [iter(values) for values in per_rank]
+    return [next(places[p.home_rank]) for p in prompts]

@@ -1,0 +1,188 @@
+"""How rows move between ranks: a small interface, and its torch.distributed implementation.
+
+Shapes: R ranks, N rows, B bytes per row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+
+from wingspan.runtime.world import World
+
+
+class Pending(Protocol):
+    """A transfer under way."""
+
+    def wait(self) -> object:
+        """Return when the received buffer is complete and the sent one may be written again."""
+
+
+class Transport(Protocol):
+    """Moves bytes between the ranks of one group. Every rank makes the same calls in the same order."""
+
+    world: World
+
+    def exchange_counts(self, send_RC: torch.Tensor) -> torch.Tensor:
+        """Row r of every rank's `send_RC` (int64) goes to rank r; returns the R rows received."""
+
+    def exchange_rows(
+        self,
+        received_NB: torch.Tensor,
+        sent_NB: torch.Tensor,
+        received_R: Sequence[int],
+        sent_R: Sequence[int],
+    ) -> Pending:
+        """Start to send `sent_R[r]` rows to each rank r, in order, and to receive `received_R[r]` from it.
+
+        Both buffers are contiguous, of one dtype, rows along dimension 0; zero rows are allowed anywhere.
+        """
+
+    def share(self, value_X: torch.Tensor) -> torch.Tensor:
+        """Every rank's `value_X` (one shape on all ranks), stacked in rank order: (R, ...)."""
+
+    def gather(self, value: object) -> list[object] | None:
+        """Every rank's value at rank 0, in rank order; None elsewhere."""
+
+    def broadcast(self, value: object) -> object:
+        """Rank 0's value, on every rank."""
+
+    def close(self) -> None:
+        """Leave the group."""
+
+
+class TorchTransport:
+    """torch.distributed: gloo for CPU tensors, NCCL for CUDA ones. The process group must be initialised."""
+
+    def __init__(self, world: World, device: torch.device) -> None:
+        self.world = world
+        self._device = device
+
+    def exchange_counts(self, send_RC: torch.Tensor) -> torch.Tensor:
+        """See `Transport`."""
+        received_RC = torch.empty_like(send_RC)
+        dist.all_to_all_single(received_RC, send_RC.contiguous())
+        return received_RC
+
+    def exchange_rows(
+        self,
+        received_NB: torch.Tensor,
+        sent_NB: torch.Tensor,
+        received_R: Sequence[int],
+        sent_R: Sequence[int],
+    ) -> Pending:
+        """See `Transport`."""
+        # Bytes, because the backends do not know every dtype (gloo has no FP8, nor BF16 everywhere).
+        return dist.all_to_all_single(
+            received_NB.view(torch.uint8),
+            sent_NB.view(torch.uint8),
+            list(received_R),
+            list(sent_R),
+            async_op=True,
+        )
+
+    def share(self, value_X: torch.Tensor) -> torch.Tensor:
+        """See `Transport`."""
+        value_X = value_X.to(self._device)
+        shared_R = [torch.empty_like(value_X) for _ in range(self.world.size)]
+        dist.all_gather(shared_R, value_X)
+        return torch.stack(shared_R).cpu()
+
+    def gather(self, value: object) -> list[object] | None:
+        """See `Transport`."""
+        values: list[object] | None = [None] * self.world.size if self.world.rank == 0 else None
+        dist.gather_object(value, values)
+        return values
+
+    def broadcast(self, value: object) -> object:
+        """See `Transport`."""
+        box = [value]
+        dist.broadcast_object_list(box)
+        return box[0]
+
+    def close(self) -> None:
+        """See `Transport`."""
+        dist.destroy_process_group()
+
+
+class LocalTransport:
+    """A group of one rank: nothing travels. Lets one process run the same code without a process group."""
+
+    def __init__(self) -> None:
+        self.world = World(rank=0, size=1, ranks_per_node=1, local_rank=0)
+
+    def exchange_counts(self, send_RC: torch.Tensor) -> torch.Tensor:
+        """See `Transport`."""
+        return send_RC.clone()
+
+    def exchange_rows(
+        self,
+        received_NB: torch.Tensor,
+        sent_NB: torch.Tensor,
+        received_R: Sequence[int],  # noqa: ARG002 - the interface's
+        sent_R: Sequence[int],  # noqa: ARG002
+    ) -> Pending:
+        """See `Transport`."""
+        received_NB.copy_(sent_NB)
+        return _Done()
+
+    def share(self, value_X: torch.Tensor) -> torch.Tensor:
+        """See `Transport`."""
+        return value_X[None].cpu()
+
+    def gather(self, value: object) -> list[object] | None:
+        """See `Transport`."""
+        return [value]
+
+    def broadcast(self, value: object) -> object:
+        """See `Transport`."""
+        return value
+
+    def close(self) -> None:
+        """See `Transport`."""
+        return
+
+
+class _Done:
+    def wait(self) -> None:
+        return
+
+
+class _ExchangeRows(torch.autograd.Function):
+    """A blocking exchange of rows; its gradient is the exchange back."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: torch.autograd.function.FunctionCtx,
+        sent_ND: torch.Tensor,
+        transport: Transport,
+        received_R: Sequence[int],
+        sent_R: Sequence[int],
+    ) -> torch.Tensor:
+        ctx.transport, ctx.received_R, ctx.sent_R = transport, received_R, sent_R  # type: ignore[attr-defined]
+        return _exchange(transport, sent_ND, received_R, sent_R)
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: torch.autograd.function.FunctionCtx, gradient_ND: torch.Tensor
+    ) -> tuple[torch.Tensor, None, None, None]:
+        back = _exchange(ctx.transport, gradient_ND, ctx.sent_R, ctx.received_R)  # type: ignore[attr-defined]
+        return back, None, None, None
+
+
+def exchange_with_gradient(
+    transport: Transport, sent_ND: torch.Tensor, received_R: Sequence[int], sent_R: Sequence[int]
+) -> torch.Tensor:
+    """`Transport.exchange_rows`, waited for, through which gradients flow back to the senders' rows."""
+    return _ExchangeRows.apply(sent_ND, transport, received_R, sent_R)  # type: ignore[no-untyped-call]
+
+
+def _exchange(
+    transport: Transport, sent_ND: torch.Tensor, received_R: Sequence[int], sent_R: Sequence[int]
+) -> torch.Tensor:
+    received_ND = sent_ND.new_empty((sum(received_R), *sent_ND.shape[1:]))
+    transport.exchange_rows(received_ND, sent_ND.contiguous(), received_R, sent_R).wait()
+    return received_ND
