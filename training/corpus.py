@@ -22,43 +22,36 @@ SHARES = {"code": 0.60, "prose": 0.30, "table": 0.10}
 tables of character codes. They differ enough for experts to specialise."""
 
 HELD_OUT_EVERY = 16
-"""One document in this many, chosen by the hash of its name, is never trained on."""
+"""One file in this many, chosen by the hash of its name, is never trained on: neither its code nor its words."""
 
-SKIPPED_FOLDERS = {
-    "test",
-    "tests",
-    "idle_test",
-    "site-packages",
-    "__pycache__",
-    "lib2to3",
-    "ensurepip",
-    "config",
-}
+SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "__pycache__", "lib2to3", "ensurepip"}
 
 
 @dataclass(frozen=True)
 class Document:
-    """One text: its kind (a key of `SHARES`), its name within the standard library, and its content."""
+    """One text: its kind (a key of `SHARES`), the name of its file within the library, and its content."""
 
     kind: str
     name: str
     text: str
 
-    @property
-    def held_out(self) -> bool:
-        """Whether it is kept for validation; depends on the name alone, so it is the same everywhere."""
-        return hashlib.sha256(self.name.encode()).digest()[0] % HELD_OUT_EVERY == 0
+
+def is_held_out(name: str) -> bool:
+    """Whether the file is kept for validation; decided by its name alone, so the same on every machine."""
+    return _hash(name)[0] % HELD_OUT_EVERY == 0
 
 
-def standard_library() -> list[Document]:
-    """All documents, in the order of their names."""
+def standard_library(*, held_out: bool) -> list[Document]:
+    """The held-out documents, or all others, in an order that mixes the library's packages."""
     root = Path(sysconfig.get_path("stdlib"))
-    documents: list[Document] = []
-    for path in sorted(root.rglob("*")):
-        name = path.relative_to(root).as_posix()
-        if path.is_file() and not SKIPPED_FOLDERS.intersection(path.relative_to(root).parts):
-            documents.extend(_documents_of(path, name))
-    return documents
+    files = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
+    names = (name for name in files if not SKIPPED_FOLDERS.intersection(Path(name).parts))
+    chosen = sorted((name for name in names if is_held_out(name) == held_out), key=_hash)
+    return [document for name in chosen for document in _documents_of(files[name], name)]
+
+
+def _hash(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
 
 
 def _documents_of(path: Path, name: str) -> Iterator[Document]:
@@ -67,40 +60,33 @@ def _documents_of(path: Path, name: str) -> Iterator[Document]:
     elif path.suffix == ".py":
         source = path.read_text("utf-8", errors="replace")
         if name.startswith("pydoc_data/"):
-            yield from _help_topics(source, name)
+            yield Document("prose", name, _help_topics(source))
         elif name.startswith("encodings/") or name in {"html/entities.py", "stringprep.py"}:
             yield Document("table", name, source)
         else:
             yield Document("code", name, source)
-            yield Document("prose", f"{name} docstrings", _docstrings(source))
+            yield Document("prose", name, _docstrings(source))
 
 
 def _docstrings(source: str) -> str:
     nodes = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:  # a few templates in the library are not programs
-        return ""
-    found = (ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, nodes))
+    found = (ast.get_docstring(node) for node in ast.walk(ast.parse(source)) if isinstance(node, nodes))
     return "\n\n".join(text for text in found if text)
 
 
-def _help_topics(source: str, name: str) -> Iterator[Document]:
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Dict):
-            for key, value in zip(node.keys, node.values, strict=True):
-                if isinstance(key, ast.Constant) and isinstance(value, ast.Constant):
-                    yield Document("prose", f"{name} {key.value}", str(value.value))
+def _help_topics(source: str) -> str:
+    tables = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Dict))
+    values = (value for table in tables for value in table.values)
+    return "\n\n".join(str(value.value) for value in values if isinstance(value, ast.Constant))
 
 
-def streams(documents: list[Document], *, held_out: bool) -> dict[str, Tensor]:
-    """Each kind's bytes, (N,): documents in the order of their names' hashes, each closed by the end token."""
-    chosen = [d for d in documents if d.held_out == held_out and d.text]
-    chosen.sort(key=lambda d: hashlib.sha256(d.name.encode()).hexdigest())
+def streams(documents: list[Document]) -> dict[str, Tensor]:
+    """Each kind's bytes, (N,): its documents one after the other, each closed by the end token."""
     ids: dict[str, list[int]] = {kind: [] for kind in SHARES}
-    for document in chosen:
-        ids[document.kind].extend(document.text.encode())
-        ids[document.kind].append(END_ID)
+    for document in documents:
+        if document.text:
+            ids[document.kind].extend(document.text.encode())
+            ids[document.kind].append(END_ID)
     return {kind: torch.tensor(values, dtype=torch.int16) for kind, values in ids.items()}
 
 

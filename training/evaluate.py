@@ -1,6 +1,6 @@
 """What a trained model is worth: its loss and its routing for each kind of text.
 
-Shapes: T tokens, E experts, L MoE layers.
+Shapes: E experts, L MoE layers.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from training.corpus import SHARES
 from wingspan.models import WingspanMoeForCausalLM
+from wingspan.models.balancing import expert_load
 
 
 @torch.no_grad()
@@ -27,14 +28,13 @@ def weighted_loss(losses: dict[str, float]) -> float:
 
 
 @torch.no_grad()
-def expert_load(model: WingspanMoeForCausalLM, batch: Tensor) -> Tensor:
+def measure_load(model: WingspanMoeForCausalLM, batch: Tensor) -> Tensor:
     """Tokens that each expert of each MoE layer gets from `batch`: (L, E)."""
     output = model(input_ids=batch, output_router_logits=True, use_cache=False)
-    chosen = [logits_TE.topk(model.num_experts_per_tok).indices for logits_TE in output.router_logits]
-    return torch.stack([torch.bincount(ids.flatten(), minlength=model.num_experts) for ids in chosen])
+    return expert_load(output.router_logits, model.num_experts_per_tok)
 
 
 def imbalance(model: WingspanMoeForCausalLM, batch: Tensor) -> float:
     """Max / mean tokens per expert, for each MoE layer, then averaged over layers."""
-    load_LE = expert_load(model, batch).double()
+    load_LE = measure_load(model, batch).double()
     return float((load_LE.amax(1) / load_LE.mean(1)).mean())

@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from training.corpus import SHARES, fingerprint, fixed_batch, sample_batch, standard_library, streams
 from training.evaluate import imbalance, loss_by_kind, weighted_loss
 from wingspan.models import WingspanMoeConfig, WingspanMoeForCausalLM, build_byte_tokenizer
+from wingspan.models.balancing import balancing_loss, expert_load
 from wingspan.models.tokenizer import END_ID, PAD_ID, VOCAB_SIZE
 
 log = logging.getLogger("train_tiny")
@@ -33,13 +34,14 @@ log = logging.getLogger("train_tiny")
 class Recipe:
     """Everything that decides the result, beside the text."""
 
-    steps: int = 400
+    steps: int = 2200
     sequences: int = 8
     length: int = 256
     learning_rate: float = 3e-3
-    warmup_steps: int = 40
+    warmup_steps: int = 100
     weight_decay: float = 0.05
     clip_norm: float = 1.0
+    balancing_weight: float = 0.004  # enough that every expert learns, too little to flatten the routing
     seed: int = 0
 
 
@@ -59,7 +61,6 @@ def tiny_config() -> WingspanMoeConfig:
         max_position_embeddings=2048,
         tie_word_embeddings=True,
         initializer_range=0.08,  # about 1 / sqrt(hidden size): the tied head's first logits are of order 1
-        router_aux_loss_coef=0.002,  # enough that no expert dies, too little to flatten the routing
         eos_token_id=END_ID,
         pad_token_id=PAD_ID,
     )
@@ -93,10 +94,12 @@ def build_schedule(optimizer: Optimizer, recipe: Recipe) -> LambdaLR:
     return LambdaLR(optimizer, factor)
 
 
-def training_loss(model: WingspanMoeForCausalLM, batch_BS: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss to differentiate (with the load-balancing part) and the next-byte loss alone, in nats."""
-    output = model(input_ids=batch_BS, labels=batch_BS, output_router_logits=True, use_cache=False)
-    return output.loss, (output.loss - model.router_aux_loss_coef * output.aux_loss).detach()
+def training_losses(model: WingspanMoeForCausalLM, batch_BS: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean next-byte loss in nats, and the load-balancing loss, of one batch."""
+    output = model(input_ids=batch_BS, output_router_logits=True, use_cache=False)
+    byte_loss = model.loss_function(output.logits, batch_BS, model.vocab_size)
+    load_LE = expert_load(output.router_logits, model.num_experts_per_tok)
+    return byte_loss, balancing_loss(output.router_logits, load_LE)
 
 
 def optimizer_step(
@@ -125,10 +128,10 @@ def train(
     start = time.perf_counter()
     for step in range(1, recipe.steps + 1):
         batch_BS = sample_batch(text, recipe.sequences, recipe.length, generator)
-        loss, plain_loss = training_loss(model, batch_BS)
-        loss.backward()
+        byte_loss, balance = training_losses(model, batch_BS)
+        (byte_loss + recipe.balancing_weight * balance).backward()
         optimizer_step(model, optimizer, schedule, recipe.clip_norm)
-        losses.append(float(plain_loss))
+        losses.append(byte_loss.item())
         if step % report_every == 0 or step == recipe.steps:
             row = {
                 "step": step,
@@ -169,8 +172,7 @@ def main() -> None:
     recipe = Recipe(
         steps=arguments.steps, sequences=arguments.sequences, length=arguments.length, seed=arguments.seed
     )
-    documents = standard_library()
-    text, held_out = streams(documents, held_out=False), streams(documents, held_out=True)
+    text, held_out = streams(standard_library(held_out=False)), streams(standard_library(held_out=True))
     validation = {kind: fixed_batch(held_out[kind], 4, recipe.length) for kind in SHARES}
     model = build_model(tiny_config(), recipe.seed)
     curve = train(model, text, validation, recipe, arguments.report_every)

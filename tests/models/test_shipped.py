@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from training.corpus import SHARES, fixed_batch, standard_library, streams
-from training.evaluate import expert_load, imbalance, loss_by_kind
+from training.evaluate import imbalance, loss_by_kind, measure_load
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from wingspan.models import WingspanMoeForCausalLM
@@ -23,7 +23,7 @@ def shipped() -> WingspanMoeForCausalLM:
 
 @pytest.fixture(scope="module")
 def held_out() -> dict[str, torch.Tensor]:
-    found = streams(standard_library(), held_out=True)
+    found = streams(standard_library(held_out=True))
     return {kind: fixed_batch(found[kind], 4, 256) for kind in SHARES}
 
 
@@ -47,7 +47,7 @@ def test_it_predicts_text_it_never_saw(shipped, held_out):
 
 
 def test_routing_is_skewed_and_differs_between_kinds(shipped, held_out):
-    share_LE = {kind: expert_load(shipped, batch) / (2 * batch.numel()) for kind, batch in held_out.items()}
+    share_LE = {kind: measure_load(shipped, batch) / (2 * batch.numel()) for kind, batch in held_out.items()}
     moved = (share_LE["code"] - share_LE["table"]).abs().sum(1).mean() / 2
     assert moved > 0.05  # of the tokens go to other experts
     assert all(imbalance(shipped, batch) > 1.1 for batch in held_out.values())

@@ -1,24 +1,38 @@
 import torch
-from training.corpus import HELD_OUT_EVERY, SHARES, Document, fingerprint, fixed_batch, sample_batch, streams
+from training.corpus import (
+    SHARES,
+    Document,
+    fingerprint,
+    fixed_batch,
+    sample_batch,
+    standard_library,
+    streams,
+)
 
 from wingspan.models.tokenizer import END_ID
 
-DOCUMENTS = [Document(kind, f"{kind}-{i}", f"{kind} {i} " * 20) for kind in SHARES for i in range(60)]
+DOCUMENTS = [Document(kind, f"{kind}-{i}", f"{kind} {i} " * 20) for kind in SHARES for i in range(4)]
 
 
-def test_training_and_held_out_text_share_no_document():
-    held_out = [d for d in DOCUMENTS if d.held_out]
-    assert 0 < len(held_out) < 3 * len(DOCUMENTS) / HELD_OUT_EVERY
-    train, kept = streams(DOCUMENTS, held_out=False), streams(DOCUMENTS, held_out=True)
-    for kind in SHARES:
-        ends = int((train[kind] == END_ID).sum()) + int((kept[kind] == END_ID).sum())
-        assert ends == 60
+def test_held_out_files_are_few_and_their_docstrings_are_held_out_with_them():
+    held_out, everything = standard_library(held_out=True), standard_library(held_out=False)
+    names = {document.name for document in held_out}
+    assert not names & {document.name for document in everything}
+    assert 0.02 < len(names) / len({document.name for document in everything}) < 0.15
+    assert {document.kind for document in held_out} == set(SHARES)
 
 
-def test_streams_do_not_depend_on_the_order_of_the_documents():
-    forward, backward = streams(DOCUMENTS, held_out=False), streams(DOCUMENTS[::-1], held_out=False)
-    assert fingerprint(forward) == fingerprint(backward)
-    assert fingerprint(forward) != fingerprint(streams(DOCUMENTS[1:], held_out=False))
+def test_streams_are_the_bytes_of_each_kind_with_an_end_after_each_document():
+    parts = streams([*DOCUMENTS, Document("code", "empty", "")])
+    assert parts.keys() == SHARES.keys()
+    text = bytes(int(i) for i in parts["table"] if i != END_ID).decode()
+    assert text == "".join(d.text for d in DOCUMENTS if d.kind == "table")
+    assert [int((part == END_ID).sum()) for part in parts.values()] == [4] * len(SHARES)
+
+
+def test_the_fingerprint_follows_the_text():
+    assert fingerprint(streams(DOCUMENTS)) == fingerprint(streams(list(DOCUMENTS)))
+    assert fingerprint(streams(DOCUMENTS)) != fingerprint(streams(DOCUMENTS[1:]))
 
 
 def test_batches_follow_the_seed_and_the_shares():
