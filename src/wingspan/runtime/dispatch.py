@@ -172,8 +172,8 @@ def weighted_sum(rows_MD: torch.Tensor, row_TK: torch.Tensor, weights_TK: torch.
     """Sum of `weights_TK[t, k] * rows_MD[row_TK[t, k]]` over k: (T, D)."""
     T = row_TK.shape[0]
     if T == 0:
-        # Keeps the (empty) rows in the graph, so that the exchange back still happens in backward.
-        return rows_MD.new_zeros((0, rows_MD.shape[1])) + rows_MD.sum() * 0
+        # Keeps the empty inputs in the graph, so that the exchange back still happens in backward.
+        return rows_MD.new_zeros((0, rows_MD.shape[1])) + (rows_MD.sum() + weights_TK.sum()) * 0
     return torch.nn.functional.embedding_bag(
         row_TK, rows_MD, mode="sum", per_sample_weights=weights_TK.to(rows_MD.dtype)
     )

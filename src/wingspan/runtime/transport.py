@@ -77,8 +77,8 @@ class TorchTransport:
         """See `Transport`."""
         # Bytes, because the backends do not know every dtype (gloo has no FP8, nor BF16 everywhere).
         return dist.all_to_all_single(
-            received_NB.view(torch.uint8),
-            sent_NB.view(torch.uint8),
+            _as_bytes(received_NB),
+            _as_bytes(sent_NB),
             list(received_R),
             list(sent_R),
             async_op=True,
@@ -106,6 +106,13 @@ class TorchTransport:
     def close(self) -> None:
         """See `Transport`."""
         dist.destroy_process_group()
+
+
+def _as_bytes(rows_NX: torch.Tensor) -> torch.Tensor:
+    """The same memory as rows of bytes; torch refuses to reinterpret some strides of tensors without elements."""
+    if not rows_NX.numel():
+        return rows_NX.new_empty((rows_NX.shape[0], 0), dtype=torch.uint8)
+    return rows_NX.view(torch.uint8)
 
 
 class LocalTransport:

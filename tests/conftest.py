@@ -1,0 +1,8 @@
+"""What every test needs: a process that can fork ranks, and no process left behind."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported: a process whose OpenMP threads have run must not fork ranks that use OpenMP.
+os.environ["OMP_NUM_THREADS"] = "1"
