@@ -64,7 +64,7 @@ def test_what_is_wrong_is_named(changes, message):
 
 
 def test_pieces_that_differ_do_not_join():
-    with pytest.raises(InputError, match="top-2 of 4; then 2 layers, top-2 of 5"):
+    with pytest.raises(InputError, match="top-2 of 4 experts; then 2 layers, top-2 of 5"):
         concatenate([trace(), trace(num_experts=5)])
     with pytest.raises(InputError, match="no piece"):
         concatenate([])
