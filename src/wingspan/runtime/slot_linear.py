@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import nn
 
 
-
 class SlotLinear:
     """The layer `name` of an experts module, one matrix per slot.
 
