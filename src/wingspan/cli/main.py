@@ -12,6 +12,9 @@ import sys
 import typer
 
 from wingspan import __version__
+from wingspan.cli.create import create
+from wingspan.cli.doctor import doctor
+from wingspan.cli.inspect import inspect
 from wingspan.cli.run import run
 from wingspan.errors import WingspanError
 
@@ -38,7 +41,7 @@ def _options(
 ) -> None: ...
 
 
-for command in (run,):
+for command in (run, inspect, create, doctor):
     app.command()(command)
 
 
