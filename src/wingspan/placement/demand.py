@@ -1,8 +1,8 @@
 """What the traffic asks of a placement, per step: load, experts picked together, where an expert's tokens live.
 
-A sample is noisy: among 65,536 pairs of experts some look close by chance, and a plan that trusts them promises
-gains that never come. So co-activation and sources are drawn towards what independence would give, the more so
-the less they differ from it by more than counting noise.
+A sample is noisy: among 65,536 pairs of experts some look close by chance, and a few long requests make an expert
+look at home on their nodes. A plan that trusts this promises gains that never come. So the sample is counted in two
+halves, an earlier and a later one, and of each structure only as much is kept as the halves have in common.
 
 Shapes: L layers, E experts, N nodes, R home ranks.
 """
@@ -48,63 +48,73 @@ class Demand:
         return int(self.load_LE.shape[1])
 
     @classmethod
-    def of(cls, statistics: RoutingStatistics, topology: Topology, steps: int = 1) -> Demand:
-        """The demand of a mean step, from the counts of a trace of `steps` steps.
+    def of(
+        cls, earlier: RoutingStatistics, later: RoutingStatistics, topology: Topology, steps: int = 1
+    ) -> Demand:
+        """The demand of a mean step, from the counts of the two halves of a trace of `steps` steps.
 
         Raises:
             InputError: tokens live on ranks that the topology does not have, or `steps` is below 1.
         """
-        ranks = statistics.source_LER.shape[2]
-        if ranks > topology.ranks:
-            raise InputError(
-                f"the trace's tokens live on {ranks} ranks, the plan has {topology.ranks}; use --ranks {ranks} or "
-                "spread the requests anew"
-            )
         if steps < 1:
             raise InputError(f"steps: {steps} steps in the trace; it must be at least 1")
-        missing = topology.ranks - ranks
-        source_LER = np.pad(statistics.source_LER, ((0, 0), (0, 0), (0, missing)))
-        source_LEN = by_node(source_LER, topology.ranks_per_node).astype(np.float64)
-        together_LEE = statistics.coactivation_LEE.astype(np.float64)
-        diagonal = np.arange(statistics.num_experts)
-        together_LEE[:, diagonal, diagonal] = 0.0
-        return cls(
-            statistics.load_LE / steps,
-            towards(source_LEN, _independent_sources(source_LEN)) / steps,
-            towards(together_LEE, expected_coactivation(statistics.coactivation_LEE)) / steps,
-        )
+        halves = (earlier, later)
+        sources = [_source_by_node(half, topology) for half in halves]
+        company = [_off_diagonal(half.coactivation_LEE) for half in halves]
+        source_LEN = common(sources, [_independent(source) for source in sources])
+        together_LEE = common(company, [expected_coactivation(half.coactivation_LEE) for half in halves])
+        return cls((earlier.load_LE + later.load_LE) / steps, source_LEN / steps, together_LEE / steps)
 
     @classmethod
     def of_load(cls, load_LE: ArrayLike, nodes: int) -> Demand:
         """Loads alone: tokens live everywhere alike, and no two experts go together more than by chance."""
         load = checked_load(load_LE)
-        total = load.sum(axis=1)[:, None, None]
-        chance = np.divide(
-            load[:, :, None] * load[:, None, :],
-            total,
-            where=total > 0,
-            out=np.zeros((1, 1, 1)) + 0 * total * load[:, :, None],
-        )
-        return cls(load, np.repeat(load[:, :, None] / nodes, nodes, axis=2), chance)
+        chance_LEE = load[:, :, None] * load[:, None, :]
+        chance_LEE /= np.maximum(load.sum(axis=1), 1e-300)[:, None, None]
+        diagonal = np.arange(load.shape[1])
+        chance_LEE[:, diagonal, diagonal] = 0.0
+        return cls(load, np.repeat(load[:, :, None] / nodes, nodes, axis=2), chance_LEE)
 
 
-def towards(counts: Floats, expected: Floats) -> Floats:
-    """Counts (layers, ...) drawn towards `expected` by the share of their scatter that counting noise explains.
+def common(halves: list[Floats], expected: list[Floats]) -> Floats:
+    """The sum of two halves' counts (layers, ...), drawn towards what independence would give.
 
-    Counts that scatter like a Poisson sample around `expected` (mean of (c - e)^2 / e about 1) give `expected`;
-    the larger the scatter, the more is kept of each difference: 1 - 1 / scatter.
+    Of the differences d1, d2 between counts and expectation the sum keeps the share d1 . d2 / |mean of d1, d2|^2,
+    per layer: all of it where the halves agree, none where they have nothing in common.
     """
-    axes = tuple(range(1, counts.ndim))
-    noise_L = expected.sum(axis=axes)
-    scatter_L = ((counts - expected) ** 2).sum(axis=axes)
-    noise_share_L = np.divide(noise_L, scatter_L, out=np.ones_like(noise_L), where=scatter_L > noise_L)
-    kept = (1 - noise_share_L).reshape(-1, *(1 for _ in axes))
-    drawn: Floats = expected + kept * (counts - expected)
-    return np.maximum(drawn, 0.0)
+    one, two = (half - expectation for half, expectation in zip(halves, expected, strict=True))
+    both = one + two
+    axes = "abc"[: one.ndim - 1]
+    agreed_L = np.einsum(f"l{axes},l{axes}->l", one, two)
+    power_L = np.einsum(f"l{axes},l{axes}->l", both, both) / 4
+    kept_L = np.divide(agreed_L, power_L, out=np.zeros_like(power_L), where=power_L > 0).clip(0.0, 1.0)
+    both *= kept_L.reshape(-1, *(1 for _ in axes))
+    both += expected[0]
+    both += expected[1]
+    return np.maximum(both, 0.0, out=both)
 
 
-def _independent_sources(source_LEN: Floats) -> Floats:
+def _source_by_node(half: RoutingStatistics, topology: Topology) -> Floats:
+    ranks = half.source_LER.shape[2]
+    if ranks > topology.ranks:
+        raise InputError(
+            f"the trace's tokens live on {ranks} ranks, the plan has {topology.ranks}; use --ranks {ranks} or "
+            "spread the requests anew"
+        )
+    padded_LER = np.pad(half.source_LER, ((0, 0), (0, 0), (0, topology.ranks - ranks)))
+    return by_node(padded_LER, topology.ranks_per_node).astype(np.float64)
+
+
+def _independent(source_LEN: Floats) -> Floats:
+    """Every expert's tokens spread over nodes as all tokens are."""
     total = source_LEN.sum(axis=(1, 2), keepdims=True)
     product = source_LEN.sum(axis=2, keepdims=True) * source_LEN.sum(axis=1, keepdims=True)
-    result: Floats = np.divide(product, total, out=np.zeros_like(source_LEN), where=total > 0)
+    result: Floats = product / np.maximum(total, 1)
+    return result
+
+
+def _off_diagonal(counts_LEE: NDArray[np.int64]) -> Floats:
+    result = counts_LEE.astype(np.float64)
+    diagonal = np.arange(result.shape[1])
+    result[:, diagonal, diagonal] = 0.0
     return result

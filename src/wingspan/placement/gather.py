@@ -110,7 +110,7 @@ def _swap_best(
     least_gain: float,
 ) -> NDArray[np.bool_]:
     """In each pair of nodes swap the two items that gain most; which of the active layers changed."""
-    layer, pair = active[:, None], np.arange(len(a_H))[None, :]
+    layer = active[:, None]
     i_LHB, j_LHB = item_LNB[layer, a_H], item_LNB[layer, b_H]
     deep, a, b = layer[..., None], a_H[:, None], b_H[:, None]
     go_i = joined_LNP[deep, b, i_LHB] - joined_LNP[deep, a, i_LHB]
@@ -122,7 +122,7 @@ def _swap_best(
     gain += go_j[..., None, :]
     gain = gain.reshape(*i_LHB.shape[:2], -1)
     best_LH = gain.argmax(axis=2)
-    wins_LH = np.take_along_axis(gain, best_LH[..., None], axis=2)[..., 0] > least_gain
+    wins_LH: NDArray[np.bool_] = np.take_along_axis(gain, best_LH[..., None], axis=2)[..., 0] > least_gain
     at, won = np.nonzero(wins_LH)
     layers, a_M, b_M = active[at], a_H[won], b_H[won]
     place_i, place_j = np.divmod(best_LH[at, won], item_LNB.shape[2])
@@ -131,5 +131,4 @@ def _swap_best(
     moved_MP = affinity_LPP[layers, j_M] - affinity_LPP[layers, i_M]
     joined_LNP[layers, a_M] += moved_MP
     joined_LNP[layers, b_M] -= moved_MP
-    changed: NDArray[np.bool_] = wins_LH.any(axis=1)
-    return changed
+    return np.asarray(wins_LH.any(axis=1))
