@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Affinity = NDArray[np.float32]
+_WILLING = 4
+"""Items of a node that a pair of nodes considers for an exchange; the others gain less or lose."""
 
 
 def grow(affinity_LPP: Affinity, weight_LP: NDArray[np.float64], nodes: int) -> Ints:
@@ -111,24 +113,39 @@ def _swap_best(
 ) -> NDArray[np.bool_]:
     """In each pair of nodes swap the two items that gain most; which of the active layers changed."""
     layer = active[:, None]
-    i_LHB, j_LHB = item_LNB[layer, a_H], item_LNB[layer, b_H]
     deep, a, b = layer[..., None], a_H[:, None], b_H[:, None]
-    go_i = joined_LNP[deep, b, i_LHB] - joined_LNP[deep, a, i_LHB]
-    go_j = joined_LNP[deep, a, j_LHB] - joined_LNP[deep, b, j_LHB]
+    place_a, i_LHC, go_i = _most_willing(item_LNB[layer, a_H], joined_LNP, deep, a, b)
+    place_b, j_LHC, go_j = _most_willing(item_LNB[layer, b_H], joined_LNP, deep, b, a)
     # Both counted the other as the neighbour they come to; they pass each other.
-    gain = affinity_LPP[deep[..., None], i_LHB[..., :, None], j_LHB[..., None, :]]
+    gain = affinity_LPP[deep[..., None], i_LHC[..., :, None], j_LHC[..., None, :]]
     gain *= -2
     gain += go_i[..., :, None]
     gain += go_j[..., None, :]
-    gain = gain.reshape(*i_LHB.shape[:2], -1)
+    gain = gain.reshape(*i_LHC.shape[:2], -1)
     best_LH = gain.argmax(axis=2)
     wins_LH: NDArray[np.bool_] = np.take_along_axis(gain, best_LH[..., None], axis=2)[..., 0] > least_gain
     at, won = np.nonzero(wins_LH)
     layers, a_M, b_M = active[at], a_H[won], b_H[won]
-    place_i, place_j = np.divmod(best_LH[at, won], item_LNB.shape[2])
-    i_M, j_M = i_LHB[at, won, place_i], j_LHB[at, won, place_j]
-    item_LNB[layers, a_M, place_i], item_LNB[layers, b_M, place_j] = j_M, i_M
+    from_a, from_b = np.divmod(best_LH[at, won], i_LHC.shape[2])
+    i_M, j_M = i_LHC[at, won, from_a], j_LHC[at, won, from_b]
+    item_LNB[layers, a_M, place_a[at, won, from_a]] = j_M
+    item_LNB[layers, b_M, place_b[at, won, from_b]] = i_M
     moved_MP = affinity_LPP[layers, j_M] - affinity_LPP[layers, i_M]
     joined_LNP[layers, a_M] += moved_MP
     joined_LNP[layers, b_M] -= moved_MP
     return np.asarray(wins_LH.any(axis=1))
+
+
+def _most_willing(
+    item_LHB: Ints, joined_LNP: Affinity, layer: Ints, here: Ints, there: Ints
+) -> tuple[Ints, Ints, Affinity]:
+    """Of each node the few items that gain most by going over: their places, themselves, their gains (L, H, C)."""
+    gain_LHB = joined_LNP[layer, there, item_LHB] - joined_LNP[layer, here, item_LHB]
+    if gain_LHB.shape[2] <= _WILLING:
+        return np.broadcast_to(np.arange(gain_LHB.shape[2]), gain_LHB.shape), item_LHB, gain_LHB
+    place_LHC = np.argpartition(gain_LHB, -_WILLING, axis=2)[..., -_WILLING:]
+    return (
+        place_LHC,
+        np.take_along_axis(item_LHB, place_LHC, axis=2),
+        np.take_along_axis(gain_LHB, place_LHC, axis=2),
+    )
