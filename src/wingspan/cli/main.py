@@ -15,6 +15,7 @@ from wingspan import __version__
 from wingspan.cli.create import create
 from wingspan.cli.doctor import doctor
 from wingspan.cli.inspect import inspect
+from wingspan.cli.record import record
 from wingspan.cli.run import run
 from wingspan.errors import WingspanError
 
@@ -41,7 +42,7 @@ def _options(
 ) -> None: ...
 
 
-for command in (run, inspect, create, doctor):
+for command in (run, inspect, create, doctor, record):
     app.command()(command)
 
 
