@@ -23,6 +23,8 @@ class Operation(StrEnum):
     EXPERT = "expert"
     COMBINE = "combine"
     HEAD = "head"
+    ALL_GATHER = "all_gather"
+    REDUCE_SCATTER = "reduce_scatter"
     WAIT = "wait"
     OTHER = "other"
 
