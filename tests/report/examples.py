@@ -1,0 +1,98 @@
+"""Results as a step and its timeline would give them, made by hand: small, uneven, with every field filled."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wingspan.schedule.result import LinkUse, Operation, Span, StepReport, Stream
+
+COMPUTE_US = {Operation.ATTENTION: 180.0, Operation.GATE: 12.0, Operation.EXPERT: 150.0}
+TRAVEL_US = {Operation.DISPATCH: 90.0, Operation.COMBINE: 130.0}
+
+
+def step(ranks: int = 16, layers: int = 8, dense: int = 1, seed: int = 0) -> tuple[StepReport, list[Span]]:
+    """A sequential step: every rank's experts take as long as their load says, all wait for the slowest."""
+    random = np.random.default_rng(seed)
+    load_LE = random.multinomial(ranks * 512, random.dirichlet([8.0] * ranks), size=layers - dense)
+    spans: list[Span] = []
+    busy: dict[Operation, list[float]] = {}
+    exposed = [0.0] * ranks
+    now = 0.0
+
+    def add(rank: int, operation: Operation, layer: int | None, start: float, seconds: float) -> None:
+        travels = operation in TRAVEL_US
+        size = 4_000_000 if travels else None
+        stream = Stream.COMMUNICATION if travels else Stream.COMPUTE
+        spans.append(
+            Span(
+                rank=rank, stream=stream, operation=operation, start_seconds=start, end_seconds=start + seconds,
+                layer=layer, micro_batch=0, chunk=0, sent_bytes=size, received_bytes=size,
+            )
+        )  # fmt: skip
+        busy.setdefault(operation, [0.0] * ranks)[rank] += seconds
+
+    for layer in range(layers):
+        for operation in (Operation.ATTENTION, Operation.DENSE if layer < dense else Operation.GATE):
+            length = COMPUTE_US.get(operation, 60.0) * 1e-6
+            for rank in range(ranks):
+                add(rank, operation, layer, now, length)
+            now += length
+        if layer < dense:
+            continue
+        share = load_LE[layer - dense] / load_LE[layer - dense].mean()
+        for operation in (Operation.DISPATCH, Operation.EXPERT, Operation.COMBINE):
+            lengths = [
+                (COMPUTE_US | TRAVEL_US)[operation]
+                * 1e-6
+                * (share[r] if operation is Operation.EXPERT else 1.0)
+                for r in range(ranks)
+            ]
+            for rank in range(ranks):
+                add(rank, operation, layer, now, lengths[rank])
+                exposed[rank] += lengths[rank] if operation in TRAVEL_US else max(lengths) - lengths[rank]
+            now += max(lengths)
+    tokens = ranks * 64
+    busy_total = [sum(seconds[r] for seconds in busy.values()) for r in range(ranks)]
+    report = StepReport(
+        source="predicted",
+        phase="decode",
+        ranks=ranks,
+        ranks_per_node=8,
+        experts_per_rank=1,
+        schedule="sequential",
+        tokens=tokens,
+        step_seconds=now,
+        tokens_per_second=tokens / now,
+        operation_seconds=busy,
+        exposed_communication_seconds=exposed,
+        sent_within_node_bytes=[14_000_000 + 300_000 * (r % 5) for r in range(ranks)],
+        sent_across_nodes_bytes=[30_000_000 + 900_000 * (r % 3) for r in range(ranks)],
+        received_within_node_bytes=[14_000_000] * ranks,
+        received_across_nodes_bytes=[30_000_000] * ranks,
+        load_tokens=load_LE.tolist(),
+        imbalance=float((load_LE.max(1) / load_LE.mean(1)).mean()),
+        memory_bytes={
+            "attention": [29_000_000_000] * ranks,
+            "experts": [3_400_000_000] * ranks,
+            "kv_cache": [12_000_000_000 + 40_000_000 * r for r in range(ranks)],
+            "communication_buffers": [2_100_000_000] * ranks,
+        },
+        peak_memory_bytes=[46_500_000_000 + 40_000_000 * r for r in range(ranks)],
+        links=[
+            LinkUse(link="scale_up", busiest_bytes=15.2e6, total_bytes=2.3e8, utilisation=0.06),
+            LinkUse(link="scale_out", busiest_bytes=31.8e6, total_bytes=4.9e8, utilisation=0.31),
+        ],
+        utilisation={"compute": 0.22, "memory_bandwidth": 0.41},
+        slowest_rank=int(np.argmax(busy_total)),
+        slowest_reason="its experts got the most tokens",
+        notes=["uniform bandwidth on every network card", "no other traffic on the links"],
+    )
+    return report, spans
+
+
+CONDITIONS = {
+    "Model": "deepseek-v3, 61 layers, 256 experts, top-8",
+    "Cluster": "h100-sxm, 2 nodes of 8 GPUs, 50 GB/s a card",
+    "Workload": "decode, 64 sequences per GPU, context 4096",
+    "Routing": "power law, exponent 0.4, seed 0",
+}
