@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from tests.simulate.serving.steps import grid_times, group
 from wingspan.schedule.result import LinkUse, Operation, Span, StepReport, Stream
+from wingspan.schedule.serving_result import ServingLimits, ServingReport
+from wingspan.schedule.sweep_result import SweepAxis, SweepPoint, SweepResult
+from wingspan.simulate.serving.engine import Fleet, serve
+from wingspan.simulate.serving.measure import described, measure
+from wingspan.specs.requests import poisson_requests
 
 COMPUTE_US = {Operation.ATTENTION: 180.0, Operation.GATE: 12.0, Operation.EXPERT: 150.0}
 TRAVEL_US = {Operation.DISPATCH: 90.0, Operation.COMBINE: 130.0}
@@ -96,3 +102,58 @@ CONDITIONS = {
     "Workload": "decode, 64 sequences per GPU, context 4096",
     "Routing": "power law, exponent 0.4, seed 0",
 }
+
+
+def sweep() -> SweepResult:
+    """EP size by network: throughput per GPU falls with EP on the slower one; its largest point does not fit."""
+    sizes, networks = [16, 32, 64, 128, 256], ["ideal", "h100-sxm"]
+    points = []
+    for network in networks:
+        for ep in sizes:
+            lost = (0.01 if network == "ideal" else 0.09) * np.log2(ep / 16)
+            seconds = 0.02 * (1 + float(lost))
+            points.append(
+                SweepPoint(
+                    at={"cluster": network, "ep": ep},
+                    ranks=ep,
+                    experts_per_rank=1,
+                    tokens=64 * ep,
+                    step_seconds=seconds,
+                    tokens_per_second=64 * ep / seconds,
+                    tokens_per_second_per_gpu=64 / seconds,
+                    parallel_efficiency=0.02 / seconds,
+                    exposed_share=float(lost) / 2,
+                    imbalance=1.0 + float(lost),
+                    peak_memory_bytes=60_000_000_000 + ep * 10_000_000,
+                    fits=not (network == "ideal" and ep == 256),
+                    bound_by="expert",
+                )
+            )
+    return SweepResult(
+        conditions=CONDITIONS,
+        axes=[
+            SweepAxis(name="cluster", label="cluster", values=list(networks)),
+            SweepAxis(name="ep", label="EP size", values=list(sizes)),
+        ],
+        points=points,
+        efficiency_of="the throughput per GPU of EP 16 on the same cluster",
+        findings=["On h100-sxm the efficiency falls below 90 % beyond EP 32."],
+    )
+
+
+def serving(loads: tuple[float, ...] = (1, 4, 16, 64, 128, 256)) -> ServingReport:
+    """A small group under rising load, simulated with step times made by hand."""
+    spec = group(grid_times(), homes=8, kv_tokens=20_000, sequences=64, budget=512)
+    limits = ServingLimits(ttft_p99_seconds=0.5, tpot_p99_seconds=0.05)
+    base = poisson_requests(1.0, 600, 400, 60, spread=0.5, seed=1)
+    points = [measure(serve(base.at_rate(load), Fleet(spec)), load, limits) for load in loads]
+    good = [point.offered_requests_per_second for point in points if point.meets_limits]
+    return ServingReport(
+        conditions=CONDITIONS,
+        ranks=8,
+        groups=[described(spec)],
+        limits=limits,
+        points=points,
+        highest_load_requests_per_second=good[-1] if good else None,
+        notes=["KV cache is reserved for prompt and output when a request is admitted"],
+    )

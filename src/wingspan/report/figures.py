@@ -5,9 +5,11 @@ Built as dictionaries: plotly's own classes take most of a second to import and 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
-from wingspan.report.palette import GRID, INK, LIMIT, QUIET
+from wingspan.report.palette import GRID, INK, LIMIT
 
 Figure = dict[str, Any]
 
@@ -48,6 +50,18 @@ def axis(title: str, **options: Any) -> dict[str, Any]:
     }
 
 
+def log_axis(title: str, **options: Any) -> dict[str, Any]:
+    """A logarithmic axis with ticks at 1, 2 and 5 of each decade."""
+    return axis(title, **{"type": "log", "dtick": "D2", **options})
+
+
+def value_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
+    """From zero where the values are near each other, logarithmic where they are far apart."""
+    if min(values, default=0.0) > 0 and max(values) / min(values) > 20:
+        return log_axis(title)
+    return axis(title, rangemode="tozero")
+
+
 def category_axis(**options: Any) -> dict[str, Any]:
     """Rows with names, first one on top."""
     return axis("", autorange="reversed", showgrid=False, ticksuffix=" ", **options)
@@ -72,20 +86,24 @@ def bound(x: float, text: str) -> dict[str, Any]:
     }
 
 
-def ceiling(y: float, text: str, **refs: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Shape and annotation of a dashed horizontal line at a limit, with its name above its left end."""
-    named = {
-        "x": 0,
-        "xref": refs.get("xref", "paper"),
-        "y": y,
-        "yref": refs.get("yref", "y"),
-        "xanchor": "left",
-        "yanchor": "bottom",
-        "text": text,
-        "showarrow": False,
-        "font": {"color": LIMIT, "size": 12},
+def ceiling(y: float, text: str, *, logarithmic: bool) -> dict[str, Any]:
+    """Layout of a dashed horizontal line at a limit, with its name above its left end."""
+    return {
+        "shapes": [_dashed("y", y)],
+        "annotations": [
+            {
+                "x": 0,
+                "xref": "paper",
+                # plotly places shapes on a logarithmic axis by value, but annotations by exponent.
+                "y": math.log10(y) if logarithmic else y,
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "text": text,
+                "showarrow": False,
+                "font": {"color": LIMIT, "size": 12},
+            }
+        ],
     }
-    return _dashed("y", y) | refs, named
 
 
 def _dashed(along: str, value: float) -> dict[str, Any]:
@@ -99,8 +117,3 @@ def _dashed(along: str, value: float) -> dict[str, Any]:
         f"{across}ref": "paper",
         "line": {"color": LIMIT, "width": 1.5, "dash": "dash"},
     }
-
-
-def note(text: str, **where: Any) -> dict[str, Any]:
-    """A quiet remark inside a figure."""
-    return {"text": text, "showarrow": False, "font": {"color": QUIET, "size": 12}, **where}

@@ -36,13 +36,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A question the page answers: title, what to see in it, then a picture or a table or both."""
+    """A question the page answers: title, what to see in it, then points, a picture or a table."""
 
     title: str
-    see: str
+    see: str = ""
     figure: Figure | None = None
     table: Table | None = None
     caption: str = ""
+    points: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def render(page: Page) -> str:
             _tiles(page.tiles),
             _conditions(page.conditions),
             *(_section(number, section) for number, section in enumerate(page.sections)),
-            _notes(page.notes),
+            _section(-1, Section("Conditions and caveats", points=page.notes)) if page.notes else "",
             f"<footer>Wingspan {escape(__version__)}</footer>",
             "</main>",
             f"<script>const figures = {_script_json(figures)};\n{_resource('page.js')}</script>"
@@ -115,7 +116,11 @@ def _conditions(conditions: Mapping[str, str]) -> str:
 
 
 def _section(number: int, section: Section) -> str:
-    parts = [f"<h2>{escape(section.title)}</h2>", f"<p class='see'>{escape(section.see)}</p>"]
+    parts = [f"<h2>{escape(section.title)}</h2>"]
+    if section.see:
+        parts.append(f"<p class='see'>{escape(section.see)}</p>")
+    if section.points:
+        parts.append(f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in section.points)}</ul>")
     if section.figure is not None:
         height = int(section.figure["layout"]["height"])
         parts.append(f"<div class='figure' id='figure-{number}' style='height:{height}px'></div>")
@@ -130,16 +135,6 @@ def _table(table: Table) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in table.headings)
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
     return f"<div class='table'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-
-
-def _notes(notes: Sequence[str]) -> str:
-    if not notes:
-        return ""
-    return (
-        "<section><h2>Conditions and caveats</h2><ul>"
-        + "".join(f"<li>{escape(text)}</li>" for text in notes)
-        + "</ul></section>"
-    )
 
 
 def _script_json(value: object) -> str:
