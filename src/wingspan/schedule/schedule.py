@@ -159,9 +159,7 @@ class _Builder:
             self._chain(Operation.SHARED_EXPERT, layer, batch)
 
     def dispatch(self, layer: int, batch: int, chunk: int) -> None:
-        self._dispatched[batch, chunk] = self._add(
-            Operation.DISPATCH, layer, batch, chunk, self._last[batch]
-        )
+        self._dispatched[batch, chunk] = self._add(Operation.DISPATCH, layer, batch, chunk, self._last[batch])
 
     def expert(self, layer: int, batch: int, chunk: int) -> None:
         arrived = (self._dispatched[batch, chunk],)
