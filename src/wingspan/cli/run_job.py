@@ -112,6 +112,11 @@ def _check_cheap(arguments: Arguments) -> None:
         raise InputError(f"--experts-per-rank {arguments.experts_per_rank}: use 1 or more")
     if arguments.top_p is not None and not 0 < arguments.top_p <= 1:
         raise InputError(f"--top-p {arguments.top_p}: use a share above 0 and up to 1")
+    for name, value in (("--top-k", arguments.top_k), ("--top-p", arguments.top_p)):
+        if value is not None and not arguments.temperature:
+            raise InputError(
+                f"{name} {value}: needs --temperature above 0; at 0 the likeliest token is taken"
+            )
     if arguments.trace is not None and not arguments.trace.parent.is_dir():
         raise InputError(
             f"--trace {arguments.trace}: the folder {arguments.trace.parent} does not exist; create it"
@@ -120,7 +125,7 @@ def _check_cheap(arguments: Arguments) -> None:
 
 def _group_size(arguments: Arguments, world: Any) -> int:
     if world is None:
-        size = arguments.ranks or 1
+        size = 1 if arguments.ranks is None else arguments.ranks
         if size < 1:
             raise InputError(f"--ranks {size}: use 1 or more")
         if size % (arguments.ranks_per_node or size):

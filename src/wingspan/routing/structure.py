@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
 
 _FIT_ROUNDS = 30
 
@@ -84,6 +86,24 @@ def top_pairs(coactivation_LEE: NDArray[np.int64], count: int) -> list[Pair]:
         lift = tokens / expected if expected > 0 else float("inf")
         pairs.append(Pair(layer, int(first_P[pair]), int(second_P[pair]), tokens, lift))
     return pairs
+
+
+def pair_lift(coactivation_LEE: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How often two experts are picked together, relative to what their loads give: (L, E, E); diagonal 0."""
+    expected_LEE = expected_coactivation(coactivation_LEE)
+    lift_LEE = np.zeros_like(expected_LEE)
+    np.divide(_off_diagonal(coactivation_LEE), expected_LEE, out=lift_LEE, where=expected_LEE > 0)
+    return lift_LEE
+
+
+def order_by_company(lift_EE: NDArray[np.float64]) -> NDArray[np.int64]:
+    """An order of one layer's experts that puts those side by side that go together (average linkage)."""
+    if len(lift_EE) < 3:
+        return np.arange(len(lift_EE))
+    distance_EE = 1 / (1 + (lift_EE + lift_EE.T) / 2)
+    np.fill_diagonal(distance_EE, 0.0)
+    tree = linkage(squareform(distance_EE, checks=False), method="average", optimal_ordering=True)
+    return leaves_list(tree).astype(np.int64)
 
 
 def _mean_absolute(variance: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -44,7 +44,7 @@ class TraceWriter:
         self.path = path
         self.num_tokens = 0
         self._origin = origin
-        self._partial = path.with_name(path.name + ".partial")
+        self._partial = partial_path(path)
         self._writer: Any = None
         self._held: list[RoutingTrace] = []
         self._held_tokens = 0
@@ -182,6 +182,11 @@ class TraceFile:
             return RoutingTrace(experts_TLK, num_experts=self.num_experts, num_ranks=self.num_ranks, **tokens)
         except InputError as error:
             raise InputError(f"{self.path}: {error}") from None
+
+
+def partial_path(path: Path) -> Path:
+    """Where a trace lies while it is being written."""
+    return path.with_name(path.name + ".partial")
 
 
 def write_trace(path: Path, pieces: Iterable[RoutingTrace], origin: str) -> int:
