@@ -17,6 +17,7 @@ from wingspan.cli.doctor import doctor
 from wingspan.cli.export import export
 from wingspan.cli.import_ import import_
 from wingspan.cli.inspect import inspect
+from wingspan.cli.place import place
 from wingspan.cli.record import record
 from wingspan.cli.routing import routing
 from wingspan.cli.run import run
@@ -46,7 +47,7 @@ def _options(
 ) -> None: ...
 
 
-for command in (run, inspect, create, doctor, record, routing, synthesize, export):
+for command in (run, inspect, create, doctor, record, routing, synthesize, place, export):
     app.command()(command)
 app.command("import")(import_)
 
