@@ -39,6 +39,9 @@ def place(
     present: Annotated[
         Path | None, typer.Option("--from", help="The placement in use: ours then moves only what pays.")
     ] = None,
+    step_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens per rank and step (default: as in the trace).")
+    ] = None,
     horizon_steps: Annotated[
         int, typer.Option(min=1, help="Steps over which a move must pay for itself (with --from).")
     ] = 1000,
@@ -79,6 +82,7 @@ def place(
             flat=flat,
             request_routing=request_routing,
             present=present,
+            step_tokens=step_tokens,
             horizon_steps=horizon_steps,
             expert_memory_gb=expert_memory_gb,
             strategy=strategy,

@@ -28,7 +28,7 @@ from wingspan.specs.precision import Precision
 
 _ROWS = Precision.BF16
 """Rows travel, and experts compute, in this format."""
-_SYNTHETIC_TOKENS, _SYNTHETIC_REQUEST_TOKENS = 24_000, 16
+_SYNTHETIC_TOKENS, _SYNTHETIC_REQUEST_TOKENS = 16_384, 16
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Arguments:
     request_routing: bool
     present: Path | None
     horizon_steps: int
+    step_tokens: int | None
     expert_memory_gb: float | None
     strategy: str
     out: Path | None
@@ -74,6 +75,7 @@ def execute(arguments: Arguments) -> None:
         present=read_placement(arguments.present) if arguments.present else None,
         moving=Moving(steps=arguments.horizon_steps),
         request_routing=arguments.request_routing,
+        step_tokens=arguments.step_tokens * topology.ranks if arguments.step_tokens else None,
         seed=arguments.seed,
     )
     _write(arguments, result)
@@ -144,7 +146,7 @@ def _to_dict(about: str, topology: Topology, result: Comparison) -> dict[str, ob
         "trace": about,
         "planned_tokens": result.planned_tokens,
         "scored_tokens": result.scored_tokens,
-        "scored_steps": result.scored_steps,
+        "step_tokens": result.step_tokens,
         "topology": asdict(topology),
         "strategies": {name: score.to_dict() for name, score in result.scores.items()},
         "eplb_twins": result.eplb_twins,

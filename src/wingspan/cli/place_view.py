@@ -19,7 +19,7 @@ def show(result: Comparison, about: str, on: str, topology: Topology, console: C
         f"{on}: {some.num_layers} MoE layers of {some.num_experts} experts on {topology.ranks} ranks x "
         f"{some.slots_per_rank} {'slot' if some.slots_per_rank == 1 else 'slots'}, {topology.nodes} nodes; "
         f"planned from {result.planned_tokens:,} tokens, scored on the {result.scored_tokens:,} after them "
-        f"(mean of {result.scored_steps} steps)"
+        f"in steps of {result.step_tokens:,.0f}"
     )
     console.print(_table(result, topology))
     dispatcher = "once per node" if topology.once_per_node else "once per expert"

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wingspan.placement.packing import pack
-from wingspan.placement.placement import Placement
+from wingspan.placement.placement import EMPTY, Placement
 from wingspan.placement.replicate import Items, checked_load, replica_counts
 from wingspan.placement.simple import check_fits
 
@@ -26,9 +26,13 @@ def balanced(load_LE: ArrayLike, num_ranks: int, slots_per_rank: int = 1) -> Pla
     check_fits(load.shape[1], num_ranks, slots_per_rank)
     num_slots = num_ranks * slots_per_rank
     items = Items.of(load, replica_counts(load, num_slots, num_ranks), num_slots)
-    item_LRS = pack(items, num_ranks)
     layer = np.arange(len(load))[:, None, None]
-    return Placement(items.expert_LP[layer, item_LRS], load.shape[1])
+    slots_LRS = items.expert_LP[layer, pack(items, num_ranks)]
+    # Which rank is called which changes no balance; in the order of their experts no node gets all the hot ones.
+    order_LR = (
+        np.where(slots_LRS == EMPTY, load.shape[1], slots_LRS).min(axis=2).argsort(axis=1, kind="stable")
+    )
+    return Placement(np.take_along_axis(slots_LRS, order_LR[..., None], axis=1), load.shape[1])
 
 
 def hottest_replica_bound(load_LE: ArrayLike, num_ranks: int, slots_per_rank: int) -> NDArray[np.float64]:

@@ -63,6 +63,17 @@ def gathered(
     return _onto_ranks(items, item_LNB, topology, slots_per_rank)
 
 
+def without_replicas(
+    demand: Demand, topology: Topology, slots_per_rank: int, worth_LEN: Floats, spread: float
+) -> Ints:
+    """`gathered` with one slot per expert, over as few slots of each rank as that takes; the others stay empty."""
+    used = -(-demand.num_experts // topology.ranks)
+    slots_LRS = gathered(
+        demand, topology, np.ones(demand.load_LE.shape, dtype=np.int64), used, worth_LEN, spread
+    )
+    return np.pad(slots_LRS, ((0, 0), (0, 0), (0, slots_per_rank - used)), constant_values=EMPTY)
+
+
 def affinity(
     items: Items, demand: Demand, counts_LE: Ints, by_company: bool, spread: float
 ) -> NDArray[np.float32]:

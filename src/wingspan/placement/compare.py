@@ -38,7 +38,7 @@ class Comparison:
         eplb_twins: slots that the published rule filled with a replica its rank had already, by strategy.
         planned_tokens: tokens planned from.
         scored_tokens: tokens scored on.
-        scored_steps: steps they came in.
+        step_tokens: tokens of a step, over all ranks.
     """
 
     placements: dict[str, Placement]
@@ -48,7 +48,7 @@ class Comparison:
     eplb_twins: dict[str, int]
     planned_tokens: int
     scored_tokens: int
-    scored_steps: int
+    step_tokens: float
 
 
 def compare(
@@ -60,6 +60,7 @@ def compare(
     present: Placement | None = None,
     moving: Moving | None = None,
     request_routing: bool = False,
+    step_tokens: float | None = None,
     seed: int = 0,
 ) -> Comparison:
     """See the file's head.
@@ -73,6 +74,7 @@ def compare(
         moving: when it pays to move from it.
         request_routing: score ours once more with requests living where their experts are. Each request's node
             follows from the first half of its tokens there, as after its prefill.
+        step_tokens: tokens of a step over all ranks (default: of the trace's mean step).
         seed: of the random strategy.
 
     Raises:
@@ -81,18 +83,21 @@ def compare(
     earlier, later, scored = _split(trace)
     planned = (earlier, later)
     halves = [_count(half) for half in planned]
-    steps = len(np.unique(np.concatenate([half.step_T for half in planned])))
-    demand = Demand.of(halves[0], halves[1], topology, steps)
+    step_tokens = step_tokens or scored.num_tokens / len(np.unique(scored.step_T))
+    steps = scored.num_tokens / step_tokens
+    demand = Demand.of(halves[0], halves[1], topology, sum(half.num_tokens for half in planned) / step_tokens)
     placements, eplb_twins = _placements(demand, topology, slots_per_rank, groups, seed)
     if present is not None:
         placements = {"present": present} | placements
     placements["ours"] = plan(demand, topology, slots_per_rank, present, moving).placement
-    scores = {name: score(placement, scored, topology, present) for name, placement in placements.items()}
-    limit = limits(_count(scored).load_LE, topology, slots_per_rank)
+    scores = {
+        name: score(placement, scored, topology, present, steps) for name, placement in placements.items()
+    }
+    limit = limits(_count(scored).load_LE / steps, topology, slots_per_rank)
     said = advice(limit, scores, topology, slots_per_rank)
     if request_routing:
         routed = _route_requests(scored, placements["ours"], topology)
-        scores[WITH_REQUESTS] = score(placements["ours"], routed, topology, present)
+        scores[WITH_REQUESTS] = score(placements["ours"], routed, topology, present, steps)
     return Comparison(
         placements,
         scores,
@@ -101,7 +106,7 @@ def compare(
         eplb_twins,
         planned_tokens=earlier.num_tokens + later.num_tokens,
         scored_tokens=scored.num_tokens,
-        scored_steps=len(np.unique(scored.step_T)),
+        step_tokens=step_tokens,
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from wingspan.errors import InputError
 from wingspan.placement.balanced import hottest_replica_bound
+from wingspan.placement.replicate import checked_load
 from wingspan.placement.score import PlacementScore
 from wingspan.placement.topology import Topology
 from wingspan.routing.load import imbalance
@@ -39,6 +40,7 @@ class Limits:
 
     Attributes:
         hottest_expert: tokens of the hottest expert over the mean expert's.
+        reading: the mean expert's time to read its weights over that to compute its tokens.
         floor: with these ranks and slots.
         spare_ranks: number of further ranks of `floor_with_spare`: a node's, or an eighth of all if more.
         floor_with_spare: with that many further ranks.
@@ -46,6 +48,7 @@ class Limits:
     """
 
     hottest_expert: float
+    reading: float
     floor: float
     spare_ranks: int
     floor_with_spare: float
@@ -53,15 +56,18 @@ class Limits:
 
 
 def limits(load_LE: ArrayLike, topology: Topology, slots_per_rank: int) -> Limits:
-    """See `Limits`; loads as tokens per (layer, expert)."""
+    """See `Limits`; loads as tokens per step of each (layer, expert)."""
+    load = checked_load(load_LE)
+    computing_seconds = float(load.mean()) * topology.seconds_per_token
     nodes_more = max(1, round(topology.nodes / 8))
     spare = nodes_more * topology.ranks_per_node
 
     def floor(ranks: int, slots: int) -> float:
-        return float(hottest_replica_bound(load_LE, ranks, slots).mean())
+        return float(hottest_replica_bound(load, ranks, slots).mean())
 
     return Limits(
-        hottest_expert=imbalance(load_LE),
+        hottest_expert=imbalance(load),
+        reading=topology.seconds_per_expert / computing_seconds if computing_seconds else 0.0,
         floor=floor(topology.ranks, slots_per_rank),
         spare_ranks=spare,
         floor_with_spare=floor(topology.ranks + spare, slots_per_rank),
@@ -96,6 +102,12 @@ def _verdict(linear: PlacementScore, ours: PlacementScore) -> str:
 def _about_compute(
     limit: Limits, linear: PlacementScore, ours: PlacementScore, slots_per_rank: int
 ) -> list[str]:
+    if limit.reading > linear.imbalance:
+        return [
+            f"Compute: at this batch reading the mean expert's weights takes {limit.reading:.1f} x as long as its "
+            "tokens, so even ranks gain nothing and replicas cost reads. Larger steps (--step-tokens) make balance "
+            "count."
+        ]
     if limit.floor < 1 + _HELPS:
         if linear.imbalance < 1 + 5 * _HELPS:
             return ["Compute: the ranks are even already."]
