@@ -138,8 +138,9 @@ def _about_network(linear: PlacementScore, ours: PlacementScore, topology: Topol
     busiest = 1 - ours.busiest_card_bytes / linear.busiest_card_bytes if linear.busiest_card_bytes else 0.0
     if max(total, busiest) < _HELPS:
         return [
-            "Network: tokens pick experts together no more than by chance and from everywhere alike, so no placement "
-            "lowers what crosses nodes. What would: fewer, larger nodes, or fewer experts per token."
+            "Network: no placement lowers what crosses nodes: beyond their loads, experts are picked together no more "
+            "than by chance, and by tokens of all nodes alike. What would: fewer, larger nodes, or fewer experts per "
+            "token."
         ]
     lines = [
         f"Network: {_change(total)} bytes cross nodes than under linear; the busiest card carries {_change(busiest)}."
