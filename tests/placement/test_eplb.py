@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wingspan.errors import InputError
-from wingspan.placement.eplb import balanced_packing, eplb, eplb_global, eplb_hierarchical, twins, without_twins
+from wingspan.placement.eplb import (
+    balanced_packing,
+    eplb,
+    eplb_global,
+    eplb_hierarchical,
+    twins,
+    without_twins,
+)
 from wingspan.placement.placement import EMPTY
 
 # https://github.com/deepseek-ai/EPLB, README: 12 experts, 16 slots, 4 groups, 2 nodes, 8 GPUs.

@@ -74,7 +74,14 @@ def test_counting_equals_the_oracle(seed, once, per_node, cards, extra):
     cluster = topology(4, per_node, once_per_node=once, cards_per_node=cards)
     placement = balanced(rng.lognormal(0, 1, (2, 5)), 4, 2 + extra)
     counted = count(placement, trace, cluster)
-    names = ("slot_tokens_LRS", "flat_rows_L", "node_rows_L", "into_card_LC", "out_of_card_LC", "into_rank_LR")
+    names = (
+        "slot_tokens_LRS",
+        "flat_rows_L",
+        "node_rows_L",
+        "into_card_LC",
+        "out_of_card_LC",
+        "into_rank_LR",
+    )
     for name, expected in zip(names, oracle(placement, trace, cluster), strict=True):
         assert np.array_equal(getattr(counted, name), expected), name
 

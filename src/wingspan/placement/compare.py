@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wingspan.errors import InputError
 from wingspan.placement.affinity import home_nodes, rehome
@@ -23,6 +24,7 @@ from wingspan.placement.topology import Topology
 from wingspan.routing.statistics import RoutingStatistics, collect
 from wingspan.routing.trace import RoutingTrace
 
+STRATEGIES = ("linear", "round-robin", "random", "eplb", "eplb-hierarchical", "balanced", "ours", "present")
 WITH_REQUESTS = "ours + requests"
 
 
@@ -136,7 +138,7 @@ def _route_requests(scored: RoutingTrace, placement: Placement, topology: Topolo
     return rehome(scored, home_nodes(scored.take(first), placement, topology), topology)
 
 
-def _first_half_of_requests(trace: RoutingTrace) -> np.ndarray:
+def _first_half_of_requests(trace: RoutingTrace) -> NDArray[np.bool_]:
     """Mask of the tokens that are in the first half of their request; a request's only token counts as such."""
     order = np.argsort(trace.request_T, kind="stable")
     ordered = trace.request_T[order]
