@@ -7,8 +7,8 @@ import pytest
 
 from tests.placement.examples import topology, trace
 from wingspan.errors import InputError
-from wingspan.placement.compare import WITH_REQUESTS, Comparison, compare
-from wingspan.placement.limits import check_memory, limits
+from wingspan.placement.compare import Comparison, compare
+from wingspan.placement.limits import WITH_REQUESTS, check_memory, limits
 from wingspan.placement.placement import Placement
 from wingspan.routing.synthetic import TraceShape
 
@@ -82,6 +82,7 @@ def test_communities_gain_and_requests_gain_more():
     assert routed < 0.7 * ours
     assert ours < 0.6 * plain
     assert "fewer bytes cross nodes than under linear" in " ".join(result.advice)
+    assert "Request routing on top of ours" in result.advice[-1]
 
 
 def test_all_strategies_are_there_and_the_present_comes_first():

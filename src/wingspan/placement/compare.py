@@ -15,7 +15,7 @@ from wingspan.placement.affinity import home_nodes, rehome
 from wingspan.placement.balanced import balanced
 from wingspan.placement.demand import Demand
 from wingspan.placement.eplb import eplb_global, eplb_hierarchical, twins, without_twins
-from wingspan.placement.limits import Limits, advice, limits
+from wingspan.placement.limits import WITH_REQUESTS, Limits, advice, limits
 from wingspan.placement.placement import Placement
 from wingspan.placement.plan import Moving, plan
 from wingspan.placement.score import PlacementScore, score
@@ -25,7 +25,6 @@ from wingspan.routing.statistics import RoutingStatistics, collect
 from wingspan.routing.trace import RoutingTrace
 
 STRATEGIES = ("linear", "round-robin", "random", "eplb", "eplb-hierarchical", "balanced", "ours", "present")
-WITH_REQUESTS = "ours + requests"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +95,6 @@ def compare(
         name: score(placement, scored, topology, present, steps) for name, placement in placements.items()
     }
     limit = limits(_count(scored).load_LE / steps, topology, slots_per_rank)
-    said = advice(limit, scores, topology, slots_per_rank)
     if request_routing:
         routed = _route_requests(scored, placements["ours"], topology)
         scores[WITH_REQUESTS] = score(placements["ours"], routed, topology, present, steps)
@@ -104,7 +102,7 @@ def compare(
         placements,
         scores,
         limit,
-        said,
+        advice(limit, scores, topology, slots_per_rank),
         eplb_twins,
         planned_tokens=earlier.num_tokens + later.num_tokens,
         scored_tokens=scored.num_tokens,
