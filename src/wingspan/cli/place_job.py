@@ -28,7 +28,8 @@ from wingspan.specs.precision import Precision
 
 _ROWS = Precision.BF16
 """Rows travel, and experts compute, in this format."""
-_SYNTHETIC_TOKENS, _SYNTHETIC_REQUEST_TOKENS = 16_384, 16
+_SYNTHETIC_TOKENS = 16_384
+"""About as many are drawn: whole steps of one request per rank, so that all ranks hold equally many."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,10 @@ def _source(arguments: Arguments, model: ModelSpec) -> _Source:
     kind, layers, count = str(arguments.synthetic), len(model.moe_layers), model.experts.count
 
     def draw(ranks: int) -> RoutingTrace:
-        shape = TraceShape(
-            _SYNTHETIC_TOKENS, layers, count, model.experts.per_token, ranks, _SYNTHETIC_REQUEST_TOKENS
-        )
+        request_tokens = min(64, max(1, _SYNTHETIC_TOKENS // (4 * ranks)))
+        step_tokens = ranks * request_tokens
+        tokens = step_tokens * 4 * max(1, round(_SYNTHETIC_TOKENS / (4 * step_tokens)))
+        shape = TraceShape(tokens, layers, count, model.experts.per_token, ranks, request_tokens)
         drawn = generate(shape, workload(kind, shape, arguments.seed), arguments.seed)
         return concatenate(list(drawn))
 
