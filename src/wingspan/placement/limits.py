@@ -170,7 +170,7 @@ def _about_network(scores: dict[str, PlacementScore], ours: PlacementScore, topo
         lines = [f"Network: no placement lowers what crosses nodes: {_WHY[topology.once_per_node]}"]
     else:
         lines = [
-            f"Network: {_change(total)} bytes cross nodes than under linear; the busiest card carries "
+            f"Network{' (anew)' if ANEW in scores else ''}: {_change(total)} bytes cross nodes than under linear; the busiest card carries "
             f"{_change(busiest)}."
         ]
     if WITH_REQUESTS in scores:
