@@ -11,8 +11,6 @@ from wingspan.schedule.result import StepReport
 from wingspan.simulate.memory import largest_batch
 from wingspan.simulate.step import simulate
 
-_SMALLEST_EP = 1
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -36,7 +34,7 @@ class Choice:
 def ep_sizes(experts: int, gpus: int, gpus_per_node: int) -> list[int]:
     """EP sizes to try: powers of two and whole groups of GPUs up to one expert per GPU, that divide `gpus`."""
     most = min(experts, gpus)
-    sizes = [size for size in range(_SMALLEST_EP, most + 1) if gpus % size == 0]
+    sizes = [size for size in range(1, most + 1) if gpus % size == 0]
     whole = [size for size in sizes if size <= gpus_per_node or size % gpus_per_node == 0]
     return [size for size in whole if experts % size == 0] or whole
 
@@ -70,11 +68,12 @@ def best_of_each_ep(
 
 def _best(start: Deployment, gpus: int, fixed_batch: bool, longest: float | None) -> Choice | None:
     """The fastest of all shardings and batches in sequence, then of all schedules."""
-    choices = []
-    for group in _groups(start):
-        sharded = _with(start, "options", attention_ranks=group)
-        for batch in _batches(sharded, fixed_batch):
-            choices.append(_choice(_with(sharded, "workload", tokens_per_gpu=batch), gpus))
+    shardings = [_with(start, "options", attention_ranks=group) for group in _groups(start)]
+    choices = [
+        _choice(_with(sharded, "workload", tokens_per_gpu=batch), gpus)
+        for sharded in shardings
+        for batch in _batches(sharded, fixed_batch)
+    ]
     best = _fastest(choices, longest)
     if best is None:
         return None
@@ -86,7 +85,9 @@ def _best(start: Deployment, gpus: int, fixed_batch: bool, longest: float | None
 def _groups(start: Deployment) -> list[int]:
     most = min(start.ranks, start.cluster.gpus_per_node)
     heads = start.model.attention.heads
-    return [g for g in (1, 2, 4, 8) if g <= most and start.ranks % g == 0 and most % g == 0 and heads % g == 0]
+    return [
+        g for g in (1, 2, 4, 8) if g <= most and start.ranks % g == 0 and most % g == 0 and heads % g == 0
+    ]
 
 
 def _batches(deployment: Deployment, fixed: bool) -> list[int]:

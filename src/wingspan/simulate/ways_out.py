@@ -22,8 +22,8 @@ class WayOut:
         deployment: with the change made.
         peak_bytes: of the fullest rank.
         tokens_per_second_per_gpu: predicted.
-        cost: share of the throughput lost against the deployment that does not fit, were memory no limit;
-            negative where the change makes it faster. A change of context or hardware has no such price.
+        cost: share of the throughput per GPU lost against the deployment that does not fit, were memory no limit,
+            or of the asked context, whichever is more; 0 where the change makes it faster.
         kind: `options` only changes how it runs, `precision` may change answers a little, `work` gives the user
             less than was asked for, `hardware` needs other GPUs.
     """
@@ -45,6 +45,8 @@ class _Change:
     text: str
     kind: str
     deployment: Deployment
+    lost: float = 0.0
+    """Share of what was asked for that no throughput shows: context."""
 
 
 def ways_out(deployment: Deployment, most: int = 3) -> list[WayOut]:
@@ -55,106 +57,111 @@ def ways_out(deployment: Deployment, most: int = 3) -> list[WayOut]:
     if memory_use(deployment).fits:
         return []
     wanted = simulate(deployment).tokens_per_second / deployment.ranks
-    alone = [change for change in _changes(deployment) if memory_use(change.deployment).fits]
-    found = _best_of_each(alone, wanted)
+    found = _cheapest_first([_priced(c, wanted) for sort in _SORTS for c in _fitting(sort(deployment))])
     if len(found) < most:
-        pairs = [change for change in _pairs(deployment) if memory_use(change.deployment).fits]
-        found += _best_of_each(pairs, wanted)[: most - len(found)]
+        found += _cheapest_first(_pairs(deployment, wanted))
     return found[:most]
 
 
-def _best_of_each(changes: list[_Change], wanted: float) -> list[WayOut]:
-    ways = []
-    for change in changes:
-        per_gpu = simulate(change.deployment).tokens_per_second / change.deployment.ranks
-        peak = float(memory_use(change.deployment).total_R.max())
-        ways.append(
-            WayOut(change.text, change.deployment, peak, per_gpu, 1 - per_gpu / wanted, change.kind)
-        )
+def _fitting(changes: Iterator[_Change]) -> list[_Change]:
+    """The first change of a sort that suffices: a sort begins with its smallest."""
+    return [change for change in changes if memory_use(change.deployment).fits][:1]
+
+
+def _priced(change: _Change, wanted: float) -> WayOut:
+    per_gpu = simulate(change.deployment).tokens_per_second / change.deployment.ranks
+    peak = float(memory_use(change.deployment).total_R.max())
+    cost = max(1 - per_gpu / wanted, change.lost, 0.0)
+    return WayOut(change.text, change.deployment, peak, per_gpu, cost, change.kind)
+
+
+def _cheapest_first(ways: list[WayOut]) -> list[WayOut]:
     return sorted(ways, key=lambda way: (_KINDS.index(way.kind), way.cost))
 
 
-def _changes(deployment: Deployment) -> Iterator[_Change]:
-    yield from _attention(deployment)
-    yield from _precisions(deployment)
-    yield from _less_work(deployment)
-    yield from _other_gpus(deployment)
+def _pairs(deployment: Deployment, wanted: float) -> list[WayOut]:
+    """Changes of two sorts at once, the second on top of the first: the cheapest of each pair of sorts."""
+    ways = []
+    for first, second in combinations(_SORTS, 2):
+        both = [
+            _Change(
+                f"{one.text}, and {two.text}",
+                max(one.kind, two.kind, key=_KINDS.index),
+                two.deployment,
+                max(one.lost, two.lost),
+            )
+            for one in first(deployment)
+            if not memory_use(one.deployment).fits
+            for two in _fitting(second(one.deployment))
+        ]
+        ways += _cheapest_first([_priced(change, wanted) for change in both])[:1]
+    return ways
 
 
-def _pairs(deployment: Deployment) -> Iterator[_Change]:
-    """Two changes at once: of unlike sort, the second tried on top of the first."""
-    steps = (_attention, _precisions, _less_work)
-    for first, second in combinations(steps, 2):
-        for one in first(deployment, only_fitting=False):
-            for two in second(one.deployment):
-                kind = max(one.kind, two.kind, key=_KINDS.index)
-                yield _Change(f"{one.text}, and {two.text}", kind, two.deployment)
+def _attention(deployment: Deployment) -> Iterator[_Change]:
+    """Attention, dense layers, embedding and head cut over the ranks of a node, ever finer."""
+    for group in (2, 4, 8):
+        divided = (deployment.cluster.gpus_per_node, deployment.ranks, deployment.model.attention.heads)
+        if group > deployment.options.attention_ranks and not any(size % group for size in divided):
+            new = _with_options(deployment, attention_ranks=group)
+            yield _Change(f"shard attention over {group} GPUs of a node", "options", new)
 
 
-def _attention(deployment: Deployment, *, only_fitting: bool = True) -> Iterator[_Change]:
-    """Attention, dense layers, embedding and head cut over the ranks of a node: the smallest cut that fits."""
-    asked = deployment.options.attention_ranks
-    nodes = deployment.cluster.gpus_per_node
-    candidates = [
-        group
-        for group in (2, 4, 8)
-        if group > asked
-        and nodes % group == 0
-        and deployment.ranks % group == 0
-        and deployment.model.attention.heads % group == 0
-    ]
-    changed = [(group, _with_options(deployment, attention_ranks=group)) for group in candidates]
-    fitting = [(g, d) for g, d in changed if memory_use(d).fits]
-    for group, new in fitting[:1] if only_fitting else changed:
-        yield _Change(f"shard attention over {group} GPUs of a node", "options", new)
-
-
-def _precisions(deployment: Deployment, *, only_fitting: bool = True) -> Iterator[_Change]:
-    del only_fitting  # one step each: there is no smallest one
-    workload = deployment.workload
-    precisions = workload.precisions(deployment.model)
-    if precisions.kv.bytes > 1:
+def _cache(deployment: Deployment) -> Iterator[_Change]:
+    if deployment.workload.kv.bytes > 1:
         yield _Change("keep the KV cache in FP8", "precision", _with_workload(deployment, kv=Precision.FP8))
-    if precisions.weights.bytes > 1 and Precision.FP8 in deployment.cluster.gpu.peak_flops:
+
+
+def _weights(deployment: Deployment) -> Iterator[_Change]:
+    weights = deployment.workload.precisions(deployment.model).weights
+    if weights.bytes > 1 and Precision.FP8 in deployment.cluster.gpu.peak_flops:
         yield _Change("weights in FP8", "precision", _with_workload(deployment, weights=Precision.FP8))
 
 
-def _less_work(deployment: Deployment, *, only_fitting: bool = True) -> Iterator[_Change]:
-    del only_fitting  # the largest that fits
-    workload = deployment.workload
-    unit = "sequences" if workload.phase == "decode" else "tokens"
-    batch = largest_batch(deployment)
-    if 0 < batch < workload.tokens_per_gpu:
+def _batch(deployment: Deployment) -> Iterator[_Change]:
+    asked, batch = deployment.workload.tokens_per_gpu, largest_batch(deployment)
+    unit = "sequences" if deployment.workload.phase == "decode" else "tokens"
+    if 0 < batch < asked:
+        new = _with_workload(deployment, tokens_per_gpu=batch)
+        yield _Change(f"{batch} {unit} per GPU instead of {asked}", "work", new)
+
+
+def _context(deployment: Deployment) -> Iterator[_Change]:
+    if deployment.workload.phase == "prefill":
+        return
+    asked, context = deployment.workload.context, longest_context(deployment)
+    if 0 < context < asked.mean_tokens:
+        shorter = asked.model_copy(update={"mean_tokens": context})
+        text = f"context of {context} tokens instead of {asked.mean_tokens}"
         yield _Change(
-            f"{batch} {unit} per GPU instead of {workload.tokens_per_gpu}",
-            "work",
-            _with_workload(deployment, tokens_per_gpu=batch),
-        )
-    context = longest_context(deployment)
-    if workload.phase == "decode" and 0 < context < workload.context.mean_tokens:
-        shorter = workload.context.model_copy(update={"mean_tokens": context})
-        yield _Change(
-            f"context of {context} tokens instead of {workload.context.mean_tokens}",
-            "work",
-            _with_workload(deployment, context=shorter),
+            text, "work", _with_workload(deployment, context=shorter), 1 - context / asked.mean_tokens
         )
 
 
-def _other_gpus(deployment: Deployment) -> Iterator[_Change]:
+def _larger_gpus(deployment: Deployment) -> Iterator[_Change]:
     """As much memory as it takes, in steps of what GPUs are sold with."""
-    needed = float(memory_use(deployment).total_R.max())
     gpu = deployment.cluster.gpu
-    # Reserve is a share of the memory, so it grows with it.
-    fixed = needed - deployment.options.reserve_share * gpu.memory_bytes
-    capacity = fixed / (1 - deployment.options.reserve_share)
     for size in _SOLD_BYTES:
-        if size >= capacity and size > gpu.memory_bytes:
+        if size > gpu.memory_bytes:
             larger = gpu.model_copy(update={"memory_bytes": size})
             cluster = deployment.cluster.model_copy(update={"gpu": larger})
-            new = deployment.model_copy(update={"cluster": cluster})
-            yield _Change(f"GPUs with {size / 1e9:.0f} GB instead of {gpu.memory_bytes / 1e9:.0f} GB", "hardware", new)
-            return
+            text = f"GPUs with {size / 1e9:.0f} GB instead of {gpu.memory_bytes / 1e9:.0f} GB"
+            yield _Change(text, "hardware", deployment.model_copy(update={"cluster": cluster}))
 
+
+def _more_ranks(deployment: Deployment) -> Iterator[_Change]:
+    """Fewer experts on each GPU: the EP size doubled until one is left."""
+    placement, experts = deployment.placement, deployment.model.experts.count
+    ranks, cluster = placement.ranks, deployment.cluster
+    while placement.slots is None and ranks < experts and not ranks % min(ranks, cluster.gpus_per_node):
+        ranks *= 2
+        spread = placement.model_copy(update={"ranks": ranks, "experts_per_rank": -(-experts // ranks)})
+        gpus = max(ranks, cluster.gpus)
+        new = deployment.model_copy(update={"placement": spread, "cluster": cluster.with_gpus(gpus)})
+        yield _Change(f"{ranks} GPUs instead of {placement.ranks}", "hardware", new)
+
+
+_SORTS = (_attention, _cache, _weights, _batch, _context, _more_ranks, _larger_gpus)
 
 _SOLD_BYTES = (80e9, 96e9, 141e9, 180e9, 192e9, 288e9)
 """NVIDIA datasheets: H100 80, GH200 96, H200 141, B200 180, GB200 192 (186 usable), B300 288 GB."""
