@@ -12,6 +12,7 @@ import sys
 import typer
 
 from wingspan import __version__
+from wingspan.cli import testbed
 from wingspan.cli.run import run
 from wingspan.errors import WingspanError
 
@@ -40,6 +41,7 @@ def _options(
 
 for command in (run,):
     app.command()(command)
+app.add_typer(testbed.app)
 
 
 def main() -> None:

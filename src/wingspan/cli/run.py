@@ -41,6 +41,12 @@ def run(
     trace: Annotated[
         Path | None, typer.Option(help="Write a Chrome/Perfetto trace of every operation and transfer.")
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="WINGSPAN_REPORT", help="Write the result and its reports into this JSON file too."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> None:
     """Run a MoE model with its experts spread over ranks, and complete text.
@@ -73,6 +79,7 @@ def run(
             device=device,
             check=check,
             trace=trace,
+            report=report,
             as_json=as_json,
         )
     )

@@ -39,6 +39,7 @@ class Arguments:
     device: str
     check: bool
     trace: Path | None
+    report: Path | None
     as_json: bool
 
 
@@ -48,7 +49,8 @@ def execute(arguments: Arguments) -> None:
     runtime = _import_runtime()
     seconds_importing = time.time() - _IMPORT_BEGUN_SECONDS
     world = runtime.world_from_environment(os.environ, arguments.ranks_per_node)
-    size = _group_size(arguments, world)
+    nodes = runtime.nodes_from_environment(os.environ) if world is None else None
+    size = _group_size(arguments, world, nodes)
     device = runtime.select_device(arguments.device)
     model = runtime.describe(arguments.folder, runtime.dtype_named(arguments.dtype))
     placement = runtime.default_placement(model.shape, size, arguments.experts_per_rank)
@@ -83,6 +85,8 @@ def execute(arguments: Arguments) -> None:
 
     if world is not None:
         runtime.join_ranks(work, world, device)
+    elif nodes is not None:
+        runtime.run_ranks(work, size, nodes.ranks_per_node, device, nodes)
     else:
         runtime.run_ranks(work, size, arguments.ranks_per_node or size, device)
 
@@ -93,6 +97,8 @@ def _finish(result: Any, arguments: Arguments, view: RunView) -> None:
         from wingspan.report.perfetto import write_trace
 
         write_trace(result.spans, arguments.trace)
+    if arguments.report is not None:
+        arguments.report.write_text(json.dumps(result.to_dict()))
     if arguments.as_json:
         print(json.dumps(result.to_dict()), flush=True)
     else:
@@ -112,10 +118,9 @@ def _check_cheap(arguments: Arguments) -> None:
         raise InputError(f"--experts-per-rank {arguments.experts_per_rank}: use 1 or more")
     if arguments.top_p is not None and not 0 < arguments.top_p <= 1:
         raise InputError(f"--top-p {arguments.top_p}: use a share above 0 and up to 1")
-    if arguments.trace is not None and not arguments.trace.parent.is_dir():
-        raise InputError(
-            f"--trace {arguments.trace}: the folder {arguments.trace.parent} does not exist; create it"
-        )
+    for option, file in (("--trace", arguments.trace), ("--report", arguments.report)):
+        if file is not None and not file.parent.is_dir():
+            raise InputError(f"{option} {file}: the folder {file.parent} does not exist; create it")
 
 
 def _import_runtime() -> Any:
@@ -131,7 +136,13 @@ def _import_runtime() -> Any:
     return api
 
 
-def _group_size(arguments: Arguments, world: Any) -> int:
+def _group_size(arguments: Arguments, world: Any, nodes: Any) -> int:
+    if nodes is not None:
+        if arguments.ranks not in (None, nodes.size):
+            raise InputError(
+                f"--ranks {arguments.ranks}, but the testbed has {nodes.size}; leave --ranks out"
+            )
+        return int(nodes.size)
     if world is None:
         size = arguments.ranks or 1
         if size < 1:

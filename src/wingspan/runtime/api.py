@@ -7,6 +7,7 @@ import torch
 from wingspan.errors import InputError
 from wingspan.runtime.engine import default_placement, describe, load
 from wingspan.runtime.launch import join_ranks, run_ranks
+from wingspan.runtime.nodes import nodes_from_environment
 from wingspan.runtime.prompts import Tokenizer, assign, check_context
 from wingspan.runtime.run import Listener, RunRequest, RunResult, run
 from wingspan.runtime.sampling import Sampling
@@ -25,6 +26,7 @@ __all__ = [
     "dtype_named",
     "join_ranks",
     "load",
+    "nodes_from_environment",
     "run",
     "run_ranks",
     "select_device",
