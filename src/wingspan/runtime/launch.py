@@ -22,7 +22,7 @@ from typing import NoReturn
 import torch
 import torch.distributed as dist
 
-from wingspan.errors import InputError, RunError, WingspanError
+from wingspan.errors import InputError, LostPeerError, RunError, WingspanError
 from wingspan.runtime.nodes import Nodes, enter, listen_on
 from wingspan.runtime.transport import LocalTransport, TorchTransport, Transport
 from wingspan.runtime.world import World, export
@@ -115,7 +115,7 @@ def _child(
             _work_and_leave(work, _connect(world, listener, device, interface))
         code = 0
     except WingspanError as error:
-        lost = isinstance(error, _LostPeerError)
+        lost = isinstance(error, LostPeerError)
         message = {"order": 2 if lost else 0, "text": str(error), "exit_code": error.exit_code}
         os.write(errors, json.dumps(message).encode())
     except BaseException as error:
@@ -169,10 +169,6 @@ def _backend(device: torch.device) -> str:
     return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
 
 
-class _LostPeerError(RunError):
-    """This rank is sound, but another went away."""
-
-
 class _plain_errors:  # noqa: N801 - reads as a statement
     """Turns torch.distributed's errors into one line that names the rank."""
 
@@ -188,7 +184,7 @@ class _plain_errors:  # noqa: N801 - reads as a statement
         text = str(error)
         if isinstance(error, dist.DistError) or "gloo" in text or "NCCL" in text or "Connection" in text:
             first_line = text.strip().splitlines()[0]
-            raise _LostPeerError(
+            raise LostPeerError(
                 f"rank {self._world.rank} lost contact with its peers: {first_line}"
             ) from error
 
