@@ -13,6 +13,9 @@ import typer
 
 from wingspan import __version__
 from wingspan.cli import testbed
+from wingspan.cli.create import create
+from wingspan.cli.doctor import doctor
+from wingspan.cli.inspect import inspect
 from wingspan.cli.run import run
 from wingspan.errors import WingspanError
 
@@ -39,7 +42,7 @@ def _options(
 ) -> None: ...
 
 
-for command in (run,):
+for command in (run, inspect, create, doctor):
     app.command()(command)
 app.add_typer(testbed.app)
 

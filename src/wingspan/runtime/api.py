@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import psutil
 import torch
 
 from wingspan.errors import InputError
+from wingspan.models import write_random_checkpoint
 from wingspan.runtime.engine import default_placement, describe, load
+from wingspan.runtime.inspection import ModelSummary, summarize
 from wingspan.runtime.launch import join_ranks, run_ranks
 from wingspan.runtime.nodes import nodes_from_environment
 from wingspan.runtime.prompts import Tokenizer, assign, check_context
@@ -15,6 +18,7 @@ from wingspan.runtime.world import world_from_environment
 
 __all__ = [
     "Listener",
+    "ModelSummary",
     "RunRequest",
     "RunResult",
     "Sampling",
@@ -27,10 +31,13 @@ __all__ = [
     "join_ranks",
     "load",
     "nodes_from_environment",
+    "process_started_seconds",
     "run",
     "run_ranks",
     "select_device",
+    "summarize",
     "world_from_environment",
+    "write_random_checkpoint",
 ]
 
 _DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -50,3 +57,8 @@ def select_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")
     return torch.device(name)
+
+
+def process_started_seconds() -> float:
+    """When this process began, on the clock of `time.time`."""
+    return float(psutil.Process().create_time())
