@@ -34,6 +34,16 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
     dtype: Annotated[str, typer.Option(help="auto (the checkpoint's), float32 or bfloat16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    transport: Annotated[
+        str,
+        typer.Option(help="How rows move: auto, torch (gloo or NCCL), shm (shared memory in nodes), mpi."),
+    ] = "auto",
+    dispatch: Annotated[
+        str, typer.Option(help="auto, flat, or hierarchical: one row per token and node over the network.")
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of rows to the experts: same (as the model's), bfloat16 or float8.")
+    ] = "same",
     check: Annotated[
         bool,
         typer.Option("--check", help="Compare with the model in a single process; exit 1 if it differs."),
@@ -77,6 +87,9 @@ def run(
             seed=seed,
             dtype=dtype,
             device=device,
+            transport=transport,
+            dispatch=dispatch,
+            precision=precision,
             check=check,
             trace=trace,
             report=report,

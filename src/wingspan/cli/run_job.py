@@ -36,6 +36,9 @@ class Arguments:
     seed: int
     dtype: str
     device: str
+    transport: str
+    dispatch: str
+    precision: str
     check: bool
     trace: Path | None
     report: Path | None
@@ -52,6 +55,9 @@ def execute(arguments: Arguments) -> None:
     nodes = runtime.nodes_from_environment(os.environ) if world is None else None
     size = _group_size(arguments, world, nodes)
     device = runtime.select_device(arguments.device)
+    kind = runtime.transport_kind(arguments.transport)
+    if kind == runtime.TransportKind.MPI and world is None:
+        raise InputError("--transport mpi: start the ranks by MPI: mpirun -n 8 wingspan run ...")
     model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
     placement = runtime.default_placement(model.shape, size, arguments.experts_per_rank)
     tokenizer = runtime.Tokenizer(folder)
@@ -66,6 +72,7 @@ def execute(arguments: Arguments) -> None:
         arguments.max_new_tokens,
         runtime.Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed),
         device,
+        runtime.dispatch_options(arguments.dispatch, arguments.precision),
         check=arguments.check,
         keep_spans=arguments.trace is not None,
     )
@@ -79,11 +86,14 @@ def execute(arguments: Arguments) -> None:
     )
 
     def work(transport: Any) -> None:
-        result = runtime.run(transport, request, tokenizer, view.listener())
+        with runtime.chosen(kind, transport, device) as rows:
+            result = runtime.run(rows, request, tokenizer, view.listener())
         if result is not None:
             _finish(result, arguments, view)
 
-    if world is not None:
+    if kind == runtime.TransportKind.MPI:
+        runtime.join_mpi_ranks(work, world)
+    elif world is not None:
         runtime.join_ranks(work, world, device)
     elif nodes is not None:
         runtime.run_ranks(work, size, nodes.ranks_per_node, device, nodes)

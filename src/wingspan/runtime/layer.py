@@ -14,6 +14,7 @@ from torch import nn
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from wingspan.runtime.dispatch import Dispatcher
+from wingspan.runtime.dispatch_precision import back_traffic
 from wingspan.runtime.experts import LocalExperts
 from wingspan.runtime.monitor import LoadMonitor
 from wingspan.runtime.recorder import Recorder
@@ -80,7 +81,8 @@ class ExpertParallelLayer:
         y_ND = self.experts(received.rows_ND, received.counts_S)
         start = recorder.compute(Operation.EXPERT, self.index, start)
         y_TD = self._dispatcher.combine(y_ND, handle)
-        recorder.transfer(Operation.COMBINE, self.index, start, traffic.received_R, traffic.sent_R)
+        back = back_traffic(handle)
+        recorder.transfer(Operation.COMBINE, self.index, start, back.sent_R, back.received_R)
         return y_TD.to(x_TD.dtype)
 
 

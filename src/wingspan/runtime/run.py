@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from wingspan.placement.placement import Placement
+from wingspan.runtime.dispatchers import DEFAULT_DISPATCH, DispatchOptions
 from wingspan.runtime.engine import Engine, Model, load
 from wingspan.runtime.generate import Generated, Generator, OnTokens
 from wingspan.runtime.measure import RankMeasurement, peak_memory_bytes, step_report
@@ -30,6 +31,7 @@ class RunRequest:
     max_new_tokens: int
     sampling: Sampling
     device: torch.device
+    dispatch: DispatchOptions = DEFAULT_DISPATCH
     check: bool = False
     keep_spans: bool = False
 
@@ -103,7 +105,14 @@ def run(
 
 def _load(transport: Transport, request: RunRequest) -> tuple[Engine, float]:
     start = monotonic()
-    engine = load(request.model, request.placement, transport, request.device, keep_spans=request.keep_spans)
+    engine = load(
+        request.model,
+        request.placement,
+        transport,
+        request.device,
+        dispatch=request.dispatch,
+        keep_spans=request.keep_spans,
+    )
     return engine, monotonic() - start
 
 

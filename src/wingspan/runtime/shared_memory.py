@@ -78,7 +78,7 @@ class SharedMemory:
         self._rows: dict[tuple[torch.dtype, int], torch.Tensor] = {}
         self._blocks: deque[tuple[int, int, int]] = deque()
         self._published = 0
-        self._processes = [os.pidfd_open(peer.pid) for peer in peers]
+        self._processes = [_process(peer) for peer in peers]
         self._spin_seconds = _SPIN_SECONDS if len(os.sched_getaffinity(0)) >= self.size else 0.0
 
     @staticmethod
@@ -160,10 +160,11 @@ class SharedMemory:
         self.words[word : word + self.size] = number
 
     def close(self) -> None:
-        """Forget the other processes; the mapping goes with the last tensor over it."""
+        """End the use of this object; the mapping goes with the last tensor that still looks at it."""
         for fd in self._processes:
             os.close(fd)
-        self._processes = []
+        self._rows.clear()
+        del self.region, self.words, self._control, self._map
 
     def _release(self) -> None:
         """Forget blocks that all have finished with."""
@@ -248,6 +249,14 @@ def share_among(peers: Sequence[tuple[int, int, int]], own: int) -> SharedMemory
         ) from None
     with contextlib.closing(os.fdopen(fd)):
         return SharedMemory(fd, members, own)
+
+
+def _process(peer: Peer) -> int:
+    """A descriptor that tells when the process has ended, which its number, given anew, would not."""
+    try:
+        return os.pidfd_open(peer.pid)
+    except ProcessLookupError:
+        raise LostPeerError(f"rank {peer.rank} ended before it could share memory") from None
 
 
 def _control_bytes(ranks: int) -> int:

@@ -104,6 +104,11 @@ class SharedMemoryTransport:
     def __init__(self, outer: Transport) -> None:
         if not futex.available():
             raise InputError("--transport shm needs Linux on x86-64 or ARM64; use --transport torch")
+        if not one_host_per_node(outer):
+            raise InputError(
+                f"--transport shm: {outer.world.ranks_per_node} ranks count as one node but run on several "
+                "machines; set --ranks-per-node"
+            )
         self.world = outer.world
         self.outer = outer
         per_node = outer.world.ranks_per_node
@@ -247,18 +252,21 @@ class _Scattered:
             place.copy_(rows)
 
 
+def one_host_per_node(transport: Transport) -> bool:
+    """Collective: whether all ranks that count as one node run on one machine, for every node."""
+    boots = transport.broadcast(transport.gather(_BOOT_ID.read_text()))
+    per_node = transport.world.ranks_per_node
+    nodes = [boots[i : i + per_node] for i in range(0, transport.world.size, per_node)]  # type: ignore[index]
+    return all(len(set(node)) == 1 for node in nodes)
+
+
 def _meet(outer: Transport, members: list[int]) -> SharedMemory:
     """Collective over all ranks: the first of each node makes its memory, the others open it."""
     rank, first = outer.world.rank, members[0]
     fd = SharedMemory.create(len(members)) if rank == first else -1
-    told = outer.gather((rank, os.getpid(), fd, _BOOT_ID.read_text()))
-    everyone: list[tuple[int, int, int, str]] = outer.broadcast(told)  # type: ignore[assignment]
-    local = [everyone[member] for member in members]
-    if len({boot for *_, boot in local}) > 1:
-        raise InputError(
-            f"ranks {first}..{members[-1]} count as one node but run on several machines; set --ranks-per-node"
-        )
-    memory = share_among([entry[:3] for entry in local], members.index(rank))
+    told = outer.gather((rank, os.getpid(), fd))
+    everyone: list[tuple[int, int, int]] = outer.broadcast(told)  # type: ignore[assignment]
+    memory = share_among([everyone[member] for member in members], members.index(rank))
     outer.share(torch.zeros(1))  # the first rank keeps its descriptor until all have opened it
     if fd >= 0:
         os.close(fd)
