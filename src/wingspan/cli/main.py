@@ -12,6 +12,7 @@ import sys
 import typer
 
 from wingspan import __version__
+from wingspan.cli import testbed
 from wingspan.cli.create import create
 from wingspan.cli.doctor import doctor
 from wingspan.cli.export import export
@@ -49,6 +50,7 @@ def _options(
 for command in (run, inspect, create, doctor, record, routing, synthesize, export):
     app.command()(command)
 app.command("import")(import_)
+app.add_typer(testbed.app)
 
 
 def main() -> None:

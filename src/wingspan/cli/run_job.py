@@ -37,8 +37,12 @@ class Arguments:
     dtype: str
     device: str
     overlap: str
+    transport: str
+    dispatch: str
+    precision: str
     check: bool
     trace: Path | None
+    report: Path | None
     as_json: bool
 
 
@@ -49,9 +53,13 @@ def execute(arguments: Arguments) -> None:
     runtime = import_runtime()
     seconds_importing = time.time() - _IMPORT_BEGUN_SECONDS
     world = runtime.world_from_environment(os.environ, arguments.ranks_per_node)
-    size = _group_size(arguments, world)
+    nodes = runtime.nodes_from_environment(os.environ) if world is None else None
+    size = _group_size(arguments, world, nodes)
     device = runtime.select_device(arguments.device)
     flow = runtime.flow_named(arguments.overlap)
+    kind = runtime.transport_kind(arguments.transport)
+    if kind == runtime.TransportKind.MPI and world is None:
+        raise InputError("--transport mpi: start the ranks by MPI: mpirun -n 8 wingspan run ...")
     model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
     placement = runtime.default_placement(model.shape, size, arguments.experts_per_rank)
     tokenizer = runtime.Tokenizer(folder)
@@ -66,6 +74,7 @@ def execute(arguments: Arguments) -> None:
         arguments.max_new_tokens,
         runtime.Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed),
         device,
+        runtime.dispatch_options(arguments.dispatch, arguments.precision),
         flows={"prefill": flow, "decode": flow},
         check=arguments.check,
         keep_spans=arguments.trace is not None,
@@ -80,12 +89,17 @@ def execute(arguments: Arguments) -> None:
     )
 
     def work(transport: Any) -> None:
-        result = runtime.run(transport, request, tokenizer, view.listener())
+        with runtime.chosen(kind, transport, device) as rows:
+            result = runtime.run(rows, request, tokenizer, view.listener())
         if result is not None:
             _finish(result, arguments, view)
 
-    if world is not None:
+    if kind == runtime.TransportKind.MPI:
+        runtime.join_mpi_ranks(work, world)
+    elif world is not None:
         runtime.join_ranks(work, world, device)
+    elif nodes is not None:
+        runtime.run_ranks(work, size, nodes.ranks_per_node, device, nodes)
     else:
         runtime.run_ranks(work, size, arguments.ranks_per_node or size, device)
 
@@ -96,6 +110,8 @@ def _finish(result: Any, arguments: Arguments, view: RunView) -> None:
         from wingspan.report.perfetto import write_trace
 
         write_trace(result.spans, arguments.trace)
+    if arguments.report is not None:
+        arguments.report.write_text(json.dumps(result.to_dict()))
     if arguments.as_json:
         print(json.dumps(result.to_dict()), flush=True)
     else:
@@ -120,13 +136,18 @@ def _check_cheap(arguments: Arguments) -> None:
             raise InputError(
                 f"{name} {value}: needs --temperature above 0; at 0 the likeliest token is taken"
             )
-    if arguments.trace is not None and not arguments.trace.parent.is_dir():
-        raise InputError(
-            f"--trace {arguments.trace}: the folder {arguments.trace.parent} does not exist; create it"
-        )
+    for option, file in (("--trace", arguments.trace), ("--report", arguments.report)):
+        if file is not None and not file.parent.is_dir():
+            raise InputError(f"{option} {file}: the folder {file.parent} does not exist; create it")
 
 
-def _group_size(arguments: Arguments, world: Any) -> int:
+def _group_size(arguments: Arguments, world: Any, nodes: Any) -> int:
+    if nodes is not None:
+        if arguments.ranks not in (None, nodes.size):
+            raise InputError(
+                f"--ranks {arguments.ranks}, but the testbed has {nodes.size}; leave --ranks out"
+            )
+        return int(nodes.size)
     if world is None:
         size = 1 if arguments.ranks is None else arguments.ranks
         if size < 1:

@@ -7,14 +7,17 @@ import torch
 
 from wingspan.errors import InputError
 from wingspan.models import write_random_checkpoint
+from wingspan.runtime.dispatchers import dispatch_options
 from wingspan.runtime.engine import default_placement, describe, load
 from wingspan.runtime.inspection import ModelSummary, summarize
-from wingspan.runtime.launch import join_ranks, run_ranks
+from wingspan.runtime.launch import join_mpi_ranks, join_ranks, run_ranks
+from wingspan.runtime.nodes import nodes_from_environment
 from wingspan.runtime.prompts import Tokenizer, assign, check_context
 from wingspan.runtime.record import Recorded, RecordRequest, cut_windows, record
 from wingspan.runtime.run import Listener, RunRequest, RunResult, run
 from wingspan.runtime.sampling import Sampling
 from wingspan.runtime.step import flow_named
+from wingspan.runtime.transports import TransportKind, chosen, transport_kind
 from wingspan.runtime.world import world_from_environment
 
 __all__ = [
@@ -26,21 +29,27 @@ __all__ = [
     "RunResult",
     "Sampling",
     "Tokenizer",
+    "TransportKind",
     "assign",
     "check_context",
+    "chosen",
     "cut_windows",
     "default_placement",
     "describe",
+    "dispatch_options",
     "dtype_named",
     "flow_named",
+    "join_mpi_ranks",
     "join_ranks",
     "load",
+    "nodes_from_environment",
     "process_started_seconds",
     "record",
     "run",
     "run_ranks",
     "select_device",
     "summarize",
+    "transport_kind",
     "world_from_environment",
     "write_random_checkpoint",
 ]
