@@ -12,7 +12,9 @@ import sys
 import typer
 
 from wingspan import __version__
+from wingspan.cli.calibrate import calibrate
 from wingspan.cli.run import run
+from wingspan.cli.validate import validate
 from wingspan.errors import WingspanError
 
 app = typer.Typer(
@@ -38,7 +40,7 @@ def _options(
 ) -> None: ...
 
 
-for command in (run,):
+for command in (run, calibrate, validate):
     app.command()(command)
 
 
