@@ -38,6 +38,11 @@ def show(folder: Path, verdicts: list[Verdict], printed: list[Headline], *, ever
         )
         if every_headline:
             console.print(_headline_table(printed))
+            console.print(
+                "Logical bandwidth counts all copies, those that stay on the sender's node too; the network card "
+                "carries the last column. Time: error of the predicted time, above 0 too slow.",
+                style="dim",
+            )
 
 
 def _verdict_table(verdicts: list[Verdict], *, wide: bool) -> Table:
@@ -64,7 +69,7 @@ def _verdict_table(verdicts: list[Verdict], *, wide: bool) -> Table:
 def _headline_table(printed: list[Headline]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("figure", overflow="fold")
-    for name in ("published", "predicted", "unit", "time", "on the card"):
+    for name in ("published", "predicted", "unit", "time", "card"):
         table.add_column(name, justify="right", no_wrap=True)
     for headline in printed:
         table.add_row(
