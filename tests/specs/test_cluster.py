@@ -72,7 +72,10 @@ def test_saving_where_nothing_can_be_written(tmp_path: Path):
 
 
 def test_errors_name_the_key():
-    with pytest.raises(InputError, match=r"x\.yaml: scale_up_domain_gpus|3 and gpus_per_node 8"):
+    with pytest.raises(
+        InputError,
+        match=r"x\.yaml: scale_up_domain_gpus 3 and gpus_per_node 8 do not divide each other; use 8",
+    ):
         parse(Cluster, data() | {"scale_up_domain_gpus": 3}, "x.yaml")
     with pytest.raises(InputError, match="unknown key gpus_per_nod; did you mean gpus_per_node"):
         parse(Cluster, data() | {"gpus_per_nod": 8}, "x.yaml")
