@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from rich import box
 from rich.console import Console
@@ -17,13 +15,13 @@ _WIDE = 100
 """Columns from which the range of measured times is shown too (`--json` always has it)."""
 
 
-def show(folder: Path, verdicts: list[Verdict], printed: list[Headline], *, every_headline: bool) -> None:
+def show(where: str, verdicts: list[Verdict], printed: list[Headline], *, every_headline: bool) -> None:
     """Print everything; single figures only where `every_headline` is asked for."""
     console = Console(highlight=False)
     if verdicts:
         console.print(_verdict_table(verdicts, wide=console.width >= _WIDE))
         console.print(
-            f"Measurements: {folder}. Errors are relative to the measured time, on the judged rows only: a row "
+            f"Measurements: {where}. Errors are relative to the measured time, on the judged rows only: a row "
             "was fitted on if the CRC-32 of its line is even. Bias above 0: predicted too slow.",
             style="dim",
         )

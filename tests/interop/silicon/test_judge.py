@@ -1,14 +1,18 @@
 """Judging a hand-made folder whose measurements are the model's own, distorted by a known factor; and the real one."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from wingspan.cost.compute import matmul_seconds
-from wingspan.interop.silicon.groups import read_groups
+from wingspan.errors import InputError
 from wingspan.interop.silicon.headlines import headlines
 from wingspan.interop.silicon.judge import judge
+from wingspan.interop.silicon.sources import read_folder, read_package
 from wingspan.interop.silicon.tables import read_table
 from wingspan.specs.cluster import load_cluster
 from wingspan.specs.precision import Precision
@@ -28,7 +32,7 @@ def write_products(folder: Path, factor: float) -> None:
 
 def test_a_known_error_is_found(tmp_path: Path):
     write_products(tmp_path, factor=1.25)
-    (verdict,) = judge(read_groups(tmp_path), load_cluster)
+    (verdict,) = judge(read_folder(tmp_path), load_cluster)
     assert verdict.median == pytest.approx(0.2)
     assert verdict.bias == pytest.approx(-0.2)
     assert verdict.fitted_rows + verdict.judged_rows == 40
@@ -38,7 +42,7 @@ def test_a_known_error_is_found(tmp_path: Path):
 
 def test_a_perfect_prediction_holds(tmp_path: Path):
     write_products(tmp_path, factor=1.0)
-    (verdict,) = judge(read_groups(tmp_path), load_cluster)
+    (verdict,) = judge(read_folder(tmp_path), load_cluster)
     assert verdict.p90 == pytest.approx(0, abs=1e-9)
     assert verdict.holds is True
 
@@ -51,7 +55,7 @@ def test_suspect_rows_are_judged_but_never_fitted_and_promise_nothing(tmp_path: 
     rows = [f"{nodes},7168,{tokens},8,256,20,100,0,20,100,0" for nodes in (2, 8) for tokens in range(1, 20)]
     name = "aiconfigurator_h100_sxm-comm_sglang_0.5.6.post2_wideep_deepep_normal_perf.csv"
     (tmp_path / name).write_text("\n".join([header, *rows]))
-    verdicts = judge(read_groups(tmp_path), load_cluster)
+    verdicts = judge(read_folder(tmp_path), load_cluster)
     suspect = [v for v in verdicts if v.suspect]
     assert [v.group for v in suspect] == ["dispatch: normal, 8 nodes", "combine: normal, 8 nodes"]
     assert all(v.fitted_rows == 0 and v.holds is None for v in suspect)
@@ -59,7 +63,56 @@ def test_suspect_rows_are_judged_but_never_fitted_and_promise_nothing(tmp_path: 
 
 
 def test_an_empty_folder_has_no_groups(tmp_path: Path):
-    assert read_groups(tmp_path) == []
+    assert read_folder(tmp_path) == []
+
+
+def install_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An importable aiconfigurator_core with two versions of one H200 table; returns the newer one's folder."""
+    package = folder / "site" / "aiconfigurator_core"
+    for version, latency in (("0.5.9", 9.0), ("0.5.10", 1.0)):
+        table = package / "systems/data/h200_sxm/moe/sglang" / version
+        table.mkdir(parents=True)
+        rows = {
+            "num_tokens": [256, 512],
+            "hidden_size": [7168, 7168],
+            "inter_size": [2048, 2048],
+            "topk": [8, 8],
+            "num_experts": [256, 256],
+            "moe_ep_size": [64, 64],
+            "distribution": ["uniform", "power_law_1.2"],
+            "latency": [latency, latency],
+        }
+        pq.write_table(pa.table(rows), table / "wideep_generation_moe_perf.parquet")
+    (package / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(folder / "site"))
+    return table
+
+
+def test_the_packages_newest_tables_judge_and_promise_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    install_package(tmp_path, monkeypatch)
+    uniform, skewed = read_package()
+    assert (uniform.name, skewed.name) == (
+        "h200: experts: decode, uniform",
+        "h200: experts: decode, power law",
+    )
+    assert uniform.measured.tolist() == [1e-3]
+    assert not uniform.for_fitting.any()
+    assert [v.holds for v in judge([uniform, skewed], load_cluster)] == [None, None]
+
+
+def test_a_broken_table_of_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    broken = install_package(tmp_path, monkeypatch) / "wideep_generation_moe_perf.parquet"
+    broken.write_text("not parquet")
+    with pytest.raises(InputError, match="wideep_generation_moe_perf.parquet: cannot be read as Parquet"):
+        read_package()
+
+
+@pytest.mark.skipif(find_spec("aiconfigurator_core") is not None, reason="the package is installed here")
+def test_without_the_package():
+    with pytest.raises(InputError, match="pip install aiconfigurator-core"):
+        read_package()
 
 
 def test_headlines_compare_times(tmp_path: Path):
@@ -81,7 +134,7 @@ def test_headlines_compare_times(tmp_path: Path):
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the published measurements are not here")
 def test_the_real_tables_meet_what_the_project_promises():
-    verdicts = judge(read_groups(REAL), load_cluster)
+    verdicts = judge(read_folder(REAL), load_cluster)
     promised = [v for v in verdicts if v.target is not None]
     assert len(promised) >= 9
     assert [v.group for v in promised if not v.holds] == []
