@@ -20,9 +20,15 @@ def show(where: str, verdicts: list[Verdict], printed: list[Headline], *, every_
     console = Console(highlight=False)
     if verdicts:
         console.print(_verdict_table(verdicts, wide=console.width >= _WIDE))
+        fitted = any(verdict.fitted_rows for verdict in verdicts)
+        split = (
+            "on the judged rows only (a row was fitted on if the CRC-32 of its line is even)"
+            if fitted
+            else "and no constant was fitted on any of these rows"
+        )
         console.print(
-            f"Measurements: {where}. Errors are relative to the measured time, on the judged rows only: a row "
-            "was fitted on if the CRC-32 of its line is even. Bias above 0: predicted too slow.",
+            f"Measurements: {where}. Errors are relative to the measured time, {split}. "
+            "Bias above 0: predicted too slow.",
             style="dim",
         )
         for reason in dict.fromkeys(v.suspect for v in verdicts if v.suspect):

@@ -105,7 +105,7 @@ def test_the_packages_newest_tables_judge_and_promise_nothing(
 def test_a_broken_table_of_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     broken = install_package(tmp_path, monkeypatch) / "wideep_generation_moe_perf.parquet"
     broken.write_text("not parquet")
-    with pytest.raises(InputError, match="wideep_generation_moe_perf.parquet: cannot be read as Parquet"):
+    with pytest.raises(InputError, match=r"wideep_generation_moe_perf\.parquet: cannot be read as Parquet"):
         read_package()
 
 
