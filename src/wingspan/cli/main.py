@@ -13,7 +13,15 @@ import typer
 
 from wingspan import __version__
 from wingspan.cli.calibrate import calibrate
+from wingspan.cli.create import create
+from wingspan.cli.doctor import doctor
+from wingspan.cli.export import export
+from wingspan.cli.import_ import import_
+from wingspan.cli.inspect import inspect
+from wingspan.cli.record import record
+from wingspan.cli.routing import routing
 from wingspan.cli.run import run
+from wingspan.cli.synthesize import synthesize
 from wingspan.cli.validate import validate
 from wingspan.errors import WingspanError
 
@@ -40,8 +48,9 @@ def _options(
 ) -> None: ...
 
 
-for command in (run, calibrate, validate):
+for command in (run, inspect, create, doctor, record, routing, synthesize, export, calibrate, validate):
     app.command()(command)
+app.command("import")(import_)
 
 
 def main() -> None:

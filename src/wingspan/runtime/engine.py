@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,18 +12,20 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from wingspan.errors import InputError
 from wingspan.placement.placement import Placement
 from wingspan.placement.simple import linear
 from wingspan.runtime.buffers import Buffers
 from wingspan.runtime.dispatch import Dispatcher, FlatDispatcher
 from wingspan.runtime.dispatch_deduplicated import DeduplicatingDispatcher
 from wingspan.runtime.experts import LocalExperts
-from wingspan.runtime.instrument import instrument
-from wingspan.runtime.layer import ExpertParallelLayer, Step, install
+from wingspan.runtime.instrument import decoder_layers, instrument
+from wingspan.runtime.layer import ExpertParallelLayer, install
 from wingspan.runtime.loading import MoeShape, build_on_meta, load_config, load_for_rank, moe_shape
 from wingspan.runtime.monitor import LoadMonitor
 from wingspan.runtime.recorder import Recorder
 from wingspan.runtime.slots import SlotMap
+from wingspan.runtime.step import Step
 from wingspan.runtime.transport import Transport
 
 
@@ -63,17 +67,24 @@ class Engine:
         return sum(p.nbytes for p in self.model.parameters() if id(p) not in inside)
 
 
-def describe(folder: Path, dtype: torch.dtype | None = None) -> Model:
+def describe(
+    folder: Path, dtype: torch.dtype | None = None, changes: Mapping[str, Any] | None = None
+) -> Model:
     """Read a model's configuration and structure.
 
     Args:
-        folder: a checkpoint in the Hugging Face format.
+        folder: a checkpoint in the Hugging Face format, or a configuration file alone.
         dtype: of the weights in memory; None keeps the checkpoint's.
+        changes: values that replace the configuration's.
 
     Raises:
-        InputError: not a model, or one without experts.
+        InputError: not a model, one without experts, or a change to something it does not have.
     """
     config = load_config(folder)
+    for key, value in (changes or {}).items():
+        if not hasattr(config, key):
+            raise InputError(f"{folder}: model type {config.model_type!r} has no {key} to change")
+        setattr(config, key, value)
     kept = dtype or (config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32)
     structure = build_on_meta(config, kept)
     return Model(folder, config, structure, moe_shape(structure, config), kept)
@@ -109,18 +120,28 @@ def load(
     recorder = Recorder(world.rank, world.size, keep_spans=keep_spans)
     monitor = LoadMonitor(placement.num_layers, placement.num_experts, device)
     buffers, step = Buffers(), Step()
+    numbers = [f"{path}." for path, _ in decoder_layers(loaded, model.shape.paths)]
     layers = {}
     for index, path in enumerate(model.shape.paths):
         experts = LocalExperts(loaded.get_submodule(path))
         if not training:
             experts.pack()
         dispatcher = make_dispatcher(placement, index, transport, buffers, device)
-        layers[path] = ExpertParallelLayer(index, experts, dispatcher, monitor, recorder, step)
+        number = next(n for n, inside in enumerate(numbers) if path.startswith(inside))
+        layers[path] = ExpertParallelLayer(index, number, experts, dispatcher, monitor, recorder, step)
+    _return_freed_memory()
     install(loaded, layers)
     instrument(loaded, layers, recorder)
     return Engine(
         loaded, model.config, model.shape, placement, layers, recorder, monitor, buffers, step, transport
     )
+
+
+def _return_freed_memory() -> None:
+    """Give back what loading and packing freed: the allocator would keep it, on every rank of the machine."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
 
 
 def make_dispatcher(

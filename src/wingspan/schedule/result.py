@@ -94,6 +94,9 @@ class StepReport(_Result):
     utilisation: dict[str, float] = Field(
         default_factory=dict, description="share of peak: compute, memory bandwidth"
     )
+    relative_error: float | None = Field(
+        default=None, ge=0, description="predicted: half-width of the step time's error bar, as a share of it"
+    )
     slowest_rank: int
     slowest_reason: str = ""
     notes: list[str] = Field(default_factory=list, description="conditions and caveats of these figures")

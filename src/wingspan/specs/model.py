@@ -38,9 +38,9 @@ class HeadAttention(Spec):
         return self
 
     def projections(self, hidden: int) -> tuple[tuple[int, int], ...]:
-        """(inputs, outputs) of every matrix of one layer."""
+        """(inputs, outputs) of every matrix of one layer; queries, keys and values are one product."""
         width, kv_width = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        return ((hidden, width), (hidden, kv_width), (hidden, kv_width), (width, hidden))
+        return ((hidden, width + 2 * kv_width), (width, hidden))
 
     @property
     def kv_values_per_token(self) -> int:
