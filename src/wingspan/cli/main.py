@@ -12,7 +12,11 @@ import sys
 import typer
 
 from wingspan import __version__
+from wingspan.cli.claims import claims
+from wingspan.cli.diff import diff
+from wingspan.cli.plan import plan
 from wingspan.cli.run import run
+from wingspan.cli.simulate import simulate
 from wingspan.errors import WingspanError
 
 app = typer.Typer(
@@ -38,7 +42,7 @@ def _options(
 ) -> None: ...
 
 
-for command in (run,):
+for command in (plan, simulate, claims, diff, run):
     app.command()(command)
 
 
