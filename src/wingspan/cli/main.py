@@ -12,11 +12,13 @@ import sys
 import typer
 
 from wingspan import __version__
+from wingspan.cli.calibrate import calibrate
 from wingspan.cli.claims import claims
 from wingspan.cli.diff import diff
 from wingspan.cli.plan import plan
 from wingspan.cli.run import run
 from wingspan.cli.simulate import simulate
+from wingspan.cli.validate import validate
 from wingspan.errors import WingspanError
 
 app = typer.Typer(
@@ -42,7 +44,7 @@ def _options(
 ) -> None: ...
 
 
-for command in (plan, simulate, claims, diff, run):
+for command in (plan, simulate, claims, diff, validate, calibrate, run):
     app.command()(command)
 
 
