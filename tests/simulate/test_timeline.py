@@ -14,7 +14,8 @@ _SHORT = {Operation.EMBED: 0.0, Operation.HEAD: 0.0, Operation.GATE: 0.0}
 def _run(schedule: Schedule, seconds: dict[Operation, list[float]], contention: ContentionKernel) -> Timeline:
     ranks = max(len(s) for s in seconds.values())
     durations = [
-        np.broadcast_to(np.array(seconds.get(t.operation, [0.0])), ranks).astype(float) for t in schedule.tasks
+        np.broadcast_to(np.array(seconds.get(t.operation, [0.0])), ranks).astype(float)
+        for t in schedule.tasks
     ]
     groups = [ranks if t.stream is Stream.COMMUNICATION else 1 for t in schedule.tasks]
     return execute(schedule, durations, groups, contention)
