@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from wingspan.cost.exchange import (
     Collective,
+    Exchange,
     Method,
     Phase,
     Traffic,

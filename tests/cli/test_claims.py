@@ -1,16 +1,18 @@
+"""`wingspan claims --json`, in a process without torch."""
+
+import json
+
 import pytest
 
-from wingspan.simulate.claims import Claim, claims
-from wingspan.specs.cluster import load_cluster
-from wingspan.specs.models import load_model
+from tests.cli.without_torch import run_without_torch
+from wingspan.simulate.claims import Claim
 
 
 @pytest.fixture(scope="module")
 def rows() -> dict[str, Claim]:
-    found = claims(
-        load_model("seed"), load_model("seed-gated"), load_cluster("seed-ideal"), load_cluster("h100-sxm")
-    )
-    return {row.claim: row for row in found}
+    done = run_without_torch("claims", "--json")
+    assert done.returncode == 0, done.stderr
+    return {row["claim"]: Claim(**row) for row in json.loads(done.stdout)}
 
 
 def _row(rows: dict[str, Claim], start: str) -> Claim:
