@@ -7,6 +7,7 @@ import torch
 
 from wingspan.errors import InputError
 from wingspan.models import write_random_checkpoint
+from wingspan.runtime.device import select_device
 from wingspan.runtime.dispatchers import dispatch_options
 from wingspan.runtime.engine import default_placement, describe, load
 from wingspan.runtime.inspection import ModelSummary, summarize
@@ -62,15 +63,6 @@ def dtype_named(name: str) -> torch.dtype | None:
     if name not in _DTYPES:
         raise InputError(f"--dtype {name}: use one of {', '.join(_DTYPES)}")
     return _DTYPES[name]
-
-
-def select_device(name: str) -> torch.device:
-    """The device of a command-line name, checked to be there."""
-    if name not in ("cpu", "cuda"):
-        raise InputError(f"--device {name}: use cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")
-    return torch.device(name)
 
 
 def process_started_seconds() -> float:
