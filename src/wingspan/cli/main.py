@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -21,6 +22,7 @@ from wingspan.cli.doctor import doctor
 from wingspan.cli.export import export
 from wingspan.cli.import_ import import_
 from wingspan.cli.inspect import inspect
+from wingspan.cli.place import place
 from wingspan.cli.plan import plan
 from wingspan.cli.record import record
 from wingspan.cli.routing import routing
@@ -53,14 +55,16 @@ def _options(
 ) -> None: ...
 
 
-_COMMANDS = (
-    *(plan, simulate, claims, diff, validate, calibrate),
-    *(run, inspect, create, doctor, record, routing, synthesize, export),
-)
-for command in _COMMANDS:
-    app.command()(command)
-app.command("import")(import_)
-app.add_typer(testbed.app)
+_PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Plan and predict": (plan, simulate, claims, diff, validate),
+    "Run": (run, inspect, create, doctor, calibrate),
+    "Routing and placement": (record, routing, synthesize, place, export),
+}
+for panel, commands in _PANELS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.command("import", rich_help_panel="Routing and placement")(import_)
+app.add_typer(testbed.app, rich_help_panel="Run")
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.cost.exchange import Method, exchange_seconds, row_bytes, uniform_traffic
-from wingspan.deployment import Deployment, Options, PlacementSpec
+from wingspan.deployment import Deployment, Options, PlacementSpec, Strategy
 from wingspan.schedule.result import Operation, StepReport
 from wingspan.simulate.memory import largest_batch, longest_context, memory_use
 from wingspan.simulate.scaling import (
@@ -285,7 +285,10 @@ def _scaling(points: list[Point]) -> Iterator[Claim]:
         efficiency[points.index(reference)] * 100,
         "%",
         efficiency[points.index(reference)] > 0.9,
-        _where(points, [e > 0.9 for e in efficiency], [f"{e:.0%}" for e in efficiency]),
+        [
+            *_where(points, [e > 0.9 for e in efficiency], [f"{e:.0%}" for e in efficiency]),
+            *(_with_replicas(p, ideal[p.ep, (*_series(p)[:3], True)]) for p in points if _is_replicated(p)),
+        ],
     )
     smallest = {_series(p): p.report for p in points if p.ep == min(_EP)}
     step = [p.report.step_seconds / smallest[_series(p)].step_seconds for p in points]
@@ -319,6 +322,26 @@ def _scaling(points: list[Point]) -> Iterator[Claim]:
         f"% of cases at EP {max(_EP)}",
         all(n for n, chosen in zip(network, at_scale, strict=True) if chosen),
         _where(points, network, bound, at_scale),
+    )
+
+
+def _is_replicated(point: Point) -> bool:
+    return point.ep == 64 and point.skew != "uniform" and point.tokens >= 128
+
+
+def _with_replicas(point: Point, ideal_seconds: float) -> str:
+    """The same point with an eighth more ranks, which hold replicas of each layer's hottest experts."""
+    ranks = point.ep + point.ep // 8
+    made = point.deployment.model_copy(
+        update={
+            "cluster": point.deployment.cluster.with_gpus(ranks),
+            "placement": PlacementSpec(ranks=ranks, strategy=Strategy.BALANCED),
+        }
+    )
+    before, after = (ideal_seconds / r.step_seconds for r in (point.report, fastest_schedule(made)[1]))
+    return (
+        f"{point.network}, skewed, EP {point.ep}, {point.phase} {point.tokens}: {before:.0%}, with replicas on "
+        f"{ranks - point.ep} spare ranks {after:.0%}"
     )
 
 
