@@ -39,7 +39,7 @@ def report(overlap: str, scratch: Path, tokens: int = 4) -> StepReport:
     )  # fmt: skip
 
     def work(transport: Transport) -> RankMeasurement:
-        experts_LTK = torch.tensor(np.random.default_rng(transport.world.rank).integers(0, 2, (2, tokens, 1)))
+        experts_LTK = np.random.default_rng(transport.world.rank).integers(0, 2, (2, tokens, 1))
         return run_paced(transport, step, FixedPace(), experts_LTK, "decode", keep_spans=True)
 
     measured = on_ranks(work, ranks, scratch)

@@ -16,6 +16,7 @@ from wingspan import __version__
 from wingspan.cli import testbed
 from wingspan.cli.calibrate import calibrate
 from wingspan.cli.claims import claims
+from wingspan.cli.compare import compare
 from wingspan.cli.create import create
 from wingspan.cli.diff import diff
 from wingspan.cli.doctor import doctor
@@ -57,7 +58,7 @@ def _options(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Plan and predict": (plan, simulate, claims, diff, validate),
-    "Run": (run, inspect, create, doctor, calibrate),
+    "Run": (run, compare, inspect, create, doctor, calibrate),
     "Routing and placement": (record, routing, synthesize, place, export),
 }
 for panel, commands in _PANELS.items():

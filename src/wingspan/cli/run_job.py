@@ -52,20 +52,17 @@ def execute(arguments: Arguments) -> None:
     _check_cheap(arguments)
     runtime = import_runtime()
     seconds_importing = time.time() - _IMPORT_BEGUN_SECONDS
-    world = runtime.world_from_environment(os.environ, arguments.ranks_per_node)
-    nodes = runtime.nodes_from_environment(os.environ) if world is None else None
-    size = _group_size(arguments, world, nodes)
     device = runtime.select_device(arguments.device)
+    group = runtime.Group.find(
+        os.environ, arguments.ranks, arguments.ranks_per_node, arguments.transport, device
+    )
     flow = runtime.flow_named(arguments.overlap)
-    kind = runtime.transport_kind(arguments.transport)
-    if kind == runtime.TransportKind.MPI and world is None:
-        raise InputError("--transport mpi: start the ranks by MPI: mpirun -n 8 wingspan run ...")
     model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
-    placement = runtime.default_placement(model.shape, size, arguments.experts_per_rank)
+    placement = runtime.default_placement(model.shape, group.size, arguments.experts_per_rank)
     tokenizer = runtime.Tokenizer(folder)
     texts = arguments.texts + _read_prompts(arguments)
     ids = [_parse_ids(text) for text in arguments.id_texts]
-    prompts = runtime.assign(texts, ids, tokenizer, model.config, size)
+    prompts = runtime.assign(texts, ids, tokenizer, model.config, group.size)
     runtime.check_context(prompts, arguments.max_new_tokens, model.config)
     request = runtime.RunRequest(
         model,
@@ -89,19 +86,11 @@ def execute(arguments: Arguments) -> None:
     )
 
     def work(transport: Any) -> None:
-        with runtime.chosen(kind, transport, device) as rows:
-            result = runtime.run(rows, request, tokenizer, view.listener())
+        result = runtime.run(transport, request, tokenizer, view.listener())
         if result is not None:
             _finish(result, arguments, view)
 
-    if kind == runtime.TransportKind.MPI:
-        runtime.join_mpi_ranks(work, world)
-    elif world is not None:
-        runtime.join_ranks(work, world, device)
-    elif nodes is not None:
-        runtime.run_ranks(work, size, nodes.ranks_per_node, device, nodes)
-    else:
-        runtime.run_ranks(work, size, arguments.ranks_per_node or size, device)
+    group.run(work)
 
 
 def _finish(result: Any, arguments: Arguments, view: RunView) -> None:
@@ -139,29 +128,6 @@ def _check_cheap(arguments: Arguments) -> None:
     for option, file in (("--trace", arguments.trace), ("--report", arguments.report)):
         if file is not None and not file.parent.is_dir():
             raise InputError(f"{option} {file}: the folder {file.parent} does not exist; create it")
-
-
-def _group_size(arguments: Arguments, world: Any, nodes: Any) -> int:
-    if nodes is not None:
-        if arguments.ranks not in (None, nodes.size):
-            raise InputError(
-                f"--ranks {arguments.ranks}, but the testbed has {nodes.size}; leave --ranks out"
-            )
-        return int(nodes.size)
-    if world is None:
-        size = 1 if arguments.ranks is None else arguments.ranks
-        if size < 1:
-            raise InputError(f"--ranks {size}: use 1 or more")
-        if size % (arguments.ranks_per_node or size):
-            raise InputError(
-                f"--ranks-per-node {arguments.ranks_per_node} does not divide {size} ranks into whole nodes"
-            )
-        return size
-    if arguments.ranks not in (None, world.size):
-        raise InputError(
-            f"--ranks {arguments.ranks}, but the launcher started {world.size}; leave --ranks out"
-        )
-    return int(world.size)
 
 
 def _read_prompts(arguments: Arguments) -> list[str]:

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from wingspan.placement.placement import Placement
 from wingspan.runtime.buffers import Buffers
@@ -101,7 +103,7 @@ def run_paced(
     transport: Transport,
     step: PacedStep,
     pace: Pace,
-    experts_LTK: torch.Tensor,
+    experts_LTK: NDArray[np.int64],
     phase: str,
     *,
     keep_spans: bool = False,
@@ -121,7 +123,7 @@ def run_paced(
     """
     world = transport.world
     recorder = Recorder(world.rank, world.size, keep_spans=keep_spans)
-    model = _PacedModel(transport, step, pace, experts_LTK, recorder)
+    model = _PacedModel(transport, step, pace, torch.from_numpy(experts_LTK), recorder)
     for number in range(step.steps + 1):
         if number == step.steps:
             recorder.spans.clear()
