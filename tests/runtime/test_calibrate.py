@@ -52,7 +52,7 @@ def test_a_level_that_was_not_measured_says_so():
     cluster = measured_cluster(found([(1e3, 1.1e-3), (1e6, 101e-3)], []), "here", "a chip", 8e9)
     assert cluster.scale_out == cluster.scale_up
     assert "not measured" in cluster.sources["scale_out"]
-    alone = measured_cluster(Measurements(1, 1, PRODUCTS, (1e9, 0.5), [], []), "here", "a chip", 8e9)
+    alone = measured_cluster(Measurements(1, 1, PRODUCTS, (1e9, 0.5), Links([], [])), "here", "a chip", 8e9)
     assert alone.scale_up.bandwidth_bytes_per_second == pytest.approx(2e9)
 
 

@@ -19,7 +19,7 @@ _TRIES = 5
 _WIDTH = 1024
 _ROWS = (1, 16, 64, 256, 1024)
 _READ_BYTES = 64 * 2**20
-_MESSAGE_BYTES = (64, 2**14, 2**18, 2**20, 2**22)
+_MESSAGE_BYTES = (2**10, 2**14, 2**18, 2**20, 2**22)
 _DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}
 
 Sample = tuple[float, float]
@@ -69,10 +69,11 @@ def measure(transport: Transport, device: torch.device) -> Measurements:
 def measure_links(transport: Transport, device: torch.device) -> Links:
     """Only the links; the same result on all ranks."""
     world = transport.world
-    per_node = min(world.ranks_per_node, world.size)
+    node = [rank for rank in range(world.size) if world.node_of(rank) == world.node]
+    others = [rank for rank in range(world.size) if rank not in node]
     return Links(
-        within=_messages(transport, device, _neighbour_within(transport)) if per_node > 1 else [],
-        across=_messages(transport, device, _neighbour_across(transport)) if world.size > per_node else [],
+        within=_messages(transport, device, [r for r in node if r != world.rank]) if len(node) > 1 else [],
+        across=_messages(transport, device, others) if others else [],
     )
 
 
@@ -95,42 +96,21 @@ def _read(transport: Transport, device: torch.device) -> Sample:
     return float(_READ_BYTES), _slowest(transport, device, lambda: torch.mv(matrix, vector, out=out))
 
 
-def _messages(transport: Transport, device: torch.device, peers: tuple[int, int]) -> list[Sample]:
-    """Every rank sends to the first peer and receives from the second, all at once, in growing sizes."""
-    target, origin = peers
-    size = transport.world.size
+def _messages(transport: Transport, device: torch.device, peers: list[int]) -> list[Sample]:
+    """All ranks exchange with all of these at once, as in a dispatch, in growing sizes: bytes that each rank sends."""
     samples = []
     for length in _MESSAGE_BYTES:
-        sent = torch.zeros(1, length, dtype=torch.uint8, device=device)
+        sent = torch.zeros(len(peers), length // len(peers), dtype=torch.uint8, device=device)
         received = torch.empty_like(sent)
-        to, of = [0] * size, [0] * size
-        to[target], of[origin] = 1, 1
+        rows_R = [int(rank in peers) for rank in range(transport.world.size)]
 
         def exchange(
-            sent: torch.Tensor = sent,
-            received: torch.Tensor = received,
-            of: list[int] = of,
-            to: list[int] = to,
+            sent: torch.Tensor = sent, received: torch.Tensor = received, rows_R: list[int] = rows_R
         ) -> None:
-            transport.exchange_rows(received, sent, of, to).wait()
+            transport.exchange_rows(received, sent, rows_R, rows_R).wait()
 
-        samples.append((float(length), _slowest(transport, device, exchange)))
+        samples.append((float(sent.numel()), _slowest(transport, device, exchange)))
     return samples
-
-
-def _neighbour_within(transport: Transport) -> tuple[int, int]:
-    """The next and the previous rank of the own node."""
-    world = transport.world
-    per_node = min(world.ranks_per_node, world.size)
-    first = world.node * per_node
-    index = world.rank - first
-    return first + (index + 1) % per_node, first + (index - 1) % per_node
-
-
-def _neighbour_across(transport: Transport) -> tuple[int, int]:
-    """The ranks of the own index on the next and the previous node: all cards are busy in both directions."""
-    world = transport.world
-    return (world.rank + world.ranks_per_node) % world.size, (world.rank - world.ranks_per_node) % world.size
 
 
 def _slowest(transport: Transport, device: torch.device, work: Callable[[], object]) -> float:
