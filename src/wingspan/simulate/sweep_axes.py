@@ -1,0 +1,130 @@
+"""The axes that a sweep can have, each a list of values that change a setting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from wingspan.deployment import Options, ScheduleKind
+from wingspan.errors import InputError
+from wingspan.schedule.sweep_result import Value
+from wingspan.simulate.sweep import Axis, Choice, Setting
+from wingspan.specs.cluster import Cluster
+from wingspan.specs.workload import PowerLawRouting, UniformRouting, Workload
+
+
+def cluster_axis(clusters: Sequence[Cluster]) -> Axis:
+    """Whole clusters, by their names."""
+    choices = [Choice(cluster.name, partial(_with_cluster, cluster=cluster)) for cluster in clusters]
+    return Axis("cluster", "cluster", choices)
+
+
+def schedule_axis(names: Sequence[str]) -> Axis:
+    """`sequential`, `chunks` or `chunks:N`, `two-batch`.
+
+    Raises:
+        InputError: another name.
+    """
+    for name in names:
+        with_schedule(Options(), name)
+    return _axis("schedule", "schedule", names, lambda setting, name: _scheduled(setting, str(name)))
+
+
+def skew_axis(exponents: Sequence[float]) -> Axis:
+    """Power law: the n-th most loaded expert's share is proportional to n^-exponent; 0 is uniform."""
+    return _axis("skew", "skew, exponent of the power law", exponents, with_skew)
+
+
+def bandwidth_axis(gigabytes_per_second: Sequence[float]) -> Axis:
+    """Of the network between scale-up domains, one direction, per GPU."""
+    return _axis("bandwidth", "network bandwidth, GB/s per GPU", gigabytes_per_second, with_bandwidth)
+
+
+def context_axis(tokens: Sequence[int]) -> Axis:
+    """Mean context length of the sequences; in prefill, the prompt's."""
+    return _axis("context", "context, tokens", tokens, with_context)
+
+
+def batch_axis(tokens_per_gpu: Sequence[int]) -> Axis:
+    """New tokens per GPU: in decode, sequences."""
+    return _axis("batch", "batch, tokens per GPU", tokens_per_gpu, with_batch)
+
+
+def experts_per_gpu_axis(counts: Sequence[int]) -> Axis:
+    """The baseline: see `Setting.experts_per_gpu`."""
+    return _axis(
+        "experts_per_gpu", "experts per GPU", counts, lambda s, n: replace(s, experts_per_gpu=int(n))
+    )
+
+
+def ep_axis(sizes: Sequence[int]) -> Axis:
+    """EP sizes; with `experts_per_gpu`, numbers of GPUs that form groups."""
+    return _axis("ep", "EP size", sizes, lambda setting, size: replace(setting, gpus=int(size)))
+
+
+def with_schedule(options: Options, name: str) -> Options:
+    """Options with the schedule of that name.
+
+    Raises:
+        InputError: an unknown name, or a number of chunks that is none.
+    """
+    kind, _, count = name.partition(":")
+    if kind not in [*ScheduleKind] or (count and (kind != ScheduleKind.CHUNKS or not count.isdigit())):
+        raise InputError(f"schedule {name!r}; use sequential, chunks, chunks:N or two-batch")
+    update: dict[str, object] = {"schedule": ScheduleKind(kind)}
+    if count:
+        update["chunks"] = int(count)
+    return Options.model_validate(options.model_dump() | update)
+
+
+def with_bandwidth(setting: Setting, gigabytes_per_second: Value) -> Setting:
+    """The same cluster with another network.
+
+    Raises:
+        InputError: not above 0.
+    """
+    bandwidth = float(gigabytes_per_second) * 1e9
+    if not bandwidth > 0:
+        raise InputError(f"bandwidth {gigabytes_per_second} GB/s must be above 0")
+    link = setting.cluster.scale_out.model_copy(update={"bandwidth_bytes_per_second": bandwidth})
+    return replace(setting, cluster=setting.cluster.model_copy(update={"scale_out": link}))
+
+
+def with_skew(setting: Setting, exponent: Value) -> Setting:
+    """Routing by a power law, or uniform at exponent 0."""
+    skewed = float(exponent) != 0
+    routing = PowerLawRouting(exponent=float(exponent)) if skewed else UniformRouting()
+    return _with_workload(setting, routing=routing.model_dump())
+
+
+def with_context(setting: Setting, tokens: Value) -> Setting:
+    """Another mean context length, spread as before."""
+    return _with_workload(setting, context=setting.workload.context.model_dump() | {"mean_tokens": tokens})
+
+
+def with_batch(setting: Setting, tokens_per_gpu: Value) -> Setting:
+    """Another batch."""
+    return _with_workload(setting, tokens_per_gpu=tokens_per_gpu)
+
+
+def _axis(
+    name: str, label: str, values: Sequence[Value], change: Callable[[Setting, Value], Setting]
+) -> Axis:
+    return Axis(name, label, [Choice(value, partial(_changed, change, value)) for value in values])
+
+
+def _changed(change: Callable[[Setting, Value], Setting], value: Value, setting: Setting) -> Setting:
+    return change(setting, value)
+
+
+def _with_cluster(setting: Setting, cluster: Cluster) -> Setting:
+    return replace(setting, cluster=cluster)
+
+
+def _scheduled(setting: Setting, name: str) -> Setting:
+    return replace(setting, options=with_schedule(setting.options, name))
+
+
+def _with_workload(setting: Setting, **changes: object) -> Setting:
+    return replace(setting, workload=Workload.model_validate(setting.workload.model_dump() | changes))
