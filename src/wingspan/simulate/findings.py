@@ -12,16 +12,17 @@ _MOST_SENTENCES = 12
 
 
 def findings(axes: Sequence[SweepAxis], points: Sequence[SweepPoint]) -> list[str]:
-    """Sentences on parallel efficiency over EP, and on experts per GPU, where these were varied."""
+    """Sentences on experts per GPU, else on parallel efficiency over EP, where these were varied."""
     names = {axis.name: axis for axis in axes}
-    sentences: list[str] = []
-    if "ep" in names:
-        sentences += _efficiency(names["ep"], axes, points)
     if "experts_per_gpu" in names:
-        sentences += _best_experts(names["experts_per_gpu"], axes, points)
+        sentences = _best_experts(names["experts_per_gpu"], axes, points)
+    elif "ep" in names:
+        sentences = _efficiency(names["ep"], axes, points)
+    else:
+        sentences = []
     if len(sentences) > _MOST_SENTENCES:
         left = len(sentences) - _MOST_SENTENCES
-        sentences = [*sentences[:_MOST_SENTENCES], f"{left} more lines like these; the table has all points."]
+        sentences = [*sentences[:_MOST_SENTENCES], f"{left} more lines like these; the table has all points"]
     return sentences
 
 
@@ -67,39 +68,59 @@ def _efficiency(ep: SweepAxis, axes: Sequence[SweepAxis], points: Sequence[Sweep
 
 
 def _best_experts(per_gpu: SweepAxis, axes: Sequence[SweepAxis], points: Sequence[SweepPoint]) -> list[str]:
-    """Best number of experts per GPU for each line, and where the best changes between neighbouring lines."""
-    lines = list(_lines(per_gpu, axes, points))
-    best = {where: max(line, key=lambda p: p.tokens_per_second_per_gpu) for where, line in lines}
+    """How many experts per GPU are best, and where that changes; points that do not fit count only if none fits."""
+    across = [axis for axis in axes if axis is not per_gpu and axis.numeric and len(axis.values) > 1]
     sentences = []
-    for where, line in lines:
-        if len(line) < 2:
-            continue
-        top = best[where]
-        count = int(top.at["experts_per_gpu"])
-        rates = {int(p.at["experts_per_gpu"]): p.tokens_per_second_per_gpu for p in line}
-        one = rates.get(1)
-        gain = "" if one is None or count == 1 else f", {rates[count] / one:.2f} x the throughput of one"
-        sentences.append(f"{_prefix(where)}best is {_experts(count)} per GPU{gain}{_crossover(rates, count)}")
+    if across:
+        # Batch decides most: weights of every expert are read for however few rows it gets.
+        along = next((axis for axis in across if axis.name == "batch"), across[0])
+        sentences = _best_along(along, per_gpu, axes, points)
+    lines = [(where, line) for where, line in _lines(per_gpu, axes, points) if len(line) > 1]
+    if len(lines) + len(sentences) <= _MOST_SENTENCES:
+        sentences += [f"{_prefix(where)}{_verdict(line)}" for where, line in lines]
     return sentences
 
 
-def _experts(count: int) -> str:
-    return "one expert" if count == 1 else f"{count} experts"
+def _best_along(
+    along: SweepAxis, per_gpu: SweepAxis, axes: Sequence[SweepAxis], points: Sequence[SweepPoint]
+) -> list[str]:
+    """For each combination of the other axes: the best count over `along`, as stretches of equal ones."""
+    others = [axis for axis in axes if axis is not per_gpu]
+    sentences = []
+    for where, line in _lines(along, others, points):
+        stretches: list[tuple[int, Value, Value]] = []
+        for value in dict.fromkeys(point.at[along.name] for point in line):
+            best = _best([point for point in line if point.at[along.name] == value]).experts_per_rank
+            if stretches and stretches[-1][0] == best:
+                stretches[-1] = (best, stretches[-1][1], value)
+            else:
+                stretches.append((best, value, value))
+        name = along.label.split(",")[0]
+        said = ", then ".join(
+            f"{count} at {name} {first}" + (f" to {last}" if last != first else "")
+            for count, first, last in stretches
+        )
+        sentences.append(f"{_prefix(where)}best number of experts per GPU: {said}")
+    return sentences
 
 
-def _crossover(rates: dict[int, float], best: int) -> str:
-    """From where on more experts per GPU do worse than one, or that they never do."""
-    one = rates.get(1)
+def _best(line: Sequence[SweepPoint]) -> SweepPoint:
+    fitting = [point for point in line if point.fits]
+    return max(fitting or line, key=lambda point: point.tokens_per_second_per_gpu)
+
+
+def _verdict(line: Sequence[SweepPoint]) -> str:
+    """The best count of one line, by how much, and from which count on more is worse than one per GPU."""
+    rates = {point.experts_per_rank: point.tokens_per_second_per_gpu for point in line}
+    best, one = _best(line).experts_per_rank, rates.get(1)
+    unfit = [str(point.experts_per_rank) for point in line if not point.fits]
+    memory = f" ({', '.join(unfit)} per GPU do not fit into memory)" if 0 < len(unfit) < len(line) else ""
+    memory = " (none fits into memory)" if len(unfit) == len(line) else memory
     if one is None:
-        return ""
-    worse = [count for count, rate in rates.items() if count > 1 and rate < one]
+        return f"best is {best} experts per GPU{memory}"
+    against = ", ".join(f"{count}: {rate / one:.2f} x" for count, rate in rates.items() if count != 1)
     if best == 1:
-        others = {count: rate for count, rate in rates.items() if count != 1}
-        lost = ", ".join(f"{count}: {rate / one:.2f} x" for count, rate in others.items())
-        return f" (others against it: {lost})"
-    beyond = [count for count in worse if count > best]
-    if beyond:
-        return f"; the crossover is at {min(beyond)}: from there on one expert per GPU is better"
-    last = max(rates)
-    falling = f", at {last} it is {rates[last] / one:.2f} x" if last != best else ""
-    return f"; no crossover: up to {last} experts per GPU none does worse than one{falling}"
+        return f"best is one expert per GPU{memory}; throughput of others against it: {against}"
+    worse = [count for count, rate in rates.items() if count > best and rate < one]
+    crossover = f"the crossover is at {min(worse)}: from there on one is better" if worse else "no crossover"
+    return f"best is {best} experts per GPU{memory}; {crossover}; throughput against one per GPU: {against}"

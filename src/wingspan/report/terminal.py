@@ -1,0 +1,87 @@
+"""Results as tables for a terminal, readable at 80 columns. Nothing is printed here: `cli` prints what it gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from wingspan.report.serving_page import limits_text
+from wingspan.report.units import count_text, seconds_text, share_text
+from wingspan.schedule.serving_result import LoadPoint, ServingReport
+from wingspan.schedule.sweep_result import SweepPoint, SweepResult, Value
+
+
+def sweep_table(result: SweepResult) -> Table:
+    """Every point; those that do not fit into memory in red."""
+    table = _table("exposed: mean rank's wait for transfers, share of the step; hot: hottest expert / mean")
+    measured = any(point.parallel_efficiency is not None for point in result.points)
+    for axis in result.axes:
+        _column(table, _SHORT.get(axis.name, axis.name), left=not axis.numeric)
+    for name in ("step", "tok/s/GPU", *(["effic."] if measured else []), "exposed", "hot", "GB", "fits"):
+        _column(table, name)
+    for point in result.points:
+        table.add_row(
+            *(_value(point.at[axis.name]) for axis in result.axes),
+            *_sweep_figures(point, measured),
+            style=None if point.fits else "red",
+        )
+    return table
+
+
+def serving_table(report: ServingReport) -> Table:
+    """Every load; those that break a limit in red."""
+    title = "latencies: p50 / p99"
+    table = _table(f"{title}; {limits_text(report)}" if report.limits.any else title)
+    names = ("requests/s", "done/s", "good/s", "output tok/s", "TTFT", "TPOT", "end to end")
+    for name in names:
+        _column(table, name)
+    for point in report.points:
+        table.add_row(*_serving_figures(point), style=None if point.meets_limits else "red")
+    return table
+
+
+def sentences(lines: Iterable[str]) -> list[Text]:
+    """One bullet for each line."""
+    return [Text(f"- {line}") for line in lines]
+
+
+_SHORT = {"experts_per_gpu": "exp/GPU", "bandwidth": "GB/s", "ep": "EP"}
+
+
+def _sweep_figures(point: SweepPoint, measured: bool) -> Sequence[str]:
+    efficiency = "-" if point.parallel_efficiency is None else share_text(point.parallel_efficiency)
+    return (
+        seconds_text(point.step_seconds),
+        count_text(point.tokens_per_second_per_gpu),
+        *([efficiency] if measured else []),
+        share_text(point.exposed_share),
+        f"{point.imbalance:.2f}",
+        f"{point.peak_memory_bytes / 1e9:,.1f}",
+        "yes" if point.fits else "no",
+    )
+
+
+def _serving_figures(point: LoadPoint) -> Sequence[str]:
+    spreads = (point.ttft_seconds, point.tpot_seconds, point.end_to_end_seconds)
+    return (
+        f"{point.offered_requests_per_second:.3g}",
+        f"{point.completed_requests_per_second:.3g}",
+        f"{point.goodput_requests_per_second:.3g}",
+        count_text(point.output_tokens_per_second),
+        *(f"{seconds_text(spread.p50)} / {seconds_text(spread.p99)}" for spread in spreads),
+    )
+
+
+def _value(value: Value) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="dim", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def _column(table: Table, name: str, *, left: bool = False) -> None:
+    table.add_column(name, justify="left" if left else "right", no_wrap=True)
