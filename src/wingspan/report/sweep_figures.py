@@ -170,8 +170,7 @@ def _hover(result: SweepResult, point: SweepPoint) -> str:
         f"({count_text(point.tokens_per_second_per_gpu)} per GPU)",
         f"exposed communication {share_text(point.exposed_share)}, hottest expert {point.imbalance:.2f} x mean",
     ]
-    if point.parallel_efficiency is not None:
-        parts.append(f"parallel efficiency {share_text(point.parallel_efficiency)}")
+    parts.append(f"parallel efficiency {share_text(point.parallel_efficiency)}, {point.schedule} schedule")
     if point.bound_by:
         parts.append(f"most of the time: {point.bound_by.replace('_', ' ')}")
     if not point.fits:

@@ -20,16 +20,20 @@ def sweep_page(result: SweepResult) -> Page:
     along = next((axis for axis in reversed(result.axes) if axis.numeric), result.axes[-1])
     level = "Higher is better. Over EP sizes, a level line is linear scaling."
     latency = "Lower is better: in decode it is the time between two tokens of a sequence."
-    whole = f"100 % is {result.efficiency_of}."
-    waiting = "Share of the step in which the mean rank waits for transfers with nothing to compute; lower is better."
-    measured = any(point.parallel_efficiency is not None for point in result.points)
+    whole = (
+        "100 % would be evenly loaded ranks and free transfers: no time lost to skew, links or contention."
+    )
+    waiting = (
+        "Share of the step in which the mean rank has nothing to compute: it waits for a transfer, or for slower "
+        "ranks. Lower is better."
+    )
     sections = [
         *_findings(result),
         *_best_experts(result),
         *_pictured(result, along, THROUGHPUT, "Throughput per GPU", level),
         *_maps(result, along),
         *_pictured(result, along, STEP, "Step time", latency),
-        *(_pictured(result, along, EFFICIENCY, "Parallel efficiency", whole) if measured else []),
+        *_pictured(result, along, EFFICIENCY, "Parallel efficiency", whole),
         *_pictured(result, along, EXPOSED, "Exposed communication", waiting),
         _numbers(result),
     ]
@@ -65,7 +69,7 @@ def figures_of(point: SweepPoint) -> list[str]:
         seconds_text(point.step_seconds),
         count_text(point.tokens_per_second),
         count_text(point.tokens_per_second_per_gpu),
-        "-" if point.parallel_efficiency is None else share_text(point.parallel_efficiency),
+        share_text(point.parallel_efficiency),
         share_text(point.exposed_share),
         f"{point.imbalance:.2f}",
         bytes_text(point.peak_memory_bytes),

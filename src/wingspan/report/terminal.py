@@ -17,15 +17,14 @@ from wingspan.schedule.sweep_result import SweepPoint, SweepResult, Value
 def sweep_table(result: SweepResult) -> Table:
     """Every point; those that do not fit into memory in red."""
     table = _table("exposed: mean rank's wait for transfers, share of the step; hot: hottest expert / mean")
-    measured = any(point.parallel_efficiency is not None for point in result.points)
     for axis in result.axes:
         _column(table, _SHORT.get(axis.name, axis.name), left=not axis.numeric)
-    for name in ("step", "tok/s/GPU", *(["effic."] if measured else []), "exposed", "hot", "GB", "fits"):
+    for name in ("step", "tok/s/GPU", "effic.", "exposed", "hot", "GB", "fits"):
         _column(table, name)
     for point in result.points:
         table.add_row(
             *(_value(point.at[axis.name]) for axis in result.axes),
-            *_sweep_figures(point, measured),
+            *_sweep_figures(point),
             style=None if point.fits else "red",
         )
     return table
@@ -51,12 +50,11 @@ def sentences(lines: Iterable[str]) -> list[Text]:
 _SHORT = {"experts_per_gpu": "exp/GPU", "bandwidth": "GB/s", "ep": "EP"}
 
 
-def _sweep_figures(point: SweepPoint, measured: bool) -> Sequence[str]:
-    efficiency = "-" if point.parallel_efficiency is None else share_text(point.parallel_efficiency)
+def _sweep_figures(point: SweepPoint) -> Sequence[str]:
     return (
         seconds_text(point.step_seconds),
         count_text(point.tokens_per_second_per_gpu),
-        *([efficiency] if measured else []),
+        share_text(point.parallel_efficiency),
         share_text(point.exposed_share),
         f"{point.imbalance:.2f}",
         f"{point.peak_memory_bytes / 1e9:,.1f}",
@@ -80,7 +78,9 @@ def _value(value: Value) -> str:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="dim", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    return Table(
+        title=title, title_justify="left", title_style="dim", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
 
 
 def _column(table: Table, name: str, *, left: bool = False) -> None:

@@ -50,7 +50,7 @@ def _prefix(where: str) -> str:
 def _efficiency(ep: SweepAxis, axes: Sequence[SweepAxis], points: Sequence[SweepPoint]) -> list[str]:
     sentences = []
     for where, line in _lines(ep, axes, points):
-        known = [(p.at["ep"], p.parallel_efficiency) for p in line if p.parallel_efficiency is not None]
+        known = [(p.at["ep"], p.parallel_efficiency) for p in line]
         if len(known) < 2:
             continue
         shown = ", ".join(f"{share * 100:.1f} % at EP {size}" for size, share in known)

@@ -11,6 +11,7 @@ from wingspan.errors import InputError
 from wingspan.schedule.result import Operation, StepReport
 from wingspan.schedule.sweep_result import SweepAxis, SweepPoint, SweepResult, Value
 from wingspan.simulate.findings import findings
+from wingspan.simulate.scaling import fastest_schedule, parallel_efficiency, with_experts
 from wingspan.simulate.step import simulate
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.model import ModelSpec
@@ -31,6 +32,7 @@ class Setting:
             holds the whole model and serves its own sequences. Same GPUs, same tokens on each: the same total work.
         workload: of each GPU.
         options: of the step.
+        fastest_schedule: predict every schedule and keep the fastest.
     """
 
     model: ModelSpec
@@ -40,6 +42,7 @@ class Setting:
     options: Options
     experts_per_gpu: int | None = None
     scale_experts: bool = False
+    fastest_schedule: bool = False
 
     @property
     def experts(self) -> int:
@@ -71,11 +74,8 @@ class Setting:
         """
         if self.impossible:
             raise InputError(f"sweep: {self.impossible}")
-        model = self.model
-        if self.experts != model.experts.count:
-            model = model.model_copy(
-                update={"experts": model.experts.model_copy(update={"count": self.experts})}
-            )
+        unlike = self.experts != self.model.experts.count
+        model = with_experts(self.model, self.experts) if unlike else self.model
         per_rank = -(-self.experts // self.ranks)
         return Deployment(
             model=model,
@@ -125,7 +125,9 @@ def sweep(
         InputError: no axis, too many points, no combination that can be built, or a deployment that is wrong.
     """
     _check(axes)
-    reports: dict[tuple[Value, ...], tuple[StepReport, float]] = {}
+    described = [axis.described for axis in axes]
+    points: list[SweepPoint] = []
+    reports: list[StepReport] = []
     skipped: dict[str, None] = {}
     for choices in itertools.product(*(axis.choices for axis in axes)):
         setting = base
@@ -134,26 +136,25 @@ def sweep(
         if setting.impossible:
             skipped[f"left out: {setting.impossible}"] = None
         else:
-            deployment = setting.deployment()
-            capacity = deployment.cluster.gpu.memory_bytes
-            reports[tuple(choice.shown for choice in choices)] = (simulate(deployment), capacity)
+            deployment, report = _predicted(setting)
+            at = {axis.name: choice.shown for axis, choice in zip(axes, choices, strict=True)}
+            points.append(_point(at, deployment, report))
+            reports.append(report)
         on_point()
-    if not reports:
+    if not points:
         raise InputError(f"sweep: nothing to predict; {'; '.join(skipped)}")
-    described = [axis.described for axis in axes]
-    references, words = _references(described, {values: report for values, (report, _) in reports.items()})
-    points = [
-        _point(described, values, report, capacity, references.get(values))
-        for values, (report, capacity) in reports.items()
-    ]
     return SweepResult(
         conditions=dict(conditions),
         axes=described,
         points=points,
-        efficiency_of=words,
         findings=findings(described, points),
-        notes=[*skipped, *_common_notes([report for report, _ in reports.values()])],
+        notes=[*skipped, *_common_notes(reports)],
     )
+
+
+def _predicted(setting: Setting) -> tuple[Deployment, StepReport]:
+    deployment = setting.deployment()
+    return fastest_schedule(deployment) if setting.fastest_schedule else (deployment, simulate(deployment))
 
 
 def _check(axes: Sequence[Axis]) -> None:
@@ -168,51 +169,23 @@ def _check(axes: Sequence[Axis]) -> None:
         raise InputError(f"sweep: {count:,} points are more than {MOST_POINTS:,}; give fewer values")
 
 
-def _references(
-    axes: list[SweepAxis], reports: Mapping[tuple[Value, ...], StepReport]
-) -> tuple[dict[tuple[Value, ...], StepReport], str]:
-    """For each point, the one that its efficiency is measured against: smallest EP and, if varied, least skew."""
-    names = [axis.name for axis in axes]
-    if "ep" not in names:
-        return {}, ""
-    against: dict[str, Value] = {
-        name: axes[names.index(name)].values[0] for name in ("ep", "skew") if name in names
-    }
-    found: dict[tuple[Value, ...], StepReport] = {}
-    for values in reports:
-        reference = tuple(against.get(name, value) for name, value in zip(names, values, strict=True))
-        if reference in reports:
-            found[values] = reports[reference]
-    words = f"the throughput per GPU at EP size {against['ep']}"
-    if "skew" in against:
-        words += f" and skew {against['skew']}"
-    return found, words + (", all else alike" if len(names) > len(against) else "")
-
-
-def _point(
-    axes: list[SweepAxis],
-    values: tuple[Value, ...],
-    report: StepReport,
-    capacity_bytes: float,
-    reference: StepReport | None,
-) -> SweepPoint:
-    per_gpu = report.tokens_per_second / report.ranks
+def _point(at: dict[str, Value], deployment: Deployment, report: StepReport) -> SweepPoint:
     peak = max(report.peak_memory_bytes)
     return SweepPoint(
-        at={axis.name: value for axis, value in zip(axes, values, strict=True)},
+        at=at,
         ranks=report.ranks,
         experts_per_rank=report.experts_per_rank,
+        schedule=report.schedule,
         tokens=report.tokens,
         step_seconds=report.step_seconds,
+        relative_error=report.relative_error,
         tokens_per_second=report.tokens_per_second,
-        tokens_per_second_per_gpu=per_gpu,
-        parallel_efficiency=None
-        if reference is None
-        else per_gpu * reference.ranks / reference.tokens_per_second,
+        tokens_per_second_per_gpu=report.tokens_per_second / report.ranks,
+        parallel_efficiency=parallel_efficiency(deployment, report),
         exposed_share=report.overhead,
         imbalance=report.imbalance,
         peak_memory_bytes=peak,
-        fits=peak <= capacity_bytes,
+        fits=peak <= deployment.cluster.gpu.memory_bytes,
         bound_by=_longest(report),
     )
 
@@ -227,5 +200,5 @@ def _longest(report: StepReport) -> str:
 
 
 def _common_notes(reports: Sequence[StepReport]) -> list[str]:
-    """What is said of every point; the rest is each point's own, and shown with it."""
+    """What is said of every point."""
     return [note for note in reports[0].notes if all(note in report.notes for report in reports[1:])]

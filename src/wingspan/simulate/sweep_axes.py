@@ -11,6 +11,7 @@ from wingspan.errors import InputError
 from wingspan.schedule.sweep_result import Value
 from wingspan.simulate.sweep import Axis, Choice, Setting
 from wingspan.specs.cluster import Cluster
+from wingspan.specs.reading import parse
 from wingspan.specs.workload import PowerLawRouting, UniformRouting, Workload
 
 
@@ -21,14 +22,8 @@ def cluster_axis(clusters: Sequence[Cluster]) -> Axis:
 
 
 def schedule_axis(names: Sequence[str]) -> Axis:
-    """`sequential`, `chunks` or `chunks:N`, `two-batch`.
-
-    Raises:
-        InputError: another name.
-    """
-    for name in names:
-        with_schedule(Options(), name)
-    return _axis("schedule", "schedule", names, lambda setting, name: _scheduled(setting, str(name)))
+    """Schedules by name: see `with_schedule`."""
+    return _axis("schedule", "schedule", names, with_schedule)
 
 
 def skew_axis(exponents: Sequence[float]) -> Axis:
@@ -63,19 +58,20 @@ def ep_axis(sizes: Sequence[int]) -> Axis:
     return _axis("ep", "EP size", sizes, lambda setting, size: replace(setting, gpus=int(size)))
 
 
-def with_schedule(options: Options, name: str) -> Options:
-    """Options with the schedule of that name.
+def with_schedule(setting: Setting, name: Value) -> Setting:
+    """`sequential`, `chunks` or `chunks:N`, `two-batch`, or `fastest`: whichever of these is predicted to be.
 
     Raises:
-        InputError: an unknown name, or a number of chunks that is none.
+        InputError: another name, or a number of chunks that is none.
     """
-    kind, _, count = name.partition(":")
+    if name == "fastest":
+        return replace(setting, fastest_schedule=True)
+    kind, _, count = str(name).partition(":")
     if kind not in [*ScheduleKind] or (count and (kind != ScheduleKind.CHUNKS or not count.isdigit())):
-        raise InputError(f"schedule {name!r}; use sequential, chunks, chunks:N or two-batch")
-    update: dict[str, object] = {"schedule": ScheduleKind(kind)}
-    if count:
-        update["chunks"] = int(count)
-    return Options.model_validate(options.model_dump() | update)
+        raise InputError(f"schedule {name!r}; use sequential, chunks, chunks:N, two-batch or fastest")
+    chunks = {"chunks": int(count)} if count else {}
+    changed = setting.options.model_dump() | {"schedule": kind} | chunks
+    return replace(setting, options=parse(Options, changed, "options"), fastest_schedule=False)
 
 
 def with_bandwidth(setting: Setting, gigabytes_per_second: Value) -> Setting:
@@ -122,9 +118,6 @@ def _with_cluster(setting: Setting, cluster: Cluster) -> Setting:
     return replace(setting, cluster=cluster)
 
 
-def _scheduled(setting: Setting, name: str) -> Setting:
-    return replace(setting, options=with_schedule(setting.options, name))
-
-
 def _with_workload(setting: Setting, **changes: object) -> Setting:
-    return replace(setting, workload=Workload.model_validate(setting.workload.model_dump() | changes))
+    changed = setting.workload.model_dump() | changes
+    return replace(setting, workload=parse(Workload, changed, "workload"))
