@@ -13,6 +13,8 @@ import typer
 
 from wingspan import __version__
 from wingspan.cli.run import run
+from wingspan.cli.serving import serving
+from wingspan.cli.sweep import sweep
 from wingspan.errors import WingspanError
 
 app = typer.Typer(
@@ -38,7 +40,7 @@ def _options(
 ) -> None: ...
 
 
-for command in (run,):
+for command in (run, sweep, serving):
     app.command()(command)
 
 

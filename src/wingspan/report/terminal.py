@@ -16,7 +16,7 @@ from wingspan.schedule.sweep_result import SweepPoint, SweepResult, Value
 
 def sweep_table(result: SweepResult) -> Table:
     """Every point; those that do not fit into memory in red."""
-    table = _table("exposed: mean rank's wait for transfers, share of the step; hot: hottest expert / mean")
+    table = _table("exposed: mean rank has nothing to compute; hot: hottest expert / mean")
     for axis in result.axes:
         _column(table, _SHORT.get(axis.name, axis.name), left=not axis.numeric)
     for name in ("step", "tok/s/GPU", "effic.", "exposed", "hot", "GB", "fits"):
