@@ -12,9 +12,15 @@ import sys
 import typer
 
 from wingspan import __version__
+from wingspan.cli.calibrate import calibrate
+from wingspan.cli.claims import claims
+from wingspan.cli.diff import diff
+from wingspan.cli.plan import plan
 from wingspan.cli.run import run
 from wingspan.cli.serving import serving
+from wingspan.cli.simulate import simulate
 from wingspan.cli.sweep import sweep
+from wingspan.cli.validate import validate
 from wingspan.errors import WingspanError
 
 app = typer.Typer(
@@ -40,7 +46,7 @@ def _options(
 ) -> None: ...
 
 
-for command in (run, sweep, serving):
+for command in (plan, simulate, sweep, serving, claims, diff, validate, calibrate, run):
     app.command()(command)
 
 

@@ -7,11 +7,18 @@ from typing import Annotated
 
 import typer
 
+from wingspan.cli.deployment_options import Kv, Weights
+
 
 def serving(
-    model: Annotated[str, typer.Option(help="Preset, config.json or folder with one.")] = "deepseek-v3",
+    model: Annotated[
+        str, typer.Argument(help="A model preset, a config.json or its folder.")
+    ] = "deepseek-v3",
     cluster: Annotated[str, typer.Option(help="Preset or cluster file.")] = "h100-sxm",
-    ep: Annotated[int, typer.Option(min=1, help="EP size of the group that decodes, and prefills too.")] = 64,
+    ep: Annotated[
+        int,
+        typer.Option("--ep", "--ranks", min=1, help="EP size of the group that decodes, and prefills too."),
+    ] = 64,
     separate_prefill: Annotated[
         int | None,
         typer.Option(
@@ -28,7 +35,9 @@ def serving(
             help=".csv or .jsonl with arrival_seconds, prompt_tokens, output_tokens instead of drawn ones."
         ),
     ] = None,
-    num_requests: Annotated[int, typer.Option(min=1, help="How many to draw (Poisson arrivals).")] = 2000,
+    num_requests: Annotated[
+        int, typer.Option(min=1, help="Draw at least so many (Poisson); more where needed to settle.")
+    ] = 2000,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Mean prompt length.")] = 1024,
     output_tokens: Annotated[int, typer.Option(min=1, help="Mean output length.")] = 256,
     length_spread: Annotated[
@@ -50,22 +59,25 @@ def serving(
     attention_ranks: Annotated[int, typer.Option(min=1, help="Ranks of a node that share attention.")] = 1,
     schedule: Annotated[str, typer.Option(help="sequential, chunks, chunks:N or two-batch.")] = "sequential",
     skew: Annotated[
-        float, typer.Option(min=0.0, help="Exponent of a power law over the experts; 0 is uniform.")
+        float,
+        typer.Option(min=0.0, help="Spread of the experts' loads: sigma of a log-normal; 0 is uniform."),
     ] = 0.0,
+    weights: Weights = None,
+    kv: Kv = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
-    csv: Annotated[Path | None, typer.Option(help="Write one row per load as a CSV table.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="One line per load on stdout, nothing else.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write pictures as one self-contained page.")] = None,
 ) -> None:
     """Simulate serving: continuous batching, chunked prefill, latencies with percentiles, the highest load.
 
     Examples:
 
-      wingspan serving --ep 64 --rate 10,50,100,200 --html serving.html
+      wingspan serving deepseek-v3 --ep 64 --rate 10,50,100,200 --html serving.html
 
-      wingspan serving --ep 64 --ttft-p99 2 --tpot-p99 0.05 --find-limit
+      wingspan serving deepseek-v3 --ep 64 --ttft-p99 2 --tpot-p99 0.05 --find-limit
 
-      wingspan serving --ep 128 --separate-prefill 32 --requests trace.csv
+      wingspan serving deepseek-v3 --ep 128 --separate-prefill 32 --requests trace.csv
     """
     from wingspan.cli.serving_job import Arguments, execute
 
@@ -89,9 +101,11 @@ def serving(
             attention_ranks=attention_ranks,
             schedule=schedule,
             skew=skew,
+            weights=weights,
+            kv=kv,
             seed=seed,
             as_json=as_json,
-            csv=csv,
+            as_csv=as_csv,
             html=html,
         )
     )

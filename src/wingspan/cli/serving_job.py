@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from wingspan.cli.values import numbers
 from wingspan.deployment import Deployment, Options
 from wingspan.errors import InputError
 from wingspan.report.page import write_page
-from wingspan.report.rows import serving_rows, write_csv
+from wingspan.report.rows import csv_text, serving_rows
 from wingspan.report.serving_page import serving_page
 from wingspan.report.terminal import sentences, serving_table
 from wingspan.report.units import count_text
@@ -21,10 +23,12 @@ from wingspan.simulate.serving.deployed import Caps, group_of, kv_transfer
 from wingspan.simulate.serving.engine import Fleet, serve
 from wingspan.simulate.serving.measure import described, measure
 from wingspan.simulate.serving.search import find_highest_load
+from wingspan.simulate.serving.settle import MOST_REQUESTS, unsettled_note, until_settled
 from wingspan.simulate.sweep import Setting
 from wingspan.simulate.sweep_axes import with_schedule, with_skew
 from wingspan.specs.cluster import load_cluster
 from wingspan.specs.models import load_model
+from wingspan.specs.precision import Precision
 from wingspan.specs.reading import parse
 from wingspan.specs.requests import Requests, poisson_requests, read_requests
 from wingspan.specs.workload import Workload
@@ -59,9 +63,11 @@ class Arguments:
     attention_ranks: int
     schedule: str
     skew: float
+    weights: str | None
+    kv: str | None
     seed: int
     as_json: bool
-    csv: Path | None
+    as_csv: bool
     html: Path | None
 
 
@@ -74,30 +80,50 @@ def execute(arguments: Arguments) -> None:
     )
     if arguments.find_limit and not limits.any:
         raise InputError("--find-limit needs a limit: --ttft-p99 SECONDS, --tpot-p99 SECONDS, or both")
-    requests = _requests(arguments)
-    fleet, conditions = _fleet(arguments, requests)
-    report = _report(arguments, requests, fleet, limits, conditions)
-    if arguments.csv:
-        write_csv(serving_rows(report), arguments.csv)
+    sample, at_rate = _source(arguments)
+    fleet, conditions = _fleet(arguments, sample)
+
+    def at_load(rate: float) -> LoadPoint:
+        def with_requests(count: int) -> LoadPoint:
+            return measure(serve(at_rate(rate, count), fleet), rate, limits)
+
+        if arguments.requests is not None:
+            return with_requests(len(sample))
+        return until_settled(with_requests, arguments.num_requests)
+
+    with Console(stderr=True).status("simulating"):
+        highest, points, remark = _loads(arguments, at_load, _rates(arguments, sample))
+    report = ServingReport(
+        conditions=conditions,
+        ranks=sum(group.ranks for group in fleet.groups),
+        groups=[described(group) for group in fleet.groups],
+        limits=limits,
+        points=points,
+        highest_load_requests_per_second=highest if limits.any else None,
+        notes=[*([remark] if remark else []), *_NOTES],
+    )
     if arguments.html:
         write_page(serving_page(report), arguments.html)
     if arguments.as_json:
         print(report.model_dump_json(indent=2))
+    elif arguments.as_csv:
+        print(csv_text(serving_rows(report)), end="")
     else:
         _show(report, arguments)
 
 
-def _requests(arguments: Arguments) -> Requests:
+def _source(arguments: Arguments) -> tuple[Requests, Callable[[float, int], Requests]]:
+    """A sample of the requests, and the requests at a rate: so many drawn ones, or the file's faster or slower."""
     if arguments.requests is not None:
-        return read_requests(arguments.requests)
-    return poisson_requests(
-        1.0,
-        arguments.num_requests,
-        arguments.prompt_tokens,
-        arguments.output_tokens,
-        spread=arguments.length_spread,
-        seed=arguments.seed,
-    )
+        given = read_requests(arguments.requests)
+        # As they stand they may come at one instant: then they have no rate, and none can be asked for.
+        return given, lambda rate, _: given if rate == given.rate_per_second else given.at_rate(rate)
+
+    def draw(rate: float, count: int) -> Requests:
+        lengths = (arguments.prompt_tokens, arguments.output_tokens)
+        return poisson_requests(rate, count, *lengths, spread=arguments.length_spread, seed=arguments.seed)
+
+    return draw(_USUAL_RATE, MOST_REQUESTS), draw
 
 
 def _fleet(arguments: Arguments, requests: Requests) -> tuple[Fleet, dict[str, str]]:
@@ -132,11 +158,18 @@ def _fleet(arguments: Arguments, requests: Requests) -> tuple[Fleet, dict[str, s
 
 
 def _deployment(arguments: Arguments, ranks: int) -> Deployment:
+    workload = {
+        "tokens_per_gpu": 1,
+        "context": 1,
+        "weights": arguments.weights,
+        "kv": arguments.kv or Precision.BF16,
+        "seed": arguments.seed,
+    }
     setting = Setting(
         model=load_model(arguments.model),
         cluster=load_cluster(arguments.cluster),
         gpus=ranks,
-        workload=parse(Workload, {"tokens_per_gpu": 1, "context": 1, "seed": arguments.seed}, "workload"),
+        workload=parse(Workload, workload, "workload"),
         options=parse(Options, {"attention_ranks": arguments.attention_ranks}, "options"),
     )
     setting = with_schedule(with_skew(setting, arguments.skew), arguments.schedule)
@@ -147,37 +180,24 @@ def _deployment(arguments: Arguments, ranks: int) -> Deployment:
     return setting.deployment()
 
 
-def _described(arguments: Arguments, requests: Requests) -> str:
-    prompt, output = requests.prompt_tokens_N.mean(), requests.output_tokens_N.mean()
-    source = str(arguments.requests) if arguments.requests else f"Poisson, seed {arguments.seed}"
-    return f"{len(requests)} ({source}); mean {prompt:.0f} prompt and {output:.0f} output tokens"
+def _described(arguments: Arguments, sample: Requests) -> str:
+    lengths = f"mean {sample.prompt_tokens_N.mean():.0f} prompt and {sample.output_tokens_N.mean():.0f} output tokens"
+    if arguments.requests is not None:
+        return f"{len(sample)} of {arguments.requests}; {lengths}"
+    return f"Poisson, at least {arguments.num_requests} per load, seed {arguments.seed}; {lengths}"
 
 
-def _report(
-    arguments: Arguments, requests: Requests, fleet: Fleet, limits: ServingLimits, conditions: dict[str, str]
-) -> ServingReport:
-    def at_load(rate: float) -> LoadPoint:
-        # The file's own arrivals as they stand; they may come at one instant and have no rate to change.
-        own = arguments.requests is not None and rate == requests.rate_per_second
-        return measure(serve(requests if own else requests.at_rate(rate), fleet), rate, limits)
-
-    rates = _rates(arguments, requests)
-    with Console(stderr=True).status("simulating"):
-        if arguments.find_limit:
-            found = find_highest_load(at_load, rates[0])
-            highest, points, remark = found.requests_per_second, found.points, found.note
-        else:
-            points, remark = [at_load(rate) for rate in rates], ""
-            highest = max((p.offered_requests_per_second for p in points if p.meets_limits), default=None)
-    return ServingReport(
-        conditions=conditions,
-        ranks=sum(group.ranks for group in fleet.groups),
-        groups=[described(group) for group in fleet.groups],
-        limits=limits,
-        points=points,
-        highest_load_requests_per_second=highest if limits.any else None,
-        notes=[*([remark] if remark else []), *_NOTES],
-    )
+def _loads(
+    arguments: Arguments, at_load: Callable[[float], LoadPoint], rates: list[float]
+) -> tuple[float | None, list[LoadPoint], str]:
+    """Highest load within the limits, every load simulated, and a remark."""
+    if arguments.find_limit:
+        found = find_highest_load(at_load, rates[0])
+        return found.requests_per_second, found.points, found.note
+    points = [at_load(rate) for rate in rates]
+    # Below a load that breaks the limits; one that meets them above it was too short to show that it does not.
+    kept = list(itertools.takewhile(lambda point: point.meets_limits, points))
+    return (kept[-1].offered_requests_per_second if kept else None), points, unsettled_note(points)
 
 
 def _rates(arguments: Arguments, requests: Requests) -> list[float]:
@@ -216,6 +236,5 @@ def _show(report: ServingReport, arguments: Arguments) -> None:
         console.print(f"highest load within the limits{searched}: [bold]{answer}[/bold]")
     for line in sentences(report.notes):
         console.print(line)
-    for path in (arguments.csv, arguments.html):
-        if path:
-            console.print(f"written: {path}")
+    if arguments.html:
+        console.print(f"page: {arguments.html} (open in a browser)")

@@ -7,13 +7,17 @@ from typing import Annotated
 
 import typer
 
+from wingspan.cli.deployment_options import Kv, Weights
+
 
 def sweep(
-    model: Annotated[str, typer.Option(help="Preset, config.json or folder with one.")] = "seed",
+    model: Annotated[str, typer.Argument(help="A model preset, a config.json or its folder.")] = "seed",
     cluster: Annotated[
         str, typer.Option(help="Presets or cluster files; several make an axis.")
     ] = "h100-sxm",
-    ep: Annotated[str, typer.Option(help="EP sizes: 64, or 16,64, or 16..1024 (doubling).")] = "64",
+    ep: Annotated[
+        str, typer.Option("--ep", "--ranks", help="EP sizes: 64, or 16,64, or 16..1024 (doubling).")
+    ] = "64",
     experts_per_gpu: Annotated[
         str | None,
         typer.Option(
@@ -21,11 +25,16 @@ def sweep(
             "stay. Left out: all GPUs are one group."
         ),
     ] = None,
-    batch: Annotated[str, typer.Option(help="New tokens per GPU; in decode, sequences.")] = "64",
+    batch: Annotated[
+        str,
+        typer.Option("--batch", "--tokens-per-gpu", "-b", help="New tokens per GPU; in decode, sequences."),
+    ] = "64",
     context: Annotated[
         str, typer.Option(help="Context per sequence in tokens; in prefill, the prompt.")
     ] = "4096",
-    skew: Annotated[str, typer.Option(help="Exponents of a power law over the experts; 0 is uniform.")] = "0",
+    skew: Annotated[
+        str, typer.Option(help="Spread of the experts' loads: sigma of a log-normal; 0 is uniform.")
+    ] = "0",
     bandwidth: Annotated[
         str | None, typer.Option(help="GB/s per GPU between nodes, instead of the cluster's.")
     ] = None,
@@ -41,20 +50,24 @@ def sweep(
             "number of experts open."
         ),
     ] = None,
+    weights: Weights = None,
+    kv: Kv = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
-    csv: Annotated[Path | None, typer.Option(help="Write all points as a CSV table.")] = None,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="One line per point on stdout, nothing else.")
+    ] = False,
     html: Annotated[Path | None, typer.Option(help="Write pictures as one self-contained page.")] = None,
 ) -> None:
     """Predict a step over any axes: every option with several values is one.
 
     Examples:
 
-      wingspan sweep --cluster seed-ideal,h100-sxm --skew 0,0.5 --ep 16..256 --batch 64 --context 128
+      wingspan sweep seed --cluster seed-ideal,h100-sxm --skew 0,0.6 --ep 16..256 --context 128
 
-      wingspan sweep --experts-per-gpu 1..32 --batch 1,16,256 --html baseline.html
+      wingspan sweep seed --experts-per-gpu 1..32 --batch 1,16,256 --html baseline.html
 
-      wingspan sweep --model deepseek-v3 --ep 8..256 --batch 1..512 --schedule fastest --csv points.csv
+      wingspan sweep deepseek-v3 --ep 32..256 --batch 1..512 --schedule fastest --csv > points.csv
     """
     from wingspan.cli.sweep_job import Arguments, execute
 
@@ -72,9 +85,11 @@ def sweep(
             phase=phase,
             attention_ranks=attention_ranks,
             scale_experts=scale_experts,
+            weights=weights,
+            kv=kv,
             seed=seed,
             as_json=as_json,
-            csv=csv,
+            as_csv=as_csv,
             html=html,
         )
     )

@@ -14,7 +14,7 @@ from rich.progress import Progress
 from wingspan.cli.values import integers, numbers, words
 from wingspan.deployment import Options
 from wingspan.report.page import write_page
-from wingspan.report.rows import sweep_rows, write_csv
+from wingspan.report.rows import csv_text, sweep_rows
 from wingspan.report.sweep_page import sweep_page
 from wingspan.report.terminal import sentences, sweep_table
 from wingspan.schedule.sweep_result import SweepResult
@@ -22,6 +22,7 @@ from wingspan.simulate import sweep_axes
 from wingspan.simulate.sweep import Axis, Setting, sweep
 from wingspan.specs.cluster import load_cluster
 from wingspan.specs.models import load_model
+from wingspan.specs.precision import Precision
 from wingspan.specs.reading import parse
 from wingspan.specs.workload import Workload
 
@@ -47,9 +48,11 @@ class Arguments:
     phase: str
     attention_ranks: int
     scale_experts: bool | None
+    weights: str | None
+    kv: str | None
     seed: int
     as_json: bool
-    csv: Path | None
+    as_csv: bool
     html: Path | None
 
 
@@ -60,12 +63,12 @@ def execute(arguments: Arguments) -> None:
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("predicting", total=count)
         result = sweep(base, axes, conditions, lambda: progress.advance(task))
-    if arguments.csv:
-        write_csv(sweep_rows(result), arguments.csv)
     if arguments.html:
         write_page(sweep_page(result), arguments.html)
     if arguments.as_json:
         print(result.model_dump_json(indent=2))
+    elif arguments.as_csv:
+        print(csv_text(sweep_rows(result)), end="")
     else:
         _show(result, arguments)
 
@@ -75,7 +78,14 @@ def read(arguments: Arguments) -> tuple[Setting, list[Axis], dict[str, str]]:
     model = load_model(arguments.model)
     clusters = [load_cluster(name) for name in words(arguments.clusters, "--cluster")]
     scale = arguments.model in _OPEN_EXPERTS if arguments.scale_experts is None else arguments.scale_experts
-    workload = {"phase": arguments.phase, "tokens_per_gpu": 1, "context": 1, "seed": arguments.seed}
+    workload = {
+        "phase": arguments.phase,
+        "tokens_per_gpu": 1,
+        "context": 1,
+        "weights": arguments.weights,
+        "kv": arguments.kv or Precision.BF16,
+        "seed": arguments.seed,
+    }
     base = Setting(
         model=model,
         cluster=clusters[0],
@@ -129,6 +139,5 @@ def _show(result: SweepResult, arguments: Arguments) -> None:
         console.print(f"\n{len(result.points)} points; --csv or --json for all, --html for pictures\n")
     for line in (*sentences(result.findings), *sentences(result.notes)):
         console.print(line)
-    for path in (arguments.csv, arguments.html):
-        if path:
-            console.print(f"written: {path}")
+    if arguments.html:
+        console.print(f"page: {arguments.html} (open in a browser)")

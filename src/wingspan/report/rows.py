@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from wingspan.errors import InputError
 from wingspan.schedule.result import StepReport
 from wingspan.schedule.serving_result import LoadPoint, ServingReport
 from wingspan.schedule.sweep_result import SweepResult
@@ -53,18 +52,12 @@ def _flat(point: LoadPoint) -> Row:
     return row
 
 
-def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Write rows with the same headings, in the order of the first row's.
-
-    Raises:
-        InputError: there is no row, or the file cannot be written.
-    """
+def csv_text(rows: Sequence[Row]) -> str:
+    """The rows as CSV, headed by the names of the first."""
     if not rows:
-        raise InputError(f"{path}: nothing to write")
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    except OSError as error:
-        raise InputError(f"{path}: cannot write the table ({error.strerror})") from error
+        return ""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

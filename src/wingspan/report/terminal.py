@@ -32,10 +32,10 @@ def sweep_table(result: SweepResult) -> Table:
 
 def serving_table(report: ServingReport) -> Table:
     """Every load; those that break a limit in red."""
-    title = "latencies: p50 / p99"
-    table = _table(f"{title}; {limits_text(report)}" if report.limits.any else title)
-    names = ("requests/s", "done/s", "good/s", "output tok/s", "TTFT", "TPOT", "end to end")
-    for name in names:
+    head = "offered, done, done within limits: requests/s; TTFT in s, TPOT in ms"
+    table = _table(f"{head}\n{limits_text(report)}" if report.limits.any else head)
+    latencies = ("TTFT p50", "p90", "p99", "TPOT p50", "p90", "p99")
+    for name in ("offered", "done", "good", "tokens/s", *latencies):
         _column(table, name)
     for point in report.points:
         table.add_row(*_serving_figures(point), style=None if point.meets_limits else "red")
@@ -63,13 +63,14 @@ def _sweep_figures(point: SweepPoint) -> Sequence[str]:
 
 
 def _serving_figures(point: LoadPoint) -> Sequence[str]:
-    spreads = (point.ttft_seconds, point.tpot_seconds, point.end_to_end_seconds)
+    ttft, tpot = point.ttft_seconds, point.tpot_seconds
     return (
         f"{point.offered_requests_per_second:.3g}",
         f"{point.completed_requests_per_second:.3g}",
         f"{point.goodput_requests_per_second:.3g}",
         count_text(point.output_tokens_per_second),
-        *(f"{seconds_text(spread.p50)} / {seconds_text(spread.p99)}" for spread in spreads),
+        *(f"{seconds:.2f}" for seconds in (ttft.p50, ttft.p90, ttft.p99)),
+        *(f"{seconds * 1e3:.1f}" for seconds in (tpot.p50, tpot.p90, tpot.p99)),
     )
 
 

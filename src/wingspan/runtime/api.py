@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from wingspan.errors import InputError
+from wingspan.runtime.device import select_device
 from wingspan.runtime.engine import default_placement, describe, load
 from wingspan.runtime.launch import join_ranks, run_ranks
 from wingspan.runtime.prompts import Tokenizer, assign, check_context
@@ -39,12 +40,3 @@ def dtype_named(name: str) -> torch.dtype | None:
     if name not in _DTYPES:
         raise InputError(f"--dtype {name}: use one of {', '.join(_DTYPES)}")
     return _DTYPES[name]
-
-
-def select_device(name: str) -> torch.device:
-    """The device of a command-line name, checked to be there."""
-    if name not in ("cpu", "cuda"):
-        raise InputError(f"--device {name}: use cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")
-    return torch.device(name)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from wingspan.specs.reading import Spec
+
 
 class _Result(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -23,7 +25,7 @@ class Percentiles(_Result):
     highest: float
 
 
-class ServingLimits(_Result):
+class ServingLimits(Spec):
     """What the latencies must stay under; None sets no limit."""
 
     ttft_p99_seconds: float | None = Field(default=None, gt=0)

@@ -8,7 +8,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wingspan.cost.exchange import Method, Traffic, exchange_seconds, row_bytes
+from wingspan.cost.exchange import (
+    Collective,
+    Method,
+    Phase,
+    Traffic,
+    collective_seconds,
+    exchange_seconds,
+    row_bytes,
+)
 from wingspan.deployment import Deployment, Dispatcher
 from wingspan.placement.placement import Placement
 from wingspan.routing.shares import draw_loads
@@ -56,7 +64,7 @@ def predict(deployment: Deployment) -> Prediction:
     back = row_bytes(model.hidden, precisions.combine)
     sent = traffic(cluster, way, workload.tokens_per_gpu, out, method)
     dispatch = exchange_seconds(cluster, _scaled(sent, 1 / parts), method)
-    combine = exchange_seconds(cluster, _scaled(sent.back(back / out), 1 / parts), method)
+    combine = exchange_seconds(cluster, _scaled(sent.back(back / out), 1 / parts), method, Phase.COMBINE)
     work = Work(deployment, cluster, schedule.micro_batches)
     prices = _Prices(
         deployment,
@@ -64,7 +72,7 @@ def predict(deployment: Deployment) -> Prediction:
         work,
         work.experts(rows_PLRS, arrived_LR),
         {Operation.DISPATCH: dispatch.seconds, Operation.COMBINE: combine.seconds},
-        _group_exchange_seconds(deployment, cluster, schedule),
+        _group_seconds(deployment, cluster, schedule),
     )
     costs = [prices.of(task) for task in schedule.tasks]
     groups = [_group(task, deployment) for task in schedule.tasks]
@@ -119,16 +127,18 @@ def _scaled(traffic: Traffic, factor: float) -> Traffic:
     )
 
 
-def _group_exchange_seconds(deployment: Deployment, cluster: Cluster, schedule: Schedule) -> float:
-    """Seconds in which a tensor-parallel group gathers its tokens, or scatters their sums."""
+def _group_seconds(deployment: Deployment, cluster: Cluster, schedule: Schedule) -> dict[Operation, float]:
+    """Time in which a tensor-parallel group gathers its tokens, and scatters their sums."""
     group = deployment.options.attention_ranks
-    if group == 1:
-        return 0.0
-    tokens = deployment.workload.tokens_per_gpu / schedule.micro_batches
-    bytes_R = np.full(group, tokens * (group - 1) * deployment.model.hidden * 2.0)
-    nothing, no_rack = np.zeros(group), np.zeros(0)
-    links = Traffic(bytes_R, bytes_R, nothing, nothing, no_rack, no_rack)
-    return float(exchange_seconds(cluster, links, Method.LOW_LATENCY).seconds)
+    tokens = deployment.workload.tokens_per_gpu / schedule.micro_batches * group
+    whole = tokens * deployment.model.hidden * 2.0  # BF16
+    return {
+        operation: float(collective_seconds(cluster, kind, whole, group))
+        for operation, kind in (
+            (Operation.ALL_GATHER, Collective.ALL_GATHER),
+            (Operation.REDUCE_SCATTER, Collective.REDUCE_SCATTER),
+        )
+    }
 
 
 def _group(task: Task, deployment: Deployment) -> int:
@@ -150,7 +160,7 @@ class _Prices:
         work: Work,
         experts_PLR: Cost,
         transfers: dict[Operation, Array],
-        group_seconds: float,
+        group_seconds: dict[Operation, float],
     ) -> None:
         model = deployment.model
         self._ranks = deployment.ranks
@@ -170,8 +180,7 @@ class _Prices:
             Operation.GATE: self._whole(work.gate()),
             Operation.SHARED_EXPERT: self._whole(work.shared_expert()),
             Operation.HEAD: self._whole(work.head()),
-            Operation.ALL_GATHER: self._transfer(group_seconds),
-            Operation.REDUCE_SCATTER: self._transfer(group_seconds),
+            **{operation: self._transfer(seconds) for operation, seconds in group_seconds.items()},
         }
 
     def of(self, task: Task) -> Cost:

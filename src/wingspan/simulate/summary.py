@@ -148,8 +148,13 @@ _NOT_OWN = (
 )
 
 
-def _error(prediction: Prediction, times: dict[Operation, Array], rank: int) -> float:
-    """Errors of one kind of operation add up over layers; those of different kinds are independent."""
+def _error(prediction: Prediction, times: dict[Operation, Array], rank: int) -> float | None:
+    """Errors of one kind of operation add up over layers; those of different kinds are independent.
+
+    None where the cluster's kernels were not judged against measurements.
+    """
+    if not prediction.cluster.kernels.accuracy:
+        return None
     deployment = prediction.deployment
     tokens = deployment.workload.tokens_per_gpu
     context = deployment.workload.context.mean_tokens * deployment.workload.sequences_per_gpu
@@ -164,7 +169,8 @@ def _error(prediction: Prediction, times: dict[Operation, Array], rank: int) -> 
     busy: dict[Operation, float] = {op: float(times[op][rank]) for op in times}
     busy[Operation.WAIT] = 0.0
     squares = [
-        (float(relative_error(kind, size)) * sum(busy.get(op, 0.0) for op in operations)) ** 2
+        (float(relative_error(prediction.cluster, kind, size)) * sum(busy.get(op, 0.0) for op in operations))
+        ** 2
         for kind, (size, operations) in kinds.items()
     ]
     return float(np.sqrt(sum(squares)) / sum(busy.values()))

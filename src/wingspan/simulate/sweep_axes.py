@@ -12,7 +12,7 @@ from wingspan.schedule.sweep_result import Value
 from wingspan.simulate.sweep import Axis, Choice, Setting
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.reading import parse
-from wingspan.specs.workload import PowerLawRouting, UniformRouting, Workload
+from wingspan.specs.workload import Workload
 
 
 def cluster_axis(clusters: Sequence[Cluster]) -> Axis:
@@ -26,9 +26,9 @@ def schedule_axis(names: Sequence[str]) -> Axis:
     return _axis("schedule", "schedule", names, with_schedule)
 
 
-def skew_axis(exponents: Sequence[float]) -> Axis:
-    """Power law: the n-th most loaded expert's share is proportional to n^-exponent; 0 is uniform."""
-    return _axis("skew", "skew, exponent of the power law", exponents, with_skew)
+def skew_axis(sigmas: Sequence[float]) -> Axis:
+    """Log-normal: experts' shares are proportional to exp(sigma x standard normal); 0 is uniform."""
+    return _axis("skew", "skew, sigma of the log-normal loads", sigmas, with_skew)
 
 
 def bandwidth_axis(gigabytes_per_second: Sequence[float]) -> Axis:
@@ -87,11 +87,10 @@ def with_bandwidth(setting: Setting, gigabytes_per_second: Value) -> Setting:
     return replace(setting, cluster=setting.cluster.model_copy(update={"scale_out": link}))
 
 
-def with_skew(setting: Setting, exponent: Value) -> Setting:
-    """Routing by a power law, or uniform at exponent 0."""
-    skewed = float(exponent) != 0
-    routing = PowerLawRouting(exponent=float(exponent)) if skewed else UniformRouting()
-    return _with_workload(setting, routing=routing.model_dump())
+def with_skew(setting: Setting, sigma: Value) -> Setting:
+    """Log-normal shares, or uniform ones at sigma 0."""
+    routing = {"kind": "log_normal", "sigma": sigma} if float(sigma) else {"kind": "uniform"}
+    return _with_workload(setting, routing=routing)
 
 
 def with_context(setting: Setting, tokens: Value) -> Setting:

@@ -1,0 +1,41 @@
+"""Long enough a run: loads with enough requests that filling and draining do not decide the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from wingspan.schedule.serving_result import LoadPoint
+
+SPANS = 5
+"""Requests must arrive over at least so many times as a request takes: then most of the run is neither end."""
+MOST_REQUESTS = 32_000
+
+
+def settled(point: LoadPoint) -> bool:
+    """Whether the arrivals of this load lasted `SPANS` times as long as the median request took."""
+    span = point.requests / point.offered_requests_per_second
+    return span >= SPANS * point.end_to_end_seconds.p50
+
+
+def until_settled(with_requests: Callable[[int], LoadPoint], first: int) -> LoadPoint:
+    """The load with `first` requests, or with four times as many until it settles.
+
+    A load that breaks the limits is not prolonged: more requests only make it worse. An overloaded one never
+    settles; it ends at `MOST_REQUESTS`.
+    """
+    count, point = first, with_requests(first)
+    while not settled(point) and point.meets_limits and count < MOST_REQUESTS:
+        count = min(4 * count, MOST_REQUESTS)
+        point = with_requests(count)
+    return point
+
+
+def unsettled_note(points: list[LoadPoint]) -> str:
+    """A remark on the loads that did not settle; empty if all did."""
+    loads = [f"{point.offered_requests_per_second:.3g}" for point in points if not settled(point)]
+    if not loads:
+        return ""
+    return (
+        f"at {', '.join(loads)} requests/s all requests arrive within {SPANS} times what one takes: the load is too "
+        "high, or the requests too few, for latencies to settle"
+    )
