@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -23,7 +24,7 @@ from wingspan.simulate.serving.deployed import Caps, group_of, kv_transfer
 from wingspan.simulate.serving.engine import Fleet, serve
 from wingspan.simulate.serving.measure import described, measure
 from wingspan.simulate.serving.search import find_highest_load
-from wingspan.simulate.serving.settle import MOST_REQUESTS, unsettled_note, until_settled
+from wingspan.simulate.serving.settle import MOST_REQUESTS, alike, unsettled_note, until_settled
 from wingspan.simulate.sweep import Setting
 from wingspan.simulate.sweep_axes import with_schedule, with_skew
 from wingspan.specs.cluster import load_cluster
@@ -37,7 +38,7 @@ _NOTES = (
     "step times are interpolated between predictions of the step simulator; a step that prefills and decodes costs "
     "the decode step and what as many more tokens add to a prefill step",
     "a request is admitted when KV cache for its whole prompt and output is free; nothing is preempted",
-    "throughput counts from the first arrival to the last token, filling and draining included",
+    "throughput counts what ends while requests still arrive, without the first stretch in which nothing can end",
 )
 
 
@@ -83,16 +84,19 @@ def execute(arguments: Arguments) -> None:
     sample, at_rate = _source(arguments)
     fleet, conditions = _fleet(arguments, sample)
 
-    def at_load(rate: float) -> LoadPoint:
-        def with_requests(count: int) -> LoadPoint:
-            return measure(serve(at_rate(rate, count), fleet), rate, limits)
-
-        if arguments.requests is not None:
-            return with_requests(len(sample))
-        return until_settled(with_requests, arguments.num_requests)
+    def with_requests(rate: float, count: int) -> LoadPoint:
+        return measure(serve(at_rate(rate, count), fleet), rate, limits)
 
     with Console(stderr=True).status("simulating"):
-        highest, points, remark = _loads(arguments, at_load, _rates(arguments, sample))
+        if arguments.requests is not None:
+            own = len(sample)
+            highest, points, remark = _loads(arguments, sample, lambda rate: with_requests(rate, own))
+        else:
+            count = arguments.num_requests
+            highest, points, remark = _loads(
+                arguments, sample, lambda rate: until_settled(partial(with_requests, rate), count)
+            )
+            points = alike(points, with_requests)
     report = ServingReport(
         conditions=conditions,
         ranks=sum(group.ranks for group in fleet.groups),
@@ -188,9 +192,10 @@ def _described(arguments: Arguments, sample: Requests) -> str:
 
 
 def _loads(
-    arguments: Arguments, at_load: Callable[[float], LoadPoint], rates: list[float]
+    arguments: Arguments, sample: Requests, at_load: Callable[[float], LoadPoint]
 ) -> tuple[float | None, list[LoadPoint], str]:
     """Highest load within the limits, every load simulated, and a remark."""
+    rates = _rates(arguments, sample)
     if arguments.find_limit:
         found = find_highest_load(at_load, rates[0])
         return found.requests_per_second, found.points, found.note

@@ -60,7 +60,9 @@ class LoadPoint(_Result):
     tpot_seconds: Percentiles = Field(description="of the requests with at least two output tokens")
     end_to_end_seconds: Percentiles
     waiting_seconds: Percentiles = Field(description="from arrival to admission, part of TTFT")
-    completed_requests_per_second: float
+    completed_requests_per_second: float = Field(
+        description="while requests still arrive, as are all throughputs; over the whole run where that is too short"
+    )
     output_tokens_per_second: float
     prompt_tokens_per_second: float
     goodput_requests_per_second: float = Field(description="completed within every limit, a second")

@@ -30,6 +30,15 @@ def until_settled(with_requests: Callable[[int], LoadPoint], first: int) -> Load
     return point
 
 
+def alike(points: list[LoadPoint], with_requests: Callable[[float, int], LoadPoint]) -> list[LoadPoint]:
+    """The same loads, each with as many requests as the one that took most: only then do they compare."""
+    most = max(point.requests for point in points)
+    return [
+        point if point.requests == most else with_requests(point.offered_requests_per_second, most)
+        for point in points
+    ]
+
+
 def unsettled_note(points: list[LoadPoint]) -> str:
     """A remark on the loads that did not settle; empty if all did."""
     loads = [f"{point.offered_requests_per_second:.3g}" for point in points if not settled(point)]
