@@ -84,6 +84,7 @@ def bound(x: float, text: str) -> dict[str, Any]:
                 "text": f"{text} ",
                 "showarrow": False,
                 "font": {"color": LIMIT, "size": 12},
+                "bgcolor": "rgba(255,255,255,0.85)",
             }
         ],
     }

@@ -26,7 +26,7 @@ def breakdown(report: StepReport) -> Figure:
     data = []
     for operation in OPERATIONS:
         seconds = report.operation_seconds.get(operation)
-        if seconds is None or not any(seconds):
+        if seconds is None or not _shows(max(seconds), report):
             continue
         travels = operation in COMMUNICATION
         values = [seconds[rank] * scale for rank in ranks]
@@ -221,9 +221,14 @@ def expert_load(report: StepReport) -> Figure | None:
     )
 
 
+def _shows(seconds: float, report: StepReport) -> bool:
+    """Whether a time is more than the rounding of sums."""
+    return seconds > 1e-9 * report.step_seconds
+
+
 def operation_rows(report: StepReport) -> list[list[str]]:
     """Operation, mean rank, slowest rank, longest on any rank, mean as share of the step; longest first."""
-    kept = [(op, sec) for op, sec in report.operation_seconds.items() if any(sec)]
+    kept = [(op, sec) for op, sec in report.operation_seconds.items() if _shows(max(sec), report)]
     kept.sort(key=lambda item: -sum(item[1]))
     rows = []
     for operation, seconds in kept:
