@@ -19,8 +19,8 @@ from wingspan.simulate.memory import largest_batch, longest_context, memory_use
 from wingspan.simulate.scaling import (
     exposed_transfer_share,
     fastest_schedule,
+    ideal_step_seconds,
     one_expert_per_gpu,
-    parallel_efficiency,
     with_experts,
 )
 from wingspan.simulate.step import simulate
@@ -274,7 +274,8 @@ def _both(values: dict[str, float], scale: float, unit: str) -> str:
 
 
 def _scaling(points: list[Point]) -> Iterator[Claim]:
-    efficiency = [parallel_efficiency(p.deployment, p.report) for p in points]
+    ideal = {(p.ep, _series(p)): ideal_step_seconds(p.deployment) for p in points if p.skew == "uniform"}
+    efficiency = [ideal[p.ep, (*_series(p)[:3], True)] / p.report.step_seconds for p in points]
     reference = _reference(points, points[0].network)
     yield Claim(
         "parallel efficiency at EP 64 (4.1)",

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from wingspan.cost.exchange import (
     Collective,
+    Exchange,
     Method,
     Phase,
     Traffic,
@@ -71,7 +72,7 @@ def predict(deployment: Deployment) -> Prediction:
         schedule,
         work,
         work.experts(rows_PLRS, arrived_LR),
-        {Operation.DISPATCH: dispatch.seconds, Operation.COMBINE: combine.seconds},
+        _exchanges(deployment, dispatch, combine),
         _group_seconds(deployment, cluster, schedule),
     )
     costs = [prices.of(task) for task in schedule.tasks]
@@ -91,6 +92,12 @@ def predict(deployment: Deployment) -> Prediction:
         flops_R=np.sum([c.flops for c in costs], axis=0),
         moved_bytes_R=np.sum([c.moved_bytes for c in costs], axis=0),
     )
+
+
+def _exchanges(deployment: Deployment, dispatch: Exchange, combine: Exchange) -> dict[Operation, Array]:
+    """Seconds of each layer's; a rank that has nobody to talk to launches nothing."""
+    alone = 0.0 if deployment.ranks == 1 else 1.0
+    return {Operation.DISPATCH: dispatch.seconds * alone, Operation.COMBINE: combine.seconds * alone}
 
 
 def exchange_method(deployment: Deployment) -> Method:

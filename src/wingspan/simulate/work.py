@@ -122,7 +122,7 @@ class Work:
             received=arrived_LR[None] / len(rows_PLRS),
         )
         values = experts.matrices * model.hidden * experts.intermediate
-        rows, active = rows_PLRS.sum(axis=-1), (rows_PLRS > 0).sum(axis=-1)
+        rows, active = rows_PLRS.sum(axis=-1), np.minimum(rows_PLRS, 1.0).sum(axis=-1)
         width = 2 * model.hidden + 2 * experts.matrices * experts.intermediate
         moved = (
             active * values * precisions.expert_weights.weight_bytes
