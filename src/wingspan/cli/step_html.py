@@ -79,5 +79,5 @@ def conditions(deployment: Deployment) -> dict[str, str]:
         "Precision": f"experts {precisions.expert_weights.value}, other weights {precisions.weights.value}, "
         f"KV cache {precisions.kv.value}",
         "Placement": f"{deployment.placement.strategy.value}, "
-        f"{deployment.placement.experts_per_rank} experts per GPU and layer",
+        f"{deployment.placement.experts_per_rank} per GPU and layer",
     }

@@ -118,7 +118,7 @@ def _ways(breaking_part: str, ways_out: Sequence[tuple[str, str, float, float, f
             text,
             bytes_text(peak),
             count_text(rate),
-            "hardware" if kind == "hardware" else share_text(max(0.0, loss)),
+            _loss(kind, loss),
         ]
         for text, kind, peak, rate, loss in ways_out
     ]
@@ -128,3 +128,9 @@ def _ways(breaking_part: str, ways_out: Sequence[tuple[str, str, float, float, f
         table=Table(("change", "memory", "tokens/s per GPU", "loses"), rows) if rows else None,
         caption="" if rows else "No change of one or two settings makes it fit.",
     )
+
+
+def _loss(kind: str, share: float) -> str:
+    if kind == "hardware":
+        return "other hardware"
+    return share_text(share) if share >= 0.0005 else "nothing"
