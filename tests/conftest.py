@@ -6,3 +6,4 @@ import os
 
 # Before torch is imported: a process whose OpenMP threads have run must not fork ranks that use OpenMP.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"

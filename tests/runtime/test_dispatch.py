@@ -134,6 +134,27 @@ def test_gradients_flow_through_both_exchanges(kind, tmp_path):
     assert on_ranks(work, 2, tmp_path) == [(True, True)] * 2
 
 
+@pytest.mark.parametrize("kind", DISPATCHERS)
+def test_backward_meets_on_ranks_that_received_nothing(kind, tmp_path):
+    """Rank 0 has tokens but no expert that anyone picks; it still takes part in every exchange back."""
+    placement = Placement(np.array([[[0, 3], [1, 2]]]), 4)
+
+    def work(transport: Transport) -> bool:
+        x_TD = torch.ones(3, 4, requires_grad=True)
+        weights_TK = torch.full((3, 2), 0.5, requires_grad=True)
+        dispatcher = make(kind, placement, transport)
+        experts_TK = torch.tensor([[1, 2]] * 3)
+        for _ in range(3):
+            received, handle = dispatcher.dispatch(x_TD, experts_TK, weights_TK)
+            y_ND = scaled_experts(placement, transport.world.rank, received.rows_ND, received.counts_S)
+            dispatcher.combine(y_ND, handle).sum().backward()
+        return bool(
+            (x_TD.grad == 3 * 0.5 * (2 + 3)).all() and (weights_TK.grad == 3 * 4 * torch.tensor([2, 3])).all()
+        )
+
+    assert on_ranks(work, 2, tmp_path) == [True, True]
+
+
 def test_deduplication_sends_one_row_per_token_and_rank(tmp_path):
     placement = Placement(np.array([[[0, 1, 2], [3, 4, 5]]]), 6)
 

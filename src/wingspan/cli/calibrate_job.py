@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wingspan.errors import InputError
+from wingspan.runtime.world import check_ranks_per_node, world_from_environment
 
 
 def execute(
@@ -19,6 +20,14 @@ def execute(
     """Do the whole job; raises `WingspanError` where it fails."""
     if out is not None and not out.absolute().parent.is_dir():
         raise InputError(f"--out {out}: the folder {out.absolute().parent} does not exist; create it")
+    if device_name not in ("cpu", "cuda"):
+        raise InputError(f"--device {device_name}: use cpu or cuda")
+    world = world_from_environment(os.environ, ranks_per_node)
+    size = _size(ranks, world)
+    per_node = ranks_per_node or size
+    if world is None:
+        check_ranks_per_node(size, per_node)
+    # Only now the seconds that importing torch takes.
     try:
         import psutil
         import torch
@@ -28,13 +37,8 @@ def execute(
     from wingspan.runtime.device import select_device
     from wingspan.runtime.launch import join_ranks, run_ranks
     from wingspan.runtime.measured_cluster import measured_cluster
-    from wingspan.runtime.world import check_ranks_per_node, world_from_environment
 
     device = select_device(device_name)
-    world = world_from_environment(os.environ, ranks_per_node)
-    size = _size(ranks, world)
-    per_node = ranks_per_node or size
-    check_ranks_per_node(size, per_node if world is None else world.ranks_per_node)
 
     def work(transport: Any) -> None:
         found = measure(transport, device)

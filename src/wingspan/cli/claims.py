@@ -55,8 +55,10 @@ def claims(
         return
     for row in rows:
         console.print(f"[bold]{row.claim}[/bold]: {row.said}")
+        bullets = Table.grid(padding=(0, 1))
         for condition in row.conditions:
-            console.print(f"  - {condition}")
+            bullets.add_row("  -", condition)
+        console.print(bullets)
     console.print(
         "\n[dim]Judged on seed-ideal, EP 64, uniform routing, decode of 128 sequences per GPU (context 1024), "
         "unless the row says otherwise; always with the fastest schedule. Skewed = log-normal shares, sigma 0.6.[/dim]"

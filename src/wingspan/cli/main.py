@@ -14,12 +14,21 @@ import typer
 from wingspan import __version__
 from wingspan.cli.calibrate import calibrate
 from wingspan.cli.claims import claims
+from wingspan.cli.create import create
 from wingspan.cli.diff import diff
+from wingspan.cli.doctor import doctor
+from wingspan.cli.export import export
+from wingspan.cli.import_ import import_
+from wingspan.cli.inspect import inspect
+from wingspan.cli.place import place
 from wingspan.cli.plan import plan
+from wingspan.cli.record import record
+from wingspan.cli.routing import routing
 from wingspan.cli.run import run
 from wingspan.cli.serving import serving
 from wingspan.cli.simulate import simulate
 from wingspan.cli.sweep import sweep
+from wingspan.cli.synthesize import synthesize
 from wingspan.cli.validate import validate
 from wingspan.errors import WingspanError
 
@@ -46,8 +55,29 @@ def _options(
 ) -> None: ...
 
 
-for command in (plan, simulate, sweep, serving, claims, diff, validate, calibrate, run):
+_COMMANDS = (
+    plan,
+    simulate,
+    sweep,
+    serving,
+    claims,
+    diff,
+    validate,
+    calibrate,
+    run,
+    inspect,
+    create,
+    doctor,
+    record,
+    routing,
+    synthesize,
+    place,
+    export,
+)
+
+for command in _COMMANDS:
     app.command()(command)
+app.command("import")(import_)
 
 
 def main() -> None:

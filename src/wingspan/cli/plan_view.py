@@ -29,7 +29,9 @@ def show(plan: Plan, out: Path | None) -> None:
     )
     if plan.choices:
         console.print(_choices(plan))
-        console.print("[bold]best:[/bold] " + describe(deployment))
+        groups = plan.shown.gpus // deployment.ranks
+        beside = f"{groups} groups side by side, each " if groups > 1 else ""
+        console.print(f"[bold]best:[/bold] {beside}" + describe(deployment))
     else:
         console.print("[red]nothing fits[/red]; as asked, at the largest EP size:\n" + describe(deployment))
     capacity = deployment.cluster.gpu.memory_bytes
@@ -116,7 +118,7 @@ def _choices(plan: Plan) -> Table:
             str(record["attention_ranks"]),
             str(record["tokens_per_gpu"]),
             record["schedule"],
-            f"{record['step_seconds'] * 1e3:.1f}",
+            _milliseconds(record["step_seconds"]),
             f"{record['tokens_per_second_per_gpu']:,.0f}",
             f"{record['tokens_per_second']:,.0f}",
             f"{record['exposed_communication_share']:.0%}",
@@ -124,6 +126,10 @@ def _choices(plan: Plan) -> Table:
             style="bold" if choice is plan.shown else None,
         )
     return table
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.1f}" if seconds < 1 else f"{seconds * 1e3:.0f}"
 
 
 def _ways(plan: Plan) -> Table:

@@ -9,7 +9,7 @@ import typer
 
 
 def run(
-    model: Annotated[Path, typer.Argument(help="Folder of a checkpoint in the Hugging Face format.")],
+    model: Annotated[str, typer.Argument(help="Folder of a checkpoint in the Hugging Face format.")],
     ranks: Annotated[
         int | None,
         typer.Option(help="Ranks to start on this machine; under torchrun, mpirun or Slurm theirs are used."),
@@ -57,7 +57,7 @@ def run(
 
     execute(
         Arguments(
-            folder=model,
+            model=model,
             ranks=ranks,
             experts_per_rank=experts_per_rank,
             ranks_per_node=ranks_per_node,

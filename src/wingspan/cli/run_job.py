@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from wingspan.cli.model_argument import find_checkpoint
 from wingspan.cli.run_view import RunView
+from wingspan.cli.runtime_import import import_runtime
 from wingspan.errors import InputError, RunError
 
-_STARTED_SECONDS = psutil.Process().create_time()
 _IMPORT_BEGUN_SECONDS = time.time()
 
 
@@ -23,7 +22,7 @@ _IMPORT_BEGUN_SECONDS = time.time()
 class Arguments:
     """The command line of `wingspan run`."""
 
-    folder: Path
+    model: str
     ranks: int | None
     experts_per_rank: int
     ranks_per_node: int | None
@@ -44,15 +43,16 @@ class Arguments:
 
 def execute(arguments: Arguments) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
+    folder = find_checkpoint(arguments.model)
     _check_cheap(arguments)
-    runtime = _import_runtime()
+    runtime = import_runtime()
     seconds_importing = time.time() - _IMPORT_BEGUN_SECONDS
     world = runtime.world_from_environment(os.environ, arguments.ranks_per_node)
     size = _group_size(arguments, world)
     device = runtime.select_device(arguments.device)
-    model = runtime.describe(arguments.folder, runtime.dtype_named(arguments.dtype))
+    model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
     placement = runtime.default_placement(model.shape, size, arguments.experts_per_rank)
-    tokenizer = runtime.Tokenizer(arguments.folder)
+    tokenizer = runtime.Tokenizer(folder)
     texts = arguments.texts + _read_prompts(arguments)
     ids = [_parse_ids(text) for text in arguments.id_texts]
     prompts = runtime.assign(texts, ids, tokenizer, model.config, size)
@@ -71,7 +71,7 @@ def execute(arguments: Arguments) -> None:
         prompts,
         tokenizer,
         arguments.max_new_tokens,
-        _STARTED_SECONDS,
+        runtime.process_started_seconds(),
         seconds_importing,
         quiet=arguments.as_json,
     )
@@ -98,42 +98,34 @@ def _finish(result: Any, arguments: Arguments, view: RunView) -> None:
     else:
         view.summary(result, arguments.trace)
     if result.check is not None and not result.check.passed:
+        check = result.check
         raise RunError(
-            f"the run differs from the single-process reference: logits by {result.check.max_logit_difference:.2e} "
-            f"(largest logit {result.check.largest_logit:.1f}), tokens equal: {result.check.tokens_equal}"
+            f"the run differs from the single-process reference: {check.dtype} logits by "
+            f"{check.max_logit_difference:.2e}, {check.difference_from_fp32:.2e} from float32 where "
+            f"{check.allowed_difference:.2e} is allowed; greedy tokens equal: {check.tokens_equal}"
         )
 
 
 def _check_cheap(arguments: Arguments) -> None:
     """What can be refused before seconds go into importing torch."""
-    if not (arguments.folder / "config.json").is_file():
-        raise InputError(f"{arguments.folder}: no model here (expected a folder with config.json)")
     if arguments.experts_per_rank < 1:
         raise InputError(f"--experts-per-rank {arguments.experts_per_rank}: use 1 or more")
     if arguments.top_p is not None and not 0 < arguments.top_p <= 1:
         raise InputError(f"--top-p {arguments.top_p}: use a share above 0 and up to 1")
+    for name, value in (("--top-k", arguments.top_k), ("--top-p", arguments.top_p)):
+        if value is not None and not arguments.temperature:
+            raise InputError(
+                f"{name} {value}: needs --temperature above 0; at 0 the likeliest token is taken"
+            )
     if arguments.trace is not None and not arguments.trace.parent.is_dir():
         raise InputError(
             f"--trace {arguments.trace}: the folder {arguments.trace.parent} does not exist; create it"
         )
 
 
-def _import_runtime() -> Any:
-    try:
-        import torch  # noqa: F401
-        import transformers
-    except ImportError as error:
-        raise InputError(f"this needs {error.name}; pip install 'wingspan[runtime]'") from None
-    from wingspan.runtime import api
-
-    # Eight ranks' loading bars on one terminal tell nobody anything.
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    return api
-
-
 def _group_size(arguments: Arguments, world: Any) -> int:
     if world is None:
-        size = arguments.ranks or 1
+        size = 1 if arguments.ranks is None else arguments.ranks
         if size < 1:
             raise InputError(f"--ranks {size}: use 1 or more")
         if size % (arguments.ranks_per_node or size):

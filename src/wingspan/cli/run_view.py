@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from wingspan.report.units import bytes_text
 from wingspan.schedule.result import Operation, StepReport
 
 _COLUMNS = {
@@ -138,9 +139,9 @@ def _rank_table(result: Any) -> Table:
         table.add_row(
             str(rank),
             *(_milliseconds(seconds) for seconds in (*shown, rest)),
-            _size(report.sent_within_node_bytes[rank]),
-            *([_size(report.sent_across_nodes_bytes[rank])] if across else []),
-            _size(report.peak_memory_bytes[rank]),
+            bytes_text(report.sent_within_node_bytes[rank]),
+            *([bytes_text(report.sent_across_nodes_bytes[rank])] if across else []),
+            bytes_text(report.peak_memory_bytes[rank]),
         )
     return table
 
@@ -162,14 +163,13 @@ def _check_line(check: Any) -> str:
     tokens = {True: "same greedy tokens", False: "other tokens", None: "tokens were sampled"}[
         check.tokens_equal
     ]
-    return (
+    line = (
         f"check against the single-process reference: {verdict} ({check.tokens_compared} tokens, {tokens}; "
         f"{check.dtype} logits within {check.max_logit_difference:.1e}, largest logit {check.largest_logit:.1f})"
     )
-
-
-def _size(count: int) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.3g} {unit}"
-    return f"{count} B"
+    if check.dtype == "float32":
+        return line
+    return (
+        f"{line}\n  largest difference from float32: this run {check.difference_from_fp32:.1e}, the reference "
+        f"{check.reference_difference_from_fp32:.1e} (rounding also flips near-ties between experts and tokens)"
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from rich import box
 from rich.console import Console
@@ -17,14 +15,20 @@ _WIDE = 100
 """Columns from which the range of measured times is shown too (`--json` always has it)."""
 
 
-def show(folder: Path, verdicts: list[Verdict], printed: list[Headline], *, every_headline: bool) -> None:
+def show(where: str, verdicts: list[Verdict], printed: list[Headline], *, every_headline: bool) -> None:
     """Print everything; single figures only where `every_headline` is asked for."""
     console = Console(highlight=False)
     if verdicts:
         console.print(_verdict_table(verdicts, wide=console.width >= _WIDE))
+        fitted = any(verdict.fitted_rows for verdict in verdicts)
+        split = (
+            "on the judged rows only (a row was fitted on if the CRC-32 of its line is even)"
+            if fitted
+            else "and no constant was fitted on any of these rows"
+        )
         console.print(
-            f"Measurements: {folder}. Errors are relative to the measured time, on the judged rows only: a row "
-            "was fitted on if the CRC-32 of its line is even. Bias above 0: predicted too slow.",
+            f"Measurements: {where}. Errors are relative to the measured time, {split}. "
+            "Bias above 0: predicted too slow.",
             style="dim",
         )
         for reason in dict.fromkeys(v.suspect for v in verdicts if v.suspect):
@@ -38,6 +42,11 @@ def show(folder: Path, verdicts: list[Verdict], printed: list[Headline], *, ever
         )
         if every_headline:
             console.print(_headline_table(printed))
+            console.print(
+                "Logical bandwidth counts all copies, those that stay on the sender's node too; the network card "
+                "carries the last column. Time: error of the predicted time, above 0 too slow.",
+                style="dim",
+            )
 
 
 def _verdict_table(verdicts: list[Verdict], *, wide: bool) -> Table:
@@ -64,7 +73,7 @@ def _verdict_table(verdicts: list[Verdict], *, wide: bool) -> Table:
 def _headline_table(printed: list[Headline]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("figure", overflow="fold")
-    for name in ("published", "predicted", "unit", "time", "on the card"):
+    for name in ("published", "predicted", "unit", "time", "card"):
         table.add_column(name, justify="right", no_wrap=True)
     for headline in printed:
         table.add_row(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from wingspan.errors import InputError
 from wingspan.models.configuration import WingspanMoeConfig
-from wingspan.models.modeling import WingspanMoeForCausalLM
 from wingspan.models.tokenizer import VOCAB_SIZE, build_byte_tokenizer
 
 PRESETS = Path(__file__).parent / "presets"
@@ -35,22 +35,38 @@ def seed_small() -> WingspanMoeConfig:
     return load_preset("seed-small")
 
 
-def write_random_checkpoint(config: WingspanMoeConfig, folder: Path | str, seed: int) -> Path:
-    """Write a model of `config` with random BF16 weights, and the byte tokenizer, to `folder`.
+def write_random_checkpoint(config: PreTrainedConfig, folder: Path | str, seed: int) -> Path:
+    """Write a model of `config` with random BF16 weights to `folder`; the seed's architecture gets its tokenizer.
 
     The same config and seed give the same bytes. The whole model is built in memory.
 
     Raises:
-        InputError: the vocabulary has no room for the tokenizer's 258 tokens.
+        InputError: it does not fit the memory that is free, or its vocabulary has no room for the tokenizer.
     """
-    if config.vocab_size < VOCAB_SIZE:
+    ours = isinstance(config, WingspanMoeConfig)
+    if ours and config.vocab_size < VOCAB_SIZE:
         raise InputError(
             f"config: vocab_size {config.vocab_size} is too small for bytes; make it {VOCAB_SIZE} or more"
         )
+    _check_memory(config)
     folder = Path(folder)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        model: WingspanMoeForCausalLM = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
-    build_byte_tokenizer().save_pretrained(folder)
+    if ours:
+        build_byte_tokenizer().save_pretrained(folder)
     return folder
+
+
+def _check_memory(config: PreTrainedConfig) -> None:
+    with torch.device("meta"):
+        needed_bytes = sum(
+            p.nbytes for p in AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).parameters()
+        )
+    free_bytes = psutil.virtual_memory().available
+    if needed_bytes > free_bytes:
+        raise InputError(
+            f"config: {needed_bytes / 1e9:,.1f} GB of weights do not fit {free_bytes / 1e9:,.1f} GB of free memory; "
+            "lower num_experts, num_hidden_layers or hidden_size"
+        )

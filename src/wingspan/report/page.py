@@ -138,7 +138,7 @@ def _table(table: Table) -> str:
 
 
 def _script_json(value: object) -> str:
-    """JSON without markup that could end its script element; a number that is not finite is an error here, not in the browser."""
+    """JSON without markup that could end its script element; refuses numbers that are not finite."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 

@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
+import psutil
 import torch
 
 from wingspan.errors import InputError
+from wingspan.models import write_random_checkpoint
 from wingspan.runtime.device import select_device
 from wingspan.runtime.engine import default_placement, describe, load
+from wingspan.runtime.inspection import ModelSummary, summarize
 from wingspan.runtime.launch import join_ranks, run_ranks
 from wingspan.runtime.prompts import Tokenizer, assign, check_context
+from wingspan.runtime.record import Recorded, RecordRequest, cut_windows, record
 from wingspan.runtime.run import Listener, RunRequest, RunResult, run
 from wingspan.runtime.sampling import Sampling
 from wingspan.runtime.world import world_from_environment
 
 __all__ = [
     "Listener",
+    "ModelSummary",
+    "RecordRequest",
+    "Recorded",
     "RunRequest",
     "RunResult",
     "Sampling",
     "Tokenizer",
     "assign",
     "check_context",
+    "cut_windows",
     "default_placement",
     "describe",
     "dtype_named",
     "join_ranks",
     "load",
+    "process_started_seconds",
+    "record",
     "run",
     "run_ranks",
     "select_device",
+    "summarize",
     "world_from_environment",
+    "write_random_checkpoint",
 ]
 
 _DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -40,3 +52,8 @@ def dtype_named(name: str) -> torch.dtype | None:
     if name not in _DTYPES:
         raise InputError(f"--dtype {name}: use one of {', '.join(_DTYPES)}")
     return _DTYPES[name]
+
+
+def process_started_seconds() -> float:
+    """When this process began, on the clock of `time.time`."""
+    return float(psutil.Process().create_time())

@@ -129,5 +129,6 @@ class DeduplicatingDispatcher:
 
 def _bag(y_PD: torch.Tensor, pair_NC: torch.Tensor, weights_NC: torch.Tensor) -> torch.Tensor:
     if not len(pair_NC):
-        return y_PD.new_zeros((0, y_PD.shape[1])) + y_PD.sum() * 0
+        # Keeps both empty inputs in the graph: backward sends either's gradient home, on every rank alike.
+        return y_PD.new_zeros((0, y_PD.shape[1])) + (y_PD.sum() + weights_NC.sum()) * 0
     return torch.nn.functional.embedding_bag(pair_NC, y_PD, mode="sum", per_sample_weights=weights_NC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from wingspan.errors import InputError
 from wingspan.placement.placement import Placement
 from wingspan.placement.simple import linear
 from wingspan.runtime.buffers import Buffers
@@ -63,17 +65,24 @@ class Engine:
         return sum(p.nbytes for p in self.model.parameters() if id(p) not in inside)
 
 
-def describe(folder: Path, dtype: torch.dtype | None = None) -> Model:
+def describe(
+    folder: Path, dtype: torch.dtype | None = None, changes: Mapping[str, Any] | None = None
+) -> Model:
     """Read a model's configuration and structure.
 
     Args:
-        folder: a checkpoint in the Hugging Face format.
+        folder: a checkpoint in the Hugging Face format, or a configuration file alone.
         dtype: of the weights in memory; None keeps the checkpoint's.
+        changes: values that replace the configuration's.
 
     Raises:
-        InputError: not a model, or one without experts.
+        InputError: not a model, one without experts, or a change to something it does not have.
     """
     config = load_config(folder)
+    for key, value in (changes or {}).items():
+        if not hasattr(config, key):
+            raise InputError(f"{folder}: model type {config.model_type!r} has no {key} to change")
+        setattr(config, key, value)
     kept = dtype or (config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32)
     structure = build_on_meta(config, kept)
     return Model(folder, config, structure, moe_shape(structure, config), kept)

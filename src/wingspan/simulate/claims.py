@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wingspan.cost.exchange import Method, exchange_seconds, row_bytes, uniform_traffic
 from wingspan.deployment import Deployment, Options, PlacementSpec
@@ -29,6 +30,8 @@ from wingspan.specs.cluster import Cluster
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.precision import Precision
 from wingspan.specs.workload import Context, LogNormalRouting, Routing, UniformRouting, Workload
+
+Array = NDArray[np.float64]
 
 _EP = (16, 64, 256)
 _WORK = (("decode", 1), ("decode", 16), ("decode", 128), ("prefill", 4096))
@@ -236,8 +239,9 @@ def _network(model: ModelSpec, ideal: Cluster, real: Cluster, points: list[Point
         exposed_transfer_share(reference.report) < 0.05,
         _where(points, [s < 0.05 for s in share], [f"{s:.1%}" for s in share]),
     )
-    one = {c.name: _one_token_seconds(model, c) for c in (ideal, real)}
-    conditions = [f"one token's row of {model.hidden} values, alone: " + _both(one, 1e6, "us")]
+    one = {c.name: float(_dispatch_seconds(model, c, np.ones(1))[0]) for c in (ideal, real)}
+    rows = f"one token on each of 64 GPUs, its {model.experts.per_token} rows of {model.hidden} values"
+    conditions = [f"{rows}: {_both(one, 1e6, 'us')}"]
     for cluster in (ideal, real):
         most = _most_tokens_within(model, cluster, 100e-6)
         conditions.append(
@@ -254,19 +258,17 @@ def _network(model: ModelSpec, ideal: Cluster, real: Cluster, points: list[Point
     )
 
 
-def _one_token_seconds(model: ModelSpec, cluster: Cluster) -> float:
-    row = row_bytes(model.hidden, Precision.BF16)
-    return row / cluster.scale_out.sustained_bytes_per_second + cluster.scale_out.latency_seconds
+def _dispatch_seconds(model: ModelSpec, cluster: Cluster, tokens: Array) -> Array:
+    """Of a whole dispatch at EP 64 with so many tokens on every GPU, in BF16 and with low-latency kernels."""
+    sized, row = cluster.with_gpus(64), row_bytes(model.hidden, Precision.BF16)
+    way = uniform_traffic(sized, 64, tokens, row, 64, model.experts.per_token, Method.LOW_LATENCY)
+    return exchange_seconds(sized, way, Method.LOW_LATENCY).seconds
 
 
 def _most_tokens_within(model: ModelSpec, cluster: Cluster, limit: float) -> int:
     """The largest power of two of tokens per GPU whose dispatch stays within `limit` seconds."""
-    sized = cluster.with_gpus(64)
-    tokens = 2.0 ** np.arange(0, 15)
-    row = row_bytes(model.hidden, Precision.BF16)
-    way = uniform_traffic(sized, 64, tokens, row, 64, model.experts.per_token, Method.LOW_LATENCY)
-    within = exchange_seconds(sized, way, Method.LOW_LATENCY).seconds < limit
-    return int(tokens[within].max(initial=0))
+    tokens = 2.0 ** np.arange(0, 15, dtype=np.float64)
+    return int(tokens[_dispatch_seconds(model, cluster, tokens) < limit].max(initial=0))
 
 
 def _both(values: dict[str, float], scale: float, unit: str) -> str:
@@ -473,6 +475,6 @@ def _where(
 def _cells(cells: list[tuple[Point, str]]) -> str:
     """`EP 16 (decode 1: 12%, ...); EP 64 (...)`."""
     by_ep: dict[int, list[str]] = {}
-    for point, value in cells:
+    for point, value in sorted(cells, key=lambda cell: cell[0].ep):
         by_ep.setdefault(point.ep, []).append(f"{point.phase} {point.tokens}: {value}")
     return "; ".join(f"EP {ep} ({', '.join(texts)})" for ep, texts in by_ep.items())

@@ -108,40 +108,36 @@ def _decode_surface(deployment: Deployment, caps: Caps) -> Surface:
 
 
 def _prefill_surface(deployment: Deployment, caps: Caps) -> Surface:
-    """Tokens over attended context, linear in the context.
+    """Tokens over attended context.
 
-    A prediction cannot give a chunk an earlier context, so attention's time per pair of tokens is taken from whole
-    prompts of the full budget, short against long; a chunk is charged its own pairs at that rate.
+    A prediction cannot give a chunk an earlier context. So whole prompts are predicted, as long as a request is in
+    the mean, and a chunk that attends to more than these do is charged the pairs beyond, at the rate of long prompts.
     """
     loads = _doubling(1, caps.tokens_per_step, 2)
-    short = [simulate(_prefill(deployment, load, min(load, _SHORT_PROMPT))) for load in loads]
-    attended = [min(load, _SHORT_PROMPT) / 2 for load in loads]
+    lengths = [min(load, caps.mean_context) for load in loads]
+    reports = [
+        simulate(_prefill(deployment, load, length)) for load, length in zip(loads, lengths, strict=True)
+    ]
     per_pair = _seconds_per_pair(deployment, caps)
-    contexts = [_SHORT_PROMPT / 2, float(max(caps.longest_context, _SHORT_PROMPT))]
-    expert = np.array([[_expert_seconds(report)] * len(contexts) for report in short])
-    other = np.array(
-        [
-            [
-                report.step_seconds - _expert_seconds(report) + per_pair * load * max(0.0, context - own)
-                for context in contexts
-            ]
-            for report, load, own in zip(short, loads, attended, strict=True)
-        ]
-    )
-    return Surface(_per_home(deployment, loads), np.array(contexts), expert, other)
+    contexts_C = np.unique([length / 2 for length in [*lengths, 2 * caps.longest_context]])
+    more_SC = np.maximum(0.0, contexts_C - np.array(lengths)[:, None] / 2)
+    expert_S = np.array([_expert_seconds(report) for report in reports])
+    other_S = np.array([report.step_seconds for report in reports]) - expert_S
+    other_SC = np.maximum(0.0, other_S[:, None]) + per_pair * np.array(loads)[:, None] * more_SC
+    expert_SC = np.broadcast_to(expert_S[:, None], other_SC.shape)
+    return Surface(_per_home(deployment, loads), contexts_C, expert_SC, other_SC)
 
 
-_SHORT_PROMPT = 64
+_LONG_PROMPT = 4096
 
 
 def _seconds_per_pair(deployment: Deployment, caps: Caps) -> float:
-    budget = max(caps.tokens_per_step, 2 * _SHORT_PROMPT)
+    """Attention's time for one more pair of tokens on a GPU, over all layers, where prompts are long."""
+    tokens = max(_LONG_PROMPT, caps.longest_context)
     few, many = (
-        _attention_seconds(simulate(_prefill(deployment, budget, length)))
-        for length in (_SHORT_PROMPT, budget)
+        _attention_seconds(simulate(_prefill(deployment, tokens, length))) for length in (tokens // 4, tokens)
     )
-    pairs = budget * (budget - _SHORT_PROMPT) / 2
-    return max(0.0, many - few) / pairs
+    return max(0.0, many - few) / (tokens * (tokens - tokens // 4) / 2)
 
 
 def _attention_seconds(report: StepReport) -> float:

@@ -1,0 +1,36 @@
+"""`wingspan create`: a checkpoint with random weights, to run an architecture without having trained it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def create(
+    model: Annotated[str, typer.Argument(help="A preset's name, a config.json, or a folder that has one.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write it; must not hold a checkpoint yet.")],
+    seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
+) -> None:
+    """Write a checkpoint of this architecture with random BF16 weights.
+
+    Examples:
+
+      wingspan create seed-small /tmp/seed-small
+
+      wingspan run /tmp/seed-small --ranks 16 --prompt "def main():"
+    """
+    from wingspan.cli.model_argument import find_model
+    from wingspan.cli.runtime_import import import_runtime
+    from wingspan.errors import InputError
+    from wingspan.report.units import bytes_text
+
+    path = find_model(model)
+    if (folder / "config.json").exists():
+        raise InputError(f"{folder}: holds a model already; give another folder")
+    runtime = import_runtime()
+    described = runtime.describe(path)
+    runtime.write_random_checkpoint(described.config, folder, seed)
+    size_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    print(f"{folder}: {described.config.model_type}, random weights of seed {seed}, {bytes_text(size_bytes)}")

@@ -1,0 +1,70 @@
+"""`wingspan inspect`: what a model is, before any of its weights is read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+
+def inspect(
+    model: Annotated[str, typer.Argument(help="Folder of a checkpoint, a config.json, or a preset's name.")],
+    gated: Annotated[
+        bool, typer.Option("--gated", help="Of a wingspan_moe model: with gated experts (three matrices).")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Say what a Mixture-of-Experts model is: layers, experts, sizes, and how its experts are laid out.
+
+    Examples:
+
+      wingspan inspect models/tiny
+
+      wingspan inspect seed --gated
+
+      wingspan inspect path/to/config.json --json
+    """
+    from wingspan.cli.model_argument import find_model
+    from wingspan.cli.runtime_import import import_runtime
+
+    path = find_model(model)
+    runtime = import_runtime()
+    summary = runtime.summarize(runtime.describe(path, changes={"gated_experts": True} if gated else {}))
+    if as_json:
+        print(json.dumps(asdict(summary) | {"shared_bytes": summary.shared_bytes}))
+        return
+    _print(model, summary)
+
+
+def _print(name: str, summary: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from wingspan.report.units import bytes_text
+
+    matrices = ", ".join(
+        f"{parameter} {' x '.join(map(str, shape))}" for parameter, shape in summary.expert_matrices.items()
+    )
+    rows = {
+        "architecture": f"{summary.model_type}, {summary.dtype}",
+        "layers": f"{summary.layers}: {summary.dense_layers} dense, {summary.moe_layers} with experts",
+        "experts": f"{summary.experts_per_layer} a layer, {summary.experts_per_token} per token",
+        "layout": summary.expert_layout,
+        "one expert": (
+            f"{summary.expert_parameters:,} parameters, {summary.expert_bytes / 1e6:,.2f} MB ({matrices})"
+        ),
+        "all experts": f"{summary.all_experts_parameters:,} parameters",
+        "shared": f"{summary.shared_parameters:,} parameters, {bytes_text(summary.shared_bytes)} on every rank",
+        "total": f"{summary.total_parameters:,} parameters, {bytes_text(summary.total_bytes)}",
+        "active": f"{summary.active_parameters:,} parameters per token",
+        "per rank": (
+            f"{bytes_text(summary.rank_bytes(1))} of weights with one expert per rank and layer "
+            f"on {summary.experts_per_layer} ranks"
+        ),
+    }
+    table = Table(title=name, title_justify="left", show_header=False, box=None, pad_edge=False)
+    for key, value in rows.items():
+        table.add_row(f"[bold]{key}[/bold]", value)
+    Console(highlight=False).print(table)

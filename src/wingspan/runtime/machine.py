@@ -1,0 +1,111 @@
+"""What this machine offers a deployment, and what each missing thing costs. Works where torch is missing too."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked for; `found` is empty where it is missing, and then `costs` says what that means."""
+
+    name: str
+    found: str
+    costs: str
+
+
+def examine() -> list[Finding]:
+    """Look at everything."""
+    return [
+        _python(),
+        _cores(),
+        _memory(),
+        *_torch(),
+        _transformers(),
+        *_mpi(),
+        *_network(),
+        _shared_memory(),
+        _testbed(),
+    ]
+
+
+def _python() -> Finding:
+    return Finding("Python", sys.version.split()[0], "")
+
+
+def _cores() -> Finding:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Finding("CPU cores", f"{cores} (more ranks than that take turns)", "")
+
+
+def _memory() -> Finding:
+    if not hasattr(os, "sysconf"):
+        return Finding("memory", "", "memory checks before a run are left out")
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Finding("memory", f"{total / 1e9:.1f} GB", "")
+
+
+def _torch() -> Iterator[Finding]:
+    try:
+        import torch
+        import torch.distributed as dist
+    except ImportError:
+        yield Finding("torch", "", "wingspan run, record and calibrate; pip install 'wingspan[runtime]'")
+        return
+    yield Finding("torch", f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}", "")
+    onednn = "packs expert weights" if torch.backends.mkldnn.is_available() else ""
+    yield Finding("oneDNN", onednn, "expert weights are laid out anew at every product")
+    devices = [torch.cuda.get_device_name(d) for d in range(torch.cuda.device_count())]
+    yield Finding("CUDA devices", ", ".join(devices), "--device cuda; everything runs on the CPU")
+    yield Finding("gloo", "yes" if dist.is_gloo_available() else "", "no run over several CPU ranks")
+    yield Finding("NCCL", "yes" if dist.is_nccl_available() else "", "no transfers between GPUs")
+
+
+def _transformers() -> Finding:
+    found = _version("transformers")
+    return Finding("transformers", found, "models cannot be loaded; pip install 'wingspan[runtime]'")
+
+
+def _mpi() -> Iterator[Finding]:
+    launcher = shutil.which("mpirun") or ""
+    yield Finding("mpirun", launcher, "no start by MPI; apt-get install openmpi-bin, or use torchrun")
+    yield Finding("mpi4py", _version("mpi4py"), "no MPI transport; pip install 'wingspan[mpi]'")
+
+
+def _network() -> Iterator[Finding]:
+    names = [name for _, name in socket.if_nameindex()]
+    others = [name for name in names if name != "lo"]
+    yield Finding("loopback", "lo" if "lo" in names else "", "ranks of this machine cannot reach each other")
+    yield Finding("network interfaces", ", ".join(others), "no run over several machines")
+
+
+def _shared_memory() -> Finding:
+    folder = Path("/dev/shm")
+    if not folder.is_dir():
+        return Finding("shared memory", "", "ranks of one machine exchange rows over loopback")
+    return Finding("shared memory", f"{shutil.disk_usage(folder).free / 1e9:.1f} GB free in {folder}", "")
+
+
+def _testbed() -> Finding:
+    missing = [tool for tool in ("ip", "tc") if shutil.which(tool) is None]
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return Finding("network namespaces", "", "no testbed; needs Linux and root")
+    if missing:
+        return Finding(
+            "network namespaces", "", f"no testbed; {' and '.join(missing)} missing: apt-get install iproute2"
+        )
+    return Finding("network namespaces", "root, ip, tc", "")
+
+
+def _version(package: str) -> str:
+    if importlib.util.find_spec(package) is None:
+        return ""
+    return importlib.metadata.version(package)

@@ -1,0 +1,49 @@
+import json
+
+import pytest
+
+from tests.cli.command import TINY
+from tests.runtime.checkpoints import configurations
+
+
+def test_the_seeds_expert_is_58_72_mb_and_88_08_gated(wingspan):
+    assert "58.72 MB" in wingspan("inspect", "seed").out
+    assert "88.08 MB" in wingspan("inspect", "seed", "--gated").out
+
+
+def test_counts_of_the_shipped_model_add_up(wingspan):
+    summary = json.loads(wingspan("inspect", TINY, "--json").out)
+    assert (summary["layers"], summary["moe_layers"]) == (10, 7)
+    assert (summary["experts_per_layer"], summary["experts_per_token"]) == (8, 2)
+    assert summary["expert_parameters"] == 2 * 160 * 160
+    assert summary["total_parameters"] == summary["shared_parameters"] + 7 * 8 * 2 * 160 * 160
+    assert summary["total_bytes"] == 2 * summary["total_parameters"]
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("gpt_oss", "gated (three matrices), gate and up fused, interleaved, transposed, with biases"),
+        ("deepseek_v3", "gated (three matrices), gate and up fused"),
+    ],
+)
+def test_a_bare_configuration_is_enough(wingspan, tmp_path, name, layout):
+    configurations()[name].save_pretrained(tmp_path)
+    summary = json.loads(wingspan("inspect", str(tmp_path / "config.json"), "--json").out)
+    assert summary["expert_layout"] == layout
+    assert summary["model_type"] == name
+
+
+def test_gated_is_refused_where_it_means_nothing(wingspan, tmp_path):
+    configurations()["olmoe"].save_pretrained(tmp_path)
+    done = wingspan("inspect", str(tmp_path), "--gated")
+    assert done.code == 2
+    assert "'olmoe' has no gated_experts" in done.err
+
+
+def test_a_broken_configuration_is_named(wingspan, tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    done = wingspan("inspect", str(tmp_path))
+    assert done.code == 2
+    assert "config.json" in done.err
+    assert len(done.err.strip().splitlines()) == 1

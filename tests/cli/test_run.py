@@ -1,0 +1,140 @@
+"""`wingspan run`: what it prints, and how it refuses."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections import Counter
+
+import pytest
+
+from tests.cli.command import TINY
+from tests.runtime.checkpoints import configurations, write
+
+
+def test_json_holds_outputs_in_prompt_order_and_the_report(wingspan, tmp_path):
+    lines = tmp_path / "prompts.txt"
+    lines.write_text("import os\n\nclass A:\n")
+    done = wingspan(
+        "run", TINY, "--ranks", "4", "--experts-per-rank", "2", "--ranks-per-node", "2", "--dtype", "float32",
+        "--prompt", "def f(", "--prompts-file", str(lines), "--prompt-ids", "35,32", "--max-new-tokens", "5",
+        "--check", "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    assert [o["prompt"] for o in result["outputs"]] == ["def f(", "import os", "class A:", "# "]
+    assert [o["home_rank"] for o in result["outputs"]] == [0, 1, 2, 3]
+    assert result["outputs"][3]["prompt_ids"] == [35, 32]
+    assert all(len(o["token_ids"]) == 5 for o in result["outputs"])
+    assert result["check"]["passed"]
+    assert result["check"]["tokens_equal"]
+    assert result["check"]["max_logit_difference"] < 1e-4
+    report = result["report"]
+    assert (report["ranks"], report["ranks_per_node"], report["experts_per_rank"]) == (4, 2, 2)
+    assert sum(report["sent_across_nodes_bytes"]) > 0
+    assert sum(report["sent_within_node_bytes"]) > 0
+    assert sum(report["sent_across_nodes_bytes"]) == sum(report["received_across_nodes_bytes"])
+
+
+def test_summary_names_every_operation_and_the_check(wingspan):
+    done = wingspan(
+        "run", TINY, "--ranks", "2", "--experts-per-rank", "4", "--prompt", "import ", "--max-new-tokens", "3",
+        "--check",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    text = " ".join(done.out.split())
+    for word in ("attn", "gate", "disp", "expert", "comb", "wait", "peak mem", "in node"):
+        assert word in text
+    assert "tokens per expert, max/mean per layer" in text
+    assert "check against the single-process reference: equal" in text
+    assert "first token" in text
+
+
+def test_prompts_come_from_standard_input(wingspan, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("import re\nfor x in\n"))
+    done = wingspan("run", TINY, "--experts-per-rank", "8", "--max-new-tokens", "2", "--json")
+    assert done.code == 0, done.err
+    assert [o["prompt"] for o in json.loads(done.out)["outputs"]] == ["import re", "for x in"]
+
+
+def test_trace_has_a_track_per_rank_and_stream_with_peers_and_bytes(wingspan, tmp_path):
+    trace = tmp_path / "trace.json"
+    done = wingspan(
+        "run", TINY, "--ranks", "2", "--experts-per-rank", "4", "--prompt", "a", "--prompt", "b",
+        "--max-new-tokens", "2", "--trace", str(trace),
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    events = json.loads(trace.read_text())["traceEvents"]
+    tracks = {(e["pid"], e["args"]["name"]) for e in events if e["name"] == "thread_name"}
+    assert tracks == {(rank, stream) for rank in (0, 1) for stream in ("compute", "communication")}
+    transfers = [e for e in events if e.get("cat") == "communication"]
+    assert {(e["pid"], e["args"]["peer"]) for e in transfers} == {(0, 1), (1, 0)}
+    sent = Counter()
+    received = Counter()
+    for event in transfers:
+        sent[event["pid"], event["args"]["peer"]] += event["args"]["sent_bytes"]
+        received[event["args"]["peer"], event["pid"]] += event["args"]["received_bytes"]
+    assert sent == received
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["nowhere"], "nowhere: no such folder"),
+        (["seed"], "wingspan create seed"),
+        ([TINY, "--prompt", "a", "--ranks", "4"], "--ranks 8 or --experts-per-rank 2"),
+        ([TINY, "--prompt", "a", "--ranks", "0"], "--ranks 0"),
+        ([TINY, "--prompt", "a", "--experts-per-rank", "0"], "--experts-per-rank 0"),
+        ([TINY, "--prompt", "a", "--ranks", "8", "--ranks-per-node", "3"], "--ranks-per-node 3"),
+        ([TINY, "--ranks", "8", "--prompt-ids", "5,x"], "--prompt-ids '5,x'"),
+        ([TINY, "--ranks", "8", "--prompt-ids", "5,999"], "id 999 is outside the vocabulary"),
+        ([TINY, "--ranks", "8", "--prompts-file", "none.txt"], "none.txt: no such file"),
+        ([TINY, "--ranks", "8", "--prompt", "a", "--max-new-tokens", "4000"], "exceeds the model's context of 2048"),
+        ([TINY, "--ranks", "8", "--prompt", "a", "--top-p", "1.5"], "--top-p 1.5"),
+        ([TINY, "--ranks", "8", "--prompt", "a", "--top-k", "5"], "--top-k 5: needs --temperature"),
+        ([TINY, "--ranks", "8", "--prompt", "a", "--dtype", "int3"], "--dtype int3"),
+        ([TINY, "--ranks", "8", "--prompt", "a", "--device", "tpu"], "--device tpu"),
+        ([TINY, "--ranks", "8", "--prompt", "a", "--trace", "no/such/t.json"], "no/such does not exist"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_exit_code_2(wingspan, arguments, named):
+    done = wingspan("run", *arguments)
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err.startswith("wingspan: ")
+    assert named in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+def test_a_model_without_a_tokenizer_wants_ids(wingspan, tmp_path):
+    folder = write(configurations()["olmoe"], tmp_path / "olmoe")
+    refused = wingspan("run", str(folder), "--ranks", "6", "--prompt", "a")
+    assert refused.code == 2
+    assert "--prompt-ids" in refused.err
+    done = wingspan(
+        "run", str(folder), "--ranks", "6", "--prompt-ids", "5,9,17", "--max-new-tokens", "2", "--json"
+    )
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["outputs"][0]["text"] is None
+
+
+def test_a_damaged_checkpoint_fails_on_every_rank_alike_with_one_line(wingspan, tmp_path):
+    folder = write(configurations()["olmoe"], tmp_path / "olmoe")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    done = wingspan("run", str(folder), "--ranks", "6", "--prompt-ids", "5")
+    assert done.code == 2
+    assert "damaged or truncated" in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+def test_a_model_without_experts_is_refused(wingspan, tmp_path):
+    (tmp_path / "config.json").write_text(
+        json.dumps(
+            {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+        )
+    )
+    done = wingspan("run", str(tmp_path), "--ranks", "2", "--prompt-ids", "5")
+    assert done.code == 2
+    assert "'llama' has no experts" in done.err

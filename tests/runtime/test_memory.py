@@ -1,0 +1,92 @@
+"""A rank's memory is the shared weights and its share of the experts: it falls with the number of ranks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, MixtralConfig
+
+from tests.runtime.ranks import on_ranks
+from wingspan.runtime.engine import default_placement, describe, load
+from wingspan.runtime.transport import Transport
+
+EXPERTS = 16
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 MB in FP32, of which 95 % are experts."""
+    config = MixtralConfig(
+        vocab_size=128, hidden_size=512, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=1024, num_local_experts=EXPERTS, num_experts_per_tok=2, max_position_embeddings=64,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("large")
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(
+        folder, max_shard_size="60MB"
+    )
+    return folder
+
+
+def anonymous_bytes() -> int:
+    """This process's own memory: without pages of files, which the kernel shares and drops as it likes."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
+
+
+@contextmanager
+def peak() -> Iterator[list[int]]:
+    """The largest `anonymous_bytes` seen meanwhile, in a list of one."""
+    largest, done = [anonymous_bytes()], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.001):
+            largest[0] = max(largest[0], anonymous_bytes())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    yield largest
+    done.set()
+    watcher.join()
+
+
+def measure(checkpoint: Path, ranks: int, scratch: Path) -> list[dict[str, int]]:
+    model = describe(checkpoint)
+    placement = default_placement(model.shape, ranks, EXPERTS // ranks)
+
+    def work(transport: Transport) -> dict[str, int]:
+        before = anonymous_bytes()
+        with peak() as largest:
+            engine = load(model, placement, transport, torch.device("cpu"))
+        with torch.inference_mode():
+            engine.model(torch.arange(16)[None])
+        return {
+            "grown": anonymous_bytes() - before,
+            "peak": largest[0] - before,
+            "experts": engine.expert_bytes,
+            "parts": engine.shared_bytes + engine.expert_bytes + engine.buffers.size_bytes,
+        }
+
+    scratch.mkdir()
+    return on_ranks(work, ranks, scratch)
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+def test_a_rank_holds_its_share(checkpoint, ranks, tmp_path):
+    all_experts = 2 * EXPERTS * 3 * 512 * 1024 * 4
+    for rank in measure(checkpoint, ranks, tmp_path / "scratch"):
+        assert rank["experts"] == all_experts // ranks
+        # Shared weights may stay mapped from the file, and memory that the parent had freed is used again.
+        assert 0.75 * rank["experts"] <= rank["grown"] <= 1.1 * rank["parts"]
+
+
+def test_loading_never_holds_more_than_the_share(checkpoint, tmp_path):
+    """With 8 ranks, a rank that may use a fifth of the checkpoint's size loads it all the same."""
+    size_bytes = sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
+    for rank in measure(checkpoint, 8, tmp_path / "scratch"):
+        assert rank["peak"] <= size_bytes / 5
