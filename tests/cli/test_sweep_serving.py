@@ -68,6 +68,11 @@ def test_serving_searches_the_highest_load_and_draws_it(tmp_path: Path) -> None:
     assert "Time to first token" in page.read_text()
 
 
+def test_serving_as_csv_has_one_line_per_load() -> None:
+    rows = list(csv.DictReader(io.StringIO(run(*SERVING, "--rate", "1,2,4", "--csv"))))
+    assert [float(row["offered_requests_per_second"]) for row in rows] == [1, 2, 4]
+
+
 def test_serving_on_separate_groups_takes_a_file(tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     rows = [{"arrival_seconds": n / 10, "prompt_tokens": 100 + n, "output_tokens": 5} for n in range(30)]
@@ -86,8 +91,6 @@ def test_serving_on_separate_groups_takes_a_file(tmp_path: Path) -> None:
     assert [group.name for group in report.groups] == ["prefill", "decode"]
     assert report.points[0].requests == 30
     assert report.points[0].offered_requests_per_second == pytest.approx(10)
-    rows = list(csv.DictReader(io.StringIO(run(*options, "--csv"))))
-    assert len(rows) == 1
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from wingspan.simulate.serving.deployed import Caps, group_of, kv_transfer
 from wingspan.simulate.serving.engine import Fleet, serve
 from wingspan.simulate.serving.measure import described, measure
 from wingspan.simulate.serving.search import find_highest_load
-from wingspan.simulate.serving.settle import MOST_REQUESTS, alike, unsettled_note, until_settled
+from wingspan.simulate.serving.settle import MOST_TIMES, alike, unsettled_note, until_settled
 from wingspan.simulate.sweep import Setting
 from wingspan.simulate.sweep_axes import with_schedule, with_skew
 from wingspan.specs.cluster import load_cluster
@@ -127,7 +127,7 @@ def _source(arguments: Arguments) -> tuple[Requests, Callable[[float, int], Requ
         lengths = (arguments.prompt_tokens, arguments.output_tokens)
         return poisson_requests(rate, count, *lengths, spread=arguments.length_spread, seed=arguments.seed)
 
-    return draw(_USUAL_RATE, MOST_REQUESTS), draw
+    return draw(_USUAL_RATE, MOST_TIMES * arguments.num_requests), draw
 
 
 def _fleet(arguments: Arguments, requests: Requests) -> tuple[Fleet, dict[str, str]]:

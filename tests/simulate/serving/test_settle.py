@@ -8,7 +8,7 @@ from tests.simulate.serving.steps import LinearTimes, group
 from wingspan.schedule.serving_result import LoadPoint, ServingLimits
 from wingspan.simulate.serving.engine import Fleet, serve
 from wingspan.simulate.serving.measure import measure
-from wingspan.simulate.serving.settle import MOST_REQUESTS, alike, settled, unsettled_note, until_settled
+from wingspan.simulate.serving.settle import MOST_TIMES, alike, settled, unsettled_note, until_settled
 from wingspan.specs.requests import poisson_requests
 
 SPEC = group(LinearTimes(fixed=0.001, token=0.0001), homes=2, kv_tokens=20_000, sequences=64)
@@ -35,7 +35,7 @@ def test_an_overloaded_one_ends_and_is_named() -> None:
         return load(1e6, min(count, 200)).model_copy(update={"requests": count})
 
     point = until_settled(overloaded, 1000)
-    assert asked == [1000, 4000, 16_000, MOST_REQUESTS]
+    assert asked == [1000, 4000, 1000 * MOST_TIMES]
     assert "at 1e+06 requests/s" in unsettled_note([point])
 
 

@@ -8,7 +8,8 @@ from wingspan.schedule.serving_result import LoadPoint
 
 SPANS = 5
 """Requests must arrive over at least so many times as a request takes: then most of the run is neither end."""
-MOST_REQUESTS = 32_000
+MOST_TIMES = 16
+"""A run is prolonged to at most so many times the requests asked for."""
 
 
 def settled(point: LoadPoint) -> bool:
@@ -21,11 +22,11 @@ def until_settled(with_requests: Callable[[int], LoadPoint], first: int) -> Load
     """The load with `first` requests, or with four times as many until it settles.
 
     A load that breaks the limits is not prolonged: more requests only make it worse. An overloaded one never
-    settles; it ends at `MOST_REQUESTS`.
+    settles; it ends at `MOST_TIMES` as many.
     """
     count, point = first, with_requests(first)
-    while not settled(point) and point.meets_limits and count < MOST_REQUESTS:
-        count = min(4 * count, MOST_REQUESTS)
+    while not settled(point) and point.meets_limits and count < MOST_TIMES * first:
+        count = min(4 * count, MOST_TIMES * first)
         point = with_requests(count)
     return point
 
