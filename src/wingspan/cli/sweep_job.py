@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,7 @@ def read(arguments: Arguments) -> tuple[Setting, list[Axis], dict[str, str]]:
 
 def _all_axes(arguments: Arguments, clusters: Sequence[Any]) -> list[tuple[Axis, str]]:
     """Every axis with what to say of it where it has one value; outermost first."""
+    grouped = arguments.experts_per_gpu is not None
     optional: list[tuple[Callable[..., Axis], str | None, Callable[[str, str], Any], str]] = [
         (sweep_axes.schedule_axis, arguments.schedule, words, "--schedule"),
         (sweep_axes.skew_axis, arguments.skew, numbers, "--skew"),
@@ -120,7 +122,7 @@ def _all_axes(arguments: Arguments, clusters: Sequence[Any]) -> list[tuple[Axis,
         (sweep_axes.context_axis, arguments.context, integers, "--context"),
         (sweep_axes.batch_axis, arguments.batch, integers, "--batch"),
         (sweep_axes.experts_per_gpu_axis, arguments.experts_per_gpu, integers, "--experts-per-gpu"),
-        (sweep_axes.ep_axis, arguments.ep, integers, "--ep"),
+        (partial(sweep_axes.ep_axis, grouped=grouped), arguments.ep, integers, "--ep"),
     ]
     axes = [(sweep_axes.cluster_axis(clusters), clusters[0].name)]
     for make, text, values, option in optional:

@@ -9,7 +9,7 @@ from typing import Any
 
 from wingspan.report.figures import Figure, axis, figure, value_axis
 from wingspan.report.palette import HEAT, INK, ink_on, series
-from wingspan.report.units import count_text, seconds_text, share_text
+from wingspan.report.units import count_text, seconds_text, share_text, value_text
 from wingspan.schedule.sweep_result import SweepAxis, SweepPoint, SweepResult, Value
 
 
@@ -131,7 +131,7 @@ def _named_ticks(of: SweepAxis) -> dict[str, Any]:
     return {
         "tickmode": "array",
         "tickvals": list(range(len(of.values))),
-        "ticktext": [str(value) for value in of.values],
+        "ticktext": [value_text(value) for value in of.values],
     }
 
 
@@ -163,7 +163,7 @@ def _named(of: SweepAxis, value: Value) -> str:
 
 
 def _hover(result: SweepResult, point: SweepPoint) -> str:
-    where = ", ".join(f"{of.label.split(',')[0]} {point.at[of.name]}" for of in result.axes)
+    where = ", ".join(f"{of.label.split(',')[0]} {value_text(point.at[of.name])}" for of in result.axes)
     parts = [
         f"<b>{where}</b>",
         f"step {seconds_text(point.step_seconds)}, {count_text(point.tokens_per_second)} tokens/s "

@@ -7,7 +7,7 @@ import itertools
 from wingspan.report import sweep_figures as figures
 from wingspan.report.page import Page, Section, Table, Tile
 from wingspan.report.sweep_figures import EFFICIENCY, EXPERTS, EXPOSED, STEP, THROUGHPUT, Metric
-from wingspan.report.units import bytes_text, count_text, seconds_text, share_text
+from wingspan.report.units import bytes_text, count_text, seconds_text, share_text, value_text
 from wingspan.schedule.sweep_result import SweepAxis, SweepPoint, SweepResult
 
 _DARK = "Dark is much, light is little."
@@ -98,7 +98,7 @@ def _tiles(result: SweepResult) -> list[Tile]:
 
 
 def _at(result: SweepResult, point: SweepPoint) -> str:
-    return ", ".join(f"{axis.label.split(',')[0]} {point.at[axis.name]}" for axis in result.axes)
+    return ", ".join(f"{axis.label.split(',')[0]} {value_text(point.at[axis.name])}" for axis in result.axes)
 
 
 def _findings(result: SweepResult) -> list[Section]:
@@ -109,7 +109,8 @@ def _maps(result: SweepResult, along: SweepAxis) -> list[Section]:
     """Where lines cannot be told apart: heat maps over the last two axes, one for each combination of the others."""
     if len(result.axes) < 3 or figures.reads_as_lines(result, along):
         return []
-    *outer, down, across = result.axes
+    # One map for each number of experts per GPU, rather than for each batch.
+    *outer, down, across = sorted(result.axes, key=lambda axis: axis.name != "experts_per_gpu")
     combinations = list(itertools.product(*(axis.values for axis in outer)))
     if len(combinations) > _MOST_MAPS:
         return []
@@ -118,7 +119,7 @@ def _maps(result: SweepResult, along: SweepAxis) -> list[Section]:
         where = {axis.name: value for axis, value in zip(outer, values, strict=True)}
         points = [p for p in result.points if where.items() <= p.at.items()]
         if points:
-            named = ", ".join(f"{axis.label.split(',')[0]} {where[axis.name]}" for axis in outer)
+            named = ", ".join(f"{axis.label.split(',')[0]} {value_text(where[axis.name])}" for axis in outer)
             title = f"Throughput per GPU: {named}"
             cells = figures.heat_map(result, points, THROUGHPUT, across, down)
             fit = all(point.fits for point in points)
@@ -159,5 +160,7 @@ def _pictured(result: SweepResult, along: SweepAxis, metric: Metric, title: str,
 
 
 def _numbers(result: SweepResult) -> Section:
-    rows = [[*(str(point.at[a.name]) for a in result.axes), *figures_of(point)] for point in result.points]
+    rows = [
+        [*(value_text(point.at[a.name]) for a in result.axes), *figures_of(point)] for point in result.points
+    ]
     return Section("All numbers", "One row for each prediction.", table=Table(headings(result), rows))

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from wingspan.report.serving_page import limits_text
-from wingspan.report.units import count_text, seconds_text, share_text
+from wingspan.report.units import count_text, seconds_text, share_text, value_text
 from wingspan.schedule.serving_result import LoadPoint, ServingReport
-from wingspan.schedule.sweep_result import SweepPoint, SweepResult, Value
+from wingspan.schedule.sweep_result import SweepPoint, SweepResult
 
 
 def sweep_table(result: SweepResult) -> Table:
@@ -23,7 +23,7 @@ def sweep_table(result: SweepResult) -> Table:
         _column(table, name)
     for point in result.points:
         table.add_row(
-            *(_value(point.at[axis.name]) for axis in result.axes),
+            *(value_text(point.at[axis.name]) for axis in result.axes),
             *_sweep_figures(point),
             style=None if point.fits else "red",
         )
@@ -72,10 +72,6 @@ def _serving_figures(point: LoadPoint) -> Sequence[str]:
         *(f"{seconds:.2f}" for seconds in (ttft.p50, ttft.p90, ttft.p99)),
         *(f"{seconds * 1e3:.1f}" for seconds in (tpot.p50, tpot.p90, tpot.p99)),
     )
-
-
-def _value(value: Value) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _table(title: str) -> Table:

@@ -53,9 +53,11 @@ def experts_per_gpu_axis(counts: Sequence[int]) -> Axis:
     )
 
 
-def ep_axis(sizes: Sequence[int]) -> Axis:
-    """EP sizes; with `experts_per_gpu`, numbers of GPUs that form groups."""
-    return _axis("ep", "EP size", sizes, lambda setting, size: replace(setting, gpus=int(size)))
+def ep_axis(sizes: Sequence[int], *, grouped: bool = False) -> Axis:
+    """EP sizes; if `grouped` by `experts_per_gpu`, numbers of GPUs that form groups of a smaller EP size."""
+    return _axis(
+        "ep", "GPUs" if grouped else "EP size", sizes, lambda setting, size: replace(setting, gpus=int(size))
+    )
 
 
 def with_schedule(setting: Setting, name: Value) -> Setting:
