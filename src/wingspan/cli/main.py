@@ -54,23 +54,9 @@ def _options(
 
 
 _COMMANDS = (
-    plan,
-    simulate,
-    claims,
-    diff,
-    validate,
-    calibrate,
-    run,
-    inspect,
-    create,
-    doctor,
-    record,
-    routing,
-    synthesize,
-    place,
-    export,
+    *(plan, simulate, claims, diff, validate, calibrate),
+    *(run, inspect, create, doctor, record, routing, synthesize, place, export),
 )
-
 for command in _COMMANDS:
     app.command()(command)
 app.command("import")(import_)
