@@ -40,7 +40,7 @@ def test_simulate_prints_its_tables() -> None:
 
 
 def test_simulate_json_is_a_step_report() -> None:
-    result = _run("simulate", "mixtral-8x7b", "--routing", "log_normal:0.5", "--json")
+    result = _run("simulate", "mixtral-8x7b", "--routing", "log-normal:0.5", "--json")
     report = StepReport.model_validate_json(result.stdout)
     assert (report.ranks, report.experts_per_rank, report.source) == (8, 1, "predicted")
     assert report.imbalance > 1.2
@@ -79,6 +79,15 @@ def test_loads_from_a_file(tmp_path: Path) -> None:
     loads.write_text(json.dumps([[9, 1, 1, 1, 1, 1, 1, 1]]))
     skewed = json.loads(_run("simulate", "mixtral-8x7b", "--routing", loads, "--json").stdout)
     assert skewed["imbalance"] > 3
+
+
+def test_loads_from_a_routing_trace(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.parquet"
+    shape = ("--layers", "32", "--experts", "8", "--top-k", "2", "--tokens", "4000", "--ranks", "8")
+    assert _run("synthesize", "power-law", "--exponent", "1.0", *shape, "--out", trace).exit_code == 0
+    skewed = json.loads(_run("simulate", "mixtral-8x7b", "--routing", trace, "--json").stdout)
+    even = json.loads(_run("simulate", "mixtral-8x7b", "--json").stdout)
+    assert skewed["imbalance"] > 1.5 * even["imbalance"]
 
 
 def test_a_config_json_is_read() -> None:
@@ -126,8 +135,8 @@ def test_plan_writes_the_best_deployment(tmp_path: Path) -> None:
     [
         (("simulate", "no-such-model"), ["no-such-model", "presets"]),
         (("simulate", "seed", "--cluster", "no-such-cluster"), ["no-such-cluster", "h100-sxm"]),
-        (("simulate", "seed", "--routing", "zipf"), ["zipf", "power_law"]),
-        (("simulate", "seed", "--routing", "power_law:x"), ["power_law:0.8"]),
+        (("simulate", "seed", "--routing", "zipf"), ["zipf", "power-law"]),
+        (("simulate", "seed", "--routing", "power-law:x"), ["power-law:0.8"]),
         (("simulate", "seed", "--schedule", "magic"), ["schedule", "magic"]),
         (("simulate", "seed", "--weights", "int3"), ["weights", "int3"]),
         (("simulate", "seed", "--ranks", "12"), ["12", "8"]),

@@ -200,7 +200,7 @@ def test_replicas_on_spare_ranks_relieve_the_hottest_expert() -> None:
     of = model(num_experts_per_tok=1, moe_intermediate_size=2048)
     bare = simulate(deployment(ranks=64, of=of, on=cluster(gpus=72), **work))
     spare = simulate(
-        deployment(ranks=72, of=of, on=cluster(gpus=72), placement={"replicate_spares": True}, **work)
+        deployment(ranks=72, of=of, on=cluster(gpus=72), placement={"strategy": "balanced"}, **work)
     )
     assert max(spare.operation_seconds[Operation.EXPERT]) < 0.7 * max(
         bare.operation_seconds[Operation.EXPERT]

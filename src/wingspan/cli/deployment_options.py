@@ -41,7 +41,14 @@ RoutingText = Annotated[
     str | None,
     typer.Option(
         "--routing",
-        help="uniform (default), power_law:EXPONENT, log_normal:SIGMA, or a JSON file with loads.",
+        help="uniform (default), power-law:EXPONENT, log-normal:SIGMA, or a JSON file with loads.",
+    ),
+]
+PlacementName = Annotated[
+    str | None,
+    typer.Option(
+        "--placement",
+        help="linear (default), round_robin, random, or balanced: by load, with replicas in spare slots.",
     ),
 ]
 ScheduleName = Annotated[
@@ -69,6 +76,7 @@ class Asked:
     cluster: str | None = None
     ranks: int | None = None
     experts_per_rank: int | None = None
+    placement: str | None = None
     phase: str | None = None
     tokens_per_gpu: int | None = None
     context: int | None = None
@@ -109,6 +117,7 @@ def deployment_of(asked: Asked) -> Deployment:
         _set(options, name, getattr(asked, name))
     if asked.ranks is not None or asked.experts_per_rank is not None:
         placement.update(_sized(data, asked))
+    _set(placement, "strategy", asked.placement)
     data["cluster"] = _cluster(data, asked)
     return parse(Deployment, data, asked.source)
 
@@ -170,7 +179,8 @@ def _cluster(data: dict[str, Any], asked: Asked) -> dict[str, Any]:
 def _routing(text: str) -> dict[str, Any]:
     from wingspan.errors import InputError
 
-    kind, _, number = text.partition(":")
+    name, _, number = text.partition(":")
+    kind = name.replace("-", "_")
     names = {"power_law": "exponent", "log_normal": "sigma"}
     if kind == "uniform" and not number:
         return {"kind": "uniform"}
@@ -178,19 +188,36 @@ def _routing(text: str) -> dict[str, Any]:
         try:
             return {"kind": kind, names[kind]: float(number)}
         except ValueError:
-            raise InputError(f"--routing {text}: {kind} needs a number, as in {kind}:0.8") from None
+            raise InputError(f"--routing {text}: {name} needs a number, as in {name}:0.8") from None
     path = Path(text)
     if not path.is_file():
         raise InputError(
-            f"--routing {text}: neither uniform, power_law:EXPONENT, log_normal:SIGMA nor an existing file"
+            f"--routing {text}: neither uniform, power-law:EXPONENT, log-normal:SIGMA nor an existing file"
         )
+    loads = _trace_loads(path) if path.suffix == ".parquet" else _json_loads(path)
+    return {"kind": "recorded", "source": text, "loads": loads}
+
+
+def _trace_loads(path: Path) -> list[list[int]]:
+    """Tokens per (MoE layer, expert) of a routing trace."""
+    import numpy as np
+
+    from wingspan.routing.statistics import expert_load
+    from wingspan.routing.trace_file import TraceFile
+
+    loads: list[list[int]] = np.sum([expert_load(p) for p in TraceFile.open(path).chunks()], axis=0).tolist()
+    return loads
+
+
+def _json_loads(path: Path) -> Any:
+    from wingspan.errors import InputError
+
     try:
-        loads = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(
-            f"--routing {text}: not JSON ({error}); expected loads per (layer, expert)"
+            f"--routing {path}: not JSON ({error}); expected loads per (layer, expert)"
         ) from None
-    return {"kind": "recorded", "source": text, "loads": loads}
 
 
 def _set(data: dict[str, Any], key: str, value: object) -> None:

@@ -56,25 +56,9 @@ def _options(
 
 
 _COMMANDS = (
-    plan,
-    simulate,
-    sweep,
-    serving,
-    claims,
-    diff,
-    validate,
-    calibrate,
-    run,
-    inspect,
-    create,
-    doctor,
-    record,
-    routing,
-    synthesize,
-    place,
-    export,
+    *(plan, simulate, sweep, serving, claims, diff, validate, calibrate),
+    *(run, inspect, create, doctor, record, routing, synthesize, place, export),
 )
-
 for command in _COMMANDS:
     app.command()(command)
 app.command("import")(import_)

@@ -34,6 +34,9 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
     dtype: Annotated[str, typer.Option(help="auto (the checkpoint's), float32 or bfloat16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    overlap: Annotated[
+        str, typer.Option(help="Order of a step: sequential, chunks=N (rows leave in N parts) or two-batch.")
+    ] = "sequential",
     check: Annotated[
         bool,
         typer.Option("--check", help="Compare with the model in a single process; exit 1 if it differs."),
@@ -71,6 +74,7 @@ def run(
             seed=seed,
             dtype=dtype,
             device=device,
+            overlap=overlap,
             check=check,
             trace=trace,
             as_json=as_json,

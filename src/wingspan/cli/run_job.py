@@ -36,6 +36,7 @@ class Arguments:
     seed: int
     dtype: str
     device: str
+    overlap: str
     check: bool
     trace: Path | None
     as_json: bool
@@ -50,6 +51,7 @@ def execute(arguments: Arguments) -> None:
     world = runtime.world_from_environment(os.environ, arguments.ranks_per_node)
     size = _group_size(arguments, world)
     device = runtime.select_device(arguments.device)
+    flow = runtime.flow_named(arguments.overlap)
     model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
     placement = runtime.default_placement(model.shape, size, arguments.experts_per_rank)
     tokenizer = runtime.Tokenizer(folder)
@@ -64,6 +66,7 @@ def execute(arguments: Arguments) -> None:
         arguments.max_new_tokens,
         runtime.Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed),
         device,
+        flows={"prefill": flow, "decode": flow},
         check=arguments.check,
         keep_spans=arguments.trace is not None,
     )

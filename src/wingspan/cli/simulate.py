@@ -15,6 +15,7 @@ from wingspan.cli.deployment_options import (
     DispatcherName,
     Kv,
     Phase,
+    PlacementName,
     RoutingText,
     ScheduleName,
     Seed,
@@ -32,6 +33,7 @@ def simulate(
     experts_per_rank: Annotated[
         int | None, typer.Option(min=1, help="Slots per GPU and layer (default: as few as hold all experts).")
     ] = None,
+    placement: PlacementName = None,
     phase: Phase = None,
     tokens_per_gpu: Tokens = None,
     context: ContextTokens = None,
@@ -64,7 +66,9 @@ def simulate(
 
       wingspan simulate seed --cluster seed-ideal --phase prefill --schedule two-batch
 
-      wingspan simulate plan.json --routing log_normal:0.8 --trace step.json --html step.html
+      wingspan simulate plan.json --routing log-normal:0.8 --trace step.json --html step.html
+
+      wingspan simulate deepseek-v3 --ranks 288 --placement balanced --routing log-normal:0.8
     """
     from wingspan.cli import simulate_view
     from wingspan.cli.deployment_options import Asked, deployment_of
@@ -79,6 +83,7 @@ def simulate(
             cluster=cluster,
             ranks=ranks,
             experts_per_rank=experts_per_rank,
+            placement=placement,
             phase=phase,
             tokens_per_gpu=tokens_per_gpu,
             context=context,

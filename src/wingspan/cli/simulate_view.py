@@ -47,7 +47,8 @@ def show(deployment: Deployment, report: StepReport, trace: Path | None) -> None
 def describe(deployment: Deployment) -> str:
     """Model, hardware, work and layout in two lines."""
     work, cluster = deployment.workload, deployment.used_cluster
-    kind = "sequences" if work.phase == "decode" else "tokens"
+    kind = "sequence" if work.phase == "decode" else "token"
+    kind += "s" if work.tokens_per_gpu > 1 else ""
     per_gpu = deployment.placement.experts_per_rank
     group = deployment.options.attention_ranks
     attention = "data-parallel attention" if group == 1 else f"attention over {group} GPUs"

@@ -79,7 +79,8 @@ def figures_of(point: SweepPoint) -> list[str]:
 
 
 def _names(axes: list[SweepAxis]) -> str:
-    return " and ".join(axis.label.split(",")[0] for axis in axes)
+    names = [axis.label.split(",")[0] for axis in axes]
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _tiles(result: SweepResult) -> list[Tile]:

@@ -15,6 +15,7 @@ from wingspan.runtime.prompts import Tokenizer, assign, check_context
 from wingspan.runtime.record import Recorded, RecordRequest, cut_windows, record
 from wingspan.runtime.run import Listener, RunRequest, RunResult, run
 from wingspan.runtime.sampling import Sampling
+from wingspan.runtime.step import flow_named
 from wingspan.runtime.world import world_from_environment
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "default_placement",
     "describe",
     "dtype_named",
+    "flow_named",
     "join_ranks",
     "load",
     "process_started_seconds",

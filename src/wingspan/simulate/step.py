@@ -21,9 +21,9 @@ from wingspan.cost.exchange import (
 from wingspan.deployment import Deployment, Dispatcher
 from wingspan.placement.placement import Placement
 from wingspan.routing.shares import draw_loads
+from wingspan.routing.workload_shares import expert_shares
 from wingspan.schedule.result import Operation, StepReport
 from wingspan.schedule.schedule import Schedule, Task
-from wingspan.simulate.loads import expert_shares
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.summary import step_report
 from wingspan.simulate.timeline import execute

@@ -77,9 +77,11 @@ def _group(
     operation: str,
     target: float | None = None,
     suspect: str | None = None,
+    fitted: bool = True,
 ) -> Group:
-    """A group whose measured time is the sum of some columns."""
-    fitting = table.for_fitting if suspect is None else np.zeros(len(table), dtype=bool)
+    """A group whose measured time is the sum of some columns; `fitted`: constants may be fitted on its half."""
+    nothing = np.zeros(len(table), dtype=bool)
+    fitting = table.for_fitting if fitted and suspect is None else nothing
     measured = sum((table.number(column) for column in columns), np.zeros(len(table))) * unit_seconds
     return Group(name, operation, table.name, cluster, measured, sizes, fitting, predict, target, suspect)
 
@@ -111,6 +113,7 @@ def _grouped(table: Table, cluster: str) -> Iterator[Group]:
             rows,
             name=f"experts: {half} product alone, {phase}",
             operation="experts",
+            fitted=False,
         )
 
 
