@@ -11,7 +11,7 @@ import pytest
 from tests.report.examples import CONDITIONS, serving, step, sweep
 from wingspan.errors import InputError
 from wingspan.report.page import Page, Section, Table, Tile, render, write_page
-from wingspan.report.palette import OPERATIONS, ink_on
+from wingspan.report.palette import MEMORY, OPERATIONS, SERIES, ink_on, memory_part
 from wingspan.report.plan_page import Alternative, plan_page
 from wingspan.report.serving_page import serving_page
 from wingspan.report.step_page import step_page
@@ -130,3 +130,24 @@ def test_every_operation_has_a_colour_of_its_own() -> None:
     assert len(set(OPERATIONS.values())) == len(OPERATIONS)
     assert {ink_on(colour) for colour in ("#000000", "#332288")} == {"#ffffff"}
     assert ink_on("#f0e442") != "#ffffff"
+
+
+def test_parts_of_memory_have_colours_of_their_own_and_those_of_their_operations() -> None:
+    assert len(set(MEMORY.values())) == len(MEMORY)
+    assert memory_part("experts", 0) == OPERATIONS[Operation.EXPERT]
+    assert memory_part("something new", 1) == SERIES[1]
+
+
+def test_a_report_of_nothing_still_makes_a_page() -> None:
+    """A measured step may lack links, memory and loads, and a dry one takes no time."""
+    report, _ = step(ranks=8)
+    none = [0] * 8
+    empty = report.model_copy(
+        update={
+            "step_seconds": 0.0, "tokens_per_second": 0.0, "operation_seconds": {Operation.EXPERT: [0.0] * 8},
+            "exposed_communication_seconds": [0.0] * 8, "sent_within_node_bytes": none,
+            "sent_across_nodes_bytes": none, "load_tokens": [], "memory_bytes": {}, "peak_memory_bytes": none,
+            "links": [], "utilisation": {}, "slowest_reason": "", "notes": [],
+        }
+    )  # fmt: skip
+    assert render(step_page(empty, {})).startswith("<!doctype html>")

@@ -71,20 +71,20 @@ def category_axis(**options: Any) -> dict[str, Any]:
 
 
 def bound(x: float, text: str) -> dict[str, Any]:
-    """Layout of a dashed vertical line at a bound, with its name to the left of its foot."""
+    """Layout of a dashed vertical line at a bound, with its name along its right side."""
     return {
         "shapes": [_dashed("x", x)],
         "annotations": [
             {
                 "x": x,
-                "y": 0,
+                "y": 0.5,
                 "yref": "paper",
-                "xanchor": "right",
-                "yanchor": "bottom",
-                "text": f"{text} ",
+                "xanchor": "left",
+                "yanchor": "middle",
+                "textangle": -90,
+                "text": text,
                 "showarrow": False,
                 "font": {"color": LIMIT, "size": 12},
-                "bgcolor": "rgba(255,255,255,0.85)",
             }
         ],
     }

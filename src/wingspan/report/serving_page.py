@@ -219,7 +219,7 @@ def _numbers(report: ServingReport) -> Section:
             count_text(p.output_tokens_per_second),
             *(seconds_text(level(p.ttft_seconds)) for _, level in _LEVELS),
             *(seconds_text(level(p.tpot_seconds)) for _, level in _LEVELS),
-            f"{p.mean_requests_in_system:.3g}",
+            count_text(p.mean_requests_in_system),
             share_text(p.within_limits_share),
         ]
         for p in report.points

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from wingspan.report.figures import Figure, axis, bound, category_axis, figure
-from wingspan.report.palette import ACROSS_NODES, HEAT, INK, OPERATIONS, WITHIN_NODE, series
+from wingspan.report.palette import ACROSS_NODES, HEAT, INK, OPERATIONS, WITHIN_NODE, memory_part
 from wingspan.report.ranks import representative
 from wingspan.report.units import bytes_text, seconds_text, share_text, time_scale
 from wingspan.schedule.result import Operation, StepReport
@@ -46,7 +46,7 @@ def breakdown(report: StepReport) -> Figure:
         data,
         height=120 + 38 * len(names),
         barmode="stack",
-        xaxis=axis(f"busy time in the step, {unit}", rangemode="tozero"),
+        xaxis=axis(f"busy time in the step, {unit}", range=[0, report.step_seconds * scale * 1.05]),
         yaxis=category_axis(categoryorder="array", categoryarray=names, range=[len(names) - 0.5, -0.5]),
         **bound(report.step_seconds * scale, f"the step takes {seconds_text(report.step_seconds)}"),
     )
@@ -168,11 +168,11 @@ def memory(report: StepReport, capacity_bytes: float | None) -> Figure:
         {
             "type": "bar",
             "orientation": "h",
-            "name": part.replace("_", " "),
+            "name": _plain(part),
             "y": rows,
             "x": [sizes[rank] / _GB for rank in ranks],
-            "marker": {"color": series(number), "line": {"color": "#fff", "width": 1}},
-            "hovertemplate": f"{part.replace('_', ' ')}: %{{x:.3g}} GB<extra></extra>",
+            "marker": {"color": memory_part(_plain(part), number), "line": {"color": "#fff", "width": 1}},
+            "hovertemplate": f"{_plain(part)}: %{{x:.3g}} GB<extra></extra>",
         }
         for number, (part, sizes) in enumerate(report.memory_bytes.items())
         if any(sizes)
@@ -219,6 +219,10 @@ def expert_load(report: StepReport) -> Figure | None:
         xaxis=axis("logical expert", showgrid=False),
         yaxis=axis("MoE layer", showgrid=False, autorange="reversed"),
     )
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _shows(seconds: float, report: StepReport) -> bool:
