@@ -44,7 +44,7 @@ def breakdown(report: StepReport) -> Figure:
     names = list(rows.values())
     return figure(
         data,
-        height=120 + 38 * len(names),
+        height=150 + 38 * len(names),
         barmode="stack",
         xaxis=axis(f"busy time in the step, {unit}", range=[0, report.step_seconds * scale * 1.05]),
         yaxis=category_axis(categoryorder="array", categoryarray=names, range=[len(names) - 0.5, -0.5]),
