@@ -61,7 +61,8 @@ def execute(arguments: Arguments) -> None:
     """Predict all points and show them."""
     base, axes, conditions = read(arguments)
     count = math.prod(len(axis.choices) for axis in axes)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("predicting", total=count)
         result = sweep(base, axes, conditions, lambda: progress.advance(task))
     if arguments.html:
