@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 from tests.simulate.builders import cluster
 from wingspan.cost.distinct import expected_distinct
 from wingspan.cost.exchange import Method, flat_traffic
-from wingspan.errors import InputError
 from wingspan.placement.placement import EMPTY, Placement
 from wingspan.placement.simple import linear, random
 from wingspan.routing import shares
@@ -121,7 +120,19 @@ def test_racks_carry_what_leaves_them() -> None:
     assert got.rack_received.tolist() == [[80.0, 80.0]]
 
 
-def test_broken_domains_are_refused() -> None:
-    odd = cluster(gpus=32).model_copy(update={"scale_up_domain_gpus": 24})
-    with pytest.raises(InputError, match="24"):
-        routes(linear(1, 64, 32, 2), shares.uniform(1, 64, 1), _experts(64, 1), odd)
+@pytest.mark.parametrize("method", list(Method))
+def test_a_narrower_last_domain(method: Method) -> None:
+    sized = cluster(gpus=40).model_copy(update={"scale_up_domain_gpus": 16})
+    shares_LE = shares.log_normal(1, 80, 4, 0.5, seed=3)
+    placement = linear(1, 80, 40, 2)
+    way = routes(placement, shares_LE, _experts(80, 4), sized)
+    assert way.ranks_G.tolist() == [16, 16, 8]
+    got = traffic(sized, way, tokens=5, row_bytes=2, method=method)
+    assert got.scale_out_sent.shape == (1, 40)
+    assert got.scale_out_sent.sum() == pytest.approx(got.scale_out_received.sum())
+    if method is Method.LOW_LATENCY:
+        whole = flat_traffic(
+            sized, np.repeat(shares_LE.reshape(1, 40, 2).sum(axis=2)[:, None, :] * 10, 40, axis=1)
+        )
+        for level in ("scale_up_sent", "scale_up_received", "scale_out_sent", "scale_out_received"):
+            assert getattr(got, level) == pytest.approx(getattr(whole, level))

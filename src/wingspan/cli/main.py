@@ -28,7 +28,9 @@ from wingspan.cli.plan import plan
 from wingspan.cli.record import record
 from wingspan.cli.routing import routing
 from wingspan.cli.run import run
+from wingspan.cli.serving import serving
 from wingspan.cli.simulate import simulate
+from wingspan.cli.sweep import sweep
 from wingspan.cli.synthesize import synthesize
 from wingspan.cli.validate import validate
 from wingspan.errors import WingspanError
@@ -57,7 +59,7 @@ def _options(
 
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Plan and predict": (plan, simulate, claims, diff, validate),
+    "Plan and predict": (plan, simulate, sweep, serving, claims, diff, validate),
     "Run": (run, compare, inspect, create, doctor, calibrate),
     "Routing and placement": (record, routing, synthesize, place, export),
 }

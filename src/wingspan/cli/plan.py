@@ -41,6 +41,9 @@ def plan(
         float | None, typer.Option(help="Leave out steps longer than this (decode: time per output token).")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the best deployment as a file.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write choices and the best one's step as one self-contained page.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="The choices, one line per EP size.")] = False,
 ) -> None:
@@ -58,6 +61,7 @@ def plan(
     """
     from wingspan.cli import plan_view
     from wingspan.cli.deployment_options import Asked, deployment_of
+    from wingspan.cli.step_html import write_plan
     from wingspan.deployment import save_deployment
     from wingspan.simulate.planning import make_plan
 
@@ -84,9 +88,13 @@ def plan(
     )
     if out is not None:
         save_deployment(made.shown.deployment, out)
+    if html is not None:
+        write_plan(made, html)
     if as_json:
         print(plan_view.to_json(made))
     elif as_csv:
         plan_view.print_csv(made)
     else:
         plan_view.show(made, out)
+        if html is not None:
+            print(f"page: {html} (open in a browser)")

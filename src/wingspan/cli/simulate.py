@@ -51,6 +51,10 @@ def simulate(
     seed: Seed = None,
     save: Annotated[Path | None, typer.Option(help="Write the deployment as a file.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Write the timeline for ui.perfetto.dev.")] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write timeline, breakdown, links and memory as one self-contained page."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The whole report as one JSON object.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="One line per rank.")] = False,
 ) -> None:
@@ -62,12 +66,13 @@ def simulate(
 
       wingspan simulate seed --cluster seed-ideal --phase prefill --schedule two-batch
 
-      wingspan simulate plan.json --routing log-normal:0.8 --trace step.json
+      wingspan simulate plan.json --routing log-normal:0.8 --trace step.json --html step.html
 
       wingspan simulate deepseek-v3 --ranks 288 --placement balanced --routing log-normal:0.8
     """
     from wingspan.cli import simulate_view
     from wingspan.cli.deployment_options import Asked, deployment_of
+    from wingspan.cli.step_html import write_step
     from wingspan.deployment import save_deployment
     from wingspan.simulate.step import predict
     from wingspan.simulate.summary import step_report
@@ -100,9 +105,13 @@ def simulate(
         save_deployment(deployment, save)
     if trace is not None:
         simulate_view.write_timeline(prediction, report.slowest_rank, trace)
+    if html is not None:
+        write_step(prediction, report, html)
     if as_json:
         print(report.model_dump_json())
     elif as_csv:
         simulate_view.print_csv(report)
     else:
         simulate_view.show(deployment, report, trace)
+        if html is not None:
+            print(f"page: {html} (open in a browser)")

@@ -39,7 +39,7 @@ def simulate(deployment: Deployment) -> StepReport:
     """Predict one step.
 
     Raises:
-        InputError: the placement does not fit the model, or the ranks not the cluster's nodes and domains.
+        InputError: the placement does not fit the model, or the ranks do not fill whole nodes.
     """
     return step_report(predict(deployment))
 
