@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from wingspan.runtime.calibrate import Measurements, measure
+from wingspan.runtime.calibrate import Links, Measurements, measure
 from wingspan.runtime.launch import run_ranks
 from wingspan.runtime.measured_cluster import line, measured_cluster
 from wingspan.runtime.transport import LocalTransport
@@ -17,7 +17,7 @@ PRODUCTS = {Precision.FP32: [(1e9, 0.011), (2e9, 0.021)], Precision.BF16: [(1e9,
 
 
 def found(within: list[tuple[float, float]], across: list[tuple[float, float]]) -> Measurements:
-    return Measurements(4, 2, PRODUCTS, (1e9, 0.5), within, across)
+    return Measurements(4, 2, PRODUCTS, (1e9, 0.5), Links(within, across))
 
 
 def test_a_line_through_exact_samples():
@@ -58,7 +58,7 @@ def test_a_level_that_was_not_measured_says_so():
 
 def test_one_rank_measures_no_link():
     result = measure(LocalTransport(), CPU)
-    assert result.within == result.across == []
+    assert result.links.within == result.links.across == []
     assert result.read[1] > 0
 
 

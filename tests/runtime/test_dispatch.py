@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,14 +17,38 @@ from wingspan.placement.placement import EMPTY, Placement
 from wingspan.runtime.buffers import Buffers
 from wingspan.runtime.dispatch import Dispatcher, FlatDispatcher
 from wingspan.runtime.dispatch_deduplicated import DeduplicatingDispatcher
+from wingspan.runtime.dispatch_hierarchical import HierarchicalDispatcher, make_levels
+from wingspan.runtime.dispatch_shared import SharedMemoryDispatcher
 from wingspan.runtime.slots import SlotMap
 from wingspan.runtime.transport import LocalTransport, Transport
+from wingspan.runtime.transport_shm import SharedMemoryTransport
 
 CPU = torch.device("cpu")
 DISPATCHERS = [FlatDispatcher, DeduplicatingDispatcher]
 
 
-def make(kind: type, placement: Placement, transport: Transport) -> Dispatcher:
+def shared(transport: Transport, *arguments: Any) -> Dispatcher:
+    """Reads rows in shared memory; one host only."""
+    return SharedMemoryDispatcher(SharedMemoryTransport(transport).inside, *arguments)
+
+
+def flat_over_shared(transport: Transport, *arguments: Any) -> Dispatcher:
+    return FlatDispatcher(SharedMemoryTransport(transport), *arguments)
+
+
+def deduplicating_over_shared(transport: Transport, *arguments: Any) -> Dispatcher:
+    return DeduplicatingDispatcher(SharedMemoryTransport(transport), *arguments)
+
+
+def hierarchical(transport: Transport, *arguments: Any) -> Dispatcher:
+    return HierarchicalDispatcher(make_levels(transport), *arguments)
+
+
+def hierarchical_over_shared(transport: Transport, *arguments: Any) -> Dispatcher:
+    return HierarchicalDispatcher(make_levels(SharedMemoryTransport(transport)), *arguments)
+
+
+def make(kind: Callable[..., Dispatcher], placement: Placement, transport: Transport) -> Dispatcher:
     slots = SlotMap(placement, 0, transport.world, CPU)
     held_R = [len(placement.experts_on(0, r)) for r in range(placement.num_ranks)]
     return kind(transport, slots, held_R, Buffers())
@@ -105,6 +131,31 @@ def test_one_rank_gives_the_weighted_sum(kind, seed, tokens, experts, chunks, da
 @pytest.mark.parametrize("kind", DISPATCHERS)
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_any_routing_and_placement_over_ranks(kind, size, tmp_path):
+    check_any_routing_and_placement(kind, size, size, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "ranks_per_node"),
+    [
+        (shared, 4, 4),
+        (flat_over_shared, 4, 4),
+        (flat_over_shared, 6, 2),
+        (deduplicating_over_shared, 6, 2),
+        (hierarchical, 4, 2),
+        (hierarchical, 6, 2),
+        (hierarchical, 3, 1),
+        (hierarchical, 3, 3),
+        (hierarchical_over_shared, 4, 2),
+        (hierarchical_over_shared, 6, 3),
+    ],
+)
+def test_any_routing_and_placement_over_nodes(kind, size, ranks_per_node, tmp_path):
+    check_any_routing_and_placement(kind, size, ranks_per_node, tmp_path)
+
+
+def check_any_routing_and_placement(
+    kind: Callable[..., Dispatcher], size: int, ranks_per_node: int, folder: Path
+) -> None:
     """Thirty random cases in one group: uneven and zero tokens, replicas, empty ranks, reused buffers."""
 
     def work(transport: Transport) -> list[str]:
@@ -132,7 +183,7 @@ def test_any_routing_and_placement_over_ranks(kind, size, tmp_path):
                 wrong.append(f"case {case}: rank {rank} got other sums")
         return wrong
 
-    assert on_ranks(work, size, tmp_path) == [[]] * size
+    assert on_ranks(work, size, folder, ranks_per_node) == [[]] * size
 
 
 @pytest.mark.parametrize("kind", DISPATCHERS)

@@ -21,6 +21,9 @@ def calibrate(
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the cluster in the file.")] = "measured",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    transport: Annotated[
+        str, typer.Option(help="Whose links: auto, torch (gloo or NCCL), shm (shared memory in nodes), mpi.")
+    ] = "auto",
 ) -> None:
     """Measure matrix products, memory, and latency and bandwidth of each link level, all ranks at once.
 
@@ -34,4 +37,4 @@ def calibrate(
     """
     from wingspan.cli.calibrate_job import execute
 
-    execute(ranks, ranks_per_node, out, name, device)
+    execute(ranks, ranks_per_node, transport, out, name, device)

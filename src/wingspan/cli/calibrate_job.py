@@ -11,22 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from wingspan.errors import InputError
-from wingspan.runtime.world import check_ranks_per_node, world_from_environment
 
 
 def execute(
-    ranks: int | None, ranks_per_node: int | None, out: Path | None, name: str, device_name: str
+    ranks: int | None,
+    ranks_per_node: int | None,
+    transport: str,
+    out: Path | None,
+    name: str,
+    device_name: str,
 ) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
     if out is not None and not out.absolute().parent.is_dir():
         raise InputError(f"--out {out}: the folder {out.absolute().parent} does not exist; create it")
     if device_name not in ("cpu", "cuda"):
         raise InputError(f"--device {device_name}: use cpu or cuda")
-    world = world_from_environment(os.environ, ranks_per_node)
-    size = _size(ranks, world)
-    per_node = ranks_per_node or size
-    if world is None:
-        check_ranks_per_node(size, per_node)
     # Only now the seconds that importing torch takes.
     try:
         import psutil
@@ -35,14 +34,15 @@ def execute(
         raise InputError(f"this needs {error.name}; pip install 'wingspan[runtime]'") from None
     from wingspan.runtime.calibrate import measure
     from wingspan.runtime.device import select_device
-    from wingspan.runtime.launch import join_ranks, run_ranks
+    from wingspan.runtime.group import Group
     from wingspan.runtime.measured_cluster import measured_cluster
 
     device = select_device(device_name)
+    group = Group.find(os.environ, ranks, ranks_per_node, transport, device)
 
-    def work(transport: Any) -> None:
-        found = measure(transport, device)
-        hosts = transport.gather(socket.gethostname())
+    def work(rows: Any) -> None:
+        found = measure(rows, device)
+        hosts = rows.gather(socket.gethostname())
         if hosts is None:
             return
         if device.type == "cuda":
@@ -53,21 +53,7 @@ def execute(
             memory = float(psutil.virtual_memory().total // max(Counter(hosts).values()))
         _finish(measured_cluster(found, name, chip, memory), found, out)
 
-    if world is not None:
-        join_ranks(work, world, device)
-    else:
-        run_ranks(work, size, per_node, device)
-
-
-def _size(ranks: int | None, world: Any) -> int:
-    if world is None:
-        size = 1 if ranks is None else ranks
-        if size < 1:
-            raise InputError(f"--ranks {size}: use 1 or more")
-        return size
-    if ranks not in (None, world.size):
-        raise InputError(f"--ranks {ranks}, but the launcher started {world.size}; leave --ranks out")
-    return int(world.size)
+    group.run(work)
 
 
 def _finish(cluster: Any, found: Any, out: Path | None) -> None:

@@ -26,8 +26,8 @@ def show(cluster: Any, found: Any) -> None:
     read = cluster.gpu.memory_bandwidth_bytes_per_second
     table.add_row("memory, read", "", f"{_us(found.read[1])}", f"{_scaled(read)}B/s")
     for label, samples, link in (
-        ("link inside a node", found.within, cluster.scale_up),
-        ("link between nodes", found.across, cluster.scale_out),
+        ("link inside a node", found.links.within, cluster.scale_up),
+        ("link between nodes", found.links.across, cluster.scale_out),
     ):
         if samples:
             table.add_row(

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
 from wingspan import __version__
+from wingspan.cli import testbed
 from wingspan.cli.calibrate import calibrate
 from wingspan.cli.claims import claims
+from wingspan.cli.compare import compare
 from wingspan.cli.create import create
 from wingspan.cli.diff import diff
 from wingspan.cli.doctor import doctor
@@ -53,13 +56,16 @@ def _options(
 ) -> None: ...
 
 
-_COMMANDS = (
-    *(plan, simulate, claims, diff, validate, calibrate),
-    *(run, inspect, create, doctor, record, routing, synthesize, place, export),
-)
-for command in _COMMANDS:
-    app.command()(command)
-app.command("import")(import_)
+_PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Plan and predict": (plan, simulate, claims, diff, validate),
+    "Run": (run, compare, inspect, create, doctor, calibrate),
+    "Routing and placement": (record, routing, synthesize, place, export),
+}
+for panel, commands in _PANELS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.command("import", rich_help_panel="Routing and placement")(import_)
+app.add_typer(testbed.app, rich_help_panel="Run")
 
 
 def main() -> None:

@@ -37,8 +37,12 @@ class Arguments:
     dtype: str
     device: str
     overlap: str
+    transport: str
+    dispatch: str
+    precision: str
     check: bool
     trace: Path | None
+    report: Path | None
     as_json: bool
 
 
@@ -48,16 +52,17 @@ def execute(arguments: Arguments) -> None:
     _check_cheap(arguments)
     runtime = import_runtime()
     seconds_importing = time.time() - _IMPORT_BEGUN_SECONDS
-    world = runtime.world_from_environment(os.environ, arguments.ranks_per_node)
-    size = _group_size(arguments, world)
     device = runtime.select_device(arguments.device)
+    group = runtime.Group.find(
+        os.environ, arguments.ranks, arguments.ranks_per_node, arguments.transport, device
+    )
     flow = runtime.flow_named(arguments.overlap)
     model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
-    placement = runtime.default_placement(model.shape, size, arguments.experts_per_rank)
+    placement = runtime.default_placement(model.shape, group.size, arguments.experts_per_rank)
     tokenizer = runtime.Tokenizer(folder)
     texts = arguments.texts + _read_prompts(arguments)
     ids = [_parse_ids(text) for text in arguments.id_texts]
-    prompts = runtime.assign(texts, ids, tokenizer, model.config, size)
+    prompts = runtime.assign(texts, ids, tokenizer, model.config, group.size)
     runtime.check_context(prompts, arguments.max_new_tokens, model.config)
     request = runtime.RunRequest(
         model,
@@ -66,6 +71,7 @@ def execute(arguments: Arguments) -> None:
         arguments.max_new_tokens,
         runtime.Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed),
         device,
+        runtime.dispatch_options(arguments.dispatch, arguments.precision),
         flows={"prefill": flow, "decode": flow},
         check=arguments.check,
         keep_spans=arguments.trace is not None,
@@ -84,10 +90,7 @@ def execute(arguments: Arguments) -> None:
         if result is not None:
             _finish(result, arguments, view)
 
-    if world is not None:
-        runtime.join_ranks(work, world, device)
-    else:
-        runtime.run_ranks(work, size, arguments.ranks_per_node or size, device)
+    group.run(work)
 
 
 def _finish(result: Any, arguments: Arguments, view: RunView) -> None:
@@ -96,6 +99,8 @@ def _finish(result: Any, arguments: Arguments, view: RunView) -> None:
         from wingspan.report.perfetto import write_trace
 
         write_trace(result.spans, arguments.trace)
+    if arguments.report is not None:
+        arguments.report.write_text(json.dumps(result.to_dict()))
     if arguments.as_json:
         print(json.dumps(result.to_dict()), flush=True)
     else:
@@ -120,27 +125,9 @@ def _check_cheap(arguments: Arguments) -> None:
             raise InputError(
                 f"{name} {value}: needs --temperature above 0; at 0 the likeliest token is taken"
             )
-    if arguments.trace is not None and not arguments.trace.parent.is_dir():
-        raise InputError(
-            f"--trace {arguments.trace}: the folder {arguments.trace.parent} does not exist; create it"
-        )
-
-
-def _group_size(arguments: Arguments, world: Any) -> int:
-    if world is None:
-        size = 1 if arguments.ranks is None else arguments.ranks
-        if size < 1:
-            raise InputError(f"--ranks {size}: use 1 or more")
-        if size % (arguments.ranks_per_node or size):
-            raise InputError(
-                f"--ranks-per-node {arguments.ranks_per_node} does not divide {size} ranks into whole nodes"
-            )
-        return size
-    if arguments.ranks not in (None, world.size):
-        raise InputError(
-            f"--ranks {arguments.ranks}, but the launcher started {world.size}; leave --ranks out"
-        )
-    return int(world.size)
+    for option, file in (("--trace", arguments.trace), ("--report", arguments.report)):
+        if file is not None and not file.parent.is_dir():
+            raise InputError(f"{option} {file}: the folder {file.parent} does not exist; create it")
 
 
 def _read_prompts(arguments: Arguments) -> list[str]:

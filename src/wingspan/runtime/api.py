@@ -7,20 +7,26 @@ import torch
 
 from wingspan.errors import InputError
 from wingspan.models import write_random_checkpoint
+from wingspan.runtime.calibrate import measure_links
 from wingspan.runtime.device import select_device
+from wingspan.runtime.dispatchers import dispatch_options
 from wingspan.runtime.engine import default_placement, describe, load
+from wingspan.runtime.group import Group
 from wingspan.runtime.inspection import ModelSummary, summarize
-from wingspan.runtime.launch import join_ranks, run_ranks
+from wingspan.runtime.measure import step_report
+from wingspan.runtime.measured_cluster import with_links
+from wingspan.runtime.paced import PacedStep, run_paced
 from wingspan.runtime.prompts import Tokenizer, assign, check_context
 from wingspan.runtime.record import Recorded, RecordRequest, cut_windows, record
 from wingspan.runtime.run import Listener, RunRequest, RunResult, run
 from wingspan.runtime.sampling import Sampling
 from wingspan.runtime.step import flow_named
-from wingspan.runtime.world import world_from_environment
 
 __all__ = [
+    "Group",
     "Listener",
     "ModelSummary",
+    "PacedStep",
     "RecordRequest",
     "Recorded",
     "RunRequest",
@@ -32,17 +38,19 @@ __all__ = [
     "cut_windows",
     "default_placement",
     "describe",
+    "dispatch_options",
     "dtype_named",
     "flow_named",
-    "join_ranks",
     "load",
+    "measure_links",
     "process_started_seconds",
     "record",
     "run",
-    "run_ranks",
+    "run_paced",
     "select_device",
+    "step_report",
     "summarize",
-    "world_from_environment",
+    "with_links",
     "write_random_checkpoint",
 ]
 

@@ -27,6 +27,14 @@ Sample = tuple[float, float]
 
 
 @dataclass(frozen=True)
+class Links:
+    """Samples of messages to a rank of the own node, and of another; empty where there is none."""
+
+    within: list[Sample]
+    across: list[Sample]
+
+
+@dataclass(frozen=True)
 class Measurements:
     """What one calibration found.
 
@@ -35,15 +43,14 @@ class Measurements:
         ranks_per_node: of them, on one node.
         products: samples per precision.
         read: bytes that a rank reads from memory in one pass over a large matrix, and the seconds that takes.
-        within, across: samples of messages to a rank of the own node, of another; empty where there is none.
+        links: messages at each level.
     """
 
     ranks: int
     ranks_per_node: int
     products: dict[Precision, list[Sample]]
     read: Sample
-    within: list[Sample]
-    across: list[Sample]
+    links: Links
 
 
 def measure(transport: Transport, device: torch.device) -> Measurements:
@@ -55,6 +62,15 @@ def measure(transport: Transport, device: torch.device) -> Measurements:
         ranks_per_node=per_node,
         products={kind: _products(transport, device, dtype) for kind, dtype in _DTYPES.items()},
         read=_read(transport, device),
+        links=measure_links(transport, device),
+    )
+
+
+def measure_links(transport: Transport, device: torch.device) -> Links:
+    """Only the links; the same result on all ranks."""
+    world = transport.world
+    per_node = min(world.ranks_per_node, world.size)
+    return Links(
         within=_messages(transport, device, _neighbour_within(transport)) if per_node > 1 else [],
         across=_messages(transport, device, _neighbour_across(transport)) if world.size > per_node else [],
     )

@@ -160,8 +160,7 @@ class _Chunk:
         start = self._recorder.now()
         value = coming.wait()
         clock.exposed_seconds += self._recorder.now() - start
-        traffic = self._route.traffic
-        moved = (traffic.sent_R, traffic.received_R)
+        traffic = self._route.traffic if operation is Operation.DISPATCH else self._route.back_traffic
         self._recorder.transfer(
             operation,
             self._layer.place(self._number),
@@ -169,7 +168,7 @@ class _Chunk:
             # What is done after the transfer, to sort or sum the rows, belongs to it; what it lay finished does not.
             max(coming.ended_seconds, clock.start_seconds + clock.exposed_seconds),
             clock.exposed_seconds,
-            moved if operation is Operation.DISPATCH else moved[::-1],
+            (traffic.sent_R, traffic.received_R),
         )
         return value
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wingspan.runtime.calibrate import Measurements, Sample
+from wingspan.runtime.calibrate import Links, Measurements, Sample
 from wingspan.specs.cluster import Cluster, Gpu, Link
 from wingspan.specs.kernels import (
     AttentionKernel,
@@ -34,11 +34,11 @@ def measured_cluster(
     lines = {kind: line(samples) for kind, samples in found.products.items()}
     read_bytes, read_seconds = found.read
     memory = read_bytes / read_seconds
-    within, across = _link(found.within or found.across, memory), _link(found.across or found.within, memory)
+    within, across = _levels(found.links, memory)
     measured = {"measured": f"{_SOURCE}: {found.ranks} ranks, {found.ranks_per_node} per node, all at once"}
-    if not found.within:
+    if not found.links.within:
         measured["scale_up"] = "not measured (one rank per node): as scale_out, or memory for a single rank"
-    if not found.across:
+    if not found.links.across:
         measured["scale_out"] = "not measured (one node): as scale_up, or memory for a single rank"
     return Cluster(
         name=name,
@@ -58,6 +58,30 @@ def measured_cluster(
         scale_out=across,
         kernels=_kernels(min(intercept for intercept, _ in lines.values())),
     )
+
+
+def with_links(cluster: Cluster, links: Links) -> Cluster:
+    """`cluster` with the measured links in place of its own, and transfers that cost nothing beyond them."""
+    within, across = _levels(links, cluster.gpu.sustained_memory_bytes_per_second)
+    plain = _kernels(0.0)
+    kernels = cluster.kernels.model_copy(
+        update={name: getattr(plain, name) for name in ("normal", "low_latency", "collective", "contention")}
+    )
+    return cluster.model_copy(
+        update={
+            "name": "the measured",
+            "scale_up": within,
+            "scale_out": across,
+            "racks": None,
+            "kernels": kernels,
+        }
+    )
+
+
+def _levels(links: Links, fallback_bytes_per_second: float) -> tuple[Link, Link]:
+    """The links within and across nodes; a level without ranks on it gets the other's."""
+    within, across = links.within or links.across, links.across or links.within
+    return _link(within, fallback_bytes_per_second), _link(across, fallback_bytes_per_second)
 
 
 def line(samples: Sequence[Sample]) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from wingspan.placement.placement import Placement
+from wingspan.runtime.dispatchers import DEFAULT_DISPATCH, DispatchOptions
 from wingspan.runtime.engine import Engine, Model, load
 from wingspan.runtime.generate import Generated, Generator, OnTokens
 from wingspan.runtime.measure import RankMeasurement, peak_memory_bytes, step_report
@@ -31,6 +32,7 @@ class RunRequest:
     max_new_tokens: int
     sampling: Sampling
     device: torch.device
+    dispatch: DispatchOptions = DEFAULT_DISPATCH
     flows: Mapping[str, Flow] = field(default_factory=dict)
     """The schedule of each phase; sequential where none is named."""
     check: bool = False
@@ -108,7 +110,14 @@ def run(
 
 def _load(transport: Transport, request: RunRequest) -> tuple[Engine, float]:
     start = monotonic()
-    engine = load(request.model, request.placement, transport, request.device, keep_spans=request.keep_spans)
+    engine = load(
+        request.model,
+        request.placement,
+        transport,
+        request.device,
+        dispatch=request.dispatch,
+        keep_spans=request.keep_spans,
+    )
     return engine, monotonic() - start
 
 

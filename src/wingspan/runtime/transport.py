@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 import torch.distributed as dist
 
-from wingspan.runtime.world import World
+from wingspan.runtime.world import World, within
 
 
 class Pending(Protocol):
@@ -55,6 +55,9 @@ class Transport(Protocol):
     def broadcast(self, value: object) -> object:
         """Rank 0's value, on every rank."""
 
+    def split(self, color: int) -> Transport:
+        """A transport among the ranks that gave the same color, numbered in their order; all count as one node."""
+
     def close(self) -> None:
         """Leave the group."""
 
@@ -62,15 +65,16 @@ class Transport(Protocol):
 class TorchTransport:
     """torch.distributed: gloo for CPU tensors, NCCL for CUDA ones. The process group must be initialised."""
 
-    def __init__(self, world: World, device: torch.device) -> None:
+    def __init__(self, world: World, device: torch.device, group: dist.ProcessGroup | None = None) -> None:
         self.world = world
         self._device = device
+        self._group = group
 
     def exchange_counts(self, send_RC: torch.Tensor) -> torch.Tensor:
         """See `Transport`."""
         send_RC = send_RC.contiguous()
         received_RC = torch.empty_like(send_RC)
-        dist.all_to_all_single(received_RC, send_RC)
+        dist.all_to_all_single(received_RC, send_RC, group=self._group)
         return received_RC
 
     def exchange_rows(
@@ -83,10 +87,11 @@ class TorchTransport:
         """See `Transport`."""
         # Bytes, because the backends do not know every dtype (gloo has no FP8, nor BF16 everywhere).
         work = dist.all_to_all_single(
-            _as_bytes(received_NB),
-            _as_bytes(sent_NB),
+            as_bytes(received_NB),
+            as_bytes(sent_NB),
             list(received_R),
             list(sent_R),
+            group=self._group,
             async_op=True,
         )
         return _Work(work) if self._device.type == "cpu" else _StreamWork(work)
@@ -95,24 +100,32 @@ class TorchTransport:
         """See `Transport`."""
         value_X = value_X.to(self._device)
         shared_R = [torch.empty_like(value_X) for _ in range(self.world.size)]
-        dist.all_gather(shared_R, value_X)
+        dist.all_gather(shared_R, value_X, group=self._group)
         return torch.stack(shared_R).cpu()
 
     def gather(self, value: object) -> list[object] | None:
         """See `Transport`."""
         values: list[object] | None = [None] * self.world.size if self.world.rank == 0 else None
-        dist.gather_object(value, values)
+        dist.gather_object(value, values, group=self._group, group_dst=0)
         return values
 
     def broadcast(self, value: object) -> object:
         """See `Transport`."""
         box = [value]
-        dist.broadcast_object_list(box)
+        dist.broadcast_object_list(box, group=self._group, group_src=0)
         return box[0]
+
+    def split(self, color: int) -> Transport:
+        """See `Transport`."""
+        color_R = self.share(torch.tensor(color)).tolist()
+        members = {c: [r for r, other in enumerate(color_R) if other == c] for c in sorted(set(color_R))}
+        # Every rank takes part in the making of every group.
+        groups = {c: dist.new_group(ranks) for c, ranks in members.items()}
+        return TorchTransport(within(self.world, members[color]), self._device, groups[color])
 
     def close(self) -> None:
         """See `Transport`."""
-        dist.destroy_process_group()
+        dist.destroy_process_group(self._group)
 
 
 class _Work:
@@ -142,7 +155,7 @@ class _StreamWork:
         return None
 
 
-def _as_bytes(rows_NX: torch.Tensor) -> torch.Tensor:
+def as_bytes(rows_NX: torch.Tensor) -> torch.Tensor:
     """The same memory as rows of bytes; torch refuses to reinterpret some strides of tensors without elements."""
     if not rows_NX.numel():
         return rows_NX.new_empty((rows_NX.shape[0], 0), dtype=torch.uint8)
@@ -181,6 +194,10 @@ class LocalTransport:
     def broadcast(self, value: object) -> object:
         """See `Transport`."""
         return value
+
+    def split(self, color: int) -> Transport:  # noqa: ARG002 - the interface's
+        """See `Transport`."""
+        return self
 
     def close(self) -> None:
         """See `Transport`."""
