@@ -35,8 +35,17 @@ def run(
     dtype: Annotated[str, typer.Option(help="auto (the checkpoint's), float32 or bfloat16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     overlap: Annotated[
-        str, typer.Option(help="Order of a step: sequential, chunks=N (rows leave in N parts) or two-batch.")
+        str,
+        typer.Option(
+            help="Order of a step: sequential, chunks=N (rows leave in N parts), two-batch, or auto: by prediction."
+        ),
     ] = "sequential",
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="For --overlap auto: cluster file of this machine (wingspan calibrate), or a preset."
+        ),
+    ] = None,
     transport: Annotated[
         str,
         typer.Option(help="How rows move: auto, torch (gloo or NCCL), shm (shared memory in nodes), mpi."),
@@ -91,6 +100,7 @@ def run(
             dtype=dtype,
             device=device,
             overlap=overlap,
+            cluster=cluster,
             transport=transport,
             dispatch=dispatch,
             precision=precision,
