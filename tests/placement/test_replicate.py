@@ -20,6 +20,12 @@ def test_slots_go_to_the_most_load_per_slot():
     assert replica_counts([[6, 2, 1], [1, 1, 8]], 5, 4).tolist() == [[3, 1, 1], [1, 1, 3]]
 
 
+def test_beyond_one_per_node_replicas_come_in_whole_rounds():
+    assert replica_counts([[6, 2, 1]], 5, 4, nodes=2).tolist() == [[2, 2, 1]]
+    assert replica_counts([[90, 2, 1]], 6, 4, nodes=2).tolist() == [[4, 1, 1]]
+    assert replica_counts([[90, 2, 1]], 7, 4, nodes=2).tolist() == [[4, 2, 1]]
+
+
 def test_no_expert_gets_more_replicas_than_allowed_and_the_rest_stays_empty():
     counts = replica_counts([[9, 1]], 6, 2)
     assert counts.tolist() == [[2, 2]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from wingspan.cli.place_view import show
 from wingspan.cli.placement_file import read_placement, write_placement
 from wingspan.errors import InputError
 from wingspan.placement.affinity import spread_requests
-from wingspan.placement.compare import Comparison, compare
+from wingspan.placement.compare import STRATEGIES, Comparison, compare
 from wingspan.placement.limits import check_memory
 from wingspan.placement.plan import Moving
 from wingspan.placement.topology import Topology
@@ -28,7 +28,8 @@ from wingspan.specs.precision import Precision
 
 _ROWS = Precision.BF16
 """Rows travel, and experts compute, in this format."""
-_SYNTHETIC_TOKENS, _SYNTHETIC_REQUEST_TOKENS = 16_384, 16
+_SYNTHETIC_TOKENS = 16_384
+"""About as many are drawn: whole steps of one request per rank, so that all ranks hold equally many."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Arguments:
 
 def execute(arguments: Arguments) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
+    _check_strategy(arguments.strategy, STRATEGIES)
     model = load_model(arguments.model)
     source = _source(arguments, model)
     topology = _topology(arguments, model, load_cluster(arguments.cluster), source.experts)
@@ -108,9 +110,10 @@ def _source(arguments: Arguments, model: ModelSpec) -> _Source:
     kind, layers, count = str(arguments.synthetic), len(model.moe_layers), model.experts.count
 
     def draw(ranks: int) -> RoutingTrace:
-        shape = TraceShape(
-            _SYNTHETIC_TOKENS, layers, count, model.experts.per_token, ranks, _SYNTHETIC_REQUEST_TOKENS
-        )
+        request_tokens = min(64, max(1, _SYNTHETIC_TOKENS // (4 * ranks)))
+        step_tokens = ranks * request_tokens
+        tokens = step_tokens * 4 * max(1, round(_SYNTHETIC_TOKENS / (4 * step_tokens)))
+        shape = TraceShape(tokens, layers, count, model.experts.per_token, ranks, request_tokens)
         drawn = generate(shape, workload(kind, shape, arguments.seed), arguments.seed)
         return concatenate(list(drawn))
 
@@ -134,9 +137,15 @@ def _topology(arguments: Arguments, model: ModelSpec, cluster: Cluster, experts:
     )
 
 
+def _check_strategy(strategy: str, known: Iterable[str]) -> None:
+    names = list(known)
+    if strategy not in names:
+        raise InputError(f"--strategy {strategy}: use one of {', '.join(names)}")
+
+
 def _write(arguments: Arguments, result: Comparison) -> None:
-    if arguments.strategy not in result.placements:
-        raise InputError(f"--strategy {arguments.strategy}: use one of {', '.join(result.placements)}")
+    # Two of the strategies are there only where groups divide into nodes, and with --from.
+    _check_strategy(arguments.strategy, result.placements)
     if arguments.out is not None:
         write_placement(result.placements[arguments.strategy], arguments.out)
 

@@ -27,11 +27,12 @@ def balanced(load_LE: ArrayLike, num_ranks: int, slots_per_rank: int = 1) -> Pla
     num_slots = num_ranks * slots_per_rank
     items = Items.of(load, replica_counts(load, num_slots, num_ranks), num_slots)
     layer = np.arange(len(load))[:, None, None]
-    slots_LRS = items.expert_LP[layer, pack(items, num_ranks)]
-    # Which rank is called which changes no balance; in the order of their experts no node gets all the hot ones.
-    order_LR = (
-        np.where(slots_LRS == EMPTY, load.shape[1], slots_LRS).min(axis=2).argsort(axis=1, kind="stable")
-    )
+    item_LRS = pack(items, num_ranks)
+    slots_LRS = items.expert_LP[layer, item_LRS]
+    # Which rank is called which changes no balance. In the order of their heaviest experts no node gets all the hot
+    # ones, and replicas are neighbours: the tokens of a node that holds only some would not use them evenly.
+    heaviest_LR = items.expert_LP[layer[..., 0], item_LRS.min(axis=2)]
+    order_LR = np.where(heaviest_LR == EMPTY, load.shape[1], heaviest_LR).argsort(axis=1, kind="stable")
     return Placement(np.take_along_axis(slots_LRS, order_LR[..., None], axis=1), load.shape[1])
 
 

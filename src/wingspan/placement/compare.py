@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wingspan.errors import InputError
 from wingspan.placement.affinity import home_nodes, rehome
 from wingspan.placement.balanced import balanced
 from wingspan.placement.demand import Demand
 from wingspan.placement.eplb import eplb_global, eplb_hierarchical, twins, without_twins
-from wingspan.placement.limits import Limits, advice, limits
+from wingspan.placement.limits import WITH_REQUESTS, Limits, advice, limits
 from wingspan.placement.placement import Placement
 from wingspan.placement.plan import Moving, plan
 from wingspan.placement.score import PlacementScore, score
@@ -23,7 +24,7 @@ from wingspan.placement.topology import Topology
 from wingspan.routing.statistics import RoutingStatistics, collect
 from wingspan.routing.trace import RoutingTrace
 
-WITH_REQUESTS = "ours + requests"
+STRATEGIES = ("linear", "round-robin", "random", "eplb", "eplb-hierarchical", "balanced", "ours", "present")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +95,6 @@ def compare(
         name: score(placement, scored, topology, present, steps) for name, placement in placements.items()
     }
     limit = limits(_count(scored).load_LE / steps, topology, slots_per_rank)
-    said = advice(limit, scores, topology, slots_per_rank)
     if request_routing:
         routed = _route_requests(scored, placements["ours"], topology)
         scores[WITH_REQUESTS] = score(placements["ours"], routed, topology, present, steps)
@@ -102,7 +102,7 @@ def compare(
         placements,
         scores,
         limit,
-        said,
+        advice(limit, scores, topology, slots_per_rank),
         eplb_twins,
         planned_tokens=earlier.num_tokens + later.num_tokens,
         scored_tokens=scored.num_tokens,
@@ -136,7 +136,7 @@ def _route_requests(scored: RoutingTrace, placement: Placement, topology: Topolo
     return rehome(scored, home_nodes(scored.take(first), placement, topology), topology)
 
 
-def _first_half_of_requests(trace: RoutingTrace) -> np.ndarray:
+def _first_half_of_requests(trace: RoutingTrace) -> NDArray[np.bool_]:
     """Mask of the tokens that are in the first half of their request; a request's only token counts as such."""
     order = np.argsort(trace.request_T, kind="stable")
     ordered = trace.request_T[order]

@@ -16,6 +16,14 @@ from wingspan.placement.score import PlacementScore
 from wingspan.placement.topology import Topology
 from wingspan.routing.load import imbalance
 
+WITH_REQUESTS = "ours + requests"
+"""Name of the score of ours with requests routed to the nodes of their experts."""
+_WHY = {
+    True: "beyond their loads, experts are picked together no more than by chance, and by tokens of all nodes alike. "
+    "What would: fewer, larger nodes, or fewer experts per token.",
+    False: "a row crosses for every expert off its own node, and tokens of all nodes pick alike. What would: "
+    "once per node (without --flat), or fewer, larger nodes.",
+}
 _HELPS = 0.02
 """Least share by which a figure must fall to be called a gain."""
 
@@ -82,13 +90,13 @@ def advice(
 
     Args:
         limit: of these loads.
-        scores: by strategy; must hold "linear" and "ours".
+        scores: by strategy; must hold "linear" and "ours", may hold `WITH_REQUESTS`.
         topology: of the cluster.
         slots_per_rank: slots per (layer, rank).
     """
     linear, ours = scores["linear"], scores["ours"]
     lines = [_verdict(linear, ours), *_about_compute(limit, linear, ours, slots_per_rank)]
-    lines += _about_network(linear, ours, topology)
+    lines += _about_network(scores, topology)
     return lines
 
 
@@ -127,27 +135,38 @@ def _about_compute(
     return [text + (f" What would: {' or '.join(mends)}." if mends else "")]
 
 
-def _about_network(linear: PlacementScore, ours: PlacementScore, topology: Topology) -> list[str]:
+def _about_network(scores: dict[str, PlacementScore], topology: Topology) -> list[str]:
     if topology.nodes == 1:
         return ["Network: all ranks share one node; nothing crosses nodes."]
+    linear, ours = scores["linear"], scores["ours"]
 
-    def across(score: PlacementScore) -> float:
-        return score.across_deduplicated_bytes if topology.once_per_node else score.across_flat_bytes
+    def fall(before: PlacementScore, after: PlacementScore) -> float:
+        name = "across_deduplicated_bytes" if topology.once_per_node else "across_flat_bytes"
+        return _fall(getattr(before, name), getattr(after, name))
 
-    total = 1 - across(ours) / across(linear) if across(linear) else 0.0
-    busiest = 1 - ours.busiest_card_bytes / linear.busiest_card_bytes if linear.busiest_card_bytes else 0.0
+    total, busiest = fall(linear, ours), _fall(linear.busiest_card_bytes, ours.busiest_card_bytes)
     if max(total, busiest) < _HELPS:
-        return [
-            "Network: no placement lowers what crosses nodes: beyond their loads, experts are picked together no more "
-            "than by chance, and by tokens of all nodes alike. What would: fewer, larger nodes, or fewer experts per "
-            "token."
+        lines = [f"Network: no placement lowers what crosses nodes: {_WHY[topology.once_per_node]}"]
+    else:
+        lines = [
+            f"Network: {_change(total)} bytes cross nodes than under linear; the busiest card carries "
+            f"{_change(busiest)}."
         ]
-    lines = [
-        f"Network: {_change(total)} bytes cross nodes than under linear; the busiest card carries {_change(busiest)}."
-    ]
-    if topology.once_per_node and total < 0.5:
-        lines.append("Further: request routing (--request-routing) helps where requests keep to few experts.")
+    if WITH_REQUESTS in scores:
+        further = fall(ours, scores[WITH_REQUESTS])
+        found = (
+            f"{_change(further)} bytes cross"
+            if abs(further) >= _HELPS
+            else "gains nothing: requests pick alike"
+        )
+        lines.append(f"Request routing on top of ours: {found}.")
+    elif total < 0.5:
+        lines.append("To try: --request-routing, where requests keep to few experts.")
     return lines
+
+
+def _fall(before: float, after: float) -> float:
+    return 1 - after / before if before else 0.0
 
 
 def _change(fall: float) -> str:
