@@ -17,3 +17,7 @@ class RunError(WingspanError):
     """A run that had started failed: a rank died, a peer went silent, a link broke."""
 
     exit_code = 1
+
+
+class LostPeerError(RunError):
+    """This rank is sound, but another went away: a consequence, never the first cause."""

@@ -106,7 +106,7 @@ def test_torch_files_hold_their_arrays(tmp_path, dtype):
     )
     data = read_torch_file(tmp_path / "x.pt")
     assert np.array_equal(data["a"][0], whole[1, :, ::2].numpy())
-    assert np.array_equal(data["a"][1], whole.T.numpy())
+    assert np.array_equal(data["a"][1], whole.numpy().T)
     assert data["b"]["c"].shape == (0, 3, 4)
 
 

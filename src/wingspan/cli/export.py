@@ -17,7 +17,8 @@ def export(
         typer.Option(help="Numbers of the MoE layers in the model, 3-60 or 1,3,5 (default: 0 and on)."),
     ] = None,
     hidden_layers: Annotated[
-        int | None, typer.Option(help="Hidden layers in all, for sglang (default: last MoE layer + 1).")
+        int | None,
+        typer.Option(min=1, help="Hidden layers in all, for sglang (default: last MoE layer + 1)."),
     ] = None,
     fill_empty: Annotated[
         bool, typer.Option("--fill-empty", help="Put replicas into empty slots; engines know no empty slot.")

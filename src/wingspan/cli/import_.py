@@ -13,10 +13,11 @@ def import_(
     from_: Annotated[str, typer.Option("--from", help="sglang, vllm or tensorrt-llm.")],
     out: Annotated[Path, typer.Option(help="The file to write: JSON, or Parquet for a trace.")],
     ranks: Annotated[
-        int | None, typer.Option(help="EP size; placements of SGLang, vLLM and TensorRT-LLM need it.")
+        int | None, typer.Option(min=1, help="EP size; placements of SGLang, vLLM and TensorRT-LLM need it.")
     ] = None,
     experts: Annotated[
-        int | None, typer.Option(help="Logical experts per layer (default: the highest number seen + 1).")
+        int | None,
+        typer.Option(min=1, help="Logical experts per layer (default: the highest number seen + 1)."),
     ] = None,
     moe_layers: Annotated[
         str | None,

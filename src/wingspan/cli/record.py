@@ -20,13 +20,16 @@ def record(
     out: Annotated[Path, typer.Option(help="The trace to write, Parquet.")] = Path("trace.parquet"),
     ranks: Annotated[
         int | None,
-        typer.Option(help="Ranks to start on this machine; under torchrun, mpirun or Slurm theirs are used."),
+        typer.Option(
+            min=1, help="Ranks to start on this machine; under torchrun, mpirun or Slurm theirs are used."
+        ),
     ] = None,
     experts_per_rank: Annotated[
         int | None, typer.Option(min=1, help="Slots per rank and layer (default: as many as are needed).")
     ] = None,
     ranks_per_node: Annotated[
-        int | None, typer.Option(help="How many ranks count as one node (default: all that share a machine).")
+        int | None,
+        typer.Option(min=1, help="How many ranks count as one node (default: all that share a machine)."),
     ] = None,
     window: Annotated[
         int, typer.Option(min=1, help="Tokens of one request: texts are cut into these.")

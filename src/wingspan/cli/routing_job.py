@@ -68,7 +68,7 @@ def _rank_of_experts(arguments: Arguments, file: TraceFile) -> tuple[NDArray[np.
                 f"has {file.num_layers} of {file.num_experts}"
             )
         return first_ranks(placement), f"as {arguments.placement} places them"
-    ranks = arguments.ranks or file.num_experts
+    ranks = file.num_experts if arguments.ranks is None else arguments.ranks
     if ranks < 1:
         raise InputError(f"--ranks {ranks}: use 1 or more")
     slots = -(-file.num_experts // ranks)

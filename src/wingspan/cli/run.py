@@ -34,12 +34,40 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
     dtype: Annotated[str, typer.Option(help="auto (the checkpoint's), float32 or bfloat16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    overlap: Annotated[
+        str,
+        typer.Option(
+            help="Order of a step: sequential, chunks=N (rows leave in N parts), two-batch, or auto: by prediction."
+        ),
+    ] = "sequential",
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="For --overlap auto: cluster file of this machine (wingspan calibrate), or a preset."
+        ),
+    ] = None,
+    transport: Annotated[
+        str,
+        typer.Option(help="How rows move: auto, torch (gloo or NCCL), shm (shared memory in nodes), mpi."),
+    ] = "auto",
+    dispatch: Annotated[
+        str, typer.Option(help="auto, flat, or hierarchical: one row per token and node over the network.")
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of rows to the experts: same (as the model's), bfloat16 or float8.")
+    ] = "same",
     check: Annotated[
         bool,
         typer.Option("--check", help="Compare with the model in a single process; exit 1 if it differs."),
     ] = False,
     trace: Annotated[
         Path | None, typer.Option(help="Write a Chrome/Perfetto trace of every operation and transfer.")
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="WINGSPAN_REPORT", help="Write the result and its reports into this JSON file too."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> None:
@@ -71,8 +99,14 @@ def run(
             seed=seed,
             dtype=dtype,
             device=device,
+            overlap=overlap,
+            cluster=cluster,
+            transport=transport,
+            dispatch=dispatch,
+            precision=precision,
             check=check,
             trace=trace,
+            report=report,
             as_json=as_json,
         )
     )

@@ -109,13 +109,14 @@ def _from_ascend(data: dict[str, Any], source: str, options: ImportOptions) -> P
 
 
 def command(placement: Placement, path: Path) -> str:
-    """The command line that uses the file."""
+    """The command line that uses the file, and the change to vLLM that it needs."""
     redundant = placement.num_ranks * placement.slots_per_rank - placement.num_experts
     option = "initial_mapping_path" if path.suffix == ".jsonl" else "initial_expert_map_path"
+    change = 41141 if path.suffix == ".jsonl" else 49572
     config = json.dumps({"num_redundant_experts": redundant, option: str(path)})
     return (
         f"vllm serve MODEL --data-parallel-size {placement.num_ranks} --enable-expert-parallel --enable-eplb "
-        f"--eplb-config '{config}'"
+        f"--eplb-config '{config}'  # needs vLLM with pull request {change}: released vLLM loads no map"
     )
 
 

@@ -22,8 +22,10 @@ from typing import NoReturn
 import torch
 import torch.distributed as dist
 
-from wingspan.errors import InputError, RunError, WingspanError
+from wingspan.errors import InputError, LostPeerError, RunError, WingspanError
+from wingspan.runtime.nodes import Nodes, enter, listen_on
 from wingspan.runtime.transport import LocalTransport, TorchTransport, Transport
+from wingspan.runtime.transport_mpi import join_mpi, leave_mpi
 from wingspan.runtime.world import World, export
 
 _PEERS_WAIT = timedelta(minutes=10)
@@ -46,13 +48,22 @@ class _Failure:
     exit_code: int
 
 
-def run_ranks(work: Work, size: int, ranks_per_node: int, device: torch.device) -> None:
+def run_ranks(
+    work: Work, size: int, ranks_per_node: int, device: torch.device, nodes: Nodes | None = None
+) -> None:
     """Fork `size` ranks, run `work` in each over its own transport, and wait for them.
+
+    Args:
+        work: what each rank does.
+        size: number of ranks.
+        ranks_per_node: how many of them count as one node.
+        device: where their tensors live.
+        nodes: network namespaces that the ranks enter, node by node; None: all stay in this one.
 
     Raises:
         WingspanError: a rank raised it, or died; all others have been ended by then.
     """
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", 0)) if nodes is None else listen_on(nodes.members[0])
     sys.stdout.flush()
     sys.stderr.flush()
     children: dict[int, tuple[int, int]] = {}
@@ -62,7 +73,7 @@ def run_ranks(work: Work, size: int, ranks_per_node: int, device: torch.device) 
         pid = os.fork()
         if pid == 0:
             os.close(read_end)
-            _child(work, world, listener, device, write_end)
+            _child(work, world, listener, device, write_end, nodes)
         os.close(write_end)
         children[pid] = (rank, read_end)
     listener.close()
@@ -86,7 +97,20 @@ def join_ranks(work: Work, world: World, device: torch.device) -> None:
         _work_and_leave(work, TorchTransport(world, device))
 
 
-def _child(work: Work, world: World, listener: socket.socket, device: torch.device, errors: int) -> NoReturn:
+def join_mpi_ranks(work: Work, world: World) -> None:
+    """Run `work` as the rank that mpirun made of this process, over MPI."""
+    _work_and_leave(work, join_mpi(world))
+    leave_mpi()
+
+
+def _child(
+    work: Work,
+    world: World,
+    listener: socket.socket,
+    device: torch.device,
+    errors: int,
+    nodes: Nodes | None,
+) -> NoReturn:
     """The whole life of a forked rank; never returns into the parent's code."""
     code = 1
     try:
@@ -94,10 +118,11 @@ def _child(work: Work, world: World, listener: socket.socket, device: torch.devi
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // world.size))
         with _plain_errors(world):
-            _work_and_leave(work, _connect(world, listener, device))
+            interface = "lo" if nodes is None else _enter_node(nodes, world)
+            _work_and_leave(work, _connect(world, listener, device, interface))
         code = 0
     except WingspanError as error:
-        lost = isinstance(error, _LostPeerError)
+        lost = isinstance(error, LostPeerError)
         message = {"order": 2 if lost else 0, "text": str(error), "exit_code": error.exit_code}
         os.write(errors, json.dumps(message).encode())
     except BaseException as error:
@@ -113,11 +138,18 @@ def _child(work: Work, world: World, listener: socket.socket, device: torch.devi
         os._exit(code)
 
 
-def _connect(world: World, listener: socket.socket, device: torch.device) -> Transport:
+def _enter_node(nodes: Nodes, world: World) -> str:
+    """Move this rank to its node; returns the interface to the others."""
+    node = nodes.node_of(world.rank)
+    enter(node)
+    return node.interface
+
+
+def _connect(world: World, listener: socket.socket, device: torch.device, interface: str) -> Transport:
     host, port = listener.getsockname()[:2]
     export(world, host, port)
     if sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     if world.size == 1:
         listener.close()
         return LocalTransport()
@@ -144,10 +176,6 @@ def _backend(device: torch.device) -> str:
     return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
 
 
-class _LostPeerError(RunError):
-    """This rank is sound, but another went away."""
-
-
 class _plain_errors:  # noqa: N801 - reads as a statement
     """Turns torch.distributed's errors into one line that names the rank."""
 
@@ -163,7 +191,7 @@ class _plain_errors:  # noqa: N801 - reads as a statement
         text = str(error)
         if isinstance(error, dist.DistError) or "gloo" in text or "NCCL" in text or "Connection" in text:
             first_line = text.strip().splitlines()[0]
-            raise _LostPeerError(
+            raise LostPeerError(
                 f"rank {self._world.rank} lost contact with its peers: {first_line}"
             ) from error
 

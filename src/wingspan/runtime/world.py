@@ -41,6 +41,17 @@ class World:
         return rank // self.ranks_per_node
 
 
+def within(world: World, members: list[int]) -> World:
+    """A rank's place in a part of the group, all of which counts as one node.
+
+    Args:
+        world: its place in the whole group.
+        members: the part's ranks in order, its own among them.
+    """
+    place = members.index(world.rank)
+    return World(rank=place, size=len(members), ranks_per_node=len(members), local_rank=place)
+
+
 def world_from_environment(environment: Mapping[str, str], ranks_per_node: int | None = None) -> World | None:
     """This process's place as its launcher wrote it, or None where no launcher did.
 

@@ -1,0 +1,174 @@
+"""A testbed is really there, carries what ranks send at its rate, and goes without a trace."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.runtime.ranks import on_ranks
+from wingspan.errors import InputError, RunError
+from wingspan.runtime.transport import Transport
+from wingspan.testbed import counters, iproute, network
+from wingspan.testbed.layout import Layout, make_layout
+
+MODEL = Path(__file__).parents[2] / "models" / "tiny"
+NAME = f"test{os.getpid()}"
+
+root = pytest.mark.root
+possible = pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("tc"),
+    reason="needs Linux, root and iproute2",
+)
+
+
+@pytest.fixture
+def names() -> Iterator[list[str]]:
+    """Two names for testbeds, removed afterwards whatever happened."""
+    made = [NAME, f"{NAME}_b"]
+    yield made
+    for name in made:
+        network.down(name)
+
+
+def namespaces(name: str) -> list[str]:
+    return [n for n in subprocess.check_output(["ip", "netns", "list"], text=True).split() if name in n]
+
+
+def send_across(size_bytes: int):
+    """Rank r of node 0 sends to rank r of node 1; says how long it took."""
+
+    def work(transport: Transport) -> float:
+        world = transport.world
+        partner = (world.rank + world.ranks_per_node) % world.size
+        rows = size_bytes if world.node == 0 else 0
+        sent_R, received_R = [0] * world.size, [0] * world.size
+        sent_R[partner], received_R[partner] = rows, size_bytes - rows
+        received = torch.empty(size_bytes - rows, dtype=torch.uint8)
+        transport.share(torch.zeros(1))
+        start = time.monotonic()
+        transport.exchange_rows(received, torch.zeros(rows, dtype=torch.uint8), received_R, sent_R).wait()
+        return time.monotonic() - start
+
+    return work
+
+
+def carried(layout: Layout, size_bytes: int, folder: Path) -> tuple[list[counters.LinkCount], float]:
+    before = counters.read(layout)
+    seconds = on_ranks(
+        send_across(size_bytes), layout.places.size, folder, layout.ranks_per_node, layout.places
+    )
+    return counters.difference(before, counters.read(layout)), max(seconds)
+
+
+@root
+@possible
+def test_ranks_meet_over_shaped_links(names, tmp_path):
+    """Two ranks of node 0 send 1 MB each to node 1 over 80 Mbit/s: 0.2 s; the kernel counts it once."""
+    layout = make_layout(names[0], 2, 2, "80mbit")
+    network.up(layout)
+    (from_0, from_1), seconds = carried(layout, 1_000_000, tmp_path)
+    assert 2.0e6 <= from_0.sent_bytes <= 2.0e6 * 1.03
+    assert (
+        abs(from_1.received_bytes - from_0.sent_bytes) < 1000
+    )  # all but what travelled between two readings
+    assert from_1.sent_bytes < 0.1e6
+    assert 0.19 <= seconds < 1.0
+
+
+@root
+@possible
+def test_a_group_uplink_is_the_narrow_place(names, tmp_path):
+    """Node 0 to node 1 in one group at 400 Mbit/s, across groups at 40: ten times as long."""
+    seconds = {}
+    for name, nodes_per_group in zip(names, (2, 1), strict=True):
+        layout = make_layout(name, 2, 1, "400mbit", "40mbit", nodes_per_group)
+        network.up(layout)
+        seconds[nodes_per_group] = carried(layout, 1_000_000, tmp_path)[1]
+    assert seconds[1] >= 0.19
+    assert seconds[1] > 2 * seconds[2]
+
+
+@root
+@possible
+def test_two_stand_side_by_side_and_go_alone(names):
+    for name in names:
+        network.up(make_layout(name, 2, 1, "1gbit"))
+    assert network.get(names[0]) == make_layout(names[0], 2, 1, "1gbit")
+    network.down(names[0])
+    assert namespaces(f"{names[0]}-") == []
+    assert network.get(names[1]).nodes == 2
+
+
+@root
+@possible
+def test_taken_and_missing_names_are_told(names):
+    network.up(make_layout(names[0], 1, 1, "1gbit"))
+    with pytest.raises(InputError, match="is up already"):
+        network.up(make_layout(names[0], 1, 1, "1gbit"))
+    with pytest.raises(InputError, match="is not up"):
+        network.get(names[1])
+
+
+@root
+@possible
+def test_down_ends_what_runs_there_and_clears_a_half_made_one(names):
+    layout = make_layout(names[0], 2, 1, "1gbit")
+    network.up(layout)
+    subprocess.run(["ip", "netns", "delete", layout.switch], check=True)
+    sleeper = subprocess.Popen(["ip", "netns", "exec", layout.node(1), "sleep", "60"])
+    while sleeper.pid not in next(f.processes for f in network.find() if f.name == names[0]):
+        time.sleep(0.01)
+    with pytest.raises(InputError, match="incomplete"):
+        network.get(names[0])
+    network.down(names[0])
+    assert sleeper.wait(timeout=5) != 0
+    assert namespaces(names[0]) == []
+
+
+@root
+@possible
+def test_a_refused_step_leaves_nothing(names, monkeypatch):
+    monkeypatch.setattr(network, "_shape", lambda device, rate_bits: f"qdisc add dev {device} root nonsense")
+    with pytest.raises(RunError, match="nonsense"):
+        network.up(make_layout(names[0], 2, 1, "1gbit"))
+    assert namespaces(names[0]) == []
+
+
+@root
+@possible
+def test_the_main_job_runs_in_all_nodes_and_its_bytes_reconcile(names, tmp_path):
+    network.up(make_layout(names[0], 2, 2, "400mbit"))
+    command = [sys.executable, "-m", "wingspan.cli.main", "testbed", "run", "--name", names[0], "--"]
+    job = ["wingspan", "run", str(MODEL), "--experts-per-rank", "2", "--prompt-ids", ",".join(["5"] * 400)]
+    done = subprocess.run(
+        [*command, *job, "--max-new-tokens", "2", "--json"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)["prefill_report"]
+    assert (report["ranks"], report["ranks_per_node"]) == (4, 2)
+    assert sum(report["sent_across_nodes_bytes"]) > 0
+    ratios = [float(line.split("│")[-2]) for line in done.stderr.splitlines() if line.startswith("│")]
+    assert len(ratios) == 2
+    assert all(ratio > 1.0 for ratio in ratios)
+
+
+def test_without_root_it_says_so(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(InputError, match="needs root"):
+        iproute.check_possible()
+
+
+def test_without_the_tools_it_names_the_package(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(shutil, "which", lambda tool: None)
+    with pytest.raises(InputError, match="apt-get install -y iproute2"):
+        iproute.check_possible()
