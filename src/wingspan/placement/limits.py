@@ -169,8 +169,9 @@ def _about_network(scores: dict[str, PlacementScore], ours: PlacementScore, topo
     if max(total, busiest) < _HELPS:
         lines = [f"Network: no placement lowers what crosses nodes: {_WHY[topology.once_per_node]}"]
     else:
+        where = "Network (anew)" if ANEW in scores else "Network"
         lines = [
-            f"Network{' (anew)' if ANEW in scores else ''}: {_change(total)} bytes cross nodes than under linear; the busiest card carries "
+            f"{where}: {_change(total)} bytes cross nodes than under linear; the busiest card carries "
             f"{_change(busiest)}."
         ]
     if WITH_REQUESTS in scores:
