@@ -53,7 +53,7 @@ def execute(arguments: Arguments) -> None:
         return
     show(summary, file, laid_out, Console(highlight=False))
     if arguments.html is not None:
-        print(f"page: {arguments.html}")
+        print(f"page: {arguments.html} (open in a browser)")
 
 
 def _rank_of_experts(arguments: Arguments, file: TraceFile) -> tuple[NDArray[np.int64], str]:

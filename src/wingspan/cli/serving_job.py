@@ -35,10 +35,9 @@ from wingspan.specs.requests import Requests, poisson_requests, read_requests
 from wingspan.specs.workload import Workload
 
 _NOTES = (
-    "step times are interpolated between predictions of the step simulator; a step that prefills and decodes costs "
-    "the decode step and what as many more tokens add to a prefill step",
+    "step times are interpolated between predictions (docs/serving.md)",
     "a request is admitted when KV cache for its whole prompt and output is free; nothing is preempted",
-    "throughput counts what ends while requests still arrive, without the first stretch in which nothing can end",
+    "throughput counts what ends while requests still arrive",
 )
 
 

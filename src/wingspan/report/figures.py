@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from wingspan.report.palette import GRID, INK, LIMIT
+from wingspan.report.palette import GRID, HEAT, INK, LIMIT
 
 Figure = dict[str, Any]
 
@@ -68,6 +68,38 @@ def value_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
 def category_axis(**options: Any) -> dict[str, Any]:
     """Rows with names, first one on top."""
     return axis("", autorange="reversed", showgrid=False, ticksuffix=" ", **options)
+
+
+def heat_map(
+    rows: Sequence[Sequence[float]],
+    *,
+    x: str,
+    y: str,
+    unit: str,
+    height: int,
+    names: Sequence[str] | None = None,
+) -> Figure:
+    """Cells from pale (0) to dark (the highest, or 2 where all are near the mean of 1), first row on top.
+
+    `names` stand along both sides; without them, numbers from 0.
+    """
+    cells = {
+        "type": "heatmap",
+        "z": [[round(float(value), 3) for value in row] for row in rows],
+        "zmin": 0,
+        "zmax": max(2.0, *(float(max(row)) for row in rows)),
+        "colorscale": [list(stop) for stop in HEAT],
+        "colorbar": {"title": {"text": unit, "side": "right"}, "thickness": 14, "outlinewidth": 0},
+        "hovertemplate": f"{y} %{{y}}, {x} %{{x}}: %{{z:.2f}} {unit}<extra></extra>",
+    }
+    category = {} if names is None else {"type": "category"}
+    return figure(
+        [cells | ({} if names is None else {"x": list(names), "y": list(names)})],
+        height=height,
+        margin={"l": 60, "r": 24, "t": 20, "b": 52},
+        xaxis=axis(x, showgrid=False, **category),
+        yaxis=axis(y, showgrid=False, autorange="reversed", **category),
+    )
 
 
 def bound(x: float, text: str) -> dict[str, Any]:

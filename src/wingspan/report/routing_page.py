@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from wingspan.report.figures import Figure, axis, figure
+from wingspan.report.figures import Figure, axis, figure, heat_map
 from wingspan.report.page import Page, Section, Tile, write_page
-from wingspan.report.palette import HEAT, QUIET, series
+from wingspan.report.palette import QUIET, series
 from wingspan.report.units import count_text
 from wingspan.routing.statistics import RoutingStatistics
 from wingspan.routing.structure import order_by_company, pair_lift
@@ -39,10 +37,10 @@ def routing_page(summary: RoutingSummary, counts: RoutingStatistics, file: Trace
         subtitle=file.origin,
         tiles=_tiles(summary),
         conditions={
-            "trace": str(file.path),
+            "Trace": str(file.path),
             "MoE layers": str(summary.num_layers),
-            "experts": f"{summary.num_experts}, top-{summary.top_k}",
-            "home ranks": str(summary.num_ranks),
+            "Experts": f"{summary.num_experts} a layer, top-{summary.top_k}",
+            "Home ranks": str(summary.num_ranks),
         },
         sections=sections,
         notes=[
@@ -57,7 +55,7 @@ def _tiles(summary: RoutingSummary) -> list[Tile]:
     tiles = [
         Tile("Imbalance", f"{summary.imbalance:.2f}", "tokens per expert, max / mean, mean over layers"),
         Tile("Worst layer", f"{worst.imbalance:.2f}", f"layer {worst.layer}, expert {worst.hottest_expert}"),
-        Tile("Home ranks", f"{summary.source_imbalance:.2f}", "tokens per rank, max / mean"),
+        Tile("Imbalance of the home ranks", f"{summary.source_imbalance:.2f}", "tokens per rank, max / mean"),
     ]
     return tiles + [
         Tile(f"Nodes per token, {n.name}", f"{n.mean:.2f}", f"of {n.nodes}; uniform routing: {n.uniform:.2f}")
@@ -70,9 +68,15 @@ def _load(counts: RoutingStatistics) -> Section:
     relative_LE = counts.load_LE / mean_L1
     return Section(
         "Load of every expert",
-        "Each row is a MoE layer, each cell an expert: its tokens relative to the layer's mean. "
+        "Each row is a MoE layer, each column an expert: its tokens relative to the layer's mean. "
         "A dark cell is an expert that its rank will wait for.",
-        _heat(relative_LE, "expert", "MoE layer", "x mean", height=120 + min(520, 22 * counts.num_layers)),
+        heat_map(
+            relative_LE.tolist(),
+            x="logical expert",
+            y="MoE layer",
+            unit="tokens / mean",
+            height=120 + min(520, 22 * counts.num_layers),
+        ),
     )
 
 
@@ -86,6 +90,7 @@ def _imbalance(summary: RoutingSummary) -> Section:
         figure(
             [bars | {"marker": {"color": series(0)}, "name": "max / mean"}],
             height=300,
+            margin=_BARE,
             xaxis=axis("MoE layer", dtick=_tick(len(layers))),
             yaxis=axis("max / mean", rangemode="tozero"),
         ),
@@ -125,11 +130,11 @@ def _strongest(summary: RoutingSummary, counts: RoutingStatistics) -> Section:
         f"Layer {layer}: who goes with whom",
         "How often two experts are picked together, relative to what their loads give, in an order that puts company "
         "side by side. Dark blocks on the diagonal are communities; an even picture means there are none.",
-        _heat(
-            np.clip(lift_EE[np.ix_(order, order)], 0, max(2.0, float(np.quantile(lift_EE, 0.98)))),
-            "expert",
-            "expert",
-            "x expected",
+        heat_map(
+            np.clip(lift_EE[np.ix_(order, order)], 0, max(2.0, float(np.quantile(lift_EE, 0.98)))).tolist(),
+            x="logical expert",
+            y="logical expert",
+            unit="x expected",
             height=560,
             names=names,
         ),
@@ -182,26 +187,8 @@ def _against_chance(values: list[float], by_chance: list[float], title: str) -> 
     )
 
 
-def _heat(
-    values: NDArray[Any], x: str, y: str, unit: str, *, height: int, names: list[str] | None = None
-) -> Figure:
-    cells = {
-        "type": "heatmap",
-        "z": np.round(values, 3).tolist(),
-        "colorscale": [list(stop) for stop in HEAT],
-        "zmin": 0,
-        "colorbar": {"title": {"text": unit}, "thickness": 14},
-        "hovertemplate": f"{y} %{{y}}, {x} %{{x}}: %{{z:.2f}} {unit}<extra></extra>",
-    }
-    named: dict[str, Any] = {} if names is None else {"type": "category", "showgrid": False}
-    if names is not None:
-        cells |= {"x": names, "y": names}
-    return figure(
-        [cells],
-        height=height,
-        xaxis=axis(x, **named),
-        yaxis=axis(y, autorange="reversed", **named),
-    )
+_BARE = {"l": 60, "r": 24, "t": 20, "b": 52}
+"""Margins of a figure without a legend."""
 
 
 def _tick(count: int) -> int:

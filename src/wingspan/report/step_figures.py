@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from wingspan.report.figures import Figure, axis, bound, category_axis, figure
-from wingspan.report.palette import ACROSS_NODES, HEAT, INK, OPERATIONS, WITHIN_NODE, memory_part
+from wingspan.report.figures import Figure, axis, bound, category_axis, figure, heat_map
+from wingspan.report.palette import ACROSS_NODES, INK, OPERATIONS, WITHIN_NODE, memory_part
 from wingspan.report.ranks import representative
 from wingspan.report.units import bytes_text, seconds_text, share_text, time_scale
 from wingspan.schedule.result import Operation, StepReport
@@ -198,27 +198,8 @@ def expert_load(report: StepReport) -> Figure | None:
         [round(tokens / mean, 3) if mean else 0.0 for tokens in layer]
         for layer, mean in zip(report.load_tokens, means, strict=True)
     ]
-    return figure(
-        [
-            {
-                "type": "heatmap",
-                "z": relative,
-                "zmin": 0,
-                "zmax": max(2.0, max(max(layer) for layer in relative)),
-                "colorscale": [list(stop) for stop in HEAT],
-                "colorbar": {
-                    "title": {"text": "tokens / mean", "side": "right"},
-                    "thickness": 14,
-                    "outlinewidth": 0,
-                },
-                "hovertemplate": "MoE layer %{y}, expert %{x}: %{z:.2f} x the mean<extra></extra>",
-            }
-        ],
-        height=max(240, min(460, 120 + 6 * len(relative))),
-        margin={"l": 60, "r": 24, "t": 20, "b": 52},
-        xaxis=axis("logical expert", showgrid=False),
-        yaxis=axis("MoE layer", showgrid=False, autorange="reversed"),
-    )
+    height = max(240, min(460, 120 + 6 * len(relative)))
+    return heat_map(relative, x="logical expert", y="MoE layer", unit="tokens / mean", height=height)
 
 
 def _plain(name: str) -> str:
