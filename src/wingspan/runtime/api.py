@@ -12,6 +12,7 @@ from wingspan.runtime.inspection import ModelSummary, summarize
 from wingspan.runtime.launch import join_ranks, run_ranks
 from wingspan.runtime.nodes import nodes_from_environment
 from wingspan.runtime.prompts import Tokenizer, assign, check_context
+from wingspan.runtime.record import Recorded, RecordRequest, cut_windows, record
 from wingspan.runtime.run import Listener, RunRequest, RunResult, run
 from wingspan.runtime.sampling import Sampling
 from wingspan.runtime.world import world_from_environment
@@ -19,12 +20,15 @@ from wingspan.runtime.world import world_from_environment
 __all__ = [
     "Listener",
     "ModelSummary",
+    "RecordRequest",
+    "Recorded",
     "RunRequest",
     "RunResult",
     "Sampling",
     "Tokenizer",
     "assign",
     "check_context",
+    "cut_windows",
     "default_placement",
     "describe",
     "dtype_named",
@@ -32,6 +36,7 @@ __all__ = [
     "load",
     "nodes_from_environment",
     "process_started_seconds",
+    "record",
     "run",
     "run_ranks",
     "select_device",
