@@ -2,51 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wingspan.errors import InputError
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What was measured of one operation: the range of its size, and the error of the prediction within it.
-
-    Args:
-        unit: what `low` and `high` count.
-        error: relative error that 9 of 10 judged rows stay below.
-    """
-
-    unit: str
-    low: float
-    high: float
-    error: float
-
-
-MEASURED: dict[str, Measured] = {
-    "matmul": Measured("rows", 16, 32768, 0.3),
-    "experts": Measured("rows per rank", 1, 131072, 0.3),
-    "attention": Measured("context x sequences", 1024, 4.2e6, 0.3),
-    "dispatch": Measured("ranks", 8, 64, 0.3),
-    "combine": Measured("ranks", 8, 64, 0.3),
-}
+from wingspan.specs.cluster import Cluster
 
 _WIDER_PER_DOUBLING = 0.1
+"""Beyond the measured range: 10 percentage points per doubling, about what the predictions of this model lose
+when they are fitted on one half of a range and judged on the other (docs/cost-model.md)."""
 
 
-def relative_error(operation: str, size: ArrayLike) -> NDArray[np.float64]:
-    """Relative half-width of the error bar of `operation` at `size` (see `MEASURED` for the unit).
+def relative_error(cluster: Cluster, operation: str, size: ArrayLike) -> NDArray[np.float64]:
+    """Relative half-width of the error bar of `operation` at `size`.
 
-    Within the measured range the error seen there; beyond it, 10 percentage points more per doubling.
-
-    Raises:
-        InputError: no such operation.
+    Args:
+        operation: a key of `cluster.kernels.accuracy`; one that is not there has none (0).
+        size: in the unit that the entry names (rows, rows per rank, ranks, ...).
     """
-    if operation not in MEASURED:
-        raise InputError(f"no measured range for {operation}; known: {', '.join(MEASURED)}")
-    measured = MEASURED[operation]
-    size = np.maximum(np.asarray(size, dtype=np.float64), 1e-12)
-    beyond = np.maximum(np.log2(size / measured.high), np.log2(measured.low / size))
-    return measured.error + _WIDER_PER_DOUBLING * np.maximum(beyond, 0.0)
+    size = np.asarray(size, dtype=np.float64)
+    measured = cluster.kernels.accuracy.get(operation)
+    if measured is None:
+        return np.zeros_like(size)
+    at_least = np.maximum(size, 1e-12)
+    beyond = np.maximum(np.log2(at_least / measured.high), np.log2(measured.low / at_least))
+    wider: NDArray[np.float64] = measured.relative_error + _WIDER_PER_DOUBLING * np.maximum(beyond, 0.0)
+    return wider
