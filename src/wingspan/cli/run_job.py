@@ -14,6 +14,7 @@ from wingspan.cli.model_argument import find_checkpoint
 from wingspan.cli.run_view import RunView
 from wingspan.cli.runtime_import import import_runtime
 from wingspan.errors import InputError, RunError
+from wingspan.runtime.live.settings import parse_rebalance
 
 _IMPORT_BEGUN_SECONDS = time.time()
 
@@ -36,6 +37,7 @@ class Arguments:
     seed: int
     dtype: str
     device: str
+    rebalance: str
     check: bool
     trace: Path | None
     report: Path | None
@@ -67,6 +69,7 @@ def execute(arguments: Arguments) -> None:
         runtime.Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed),
         device,
         check=arguments.check,
+        rebalance=parse_rebalance(arguments.rebalance),
         keep_spans=arguments.trace is not None,
     )
     view = RunView(
@@ -114,6 +117,7 @@ def _finish(result: Any, arguments: Arguments, view: RunView) -> None:
 
 def _check_cheap(arguments: Arguments) -> None:
     """What can be refused before seconds go into importing torch."""
+    parse_rebalance(arguments.rebalance)
     if arguments.experts_per_rank < 1:
         raise InputError(f"--experts-per-rank {arguments.experts_per_rank}: use 1 or more")
     if arguments.top_p is not None and not 0 < arguments.top_p <= 1:

@@ -10,6 +10,7 @@ from wingspan.models import write_random_checkpoint
 from wingspan.runtime.engine import default_placement, describe, load
 from wingspan.runtime.inspection import ModelSummary, summarize
 from wingspan.runtime.launch import join_ranks, run_ranks
+from wingspan.runtime.live.settings import Rebalance
 from wingspan.runtime.nodes import nodes_from_environment
 from wingspan.runtime.prompts import Tokenizer, assign, check_context
 from wingspan.runtime.record import Recorded, RecordRequest, cut_windows, record
@@ -20,6 +21,7 @@ from wingspan.runtime.world import world_from_environment
 __all__ = [
     "Listener",
     "ModelSummary",
+    "Rebalance",
     "RecordRequest",
     "Recorded",
     "RunRequest",

@@ -53,6 +53,11 @@ class Engine:
     step: Step
     transport: Transport
 
+    def dispatcher_for(self, placement: Placement, layer: int) -> Dispatcher[Any]:
+        """The dispatcher of MoE layer `layer` under another placement than the one loaded."""
+        device = next(self.model.parameters()).device
+        return make_dispatcher(placement, layer, self.transport, self.buffers, device)
+
     @property
     def expert_bytes(self) -> int:
         """Weights of this rank's experts."""

@@ -53,6 +53,10 @@ class ExpertParallelLayer:
         self._recorder = recorder
         self._step = step
 
+    def use(self, dispatcher: Dispatcher[Any]) -> None:
+        """From the next step on; all ranks at the same step. The experts must be where it thinks they are."""
+        self._dispatcher = dispatcher
+
     def __call__(
         self, hidden_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor
     ) -> torch.Tensor:

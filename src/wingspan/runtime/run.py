@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from time import monotonic
 from typing import Any, Literal
 
@@ -12,11 +12,14 @@ import torch
 from wingspan.placement.placement import Placement
 from wingspan.runtime.engine import Engine, Model, load
 from wingspan.runtime.generate import Generated, Generator, OnTokens
+from wingspan.runtime.live.rebalancer import Rebalancer
+from wingspan.runtime.live.settings import Rebalance
 from wingspan.runtime.measure import RankMeasurement, peak_memory_bytes, step_report
 from wingspan.runtime.prompts import Prompt, Tokenizer
 from wingspan.runtime.reference import Check, check
 from wingspan.runtime.sampling import Sampling
 from wingspan.runtime.transport import Transport
+from wingspan.schedule.rebalance_result import RebalanceEvent
 from wingspan.schedule.result import Span, StepReport
 
 
@@ -32,6 +35,7 @@ class RunRequest:
     device: torch.device
     check: bool = False
     keep_spans: bool = False
+    rebalance: Rebalance | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class RunResult:
     load_seconds: float
     check: Check | None = None
     spans: list[Span] = field(default_factory=list)
+    rebalance: list[RebalanceEvent] = field(default_factory=list)
 
     @property
     def report(self) -> StepReport:
@@ -68,6 +73,7 @@ class RunResult:
             "report": self.report.model_dump(mode="json"),
             "prefill_report": self.prefill.model_dump(mode="json"),
             "load_seconds": self.load_seconds,
+            "rebalance": [event.model_dump(mode="json") for event in self.rebalance],
             "check": asdict(self.check) | {"passed": self.check.passed} if self.check else None,
         }
 
@@ -87,7 +93,8 @@ def run(
     engine, load_seconds = _load(transport, request)
     if transport.world.rank == 0:
         listener.on_loaded(load_seconds)
-    generator = Generator(engine.model, transport, engine.recorder, engine.monitor, engine.step)
+    rebalancer = _rebalancer(engine, request)
+    generator = Generator(engine.model, transport, engine.recorder, engine.monitor, engine.step, rebalancer)
     generated = generator.run(
         request.prompts,
         request.max_new_tokens,
@@ -95,10 +102,29 @@ def run(
         keep_logits=request.check,
         on_tokens=listener.on_tokens,
     )
-    parts = transport.gather((_measurement(engine, generated), generated.token_ids, generated.logits))
+    events = [] if rebalancer is None else rebalancer.finish()
+    measurement = _measurement(engine, generated, rebalancer)
+    parts = transport.gather((measurement, generated.token_ids, generated.logits))
     if parts is None:
         return None
-    return _bring_together(parts, request, tokenizer, transport, load_seconds)
+    return replace(_bring_together(parts, request, tokenizer, transport, load_seconds), rebalance=events)
+
+
+def _rebalancer(engine: Engine, request: RunRequest) -> Rebalancer | None:
+    """None where nothing can move: switched off, or a single rank."""
+    if request.rebalance is None or engine.transport.world.size == 1:
+        return None
+    return Rebalancer(
+        request.rebalance,
+        engine.transport,
+        request.placement,
+        list(engine.layers.values()),
+        engine.dispatcher_for,
+        engine.monitor,
+        engine.recorder,
+        request.model.config.get_text_config().hidden_size * request.model.dtype.itemsize,
+        request.device,
+    )
 
 
 def _load(transport: Transport, request: RunRequest) -> tuple[Engine, float]:
@@ -107,7 +133,8 @@ def _load(transport: Transport, request: RunRequest) -> tuple[Engine, float]:
     return engine, monotonic() - start
 
 
-def _measurement(engine: Engine, generated: Generated) -> RankMeasurement:
+def _measurement(engine: Engine, generated: Generated, rebalancer: Rebalancer | None) -> RankMeasurement:
+    staging = {} if rebalancer is None else {"migration_staging": rebalancer.staging_bytes}
     return RankMeasurement(
         rank=engine.transport.world.rank,
         steps=engine.recorder.steps,
@@ -117,6 +144,7 @@ def _measurement(engine: Engine, generated: Generated) -> RankMeasurement:
             "expert_weights": engine.expert_bytes,
             "kv_cache": generated.cache_bytes,
             "communication_buffers": engine.buffers.size_bytes,
+            **staging,
         },
         peak_memory_bytes=peak_memory_bytes(),
         spans=engine.recorder.spans,
