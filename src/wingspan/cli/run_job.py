@@ -53,6 +53,10 @@ def execute(arguments: Arguments) -> None:
     world = runtime.world_from_environment(os.environ, arguments.ranks_per_node)
     nodes = runtime.nodes_from_environment(os.environ) if world is None else None
     size = _group_size(arguments, world, nodes)
+    if size == 1 and arguments.rebalance != "off":
+        raise InputError(
+            f"--rebalance {arguments.rebalance}: one rank has nowhere to move experts to; use --ranks 2 or more"
+        )
     device = runtime.select_device(arguments.device)
     model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
     placement = runtime.default_placement(model.shape, size, arguments.experts_per_rank)

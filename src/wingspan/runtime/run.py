@@ -59,7 +59,8 @@ class RunResult:
     load_seconds: float
     check: Check | None = None
     spans: list[Span] = field(default_factory=list)
-    rebalance: list[RebalanceEvent] = field(default_factory=list)
+    rebalance: list[RebalanceEvent] | None = None
+    """The log of live balancing; None where it was off."""
 
     @property
     def report(self) -> StepReport:
@@ -73,7 +74,7 @@ class RunResult:
             "report": self.report.model_dump(mode="json"),
             "prefill_report": self.prefill.model_dump(mode="json"),
             "load_seconds": self.load_seconds,
-            "rebalance": [event.model_dump(mode="json") for event in self.rebalance],
+            "rebalance": [event.model_dump(mode="json") for event in self.rebalance or []],
             "check": asdict(self.check) | {"passed": self.check.passed} if self.check else None,
         }
 
@@ -102,7 +103,7 @@ def run(
         keep_logits=request.check,
         on_tokens=listener.on_tokens,
     )
-    events = [] if rebalancer is None else rebalancer.finish()
+    events = None if rebalancer is None else rebalancer.finish()
     measurement = _measurement(engine, generated, rebalancer)
     parts = transport.gather((measurement, generated.token_ids, generated.logits))
     if parts is None:

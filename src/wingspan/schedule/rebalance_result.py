@@ -48,7 +48,7 @@ class Migration(_Result):
     layers_rolled_back: int
     experts_moved: int
     moved_bytes: int
-    added_seconds: float = Field(description="what it added to the steps meanwhile, on the slowest rank")
+    added_seconds: float = Field(description="what it added to the steps meanwhile, in all")
     longest_step_seconds: float = Field(description="of the steps meanwhile, on rank 0")
     imbalance_before: float
     imbalance_after: float | None = Field(description="measured; None where the run ended at once")

@@ -96,7 +96,8 @@ class Director:
         self.events.extend(migration.rollbacks)
         steps = step - migration.first_step
         slower = max(0.0, self._history.step_seconds - self._upper_seconds_before) * steps
-        added = max(r.busy_seconds for r in reports) + slower
+        # The rank that came last to the ranks' meetings waited for nobody in them: its time is what they took.
+        added = min(r.busy_seconds for r in reports) + slower
         decision = self._decision
         if migration.committed and decision is not None:
             self._unmeasured = Migrated(

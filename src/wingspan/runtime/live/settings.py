@@ -26,7 +26,7 @@ class Rebalance:
 
     every_steps: int | None = None
     beat_steps: int = 8
-    half_life_steps: int = 16
+    half_life_steps: int = 8
     horizon_steps: int = 256
     sample_tokens: int = 16
     step_bytes: int | None = None
