@@ -78,7 +78,10 @@ class Rank:
         tokens = int(rng.integers(0, 7)) * int(rng.random() < 0.8)
         experts = self._whole[0].gate_up_proj.shape[0]
         top_k = min(2, experts)
-        picks = [rng.choice(experts, top_k, replace=False) for _ in range(tokens)]
+        # Lower numbers are hotter, so that there is something to balance.
+        weight_E = 1 / np.arange(1, experts + 1) ** 2
+        share_E = weight_E / weight_E.sum()
+        picks = [rng.choice(experts, top_k, replace=False, p=share_E) for _ in range(tokens)]
         experts_TK = torch.tensor(np.array(picks).reshape(tokens, top_k), dtype=torch.int64)
         weights_TK = torch.tensor(rng.random((tokens, top_k)), dtype=torch.float32)
         x_TD = torch.tensor(rng.standard_normal((tokens, HIDDEN)), dtype=torch.float32)

@@ -95,23 +95,25 @@ class History:
 
 
 class _Pace:
-    """Least squares of expert seconds over rows, one point per rank and report; older points fade.
+    """Least squares of expert seconds over rows, one point per rank and report; older reports fade.
 
-    The slope leaves out what a call costs without rows, which no placement can save.
+    Only differences between ranks of one report count: a machine that gets slower for all says nothing about rows. And
+    the slope leaves out what a call costs without rows, which no placement can save.
     """
 
     def __init__(self) -> None:
-        self._sums = np.zeros(5)
+        self._covariance = self._variance = self._square = 0.0
         self.seconds_per_row = 0.0
 
     def add(self, rows_R: NDArray[np.int64], seconds_R: Floats, fade: float) -> None:
-        x, y = rows_R.astype(np.float64), seconds_R
-        self._sums = self._sums * fade + [len(x), x.sum(), y.sum(), (x * x).sum(), (x * y).sum()]
-        n, sx, sy, sxx, sxy = self._sums.tolist()
-        if sx <= 0:
+        mean = float(rows_R.mean())
+        if mean <= 0:
             return
-        spread = n * sxx - sx * sx
-        if spread > (_LEAST_SPREAD * sx) ** 2:
-            self.seconds_per_row = max(0.0, (n * sxy - sx * sy) / spread)
+        away_R = rows_R - mean
+        self._covariance = self._covariance * fade + float(away_R @ seconds_R)
+        self._variance = self._variance * fade + float(away_R @ away_R)
+        self._square = self._square * fade + len(rows_R) * mean * mean
+        if self._variance > _LEAST_SPREAD**2 * self._square:
+            self.seconds_per_row = max(0.0, self._covariance / self._variance)
         elif not self.seconds_per_row:
-            self.seconds_per_row = sy / sx
+            self.seconds_per_row = float(seconds_R.mean()) / mean

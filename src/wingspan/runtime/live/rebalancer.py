@@ -70,6 +70,11 @@ class Rebalancer:
         self._migration: Migration | None = None
         self._next_tag = 0
 
+    @property
+    def events(self) -> list[RebalanceEvent]:
+        """The log so far, on rank 0."""
+        return [] if self._director is None else self._director.events
+
     def after_step(self, load_LE: torch.Tensor, steps_left: int) -> None:
         """Take in one step, and every few steps do something about it.
 
@@ -89,11 +94,10 @@ class Rebalancer:
     def finish(self) -> list[RebalanceEvent]:
         """After the last step: end what is under way; the log, on rank 0."""
         reports = self._reports()
-        if self._director is None or reports is None:
-            return []
-        layer = None if self._migration is None else self._migration.layer
-        self._director.finish(self._step, reports, layer)
-        return self._director.events
+        if self._director is not None and reports is not None:
+            layer = None if self._migration is None else self._migration.layer
+            self._director.finish(self._step, reports, layer)
+        return self.events
 
     def _beat(self, steps_left: int) -> None:
         reports = self._reports()
