@@ -33,14 +33,15 @@ from wingspan.routing.load import imbalance
 from wingspan.routing.synthetic import TraceShape, generate
 from wingspan.routing.workloads import workload
 from wingspan.runtime.buffers import Buffers
-from wingspan.runtime.engine import make_dispatcher
+from wingspan.runtime.dispatchers import DEFAULT_DISPATCH, Dispatchers
 from wingspan.runtime.experts import LocalExperts
 from wingspan.runtime.launch import run_ranks
-from wingspan.runtime.layer import ExpertParallelLayer, Step
+from wingspan.runtime.layer import ExpertParallelLayer
 from wingspan.runtime.live.rebalancer import Rebalancer
 from wingspan.runtime.live.settings import Rebalance
 from wingspan.runtime.monitor import LoadMonitor
 from wingspan.runtime.recorder import Recorder
+from wingspan.runtime.step import Step
 from wingspan.runtime.transport import Transport
 from wingspan.schedule.rebalance_result import Migration, RebalanceEvent
 
@@ -102,7 +103,7 @@ def build(
     rank = transport.world.rank
     placement = linear(case.layers, EXPERTS, case.ranks)
     recorder, monitor = Recorder(rank, case.ranks), LoadMonitor(case.layers, EXPERTS, CPU)
-    buffers, step = Buffers(), Step()
+    dispatchers, step = Dispatchers(placement, transport, Buffers(), CPU, DEFAULT_DISPATCH), Step()
     layers = []
     for index in range(case.layers):
         torch.manual_seed(index)
@@ -112,14 +113,13 @@ def build(
         experts = PacedExperts(peers.experts_module(up_EID[held].clone(), down_EDI[held].clone(), "eager"))
         experts.pack()
         experts.seconds_per_row = case.seconds_per_row
-        dispatcher = make_dispatcher(placement, index, transport, buffers, CPU)
-        layers.append(ExpertParallelLayer(index, experts, dispatcher, monitor, recorder, step))
+        dispatcher = dispatchers.for_layer(index)
+        layers.append(ExpertParallelLayer(index, index, experts, dispatcher, monitor, recorder, step))
     if settings is None:
         return layers, recorder, monitor, None
     rebalancer = Rebalancer(
         settings, transport, placement, layers,
-        lambda new, index: make_dispatcher(new, index, transport, buffers, CPU),
-        monitor, recorder, HIDDEN * 4, CPU,
+        dispatchers, monitor, recorder, HIDDEN * 4, CPU,
     )  # fmt: skip
     return layers, recorder, monitor, rebalancer
 

@@ -40,6 +40,28 @@ def run(
             help='Move experts while running: auto (when the gain exceeds the cost), "every N" steps, or off.'
         ),
     ] = "off",
+    overlap: Annotated[
+        str,
+        typer.Option(
+            help="Order of a step: sequential, chunks=N (rows leave in N parts), two-batch, or auto: by prediction."
+        ),
+    ] = "sequential",
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="For --overlap auto: cluster file of this machine (wingspan calibrate), or a preset."
+        ),
+    ] = None,
+    transport: Annotated[
+        str,
+        typer.Option(help="How rows move: auto, torch (gloo or NCCL), shm (shared memory in nodes), mpi."),
+    ] = "auto",
+    dispatch: Annotated[
+        str, typer.Option(help="auto, flat, or hierarchical: one row per token and node over the network.")
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of rows to the experts: same (as the model's), bfloat16 or float8.")
+    ] = "same",
     check: Annotated[
         bool,
         typer.Option("--check", help="Compare with the model in a single process; exit 1 if it differs."),
@@ -86,6 +108,11 @@ def run(
             dtype=dtype,
             device=device,
             rebalance=rebalance,
+            overlap=overlap,
+            cluster=cluster,
+            transport=transport,
+            dispatch=dispatch,
+            precision=precision,
             check=check,
             trace=trace,
             report=report,

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wingspan.placement.packing import pack
-from wingspan.placement.placement import Placement
+from wingspan.placement.placement import EMPTY, Placement
 from wingspan.placement.replicate import Items, checked_load, replica_counts
 from wingspan.placement.simple import check_fits
 
@@ -26,9 +26,14 @@ def balanced(load_LE: ArrayLike, num_ranks: int, slots_per_rank: int = 1) -> Pla
     check_fits(load.shape[1], num_ranks, slots_per_rank)
     num_slots = num_ranks * slots_per_rank
     items = Items.of(load, replica_counts(load, num_slots, num_ranks), num_slots)
-    item_LRS = pack(items, num_ranks)
     layer = np.arange(len(load))[:, None, None]
-    return Placement(items.expert_LP[layer, item_LRS], load.shape[1])
+    item_LRS = pack(items, num_ranks)
+    slots_LRS = items.expert_LP[layer, item_LRS]
+    # Which rank is called which changes no balance. In the order of their heaviest experts no node gets all the hot
+    # ones, and replicas are neighbours: the tokens of a node that holds only some would not use them evenly.
+    heaviest_LR = items.expert_LP[layer[..., 0], item_LRS.min(axis=2)]
+    order_LR = np.where(heaviest_LR == EMPTY, load.shape[1], heaviest_LR).argsort(axis=1, kind="stable")
+    return Placement(np.take_along_axis(slots_LRS, order_LR[..., None], axis=1), load.shape[1])
 
 
 def hottest_replica_bound(load_LE: ArrayLike, num_ranks: int, slots_per_rank: int) -> NDArray[np.float64]:

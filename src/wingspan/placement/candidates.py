@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 
 from wingspan.placement.balanced import balanced
 from wingspan.placement.demand import Demand, Floats
+from wingspan.placement.expected import slot_flows
 from wingspan.placement.gather import exchange, grow
 from wingspan.placement.packing import pack
 from wingspan.placement.placement import EMPTY
@@ -60,7 +61,18 @@ def gathered(
         least_gain=float(1e-6 * demand.load_LE.mean()),
         rounds=_rounds(topology.nodes),
     )
-    return _onto_ranks(items, item_LNB, topology, slots_per_rank)
+    return _onto_ranks(items, item_LNB, demand, topology, slots_per_rank)
+
+
+def without_replicas(
+    demand: Demand, topology: Topology, slots_per_rank: int, worth_LEN: Floats, spread: float
+) -> Ints:
+    """`gathered` with one slot per expert, over as few slots of each rank as that takes; the others stay empty."""
+    used = -(-demand.num_experts // topology.ranks)
+    slots_LRS = gathered(
+        demand, topology, np.ones(demand.load_LE.shape, dtype=np.int64), used, worth_LEN, spread
+    )
+    return np.pad(slots_LRS, ((0, 0), (0, 0), (0, slots_per_rank - used)), constant_values=EMPTY)
 
 
 def affinity(
@@ -171,13 +183,17 @@ def _best_nodes(worth_LNN: Floats) -> Ints:
     return np.stack([linear_sum_assignment(worth.T, maximize=True)[1] for worth in worth_LNN])
 
 
-def _onto_ranks(items: Items, item_LNB: Ints, topology: Topology, slots_per_rank: int) -> Ints:
-    """Pack each node's items onto its ranks."""
+def _onto_ranks(
+    items: Items, item_LNB: Ints, demand: Demand, topology: Topology, slots_per_rank: int
+) -> Ints:
+    """Pack each node's items onto its ranks, by what each will really compute: near tokens prefer a near replica."""
     num_layers, nodes, size = item_LNB.shape
-    # In the items' own order: heaviest first, replicas side by side.
-    item_XB = np.sort(item_LNB, axis=2).reshape(-1, size)
-    layer_X1 = np.repeat(np.arange(num_layers), nodes)[:, None]
-    inside = Items(items.expert_LP[layer_X1, item_XB], items.load_LP[layer_X1, item_XB])
+    expert_LP = np.take_along_axis(items.expert_LP, item_LNB.reshape(num_layers, -1), axis=1)
+    expert_XB = expert_LP.reshape(-1, size)
+    load_XB = slot_flows(expert_LP, demand, nodes).sum(axis=1).reshape(-1, size)
+    # Heaviest first, replicas side by side (they share evenly), empty ones last.
+    order_XB = np.lexsort((expert_XB, -load_XB, expert_XB == EMPTY), axis=1)
+    inside = Items(*(np.take_along_axis(a, order_XB, axis=1) for a in (expert_XB, load_XB)))
     place_XMS = pack(inside, topology.ranks_per_node)
-    expert_XMS = inside.expert_LP[np.arange(len(item_XB))[:, None, None], place_XMS]
+    expert_XMS = inside.expert_LP[np.arange(len(expert_XB))[:, None, None], place_XMS]
     return expert_XMS.reshape(num_layers, topology.ranks, slots_per_rank)

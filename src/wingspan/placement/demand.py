@@ -49,15 +49,15 @@ class Demand:
 
     @classmethod
     def of(
-        cls, earlier: RoutingStatistics, later: RoutingStatistics, topology: Topology, steps: int = 1
+        cls, earlier: RoutingStatistics, later: RoutingStatistics, topology: Topology, steps: float = 1
     ) -> Demand:
         """The demand of a mean step, from the counts of the two halves of a trace of `steps` steps.
 
         Raises:
-            InputError: tokens live on ranks that the topology does not have, or `steps` is below 1.
+            InputError: tokens live on ranks that the topology does not have, or `steps` is not above 0.
         """
-        if steps < 1:
-            raise InputError(f"steps: {steps} steps in the trace; it must be at least 1")
+        if not steps > 0:
+            raise InputError(f"steps: {steps} steps in the trace; it must be above 0")
         halves = (earlier, later)
         sources = [_source_by_node(half, topology) for half in halves]
         company = [_off_diagonal(half.coactivation_LEE) for half in halves]

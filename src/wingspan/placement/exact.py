@@ -19,6 +19,8 @@ from wingspan.placement.topology import Topology
 from wingspan.routing.trace import RoutingTrace
 
 Ints = NDArray[np.int64]
+_CHUNK_TOKENS = 16_384
+"""Tokens counted at a time: bounds the memory of the tables (tokens, ranks)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +51,35 @@ def count(placement: Placement, trace: RoutingTrace, topology: Topology) -> Coun
         InputError: layers, experts or ranks of the three do not agree.
     """
     _check_agreement(placement, trace, topology)
-    layers = [_count_layer(placement.slots_LRS[n], trace, n, topology) for n in range(trace.num_layers)]
-    return Counted(*(np.stack(parts) for parts in zip(*layers, strict=True)))
+    turn_T = turns(trace)
+    layers = []
+    for layer in range(trace.num_layers):
+        parts = [
+            _count_layer(placement.slots_LRS[layer], trace, turn_T, layer, topology, chunk)
+            for chunk in _chunks(trace.num_tokens)
+        ]
+        layers.append([np.sum(same, axis=0) for same in zip(*parts, strict=True)])
+    return Counted(*(np.stack(same) for same in zip(*layers, strict=True)))
 
 
-def replica_of(slots_RS: Ints, experts_TK: Ints, home_T: Ints, topology: Topology, num_experts: int) -> Ints:
+def turns(trace: RoutingTrace) -> Ints:
+    """Each token's turn among replicas: its place among its home rank's tokens of the step, plus the rank's number."""
+    home_T = trace.home_rank_T.astype(np.int64)
+    key_T = trace.step_T.astype(np.int64) * trace.num_ranks + home_T
+    order = np.argsort(key_T, kind="stable")
+    ordered = key_T[order]
+    turn_T = np.empty_like(home_T)
+    turn_T[order] = np.arange(len(home_T)) - np.searchsorted(ordered, ordered)
+    return turn_T + home_T
+
+
+def _chunks(tokens: int) -> list[slice]:
+    return [slice(start, start + _CHUNK_TOKENS) for start in range(0, max(1, tokens), _CHUNK_TOKENS)]
+
+
+def replica_of(
+    slots_RS: Ints, experts_TK: Ints, home_T: Ints, turn_T: Ints, topology: Topology, num_experts: int
+) -> Ints:
     """The slot, counted over all ranks, that computes each (token, expert): (T, K)."""
     slot_EC, choices_E = _table(slots_RS, num_experts)
     if slot_EC.shape[1] == 1:
@@ -65,7 +91,6 @@ def replica_of(slots_RS: Ints, experts_TK: Ints, home_T: Ints, topology: Topolog
     own = valid & (rank_TKC == home)
     near = valid & (topology.node_of(rank_TKC) == topology.node_of(home))
     allowed = np.where(own.any(2, keepdims=True), own, np.where(near.any(2, keepdims=True), near, valid))
-    turn_T = _turns(home_T)
     wanted = turn_T[:, None] % allowed.sum(axis=2)
     # The wanted-th of the allowed replicas: the first place where as many have been counted.
     place = (allowed.cumsum(axis=2) > wanted[..., None]).argmax(axis=2)
@@ -91,54 +116,53 @@ def _check_agreement(placement: Placement, trace: RoutingTrace, topology: Topolo
         )
 
 
-def _count_layer(slots_RS: Ints, trace: RoutingTrace, layer: int, topology: Topology) -> tuple[Ints, ...]:
-    experts_TK = trace.experts_TLK[:, layer].astype(np.int64)
-    home_T = trace.home_rank_T.astype(np.int64)
-    slot_TK = replica_of(slots_RS, experts_TK, home_T, topology, trace.num_experts)
+def _count_layer(
+    slots_RS: Ints, trace: RoutingTrace, turn_T: Ints, layer: int, topology: Topology, chunk: slice
+) -> tuple[Ints, ...]:
+    experts_TK = trace.experts_TLK[chunk, layer].astype(np.int64)
+    home_T = trace.home_rank_T[chunk].astype(np.int64)
+    slot_TK = replica_of(slots_RS, experts_TK, home_T, turn_T[chunk], topology, trace.num_experts)
     rank_TK = slot_TK // slots_RS.shape[1]
-    node_TK = topology.node_of(rank_TK)
-    far_TK = node_TK != topology.node_of(home_T)[:, None]
-    first_TK = far_TK & _first_in_row(node_TK)
-    flat_rows, node_rows = far_TK.sum(), first_TK.sum()
-    crossing_TK = first_TK if topology.once_per_node else far_TK
-    token, pick = np.nonzero(crossing_TK)
-    # Counted once per node, a row goes to the card of its home's local index and is forwarded from that rank.
-    landing_M = rank_TK[token, pick]
+    far_TK = topology.node_of(rank_TK) != topology.node_of(home_T)[:, None]
+    # Every (token, other node) that a token picks, once.
+    reached_TN = _reached(topology.node_of(rank_TK), topology.nodes)
+    reached_TN[np.arange(len(home_T)), topology.node_of(home_T)] = False
     if topology.once_per_node:
-        local_M = home_T[token] % topology.ranks_per_node
-        landing_M = node_TK[token, pick] * topology.ranks_per_node + local_M
+        token_M, node_M = np.nonzero(reached_TN)
+        # A row goes to the card of its home's local index and is forwarded from that rank.
+        landing_M = node_M * topology.ranks_per_node + home_T[token_M] % topology.ranks_per_node
+    else:
+        token_M, pick_M = np.nonzero(far_TK)
+        landing_M = rank_TK[token_M, pick_M]
     cards = topology.nodes * topology.cards
     return (
         np.bincount(slot_TK.ravel(), minlength=slots_RS.size).reshape(slots_RS.shape),
-        flat_rows,
-        node_rows,
+        np.asarray(far_TK.sum()),
+        np.asarray(reached_TN.sum()),
         np.bincount(topology.card_of(landing_M), minlength=cards),
-        np.bincount(topology.card_of(home_T[token]), minlength=cards),
+        np.bincount(topology.card_of(home_T[token_M]), minlength=cards),
         _into_ranks(rank_TK, home_T, topology),
     )
 
 
 def _into_ranks(rank_TK: Ints, home_T: Ints, topology: Topology) -> Ints:
     """Rows over the fast link into each rank: from ranks of its node, and forwarded ones of other nodes."""
-    home = home_T[:, None]
-    inside = (topology.node_of(rank_TK) == topology.node_of(home)) & (rank_TK != home)
-    if topology.once_per_node:
-        away = topology.node_of(rank_TK) != topology.node_of(home)
-        # A row of another node lands at its home's local index, and is forwarded to the others.
-        inside |= away & (rank_TK % topology.ranks_per_node != home % topology.ranks_per_node)
-        inside &= _first_in_row(rank_TK)
-    return np.bincount(rank_TK[inside], minlength=topology.ranks)
+    if not topology.once_per_node:
+        home = home_T[:, None]
+        near_TK = (topology.node_of(rank_TK) == topology.node_of(home)) & (rank_TK != home)
+        return np.bincount(rank_TK[near_TK], minlength=topology.ranks)
+    reached_TR = _reached(rank_TK, topology.ranks)
+    token_M, rank_M = np.nonzero(reached_TR)
+    # A row of another node lands at its home's local index, which on the own node is the home itself.
+    forwarded = rank_M % topology.ranks_per_node != home_T[token_M] % topology.ranks_per_node
+    return np.bincount(rank_M[forwarded], minlength=topology.ranks)
 
 
-def _first_in_row(ids_TK: Ints) -> NDArray[np.bool_]:
-    """True where an id stands in its row for the first time."""
-    order = np.argsort(ids_TK, axis=1, kind="stable")
-    ordered = np.take_along_axis(ids_TK, order, axis=1)
-    new = np.ones_like(ordered, dtype=np.bool_)
-    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    first = np.empty_like(new)
-    np.put_along_axis(first, order, new, axis=1)
-    return first
+def _reached(place_TK: Ints, places: int) -> NDArray[np.bool_]:
+    """Which places (nodes or ranks) each token's picks lie on: (tokens, places)."""
+    result = np.zeros((len(place_TK), places), dtype=np.bool_)
+    result[np.arange(len(place_TK))[:, None], place_TK] = True
+    return result
 
 
 def _table(slots_RS: Ints, num_experts: int) -> tuple[Ints, Ints]:
@@ -150,13 +174,3 @@ def _table(slots_RS: Ints, num_experts: int) -> tuple[Ints, Ints]:
     starts_E = np.cumsum(choices_E) - choices_E
     place = starts_E[:, None] + np.minimum(np.arange(choices_E.max()), choices_E[:, None] - 1)
     return by_expert[place], choices_E
-
-
-def _turns(home_T: Ints) -> Ints:
-    """Each token's place among those of its home rank, beginning at the rank's own number."""
-    order = np.argsort(home_T, kind="stable")
-    ordered = home_T[order]
-    starts = np.searchsorted(ordered, ordered)
-    turn_T = np.empty_like(home_T)
-    turn_T[order] = np.arange(len(home_T)) - starts + ordered
-    return turn_T

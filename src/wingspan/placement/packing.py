@@ -104,6 +104,8 @@ def relieve(items: Items, item_LBS: NDArray[np.int64]) -> NDArray[np.int64]:
             if not len(active):
                 break
             changed = _exchange(held, active, full_LB, seekers, turn)
+            if not changed.any():
+                break
             if seekers == 1:  # which has asked all others, so a layer without exchange is done
                 active = active[changed]
     return held.item

@@ -104,10 +104,16 @@ def _fresh(demand: Demand, topology: Topology, slots_per_rank: int, worth_LEN: F
         "by load": candidates.by_load(demand, topology, slots_per_rank, worth_LEN),
     }
     if topology.nodes > 1:
-        counts_LE = replica_counts(demand.load_LE, topology.ranks * slots_per_rank, topology.ranks)
+        num_slots = topology.ranks * slots_per_rank
+        counts_LE = replica_counts(demand.load_LE, num_slots, topology.ranks, topology.nodes)
         for spread in _SPREADS:
             options[f"gathered, spread {spread:g}"] = candidates.gathered(
                 demand, topology, counts_LE, slots_per_rank, worth_LEN, spread
+            )
+        if counts_LE.sum() > counts_LE.size and topology.seconds_per_expert:
+            # A replica is one more expert whose weights a rank reads: at small batches they cost more than they give.
+            options["gathered, no replicas"] = candidates.without_replicas(
+                demand, topology, slots_per_rank, worth_LEN, _SPREADS[0]
             )
     return options
 

@@ -24,13 +24,22 @@ def checked_load(load_LE: ArrayLike) -> NDArray[np.float64]:
     return load
 
 
-def replica_counts(load_LE: ArrayLike, num_slots: int, most_replicas: int) -> NDArray[np.int64]:
-    """Slots per expert, (layers, experts): each further slot goes to the expert with the most load per slot.
+def replica_counts(
+    load_LE: ArrayLike, num_slots: int, most_replicas: int, nodes: int = 1
+) -> NDArray[np.int64]:
+    """Slots per expert, (layers, experts): further slots go to the expert with the most load per slot.
 
-    This greedy rule gives the least possible load of the hottest slot. No expert gets more than `most_replicas`
-    slots (one per rank, or one per node); slots beyond that stay empty.
+    On one node this greedy rule gives the least possible load of the hottest slot. On several, tokens use a replica of
+    their own node where there is one, so replicas beyond one per node relieve the fullest only when every node gets
+    one more: then they are given a whole round at a time.
 
-    Example: loads `[6, 2, 1]`, 5 slots, at most 4 each, give `[3, 1, 1]`.
+    Args:
+        load_LE: tokens per (layer, expert).
+        num_slots: slots per layer.
+        most_replicas: of one expert: one per rank. Slots beyond that stay empty.
+        nodes: nodes that the replicas are spread over and tokens come from.
+
+    Example: loads `[6, 2, 1]`, 5 slots, at most 4 each, give `[3, 1, 1]`; on 2 nodes `[2, 2, 1]`.
 
     Raises:
         InputError: there are fewer slots than experts.
@@ -43,15 +52,18 @@ def replica_counts(load_LE: ArrayLike, num_slots: int, most_replicas: int) -> ND
             "slots per rank (--slots-per-rank)"
         )
     counts = np.ones_like(load, dtype=np.int64)
-    extra = min(num_slots, num_experts * most_replicas) - num_experts
     layer = np.arange(num_layers)
-    per_slot = load if most_replicas > 1 else np.full_like(load, -1.0)
-    per_slot = per_slot.copy()
-    for _ in range(extra):
+    left_L = np.full(num_layers, num_slots - num_experts)
+    per_slot = load.copy()
+    while left_L.any():
         hottest = per_slot.argmax(axis=1)
-        counts[layer, hottest] += 1
         held = counts[layer, hottest]
-        per_slot[layer, hottest] = np.where(held < most_replicas, load[layer, hottest] / held, -1.0)
+        step = np.where(held < nodes, 1, nodes)
+        fits = (left_L >= step) & (held + step <= most_replicas)
+        counts[layer, hottest] += np.where(fits, step, 0)
+        left_L -= np.where(fits, step, 0)
+        per_slot[layer, hottest] = np.where(fits, load[layer, hottest] / (held + step), -1.0)
+        left_L[(per_slot < 0).all(axis=1)] = 0
     return counts
 
 

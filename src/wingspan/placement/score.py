@@ -78,16 +78,28 @@ class PlacementScore:
 
 
 def score(
-    placement: Placement, trace: RoutingTrace, topology: Topology, present: Placement | None = None
+    placement: Placement,
+    trace: RoutingTrace,
+    topology: Topology,
+    present: Placement | None = None,
+    steps: float | None = None,
 ) -> PlacementScore:
     """Count `trace` through `placement` and price it.
+
+    Args:
+        placement: to be scored.
+        trace: its tokens live on ranks of `topology`.
+        topology: of the cluster.
+        present: the placement from which experts would move.
+        steps: steps that the trace's tokens make up (default: as recorded); another number asks for the same
+            traffic in larger or smaller steps.
 
     Raises:
         InputError: placement, trace and topology do not agree, or the trace is empty.
     """
     if not trace.num_tokens:
         raise InputError("routing trace: no token in it, so there is nothing to score")
-    steps = max(1, len(np.unique(trace.step_T)))
+    steps = steps or len(np.unique(trace.step_T))
     counted = count(placement, trace, topology)
     moved = difference(present, placement, topology.expert_bytes) if present is not None else None
     row_bytes = 2 * topology.row_bytes / steps

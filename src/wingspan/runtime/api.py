@@ -7,21 +7,26 @@ import torch
 
 from wingspan.errors import InputError
 from wingspan.models import write_random_checkpoint
+from wingspan.runtime.calibrate import measure_links
+from wingspan.runtime.device import select_device
+from wingspan.runtime.dispatchers import dispatch_options
 from wingspan.runtime.engine import default_placement, describe, load
+from wingspan.runtime.group import Group
 from wingspan.runtime.inspection import ModelSummary, summarize
-from wingspan.runtime.launch import join_ranks, run_ranks
-from wingspan.runtime.live.settings import Rebalance
-from wingspan.runtime.nodes import nodes_from_environment
+from wingspan.runtime.measure import step_report
+from wingspan.runtime.measured_cluster import with_links
+from wingspan.runtime.paced import PacedStep, run_paced
 from wingspan.runtime.prompts import Tokenizer, assign, check_context
 from wingspan.runtime.record import Recorded, RecordRequest, cut_windows, record
 from wingspan.runtime.run import Listener, RunRequest, RunResult, run
 from wingspan.runtime.sampling import Sampling
-from wingspan.runtime.world import world_from_environment
+from wingspan.runtime.step import flow_named
 
 __all__ = [
+    "Group",
     "Listener",
     "ModelSummary",
-    "Rebalance",
+    "PacedStep",
     "RecordRequest",
     "Recorded",
     "RunRequest",
@@ -33,17 +38,19 @@ __all__ = [
     "cut_windows",
     "default_placement",
     "describe",
+    "dispatch_options",
     "dtype_named",
-    "join_ranks",
+    "flow_named",
     "load",
-    "nodes_from_environment",
+    "measure_links",
     "process_started_seconds",
     "record",
     "run",
-    "run_ranks",
+    "run_paced",
     "select_device",
+    "step_report",
     "summarize",
-    "world_from_environment",
+    "with_links",
     "write_random_checkpoint",
 ]
 
@@ -55,15 +62,6 @@ def dtype_named(name: str) -> torch.dtype | None:
     if name not in _DTYPES:
         raise InputError(f"--dtype {name}: use one of {', '.join(_DTYPES)}")
     return _DTYPES[name]
-
-
-def select_device(name: str) -> torch.device:
-    """The device of a command-line name, checked to be there."""
-    if name not in ("cpu", "cuda"):
-        raise InputError(f"--device {name}: use cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")
-    return torch.device(name)
 
 
 def process_started_seconds() -> float:

@@ -11,7 +11,7 @@ nodes, A rows that arrive from them, P choices sent along, N rows computed here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,7 +19,15 @@ import torch
 from wingspan.errors import RunError
 from wingspan.runtime.buffers import Buffers
 from wingspan.runtime.choices import Choices
-from wingspan.runtime.dispatch import Received, Traffic, take_rows
+from wingspan.runtime.dispatch import (
+    Coming,
+    Received,
+    Route,
+    Traffic,
+    chunk_slices,
+    exchange,
+    take_rows,
+)
 from wingspan.runtime.dispatch_shared import SharedExchange
 from wingspan.runtime.node_exchange import NodeExchange, RowExchange
 from wingspan.runtime.slots import SlotMap
@@ -47,29 +55,35 @@ def make_levels(transport: Transport) -> Levels:
 
 
 @dataclass(frozen=True)
-class HierarchicalHandle:
-    """The memory of one dispatch."""
+class HierarchicalRoute(Route):
+    """The route of one chunk."""
 
-    tokens: int
+    x_TD: torch.Tensor
+    chosen: _All
     token_M: torch.Tensor
+    packed_P2: torch.Tensor
     sent_G: list[int]
     received_G: list[int]
-    inner: Any
+    choices_sent_G: list[int]
+    choices_received_G: list[int]
     world: World
-    row_bytes: int
+    buffer: str
+    inside: list[Any] = field(default_factory=list)
+    """The route inside the node, known when the rows from other nodes are here."""
 
     @property
     def traffic(self) -> Traffic:
         """Bytes of the rows, each level's; without the 8 bytes of each choice."""
-        inner: Traffic = self.inner.traffic
+        inner: Traffic = self.inside[-1].traffic
         return Traffic(
             self._over_ranks(self.sent_G, inner.sent_R), self._over_ranks(self.received_G, inner.received_R)
         )
 
     def _over_ranks(self, rows_G: list[int], inside_L: list[int]) -> list[int]:
         world, L = self.world, self.world.ranks_per_node
+        row_bytes = self.x_TD.shape[1] * self.x_TD.element_size()
         bytes_R = [0] * world.size
-        bytes_R[world.rank % L :: L] = [rows * self.row_bytes for rows in rows_G]
+        bytes_R[world.rank % L :: L] = [rows * row_bytes for rows in rows_G]
         for index, size in enumerate(inside_L):
             bytes_R[world.node * L + index] += size
         return bytes_R
@@ -95,40 +109,68 @@ class HierarchicalDispatcher:
             else RowExchange(levels.inside, here, buffers)
         )
 
-    def dispatch(
-        self, x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor
-    ) -> tuple[Received, HierarchicalHandle]:
-        """See `Dispatcher.dispatch`."""
+    def route(
+        self, x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor, chunks: int, lane: int
+    ) -> list[HierarchicalRoute]:
+        """See `Dispatcher.route`: agrees on what crosses; inside the node that is settled when it has arrived."""
         if torch.is_grad_enabled() and x_TD.requires_grad:
             raise RunError("the hierarchical dispatcher carries no gradient; train with --dispatch flat")
+        world = self._world
         rank_TK, slot_TK = self._slots(experts_TK)
-        chosen = _All(rank_TK, slot_TK, weights_TK, self._world.ranks_per_node, self._widest)
-        token_M, rows_G = chosen.rows_across(self._world)
-        packed_P2, choices_G = chosen.packed_across(self._world)
-        arriving_G2 = self._across.exchange_counts(torch.stack((rows_G, choices_G), dim=1))
-        sent_G, received_G = rows_G.tolist(), arriving_G2[:, 0].tolist()
-        rows_AD = self._buffers.take("across", (sum(received_G), x_TD.shape[1]), x_TD.dtype, x_TD.device)
-        packed_A2 = packed_P2.new_empty((int(arriving_G2[:, 1].sum()), 2))
-        moving = [
-            self._across.exchange_rows(rows_AD, take_rows(x_TD, token_M, self._buffers), received_G, sent_G),
-            self._across.exchange_rows(packed_A2, packed_P2, arriving_G2[:, 1].tolist(), choices_G.tolist()),
+        parts = chunk_slices(len(x_TD), chunks)
+        all_C = [
+            _All(rank_TK[part], slot_TK[part], weights_TK[part], world.ranks_per_node, self._widest)
+            for part in parts
         ]
-        for pending in moving:
-            pending.wait()
-        choices = chosen.here(self._world, packed_A2, len(rows_AD))
-        received, inner = self._inside.dispatch([x_TD, rows_AD], choices)
-        row_bytes = x_TD.shape[1] * x_TD.element_size()
-        handle = HierarchicalHandle(len(x_TD), token_M, sent_G, received_G, inner, self._world, row_bytes)
-        return received, handle
+        rows_C = [chosen.rows_across(world) for chosen in all_C]
+        packed_C = [chosen.packed_across(world) for chosen in all_C]
+        counts_C = [
+            torch.stack((rows[1], packed[1]), dim=1) for rows, packed in zip(rows_C, packed_C, strict=True)
+        ]
+        arriving_GC2 = self._across.exchange_counts(torch.cat(counts_C, dim=1)).unflatten(1, (chunks, 2))
+        return [
+            HierarchicalRoute(
+                x_TD=x_TD[part],
+                chosen=all_C[c],
+                token_M=rows_C[c][0],
+                packed_P2=packed_C[c][0],
+                sent_G=counts_C[c][:, 0].tolist(),
+                received_G=arriving_GC2[:, c, 0].tolist(),
+                choices_sent_G=counts_C[c][:, 1].tolist(),
+                choices_received_G=arriving_GC2[:, c, 1].tolist(),
+                world=world,
+                buffer=f"{lane}.{c}",
+            )
+            for c, part in enumerate(parts)
+        ]
 
-    def combine(self, y_ND: torch.Tensor, handle: HierarchicalHandle) -> torch.Tensor:
-        """See `Dispatcher.combine`."""
-        sums_XD = self._inside.combine(y_ND, handle.inner)
-        own_TD, away_AD = sums_XD[: handle.tokens], sums_XD[handle.tokens :]
-        shape = (len(handle.token_M), y_ND.shape[1])
-        back_MD = self._buffers.take("back", shape, y_ND.dtype, y_ND.device)
-        self._across.exchange_rows(back_MD, away_AD, handle.sent_G, handle.received_G).wait()
-        return own_TD.index_add_(0, handle.token_M, back_MD)
+    def send(self, route: HierarchicalRoute) -> Coming[Received]:
+        """See `Dispatcher.send`: rows cross the network at once, and are forwarded when they are waited for."""
+        rows_MD = take_rows(route.x_TD, route.token_M, self._buffers, f"send {route.buffer}")
+        rows = self._cross("across", rows_MD, route.received_G, route.sent_G, route.buffer)
+        packed = self._cross(
+            "choices", route.packed_P2, route.choices_received_G, route.choices_sent_G, route.buffer
+        )
+
+        def forward(come: tuple[torch.Tensor, torch.Tensor]) -> Received:
+            rows_AD, packed_A2 = come
+            choices = route.chosen.here(self._world, packed_A2, len(rows_AD))
+            route.inside.append(self._inside.route([route.x_TD, rows_AD], choices, route.buffer))
+            return self._inside.send(route.inside[-1]).wait()
+
+        return rows.beside(packed).then(forward)
+
+    def send_back(self, y_ND: torch.Tensor, route: HierarchicalRoute) -> Coming[torch.Tensor]:
+        """See `Dispatcher.send_back`: sums are made inside the node first, and cross the network then."""
+        sums_XD = self._inside.send_back(y_ND, route.inside[-1]).wait()
+        own_TD, away_AD = sums_XD[: len(route.x_TD)], sums_XD[len(route.x_TD) :]
+        coming = self._cross("back", away_AD, route.sent_G, route.received_G, route.buffer)
+        return coming.then(lambda back_MD: own_TD.index_add_(0, route.token_M, back_MD))
+
+    def _cross(
+        self, name: str, sent: torch.Tensor, received_G: list[int], sent_G: list[int], buffer: str
+    ) -> Coming[torch.Tensor]:
+        return exchange(self._across, self._buffers, f"{name} {buffer}", sent, received_G, sent_G)
 
 
 class _All:

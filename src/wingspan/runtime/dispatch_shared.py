@@ -10,7 +10,7 @@ P choices (token and expert), N rows computed here, X rows published.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from wingspan.errors import RunError
 from wingspan.runtime.buffers import Buffers
 from wingspan.runtime.choices import Choices, choices_of
-from wingspan.runtime.dispatch import Received, Traffic
+from wingspan.runtime.dispatch import Coming, Received, Route, Traffic, chunk_slices
 from wingspan.runtime.slots import SlotMap
 from wingspan.runtime.transport_shm import NodeTransport
 
@@ -27,22 +27,39 @@ _WORD_BYTES = 8
 
 
 @dataclass(frozen=True)
-class SharedHandle:
-    """The memory of one dispatch: what this rank chose, and how what it computes is laid out."""
+class Layout:
+    """How what this rank computes for others is laid out."""
 
+    begin_RS: NDArray[np.int64]
+    """Where each (source, slot)'s rows begin among the rows computed."""
+    arriving_R: list[int]
+
+
+@dataclass(frozen=True)
+class SharedRoute(Route):
+    """The route of one chunk: rows that one after another are `parts`, and what each chose."""
+
+    parts: Sequence[torch.Tensor]
     choices: Choices
     order_P: NDArray[np.int64]
+    """Sorts the choices by slot."""
     counts_RS: NDArray[np.int64]
-    begin_RS: NDArray[np.int64]
-    """Here: where each (source, slot)'s rows begin among the rows computed."""
-    arriving_R: list[int]
-    row_bytes: int
+    buffer: str
+    arrived: list[Layout] = field(default_factory=list)
+    """Filled when the rows are here."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Of a row on its way to the experts."""
+        return self.parts[0].shape[1] * self.parts[0].element_size()
 
     @property
     def traffic(self) -> Traffic:
         """Bytes of the rows as the experts' ranks read them."""
-        sent_R = (self.counts_RS.sum(1) * self.row_bytes).tolist()
-        return Traffic(sent_R, [n * self.row_bytes for n in self.arriving_R])
+        arriving_R = self.arrived[-1].arriving_R
+        return Traffic(
+            (self.counts_RS.sum(1) * self.row_bytes).tolist(), [n * self.row_bytes for n in arriving_R]
+        )
 
 
 class SharedMemoryDispatcher:
@@ -54,15 +71,25 @@ class SharedMemoryDispatcher:
         self._slots = slots
         self._exchange = SharedExchange(transport, local_slots_R, buffers)
 
-    def dispatch(
-        self, x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor
-    ) -> tuple[Received, SharedHandle]:
-        """See `Dispatcher.dispatch`."""
-        return self._exchange.dispatch([x_TD], choices_of(*self._slots(experts_TK), weights_TK))
+    def route(
+        self, x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor, chunks: int, lane: int
+    ) -> list[SharedRoute]:
+        """See `Dispatcher.route`; nothing need be agreed on: the counts lie beside the rows."""
+        rank_TK, local_TK = self._slots(experts_TK)
+        return [
+            self._exchange.route(
+                [x_TD[part]], choices_of(rank_TK[part], local_TK[part], weights_TK[part]), f"{lane}.{c}"
+            )
+            for c, part in enumerate(chunk_slices(len(x_TD), chunks))
+        ]
 
-    def combine(self, y_ND: torch.Tensor, handle: SharedHandle) -> torch.Tensor:
-        """See `Dispatcher.combine`."""
-        return self._exchange.combine(y_ND, handle)
+    def send(self, route: SharedRoute) -> Coming[Received]:
+        """See `Dispatcher.send`."""
+        return self._exchange.send(route)
+
+    def send_back(self, y_ND: torch.Tensor, route: SharedRoute) -> Coming[torch.Tensor]:
+        """See `Dispatcher.send_back`."""
+        return self._exchange.send_back(y_ND, route)
 
 
 class SharedExchange:
@@ -75,12 +102,8 @@ class SharedExchange:
         self._shape_RS = (len(local_slots_R), max(1, *local_slots_R))
         self._buffers = buffers
 
-    def dispatch(self, parts: Sequence[torch.Tensor], choices: Choices) -> tuple[Received, SharedHandle]:
-        """Let each choice's slot have its row.
-
-        Args:
-            parts: tensors (., D) that one after another are the rows.
-            choices: of these rows, for ranks of the node.
+    def route(self, parts: Sequence[torch.Tensor], choices: Choices, buffer: str) -> SharedRoute:
+        """What each slot of the node gets of the rows (., D) that one after another are `parts`.
 
         Raises:
             RunError: a gradient is wanted.
@@ -91,31 +114,40 @@ class SharedExchange:
         slot_P = (choices.rank_P * S + choices.slot_P).numpy()
         order_P = np.argsort(slot_P, kind="stable")
         counts_RS = np.bincount(slot_P, minlength=R * S).reshape(R, S)
-        number = self._publish([counts_RS.ravel(), choices.row_P.numpy()[order_P]], parts)
-        width, dtype = parts[0].shape[1], parts[0].dtype
-        row_bytes = width * dtype.itemsize
-        arriving_RS, row_N = self._arriving(number, row_bytes)
-        rows_ND = self._buffers.take("dispatch", (len(row_N), width), dtype, parts[0].device)
-        torch.index_select(self._memory.rows(dtype, width), 0, torch.from_numpy(row_N), out=rows_ND)
-        self._memory.finish_all(number)
-        begin_RS = _begins(arriving_RS.T).T
-        arriving_R = arriving_RS.sum(1).tolist()
-        handle = SharedHandle(choices, order_P, counts_RS, begin_RS, arriving_R, row_bytes)
-        return Received(rows_ND, arriving_RS.sum(0).tolist()[: self._local_slots]), handle
+        return SharedRoute(parts, choices, order_P, counts_RS, buffer)
 
-    def combine(self, y_ND: torch.Tensor, handle: SharedHandle) -> torch.Tensor:
-        """The outputs of this rank's slots to whoever chose them: the weighted sum per row of `dispatch`."""
-        number = self._publish([handle.begin_RS.ravel()], [y_ND])
-        first_RS = self._results(number, y_ND.shape[1] * y_ND.element_size())
-        # The choices in slot order are numbered on; each slot's stretch of them starts elsewhere.
-        shift_RS = first_RS - _begins(handle.counts_RS)
-        place_P = np.empty_like(handle.order_P)
-        place_P[handle.order_P] = np.arange(len(place_P)) + np.repeat(
-            shift_RS.ravel(), handle.counts_RS.ravel()
+    def send(self, route: SharedRoute) -> Coming[Received]:
+        """Let each choice's slot have its row: published now, read when waited for."""
+        tables = [route.counts_RS.ravel(), route.choices.row_P.numpy()[route.order_P]]
+        number = self._publish(tables, route.parts)
+        return Coming((), lambda: self._receive(number, route))
+
+    def send_back(self, y_ND: torch.Tensor, route: SharedRoute) -> Coming[torch.Tensor]:
+        """The outputs of this rank's slots to whoever chose them: the weighted sum per row of the route."""
+        number = self._publish([route.arrived[-1].begin_RS.ravel()], [y_ND])
+        return Coming((), lambda: self._sum(number, y_ND.dtype, y_ND.shape[1], route))
+
+    def _receive(self, number: int, route: SharedRoute) -> Received:
+        width, dtype = route.parts[0].shape[1], route.parts[0].dtype
+        arriving_RS, row_N = self._arriving(number, route.row_bytes)
+        rows_ND = self._buffers.take(
+            f"dispatch {route.buffer}", (len(row_N), width), dtype, route.parts[0].device
         )
-        memory_rows = self._memory.rows(y_ND.dtype, y_ND.shape[1])
-        sums_XD = handle.choices.weighted_sum(memory_rows, torch.from_numpy(place_P))
-        self._memory.finish_all(number)
+        torch.index_select(self._memory.rows(dtype, width), 0, torch.from_numpy(row_N), out=rows_ND)
+        self._memory.finish(number)
+        route.arrived.append(Layout(_begins(arriving_RS.T).T, arriving_RS.sum(1).tolist()))
+        return Received(rows_ND, arriving_RS.sum(0).tolist()[: self._local_slots])
+
+    def _sum(self, number: int, dtype: torch.dtype, width: int, route: SharedRoute) -> torch.Tensor:
+        first_RS = self._results(number, width * dtype.itemsize)
+        # The choices in slot order are numbered on; each slot's stretch of them starts elsewhere.
+        shift_RS = first_RS - _begins(route.counts_RS)
+        place_P = np.empty_like(route.order_P)
+        place_P[route.order_P] = np.arange(len(place_P)) + np.repeat(
+            shift_RS.ravel(), route.counts_RS.ravel()
+        )
+        sums_XD = route.choices.weighted_sum(self._memory.rows(dtype, width), torch.from_numpy(place_P))
+        self._memory.finish(number)
         return sums_XD
 
     def _publish(self, tables: list[NDArray[np.int64]], parts: Sequence[torch.Tensor]) -> int:

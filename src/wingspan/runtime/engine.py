@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,15 @@ from wingspan.errors import InputError
 from wingspan.placement.placement import Placement
 from wingspan.placement.simple import linear
 from wingspan.runtime.buffers import Buffers
-from wingspan.runtime.dispatch import Dispatcher, FlatDispatcher
-from wingspan.runtime.dispatch_deduplicated import DeduplicatingDispatcher
+from wingspan.runtime.dispatch import Dispatcher
+from wingspan.runtime.dispatchers import DEFAULT_DISPATCH, Dispatchers, DispatchKind, DispatchOptions
 from wingspan.runtime.experts import LocalExperts
-from wingspan.runtime.instrument import instrument
-from wingspan.runtime.layer import ExpertParallelLayer, Step, install
+from wingspan.runtime.instrument import decoder_layers, instrument
+from wingspan.runtime.layer import ExpertParallelLayer, install
 from wingspan.runtime.loading import MoeShape, build_on_meta, load_config, load_for_rank, moe_shape
 from wingspan.runtime.monitor import LoadMonitor
 from wingspan.runtime.recorder import Recorder
-from wingspan.runtime.slots import SlotMap
+from wingspan.runtime.step import Step
 from wingspan.runtime.transport import Transport
 
 
@@ -47,16 +48,12 @@ class Engine:
     shape: MoeShape
     placement: Placement
     layers: dict[str, ExpertParallelLayer]
+    dispatchers: Dispatchers
     recorder: Recorder
     monitor: LoadMonitor
     buffers: Buffers
     step: Step
     transport: Transport
-
-    def dispatcher_for(self, placement: Placement, layer: int) -> Dispatcher[Any]:
-        """The dispatcher of MoE layer `layer` under another placement than the one loaded."""
-        device = next(self.model.parameters()).device
-        return make_dispatcher(placement, layer, self.transport, self.buffers, device)
 
     @property
     def expert_bytes(self) -> int:
@@ -104,6 +101,7 @@ def load(
     transport: Transport,
     device: torch.device,
     *,
+    dispatch: DispatchOptions = DEFAULT_DISPATCH,
     keep_spans: bool = False,
     training: bool = False,
 ) -> Engine:
@@ -114,6 +112,7 @@ def load(
         placement: over exactly the transport's ranks.
         transport: the group.
         device: where the weights and tokens live.
+        dispatch: how tokens travel.
         keep_spans: record every operation for a timeline.
         training: leave the expert weights as parameters that gradients reach, not packed for inference.
     """
@@ -123,29 +122,48 @@ def load(
     recorder = Recorder(world.rank, world.size, keep_spans=keep_spans)
     monitor = LoadMonitor(placement.num_layers, placement.num_experts, device)
     buffers, step = Buffers(), Step()
+    numbers = [f"{path}." for path, _ in decoder_layers(loaded, model.shape.paths)]
+    dispatchers = Dispatchers(placement, transport, buffers, device, dispatch, training=training)
     layers = {}
     for index, path in enumerate(model.shape.paths):
         experts = LocalExperts(loaded.get_submodule(path))
         if not training:
             experts.pack()
-        dispatcher = make_dispatcher(placement, index, transport, buffers, device)
-        layers[path] = ExpertParallelLayer(index, experts, dispatcher, monitor, recorder, step)
+        dispatcher = dispatchers.for_layer(index)
+        number = next(n for n, inside in enumerate(numbers) if path.startswith(inside))
+        layers[path] = ExpertParallelLayer(index, number, experts, dispatcher, monitor, recorder, step)
+    _return_freed_memory()
     install(loaded, layers)
     instrument(loaded, layers, recorder)
     return Engine(
-        loaded, model.config, model.shape, placement, layers, recorder, monitor, buffers, step, transport
+        loaded,
+        model.config,
+        model.shape,
+        placement,
+        layers,
+        dispatchers,
+        recorder,
+        monitor,
+        buffers,
+        step,
+        transport,
     )
+
+
+def _return_freed_memory() -> None:
+    """Give back what loading and packing freed: the allocator would keep it, on every rank of the machine."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
 
 
 def make_dispatcher(
     placement: Placement, layer: int, transport: Transport, buffers: Buffers, device: torch.device
 ) -> Dispatcher[Any]:
-    """The dispatcher that sends least: per (token, rank) where ranks hold several experts, else per expert."""
-    slots = SlotMap(placement, layer, transport.world, device)
-    held_R = [len(placement.experts_on(layer, r)) for r in range(placement.num_ranks)]
-    if max(held_R) > 1:
-        return DeduplicatingDispatcher(transport, slots, held_R, buffers)
-    return FlatDispatcher(transport, slots, held_R, buffers)
+    """One layer's flat dispatcher, on its own."""
+    return Dispatchers(placement, transport, buffers, device, DispatchOptions(DispatchKind.FLAT)).for_layer(
+        layer
+    )
 
 
 def parameters_of_experts(engine: Engine) -> list[nn.Parameter]:

@@ -25,6 +25,7 @@ import torch.distributed as dist
 from wingspan.errors import InputError, LostPeerError, RunError, WingspanError
 from wingspan.runtime.nodes import Nodes, enter, listen_on
 from wingspan.runtime.transport import LocalTransport, TorchTransport, Transport
+from wingspan.runtime.transport_mpi import join_mpi, leave_mpi
 from wingspan.runtime.world import World, export
 
 _PEERS_WAIT = timedelta(minutes=10)
@@ -94,6 +95,12 @@ def join_ranks(work: Work, world: World, device: torch.device) -> None:
                 ) from None
             raise
         _work_and_leave(work, TorchTransport(world, device))
+
+
+def join_mpi_ranks(work: Work, world: World) -> None:
+    """Run `work` as the rank that mpirun made of this process, over MPI."""
+    _work_and_leave(work, join_mpi(world))
+    leave_mpi()
 
 
 def _child(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from time import monotonic
 from typing import Any, Literal
@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from wingspan.placement.placement import Placement
+from wingspan.runtime.dispatchers import DEFAULT_DISPATCH, DispatchOptions
 from wingspan.runtime.engine import Engine, Model, load
 from wingspan.runtime.generate import Generated, Generator, OnTokens
 from wingspan.runtime.live.rebalancer import Rebalancer
@@ -18,6 +19,7 @@ from wingspan.runtime.measure import RankMeasurement, peak_memory_bytes, step_re
 from wingspan.runtime.prompts import Prompt, Tokenizer
 from wingspan.runtime.reference import Check, check
 from wingspan.runtime.sampling import Sampling
+from wingspan.runtime.step import SEQUENTIAL, Flow
 from wingspan.runtime.transport import Transport
 from wingspan.schedule.rebalance_result import RebalanceEvent
 from wingspan.schedule.result import Span, StepReport
@@ -33,6 +35,9 @@ class RunRequest:
     max_new_tokens: int
     sampling: Sampling
     device: torch.device
+    dispatch: DispatchOptions = DEFAULT_DISPATCH
+    flows: Mapping[str, Flow] = field(default_factory=dict)
+    """The schedule of each phase; sequential where none is named."""
     check: bool = False
     keep_spans: bool = False
     rebalance: Rebalance | None = None
@@ -95,7 +100,15 @@ def run(
     if transport.world.rank == 0:
         listener.on_loaded(load_seconds)
     rebalancer = _rebalancer(engine, request)
-    generator = Generator(engine.model, transport, engine.recorder, engine.monitor, engine.step, rebalancer)
+    generator = Generator(
+        engine.model,
+        transport,
+        engine.recorder,
+        engine.monitor,
+        engine.step,
+        request.flows,
+        rebalancer,
+    )
     generated = generator.run(
         request.prompts,
         request.max_new_tokens,
@@ -120,7 +133,7 @@ def _rebalancer(engine: Engine, request: RunRequest) -> Rebalancer | None:
         engine.transport,
         request.placement,
         list(engine.layers.values()),
-        engine.dispatcher_for,
+        engine.dispatchers,
         engine.monitor,
         engine.recorder,
         request.model.config.get_text_config().hidden_size * request.model.dtype.itemsize,
@@ -130,7 +143,14 @@ def _rebalancer(engine: Engine, request: RunRequest) -> Rebalancer | None:
 
 def _load(transport: Transport, request: RunRequest) -> tuple[Engine, float]:
     start = monotonic()
-    engine = load(request.model, request.placement, transport, request.device, keep_spans=request.keep_spans)
+    engine = load(
+        request.model,
+        request.placement,
+        transport,
+        request.device,
+        dispatch=request.dispatch,
+        keep_spans=request.keep_spans,
+    )
     return engine, monotonic() - start
 
 
@@ -158,7 +178,9 @@ def _bring_together(
     ranks: list[RankMeasurement] = [measurement for measurement, _, _ in parts]
     tokens = _in_prompt_order([ids for _, ids, _ in parts], request.prompts)
     reports: dict[Literal["prefill", "decode"], StepReport | None] = {
-        phase: step_report(ranks, phase, request.placement, transport.world)
+        phase: step_report(
+            ranks, phase, request.placement, transport.world, request.flows.get(phase, SEQUENTIAL).name
+        )
         for phase in ("prefill", "decode")
     }
     prefill = reports["prefill"]

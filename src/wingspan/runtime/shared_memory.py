@@ -78,7 +78,9 @@ class SharedMemory:
         self._rows: dict[tuple[torch.dtype, int], torch.Tensor] = {}
         self._blocks: deque[tuple[int, int, int]] = deque()
         self._published = 0
-        self._processes = [os.pidfd_open(peer.pid) for peer in peers]
+        self._finished: set[int] = set()
+        self._all_finished = 0
+        self._processes = [_process(peer) for peer in peers]
         self._spin_seconds = _SPIN_SECONDS if len(os.sched_getaffinity(0)) >= self.size else 0.0
 
     @staticmethod
@@ -120,7 +122,6 @@ class SharedMemory:
         futex.fence(self._address(word))
         self._control[word] = number
         futex.wake(self._address(word))
-        self.finish(self.own, number)
         return number
 
     def rows(self, dtype: torch.dtype, width: int) -> torch.Tensor:
@@ -147,23 +148,22 @@ class SharedMemory:
         futex.fence(self._address(word))
         return int(self._control[self._ring_start + peer * _RING + number % _RING])
 
-    def finish(self, peer: int, number: int) -> None:
-        """Say that this rank needs that rank's publication no more, nor any before."""
-        word = self._finished_word(self.own, peer)
-        futex.fence(self._address(word))
-        self._control[word] = number
-
-    def finish_all(self, number: int) -> None:
-        """`finish` for every rank's."""
+    def finish(self, number: int) -> None:
+        """Say that this rank needs no rank's publication of that number any more; once for each, in any order."""
+        self._finished.add(number)
+        while self._all_finished + 1 in self._finished:
+            self._all_finished += 1
+            self._finished.remove(self._all_finished)
         word = self._finished_word(self.own, 0)
         futex.fence(self._address(word))
-        self.words[word : word + self.size] = number
+        self.words[word : word + self.size] = self._all_finished
 
     def close(self) -> None:
-        """Forget the other processes; the mapping goes with the last tensor over it."""
+        """End the use of this object; the mapping goes with the last tensor that still looks at it."""
         for fd in self._processes:
             os.close(fd)
-        self._processes = []
+        self._rows.clear()
+        del self.region, self.words, self._control, self._map
 
     def _release(self) -> None:
         """Forget blocks that all have finished with."""
@@ -248,6 +248,14 @@ def share_among(peers: Sequence[tuple[int, int, int]], own: int) -> SharedMemory
         ) from None
     with contextlib.closing(os.fdopen(fd)):
         return SharedMemory(fd, members, own)
+
+
+def _process(peer: Peer) -> int:
+    """A descriptor that tells when the process has ended, which its number, given anew, would not."""
+    try:
+        return os.pidfd_open(peer.pid)
+    except ProcessLookupError:
+        raise LostPeerError(f"rank {peer.rank} ended before it could share memory") from None
 
 
 def _control_bytes(ranks: int) -> int:

@@ -41,9 +41,10 @@ class NodeTransport:
 
     def exchange_counts(self, send_RC: torch.Tensor) -> torch.Tensor:
         """See `Transport`."""
+        send_RC = send_RC.contiguous()
         received_RC = torch.empty_like(send_RC)
         ones = [1] * self.world.size
-        self.exchange_rows(received_RC, send_RC.contiguous(), ones, ones).wait()
+        self.exchange_rows(received_RC, send_RC, ones, ones).wait()
         return received_RC
 
     def exchange_rows(
@@ -104,6 +105,11 @@ class SharedMemoryTransport:
     def __init__(self, outer: Transport) -> None:
         if not futex.available():
             raise InputError("--transport shm needs Linux on x86-64 or ARM64; use --transport torch")
+        if not one_host_per_node(outer):
+            raise InputError(
+                f"--transport shm: {outer.world.ranks_per_node} ranks count as one node but run on several "
+                "machines; set --ranks-per-node"
+            )
         self.world = outer.world
         self.outer = outer
         per_node = outer.world.ranks_per_node
@@ -120,9 +126,10 @@ class SharedMemoryTransport:
 
     def exchange_counts(self, send_RC: torch.Tensor) -> torch.Tensor:
         """See `Transport`."""
+        send_RC = send_RC.contiguous()
         received_RC = torch.empty_like(send_RC)
         ones = [1] * self.world.size
-        self.exchange_rows(received_RC, send_RC.contiguous(), ones, ones).wait()
+        self.exchange_rows(received_RC, send_RC, ones, ones).wait()
         return received_RC
 
     def exchange_rows(
@@ -201,7 +208,7 @@ class _Exchange:
         self._received_NB = received_NB
         self._begin_R = [0, *accumulate(received_R)]
 
-    def wait(self) -> None:
+    def wait(self) -> float | None:
         """Copy each rank's rows as it has them ready; sleep only where none has."""
         memory = self._memory
         # From the next rank on round the node, so that not all read from the same one.
@@ -211,7 +218,8 @@ class _Exchange:
             for rank in ready:
                 self._take(rank)
             missing = [rank for rank in missing if rank not in ready]
-        memory.finish_all(self._number)
+        memory.finish(self._number)
+        return None
 
     def _take(self, rank: int) -> None:
         memory = self._memory
@@ -229,9 +237,9 @@ class _Both:
     def __init__(self, inside: Pending, outside: Pending) -> None:
         self._parts = (inside, outside)
 
-    def wait(self) -> None:
-        for part in self._parts:
-            part.wait()
+    def wait(self) -> float | None:
+        ends = [end for part in self._parts if (end := part.wait()) is not None]
+        return max(ends, default=None)
 
 
 class _Scattered:
@@ -241,24 +249,28 @@ class _Scattered:
         self._pending = pending
         self._parts = parts
 
-    def wait(self) -> None:
-        self._pending.wait()
+    def wait(self) -> float | None:
+        end = self._pending.wait()
         for place, rows in self._parts:
             place.copy_(rows)
+        return end
+
+
+def one_host_per_node(transport: Transport) -> bool:
+    """Collective: whether all ranks that count as one node run on one machine, for every node."""
+    boots = transport.broadcast(transport.gather(_BOOT_ID.read_text()))
+    per_node = transport.world.ranks_per_node
+    nodes = [boots[i : i + per_node] for i in range(0, transport.world.size, per_node)]  # type: ignore[index]
+    return all(len(set(node)) == 1 for node in nodes)
 
 
 def _meet(outer: Transport, members: list[int]) -> SharedMemory:
     """Collective over all ranks: the first of each node makes its memory, the others open it."""
     rank, first = outer.world.rank, members[0]
     fd = SharedMemory.create(len(members)) if rank == first else -1
-    told = outer.gather((rank, os.getpid(), fd, _BOOT_ID.read_text()))
-    everyone: list[tuple[int, int, int, str]] = outer.broadcast(told)  # type: ignore[assignment]
-    local = [everyone[member] for member in members]
-    if len({boot for *_, boot in local}) > 1:
-        raise InputError(
-            f"ranks {first}..{members[-1]} count as one node but run on several machines; set --ranks-per-node"
-        )
-    memory = share_among([entry[:3] for entry in local], members.index(rank))
+    told = outer.gather((rank, os.getpid(), fd))
+    everyone: list[tuple[int, int, int]] = outer.broadcast(told)  # type: ignore[assignment]
+    memory = share_among([everyone[member] for member in members], members.index(rank))
     outer.share(torch.zeros(1))  # the first rank keeps its descriptor until all have opened it
     if fd >= 0:
         os.close(fd)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +15,14 @@ from transformers.models.gpt_oss.modeling_gpt_oss import GptOssExperts
 
 from wingspan.placement.placement import EMPTY, Placement
 from wingspan.runtime.buffers import Buffers
-from wingspan.runtime.dispatch import Dispatcher
-from wingspan.runtime.engine import make_dispatcher
+from wingspan.runtime.dispatchers import DEFAULT_DISPATCH, Dispatchers
 from wingspan.runtime.experts import LocalExperts
-from wingspan.runtime.layer import ExpertParallelLayer, Step
+from wingspan.runtime.layer import ExpertParallelLayer
 from wingspan.runtime.live.courier import Courier
 from wingspan.runtime.live.migration import Site
 from wingspan.runtime.monitor import LoadMonitor
 from wingspan.runtime.recorder import Recorder
+from wingspan.runtime.step import Step
 from wingspan.runtime.transport import Transport
 
 CPU = torch.device("cpu")
@@ -52,7 +51,7 @@ class Rank:
         self.transport = transport
         self.recorder = Recorder(transport.world.rank, transport.world.size)
         self.monitor = LoadMonitor(placement.num_layers, placement.num_experts, CPU)
-        self._buffers = Buffers()
+        self.dispatchers = Dispatchers(placement, transport, Buffers(), CPU, DEFAULT_DISPATCH)
         self.layers = [self._layer(placement, index, pack) for index in range(placement.num_layers)]
         everyone = range(placement.num_experts)
         self._whole = [experts_module(i, everyone, len(everyone)) for i in range(placement.num_layers)]
@@ -62,14 +61,11 @@ class Rank:
         experts = LocalExperts(experts_module(index, held, placement.num_experts))
         if pack:
             experts.pack()
-        dispatcher = self.dispatcher(placement, index)
-        return ExpertParallelLayer(index, experts, dispatcher, self.monitor, self.recorder, Step())
-
-    def dispatcher(self, placement: Placement, layer: int) -> Dispatcher[Any]:
-        return make_dispatcher(placement, layer, self.transport, self._buffers, CPU)
+        dispatcher = self.dispatchers.for_layer(index)
+        return ExpertParallelLayer(index, index, experts, dispatcher, self.monitor, self.recorder, Step())
 
     def site(self, courier: Courier | None = None) -> Site:
-        return Site(self.layers, self.dispatcher, self.transport, courier or Courier())
+        return Site(self.layers, self.dispatchers, self.transport, courier or Courier())
 
     @torch.inference_mode()
     def step(self, seed: int) -> float:

@@ -80,7 +80,7 @@ def test_a_layer_that_does_not_arrive_whole_keeps_its_old_placement(tmp_path, ki
 def rebalanced(transport: Transport, settings: Rebalance) -> tuple[Rank, Rebalancer]:
     rank = Rank(transport, OLD)
     made = Rebalancer(
-        settings, transport, OLD, rank.layers, rank.dispatcher, rank.monitor, rank.recorder, HIDDEN * 4, CPU
+        settings, transport, OLD, rank.layers, rank.dispatchers, rank.monitor, rank.recorder, HIDDEN * 4, CPU
     )  # fmt: skip
     return rank, made
 

@@ -97,21 +97,21 @@ def _normal(row: Row, cluster: Cluster) -> Headline:
         reach = min(nodes, _MOST_NODES_PER_TOKEN)
         copies = expected_distinct(_EXPERTS * reach // nodes, _TOP_K, reach)
     card = float(traffic.scale_out_sent[0]) / seconds / 1e9 if nodes > 1 else None
-    what = f"DeepEP normal {phase}, EP{ranks}, logical {'RDMA' if nodes > 1 else 'NVLink'} bandwidth"
+    what = f"DeepEP normal {phase} EP{ranks}, logical"
     rate = tokens * copies * size / seconds / 1e9
     return Headline(row["id"], what, "GB/s", float(row["value"]), rate, card)
 
 
 def _low_latency_time(row: Row, cluster: Cluster) -> Headline:
     seconds, phase, ranks, card = _low_latency(row, cluster)
-    what = f"DeepEP low-latency {phase}, EP{ranks}"
+    what = f"DeepEP low-latency {phase} EP{ranks}"
     return Headline(row["id"], what, "us", float(row["value"]), seconds * 1e6, card)
 
 
 def _low_latency_rate(row: Row, cluster: Cluster) -> Headline:
     seconds, phase, ranks, card = _low_latency(row, cluster)
     logical = float(row["batch_per_gpu"]) * _TOP_K * row_bytes(_HIDDEN, _row_precision(row, phase))
-    what = f"NCCL EP low-latency {phase}, EP{ranks}, logical bandwidth"
+    what = f"NCCL EP {phase} EP{ranks}, logical"
     return Headline(row["id"], what, "GB/s", float(row["value"]), logical / seconds / 1e9, card)
 
 
@@ -129,7 +129,7 @@ def _product(row: Row, cluster: Cluster) -> Headline:
     columns, inner = _numbers(row["seq"])
     rows = float(row["batch_per_gpu"])
     seconds = float(matmul_seconds(cluster, rows, inner, columns, Precision.FP8, Precision.FP8))
-    what = f"DeepGEMM dense {rows:.0f} x {columns:.0f} x {inner:.0f}"
+    what = f"DeepGEMM {rows:.0f} x {columns:.0f} x {inner:.0f}"
     return Headline(
         row["id"], what, "TFLOPS", float(row["value"]), 2 * rows * columns * inner / seconds / 1e12
     )
@@ -142,7 +142,7 @@ def _grouped_product(row: Row, cluster: Cluster) -> Headline:
         cluster, rows_G, np.asarray(inner), np.asarray(columns), Precision.FP8, Precision.FP8
     )
     seconds = float(busy) + cluster.kernels.matmul.launch_seconds
-    what = f"{row['system']} {groups:.0f} x {rows:.0f} x {columns:.0f} x {inner:.0f}"
+    what = f"DeepGEMM grouped {groups:.0f} x {rows:.0f} x {columns:.0f} x {inner:.0f}"
     rate = 2 * groups * rows * columns * inner / seconds / 1e12
     return Headline(row["id"], what, "TFLOPS", float(row["value"]), rate)
 

@@ -9,13 +9,20 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
+from wingspan.errors import InputError
 from wingspan.runtime.transport import Pending
 
 
 class Courier:
-    """Collective to make. The transfers are waited for in a thread (their `wait` lets other threads run)."""
+    """Collective to make. The transfers are waited for in a thread (their `wait` lets other threads run).
+
+    Raises:
+        InputError: the ranks are no process group of torch.distributed.
+    """
 
     def __init__(self) -> None:
+        if not dist.is_initialized():
+            raise InputError("--rebalance moves experts by torch.distributed; use --transport torch or shm")
         self._group = dist.new_group(backend="gloo")
 
     def send(self, raw_B: torch.Tensor, rank: int, tag: int) -> Pending | None:

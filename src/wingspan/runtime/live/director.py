@@ -13,6 +13,7 @@ from wingspan.runtime.live.history import History
 from wingspan.runtime.live.migration import Migration, Order
 from wingspan.runtime.live.planner import Proposal, Question
 from wingspan.runtime.live.planner_client import Planner
+from wingspan.runtime.live.rates import Rates
 from wingspan.runtime.live.settings import Rebalance
 from wingspan.runtime.live.watch import Report
 from wingspan.runtime.world import World
@@ -34,12 +35,18 @@ _LEAST_STEP_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
-class Rates:
-    """Bytes per second of one rank, measured before the first step."""
+class Sizes:
+    """What moves.
 
-    within: float
-    across: float
-    courier: float
+    Args:
+        row_bytes: one token's hidden state as it travels.
+        expert_bytes: one expert's weights.
+        once_per_node: a token crosses to each node once.
+    """
+
+    row_bytes: int
+    expert_bytes: int
+    once_per_node: bool
 
 
 class Director:
@@ -48,20 +55,16 @@ class Director:
     Args:
         settings: see `Rebalance`.
         world: the ranks.
-        rates: from `calibrate`.
-        row_bytes: one token's hidden state as it travels.
-        expert_bytes: one expert's weights.
+        rates: from `measure_rates`.
+        sizes: of rows and experts.
     """
 
-    def __init__(
-        self, settings: Rebalance, world: World, rates: Rates, row_bytes: int, expert_bytes: int
-    ) -> None:
+    def __init__(self, settings: Rebalance, world: World, rates: Rates, sizes: Sizes) -> None:
         self.events: list[RebalanceEvent] = []
         self._settings = settings
         self._world = world
         self._rates = rates
-        self._row_bytes = row_bytes
-        self._expert_bytes = expert_bytes
+        self._sizes = sizes
         self._history = History(world.size // world.ranks_per_node, settings.half_life_steps)
         self._planner = Planner(settings.planning_seconds, settings.silence_seconds)
         self._cost = MoveCost(rates.courier, "calibration before the first step")
@@ -106,7 +109,7 @@ class Director:
                 layers=len(migration.committed),
                 layers_rolled_back=len(migration.rollbacks),
                 experts_moved=migration.experts_moved,
-                moved_bytes=migration.experts_moved * self._expert_bytes,
+                moved_bytes=migration.experts_moved * self._sizes.expert_bytes,
                 added_seconds=added,
                 longest_step_seconds=self._history.longest_seconds,
                 imbalance_before=decision.imbalance_before,
@@ -150,11 +153,11 @@ class Director:
             ranks_per_node=self._world.ranks_per_node,
             within_bytes_per_second=self._rates.within,
             across_bytes_per_second=self._rates.across,
-            row_bytes=self._row_bytes,
+            row_bytes=self._sizes.row_bytes,
             # The planner takes a move for a transfer at the network's rate; its real cost was measured.
-            expert_bytes=round(self._expert_bytes * self._rates.across / self._cost.bytes_per_second),
+            expert_bytes=round(self._sizes.expert_bytes * self._rates.across / self._cost.bytes_per_second),
             seconds_per_token=self._history.seconds_per_row,
-            once_per_node=False,
+            once_per_node=self._sizes.once_per_node,
         )
 
     def _decide(self, proposal: Proposal, step: int, steps_left: int) -> Order | None:
@@ -165,7 +168,7 @@ class Director:
             self._history.imbalance,
             horizon,
             self._cost,
-            self._expert_bytes,
+            self._sizes.expert_bytes,
             forced=self._settings.every_steps is not None,
         )
         self.events.append(decision)
@@ -193,7 +196,7 @@ class Director:
 
     def _learn_cost(self, migration: Migration, added_seconds: float) -> None:
         self._migrations += 1
-        self._moved_bytes += migration.busiest_experts * self._expert_bytes
+        self._moved_bytes += migration.busiest_experts * self._sizes.expert_bytes
         self._moved_seconds += added_seconds
         times = "migration" if self._migrations == 1 else f"{self._migrations} migrations"
         if self._moved_bytes and self._moved_seconds:

@@ -9,23 +9,19 @@ Shapes: R ranks.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from wingspan.placement.placement import Placement
-from wingspan.runtime.dispatch import Dispatcher
+from wingspan.runtime.dispatchers import Dispatchers
 from wingspan.runtime.layer import ExpertParallelLayer
 from wingspan.runtime.live.courier import Courier
 from wingspan.runtime.live.moves import changed_layers, kept_slots, moves, with_layer
 from wingspan.runtime.live.transfer import State, Transfer
 from wingspan.runtime.transport import Transport
 from wingspan.schedule.rebalance_result import Rollback
-
-MakeDispatcher = Callable[[Placement, int], Dispatcher[Any]]
-"""The dispatcher of one layer under a placement."""
 
 _REASONS = {
     State.CORRUPTED: "its bytes arrived with another checksum than they left with",
@@ -47,7 +43,7 @@ class Site:
     """What a migration works on, on one rank; `layers` in layer order."""
 
     layers: Sequence[ExpertParallelLayer]
-    make_dispatcher: MakeDispatcher
+    dispatchers: Dispatchers
     transport: Transport
     courier: Courier
 
@@ -135,7 +131,7 @@ class Migration:
         # The model's parameters are ordinary tensors, and stay so where generation runs in inference mode.
         with torch.inference_mode(False), torch.no_grad():
             site.layers[layer].experts.replace(slots)
-        site.layers[layer].use(site.make_dispatcher(self.placement, layer))
+        site.layers[layer].dispatcher = site.dispatchers.for_layer(layer, self.placement)
         self.committed.append(layer)
 
 

@@ -11,11 +11,12 @@ from typing import cast
 import torch
 
 from wingspan.placement.placement import Placement
+from wingspan.runtime.dispatchers import Dispatchers
 from wingspan.runtime.layer import ExpertParallelLayer
-from wingspan.runtime.live.calibrate import courier_rate, link_rates
 from wingspan.runtime.live.courier import Courier
-from wingspan.runtime.live.director import Director, Rates
-from wingspan.runtime.live.migration import MakeDispatcher, Migration, Order, Site
+from wingspan.runtime.live.director import Director, Sizes
+from wingspan.runtime.live.migration import Migration, Order, Site
+from wingspan.runtime.live.rates import measure_rates
 from wingspan.runtime.live.settings import Rebalance
 from wingspan.runtime.live.watch import Report, Watch
 from wingspan.runtime.monitor import LoadMonitor
@@ -32,7 +33,7 @@ class Rebalancer:
         transport: of the steps; more than one rank.
         placement: in use.
         layers: in layer order.
-        make_dispatcher: for a layer under another placement.
+        dispatchers: that made the layers' own.
         monitor: of the load; its observer is taken.
         recorder: of the steps.
         row_bytes: one token's hidden state as it travels.
@@ -45,7 +46,7 @@ class Rebalancer:
         transport: Transport,
         placement: Placement,
         layers: Sequence[ExpertParallelLayer],
-        make_dispatcher: MakeDispatcher,
+        dispatchers: Dispatchers,
         monitor: LoadMonitor,
         recorder: Recorder,
         row_bytes: int,
@@ -60,12 +61,11 @@ class Rebalancer:
         self._watch = Watch(experts, placement.num_experts, recorder, settings.sample_tokens)
         monitor.observer = self._watch.observe
         courier = Courier()
-        self._site = Site(layers, make_dispatcher, transport, courier)
-        rates = Rates(*link_rates(transport, device), courier_rate(courier, transport))
+        self._site = Site(layers, dispatchers, transport, courier)
+        rates = measure_rates(transport, courier, device)
+        sizes = Sizes(row_bytes, experts[0].slot_bytes, dispatchers.once_per_node)
         world = transport.world
-        self._director = (
-            Director(settings, world, rates, row_bytes, experts[0].slot_bytes) if world.rank == 0 else None
-        )
+        self._director = Director(settings, world, rates, sizes) if world.rank == 0 else None
         self._step = 0
         self._migration: Migration | None = None
         self._next_tag = 0

@@ -1,0 +1,214 @@
+"""Shared memory carries what any transport carries, notices a dead peer, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.runtime.ranks import on_ranks
+from wingspan.errors import InputError, LostPeerError, RunError
+from wingspan.runtime import transport_shm
+from wingspan.runtime.shared_memory import Peer, SharedMemory
+from wingspan.runtime.transport import Transport
+from wingspan.runtime.transport_shm import SharedMemoryTransport
+from wingspan.runtime.transports import TransportKind, chosen, transport_kind
+
+CPU = torch.device("cpu")
+
+
+def exchange(transport: Transport, step: int, dtype: torch.dtype, width: int) -> torch.Tensor:
+    """One step of a random uneven exchange; what arrives is determined by the step alone."""
+    world = transport.world
+    rng = np.random.default_rng(step)
+    rows_RR = rng.integers(0, 5, (world.size, world.size)) * (rng.random((world.size, world.size)) < 0.6)
+    sent_R, received_R = rows_RR[world.rank].tolist(), rows_RR[:, world.rank].tolist()
+    arrived = transport.exchange_counts(torch.tensor(rows_RR[world.rank])[:, None])
+    assert arrived.flatten().tolist() == received_R
+    sent = torch.tensor(rng.normal(size=(int(rows_RR.max()) + 1, width)) + world.rank).to(dtype)
+    sent = sent[torch.arange(sum(sent_R)) % len(sent)]
+    received = torch.empty((sum(received_R), width), dtype=dtype)
+    transport.exchange_rows(received, sent, received_R, sent_R).wait()
+    return received
+
+
+@pytest.mark.parametrize(("size", "ranks_per_node"), [(4, 4), (6, 2), (3, 3)])
+def test_equals_gloo_at_every_step(size, ranks_per_node, tmp_path):
+    def work(gloo: Transport) -> list[int]:
+        shared = SharedMemoryTransport(gloo)
+        kinds = ((torch.float32, 5), (torch.bfloat16, 64), (torch.uint8, 33), (torch.int64, 1))
+        wrong = []
+        for step in range(60):
+            dtype, width = kinds[step % len(kinds)]
+            if not torch.equal(exchange(shared, step, dtype, width), exchange(gloo, step, dtype, width)):
+                wrong.append(step)
+        return wrong
+
+    assert on_ranks(work, size, tmp_path, ranks_per_node) == [[]] * size
+
+
+def test_transfers_may_overlap_and_buffers_be_reused(tmp_path):
+    """Three under way at once, waited for in another order, their sent rows overwritten meanwhile."""
+
+    def work(gloo: Transport) -> bool:
+        transport = SharedMemoryTransport(gloo)
+        size, rank = gloo.world.size, gloo.world.rank
+        ones = [1] * size
+        received = [torch.empty((size, 8)) for _ in range(3)]
+        sent = torch.empty((size, 8))
+        pending = []
+        for n in range(3):
+            sent.fill_(10.0 * n + rank)
+            pending.append(transport.exchange_rows(received[n], sent, ones, ones))
+        for n in (2, 0, 1):
+            pending[n].wait()
+        return all(
+            torch.equal(received[n], (10.0 * n + torch.arange(size))[:, None].expand(size, 8))
+            for n in range(3)
+        )
+
+    assert on_ranks(work, 3, tmp_path) == [True] * 3
+
+
+def test_a_steady_state_takes_no_more_memory(tmp_path):
+    """Blocks are used again: a thousand exchanges touch as many pages as a few."""
+
+    def work(gloo: Transport) -> tuple[int, int]:
+        transport = SharedMemoryTransport(gloo)
+        ones = [4] * gloo.world.size
+        rows, received = torch.ones((8, 1024)), torch.empty((8, 1024))
+        pages = []
+        for step in range(1000):
+            transport.exchange_rows(received, rows, ones, ones).wait()
+            if step in (20, 999):
+                pages.append(_resident_shared_bytes())
+        return pages[0], pages[1]
+
+    for early, late in on_ranks(work, 2, tmp_path):
+        assert late - early < 1 << 20
+
+
+def _resident_shared_bytes() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("RssShmem:")[1].split()[0]) * 1024
+
+
+def test_a_killed_rank_ends_the_others_and_is_named(tmp_path):
+    def work(gloo: Transport) -> None:
+        transport = SharedMemoryTransport(gloo)
+        for step in range(1000):
+            if step == 50 and gloo.world.rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            exchange(transport, step, torch.float32, 16)
+
+    start = time.monotonic()
+    with pytest.raises(RunError, match="rank 1 was killed by signal SIGKILL"):
+        on_ranks(work, 4, tmp_path)
+    assert time.monotonic() - start < 10
+
+
+def test_a_peer_that_ended_is_named_without_a_launcher():
+    """What torchrun's ranks see, whom nobody ends: the one that waits says whom for, soon."""
+    fd = SharedMemory.create(2)
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(0.3)
+        os._exit(0)
+    peers = [Peer(4, os.getpid()), Peer(5, pid)]
+    memory = SharedMemory(fd, peers, 0)
+    start = time.monotonic()
+    with pytest.raises(LostPeerError, match="rank 4 lost contact with its peers: rank 5 ended"):
+        memory.offset_of(1, 1)
+    assert time.monotonic() - start < 5
+    memory.close()
+    os.close(fd)
+    os.waitpid(pid, 0)
+
+
+def test_what_a_rank_published_before_it_ended_counts():
+    fd = SharedMemory.create(2)
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        child = SharedMemory(fd, [Peer(0, parent), Peer(1, os.getpid())], 1)
+        offset = child.allocate(64)
+        child.words[offset // 8] = 77
+        child.publish(offset)
+        os._exit(0)
+    memory = SharedMemory(fd, [Peer(0, parent), Peer(1, pid)], 0)
+    time.sleep(0.3)
+    assert memory.words[memory.offset_of(1, 1) // 8] == 77
+    with pytest.raises(LostPeerError, match="rank 1 ended"):
+        memory.offset_of(1, 2)
+    os.waitpid(pid, 0)
+    os.close(fd)
+    with pytest.raises(LostPeerError, match="rank 1 ended before"):
+        SharedMemory(SharedMemory.create(2), [Peer(0, parent), Peer(1, pid)], 0)
+
+
+def test_more_than_the_arena_is_refused_with_the_way_out():
+    fd = SharedMemory.create(1)
+    memory = SharedMemory(fd, [Peer(0, os.getpid())], 0)
+    with pytest.raises(RunError, match=r"rank 0: .* GB at once do not fit .* --transport torch"):
+        memory.allocate(1 << 50)
+    memory.close()
+    os.close(fd)
+
+
+def test_no_name_and_no_descriptor_is_left(tmp_path):
+    before = set(os.listdir("/dev/shm"))
+
+    def work(gloo: Transport) -> tuple[int, int]:
+        open_before = len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            with chosen(TransportKind.SHM, gloo, CPU) as transport:
+                exchange(transport, 1, torch.float32, 4)
+        return open_before, len(os.listdir("/proc/self/fd"))
+
+    for early, late in on_ranks(work, 3, tmp_path):
+        assert early == late
+    assert set(os.listdir("/dev/shm")) == before
+
+
+def test_auto_takes_shared_memory_only_inside_nodes(tmp_path):
+    def work(gloo: Transport) -> str:
+        with chosen(TransportKind.AUTO, gloo, CPU) as transport:
+            return type(transport).__name__
+
+    assert on_ranks(work, 2, tmp_path, 2) == ["SharedMemoryTransport"] * 2
+    assert on_ranks(work, 2, tmp_path, 1) == ["TorchTransport"] * 2
+
+
+def test_one_node_on_several_machines_is_refused(tmp_path, monkeypatch):
+    """Each rank reads another machine's identity."""
+
+    def work(gloo: Transport) -> list[str]:
+        identity = tmp_path / f"boot{gloo.world.rank}"
+        identity.write_text(str(gloo.world.rank))
+        monkeypatch.setattr(transport_shm, "_BOOT_ID", identity)
+        with chosen(TransportKind.AUTO, gloo, CPU) as transport:
+            said = [type(transport).__name__]
+        with pytest.raises(InputError, match="several machines; set --ranks-per-node"):
+            SharedMemoryTransport(gloo)
+        return said
+
+    assert on_ranks(work, 2, tmp_path) == [["TorchTransport"]] * 2
+
+
+def test_unknown_names_are_told():
+    with pytest.raises(InputError, match="--transport rdma: use one of auto, torch, shm, mpi"):
+        transport_kind("rdma")
+
+
+def test_shared_memory_refuses_other_devices(tmp_path):
+    def work(gloo: Transport) -> None:
+        with chosen(TransportKind.SHM, gloo, torch.device("cuda")):
+            pass
+
+    with pytest.raises(InputError, match="--transport torch on cuda"):
+        on_ranks(work, 2, tmp_path)
