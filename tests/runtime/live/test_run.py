@@ -82,7 +82,7 @@ def test_equals_plain_transformers_while_experts_move(name, tmp_path):
     decision = next(e for e in result.rebalance or [] if isinstance(e, Decision))
     assert decision.verdict == "migrate"
     assert decision.reason == "asked for at this rhythm"
-    assert decision.imbalance_predicted < decision.imbalance_present
+    assert decision.experts_moved
     # Spare ranks hold experts at the end.
     assert result.report.memory_bytes["expert_weights"][6] > 0
 
