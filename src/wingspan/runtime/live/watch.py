@@ -60,8 +60,7 @@ class Watch:
         self._sampled = [0] * len(experts)
         self.steps = 0
         """Since the last report."""
-        self.busy_seconds = 0.0
-        self._begin_measuring()
+        self.begin_measuring()
 
     def observe(self, layer: int, experts_TK: torch.Tensor) -> None:
         """Keep some of one layer's choices; called as they are made."""
@@ -93,11 +92,13 @@ class Watch:
             self.busy_seconds,
         )
         self._load_LE[:] = 0
-        self.steps, self.busy_seconds = 0, 0.0
-        self._begin_measuring()
+        self.steps = 0
+        self.begin_measuring()
         return report
 
-    def _begin_measuring(self) -> None:
+    def begin_measuring(self) -> None:
+        """Rows and times begin anew; the counts of choices go on."""
+        self.busy_seconds = 0.0
         self._rows_before_L = np.array([e.rows for e in self._experts], dtype=np.int64)
         self._first_step = len(self._recorder.steps)
 
