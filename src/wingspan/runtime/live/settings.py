@@ -34,7 +34,7 @@ class Rebalance:
     step_bytes: int | None = None
     arrival_seconds: float = 10.0
     planning_seconds: float = 60.0
-    silence_seconds: float = 10.0
+    silence_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         for name in (
