@@ -31,9 +31,10 @@ from wingspan.runtime.buffers import Buffers
 from wingspan.runtime.engine import make_dispatcher
 from wingspan.runtime.experts import LocalExperts
 from wingspan.runtime.launch import run_ranks
-from wingspan.runtime.layer import ExpertParallelLayer, Step
+from wingspan.runtime.layer import ExpertParallelLayer
 from wingspan.runtime.monitor import LoadMonitor
 from wingspan.runtime.recorder import Recorder
+from wingspan.runtime.step import Step
 from wingspan.runtime.transport import Transport
 from wingspan.schedule.result import Operation
 
@@ -114,7 +115,7 @@ def ours(
     dispatcher = make_dispatcher(placement, 0, transport, Buffers(), CPU)
     recorder = Recorder(transport.world.rank, case.ranks)
     monitor = LoadMonitor(1, case.experts, CPU)
-    return ExpertParallelLayer(0, experts, dispatcher, monitor, recorder, Step()), recorder
+    return ExpertParallelLayer(0, 0, experts, dispatcher, monitor, recorder, Step()), recorder
 
 
 @torch.inference_mode()

@@ -82,8 +82,9 @@ def measure(transport: Transport, layout: Layout, contestants: dict[str, Dispatc
         for kind, dispatcher in contestants.items():
             before = settled_bytes(transport, layout)
             start = time.perf_counter()
-            received, handle = dispatcher.dispatch(x_TD, experts_TK, weights_TK)
-            results[kind] = dispatcher.combine(received.rows_ND, handle)
+            (route,) = dispatcher.route(x_TD, experts_TK, weights_TK, chunks=1, lane=0)
+            received = dispatcher.send(route).wait()
+            results[kind] = dispatcher.send_back(received.rows_ND, route).wait()
             spent = time.perf_counter() - start
             slowest = transport.share(torch.tensor([spent], dtype=torch.float64)).max()
             seconds[kind].append(float(slowest))

@@ -94,8 +94,9 @@ class there_and_back:  # noqa: N801 - reads as a call
 
     def __call__(self) -> None:
         """Collective."""
-        received, handle = self._dispatcher.dispatch(*self._inputs)
-        self.result = self._dispatcher.combine(received.rows_ND, handle)
+        (route,) = self._dispatcher.route(*self._inputs, chunks=1, lane=0)
+        received = self._dispatcher.send(route).wait()
+        self.result = self._dispatcher.send_back(received.rows_ND, route).wait()
 
 
 def timed(transport: Transport, shared: Transport, call: Callable[[], None]) -> Times:

@@ -54,6 +54,22 @@ def make(kind: Callable[..., Dispatcher], placement: Placement, transport: Trans
     return kind(transport, slots, held_R, Buffers())
 
 
+def there_and_back(
+    dispatcher: Dispatcher, placement: Placement, rank: int, *tokens: Any, chunks: int = 1
+) -> tuple[torch.Tensor, int]:
+    """The weighted sums that come home in all chunks, and how many rows were computed here."""
+    routes = dispatcher.route(*tokens, chunks, lane=0)
+    coming = [dispatcher.send(route) for route in routes]
+    homes, computed = [], 0
+    for route, rows in zip(routes, coming, strict=True):
+        received = rows.wait()
+        computed += sum(received.counts_S)
+        assert sum(received.counts_S) == len(received.rows_ND)
+        y_ND = scaled_experts(placement, rank, received.rows_ND, received.counts_S)
+        homes.append(dispatcher.send_back(y_ND, route))
+    return torch.cat([home.wait() for home in homes]), computed
+
+
 def random_placement(rng: np.random.Generator, experts: int, ranks: int) -> Placement:
     """Any placement: every expert on one random rank, some on further ones too, slots in random order."""
     held: list[list[int]] = [[] for _ in range(ranks)]
@@ -90,18 +106,26 @@ def expected(x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Ten
 
 @pytest.mark.parametrize("kind", DISPATCHERS)
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**32), tokens=st.integers(0, 20), experts=st.integers(1, 9), data=st.data())
-def test_one_rank_gives_the_weighted_sum(kind, seed, tokens, experts, data):
+@given(
+    seed=st.integers(0, 2**32),
+    tokens=st.integers(0, 20),
+    experts=st.integers(1, 9),
+    chunks=st.integers(1, 4),
+    data=st.data(),
+)
+def test_one_rank_gives_the_weighted_sum(kind, seed, tokens, experts, chunks, data):
     rng = np.random.default_rng(seed)
     top_k = data.draw(st.integers(1, experts))
     placement = Placement(rng.permutation(experts)[None, None], experts)
     dispatcher = make(kind, placement, LocalTransport())
     experts_TK, weights_TK = routing(rng, tokens, experts, top_k)
     x_TD = torch.randn(tokens, 5)
-    received, handle = dispatcher.dispatch(x_TD, experts_TK, weights_TK)
-    assert sum(received.counts_S) == tokens * top_k == len(received.rows_ND)
-    y_ND = scaled_experts(placement, 0, received.rows_ND, received.counts_S)
-    torch.testing.assert_close(dispatcher.combine(y_ND, handle), expected(x_TD, experts_TK, weights_TK))
+    with torch.set_grad_enabled(chunks == 1):
+        out_TD, computed = there_and_back(
+            dispatcher, placement, 0, x_TD, experts_TK, weights_TK, chunks=chunks
+        )
+    assert computed == tokens * top_k
+    torch.testing.assert_close(out_TD, expected(x_TD, experts_TK, weights_TK))
 
 
 @pytest.mark.parametrize("kind", DISPATCHERS)
@@ -126,17 +150,17 @@ def test_any_routing_and_placement_over_ranks(kind, size, tmp_path):
     ],
 )
 def test_any_routing_and_placement_over_nodes(kind, size, ranks_per_node, tmp_path):
-    check_any_routing_and_placement(kind, size, ranks_per_node, tmp_path)
+    check_any_routing_and_placement(kind, size, ranks_per_node, tmp_path, cases=12)
 
 
 def check_any_routing_and_placement(
-    kind: Callable[..., Dispatcher], size: int, ranks_per_node: int, folder: Path
+    kind: Callable[..., Dispatcher], size: int, ranks_per_node: int, folder: Path, cases: int = 30
 ) -> None:
-    """Thirty random cases in one group: uneven and zero tokens, replicas, empty ranks, reused buffers."""
+    """Random cases in one group: uneven and zero tokens, replicas, empty ranks, reused buffers."""
 
     def work(transport: Transport) -> list[str]:
         wrong = []
-        for case in range(30):
+        for case in range(cases):
             shared = np.random.default_rng((case, size))
             experts = int(shared.integers(1, 10))
             top_k = int(shared.integers(1, experts + 1))
@@ -148,11 +172,11 @@ def check_any_routing_and_placement(
             experts_TK, weights_TK = routing(own, tokens, experts, top_k)
             x_TD = torch.tensor(own.standard_normal((tokens, 6)), dtype=torch.float32)
             with torch.no_grad():
-                received, handle = dispatcher.dispatch(x_TD, experts_TK, weights_TK)
-                y_ND = scaled_experts(placement, rank, received.rows_ND, received.counts_S)
-                out_TD = dispatcher.combine(y_ND, handle)
+                out_TD, rows = there_and_back(
+                    dispatcher, placement, rank, x_TD, experts_TK, weights_TK, chunks=1 + case % 4
+                )
             total = sum(int(n) for n in transport.share(torch.tensor([tokens * top_k])))
-            computed = sum(int(n) for n in transport.share(torch.tensor([sum(received.counts_S)])))
+            computed = sum(int(n) for n in transport.share(torch.tensor([rows])))
             if total != computed:
                 wrong.append(f"case {case}: {total} (token, expert) pairs sent, {computed} computed")
             if not torch.allclose(out_TD, expected(x_TD, experts_TK, weights_TK), rtol=1e-5, atol=1e-5):
@@ -174,9 +198,8 @@ def test_gradients_flow_through_both_exchanges(kind, tmp_path):
         x_TD = torch.tensor(rng.standard_normal((tokens, 3)), dtype=torch.float32, requires_grad=True)
         weights_TK.requires_grad_()
         dispatcher = make(kind, placement, transport)
-        received, handle = dispatcher.dispatch(x_TD, experts_TK, weights_TK)
-        y_ND = scaled_experts(placement, transport.world.rank, received.rows_ND, received.counts_S)
-        dispatcher.combine(y_ND, handle).square().sum().backward()
+        out_TD, _ = there_and_back(dispatcher, placement, transport.world.rank, x_TD, experts_TK, weights_TK)
+        out_TD.square().sum().backward()
         x2, w2 = x_TD.detach().requires_grad_(), weights_TK.detach().requires_grad_()
         expected(x2, experts_TK, w2).square().sum().backward()
         return (
@@ -198,9 +221,10 @@ def test_backward_meets_on_ranks_that_received_nothing(kind, tmp_path):
         dispatcher = make(kind, placement, transport)
         experts_TK = torch.tensor([[1, 2]] * 3)
         for _ in range(3):
-            received, handle = dispatcher.dispatch(x_TD, experts_TK, weights_TK)
-            y_ND = scaled_experts(placement, transport.world.rank, received.rows_ND, received.counts_S)
-            dispatcher.combine(y_ND, handle).sum().backward()
+            out_TD, _ = there_and_back(
+                dispatcher, placement, transport.world.rank, x_TD, experts_TK, weights_TK
+            )
+            out_TD.sum().backward()
         return bool(
             (x_TD.grad == 3 * 0.5 * (2 + 3)).all() and (weights_TK.grad == 3 * 4 * torch.tensor([2, 3])).all()
         )
@@ -214,8 +238,8 @@ def test_deduplication_sends_one_row_per_token_and_rank(tmp_path):
     def work(transport: Transport) -> list[int]:
         dispatcher = make(DeduplicatingDispatcher, placement, transport)
         experts_TK = torch.tensor([[3, 4, 5], [0, 3, 4], [0, 1, 2]])
-        _, handle = dispatcher.dispatch(torch.ones(3, 4), experts_TK, torch.ones(3, 3))
-        return [b // 16 for b in handle.traffic.sent_R]
+        (route,) = dispatcher.route(torch.ones(3, 4), experts_TK, torch.ones(3, 3), 1, lane=0)
+        return [b // 16 for b in route.traffic.sent_R]
 
     # Tokens 0 and 1 need rank 1, tokens 1 and 2 need rank 0: two rows each, of nine (token, expert) pairs.
     assert on_ranks(work, 2, tmp_path) == [[2, 2]] * 2

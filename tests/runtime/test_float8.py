@@ -71,11 +71,12 @@ def test_around_a_dispatcher_over_ranks(precision, tolerance, tmp_path):
         experts_TK, weights_TK = routing(own, 7 * transport.world.rank, 6, 2)
         x_TD = torch.tensor(own.uniform(1, 2, (len(experts_TK), 160)), dtype=torch.float32)
         with torch.no_grad():
-            received, handle = dispatcher.dispatch(x_TD, experts_TK, weights_TK)
+            (route,) = dispatcher.route(x_TD, experts_TK, weights_TK, chunks=1, lane=0)
+            received = dispatcher.send(route).wait()
             y_ND = scaled_experts(placement, transport.world.rank, received.rows_ND, received.counts_S)
-            out_TD = dispatcher.combine(y_ND, handle)
+            out_TD = dispatcher.send_back(y_ND, route).wait()
         assert out_TD.dtype == received.rows_ND.dtype == torch.float32
-        there, back = handle.traffic, back_traffic(handle)
+        there, back = route.traffic, back_traffic(route)
         sent = 160 + 8 if precision == Precision.FLOAT8 else 320
         assert sum(there.sent_R) == x_TD.shape[0] * 2 * sent
         assert sum(back.received_R) == x_TD.shape[0] * 2 * 320
@@ -91,7 +92,7 @@ def test_gradients_are_refused():
     dispatcher = PrecisionDispatcher(make(FlatDispatcher, placement, LocalTransport()), Precision.FLOAT8)
     x_TD = torch.ones((1, 4), requires_grad=True)
     with pytest.raises(RunError, match="--precision same"):
-        dispatcher.dispatch(x_TD, torch.zeros((1, 1), dtype=torch.int64), torch.ones((1, 1)))
+        dispatcher.route(x_TD, torch.zeros((1, 1), dtype=torch.int64), torch.ones((1, 1)), chunks=1, lane=0)
 
 
 def test_names():

@@ -15,8 +15,13 @@ from wingspan import __version__
 from wingspan.cli import testbed
 from wingspan.cli.create import create
 from wingspan.cli.doctor import doctor
+from wingspan.cli.export import export
+from wingspan.cli.import_ import import_
 from wingspan.cli.inspect import inspect
+from wingspan.cli.record import record
+from wingspan.cli.routing import routing
 from wingspan.cli.run import run
+from wingspan.cli.synthesize import synthesize
 from wingspan.errors import WingspanError
 
 app = typer.Typer(
@@ -42,9 +47,10 @@ def _options(
 ) -> None: ...
 
 
-for command in (run, inspect, create, doctor):
+for command in (run, inspect, create, doctor, record, routing, synthesize, export):
     app.command()(command)
 app.add_typer(testbed.app)
+app.command("import")(import_)
 
 
 def main() -> None:

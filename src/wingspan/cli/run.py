@@ -44,6 +44,9 @@ def run(
     precision: Annotated[
         str, typer.Option(help="Of rows to the experts: same (as the model's), bfloat16 or float8.")
     ] = "same",
+    overlap: Annotated[
+        str, typer.Option(help="Order of a step: sequential, chunks=N (rows leave in N parts) or two-batch.")
+    ] = "sequential",
     check: Annotated[
         bool,
         typer.Option("--check", help="Compare with the model in a single process; exit 1 if it differs."),
@@ -90,6 +93,7 @@ def run(
             transport=transport,
             dispatch=dispatch,
             precision=precision,
+            overlap=overlap,
             check=check,
             trace=trace,
             report=report,

@@ -39,6 +39,7 @@ class Arguments:
     transport: str
     dispatch: str
     precision: str
+    overlap: str
     check: bool
     trace: Path | None
     report: Path | None
@@ -58,6 +59,7 @@ def execute(arguments: Arguments) -> None:
     kind = runtime.transport_kind(arguments.transport)
     if kind == runtime.TransportKind.MPI and world is None:
         raise InputError("--transport mpi: start the ranks by MPI: mpirun -n 8 wingspan run ...")
+    flow = runtime.flow_named(arguments.overlap)
     model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
     placement = runtime.default_placement(model.shape, size, arguments.experts_per_rank)
     tokenizer = runtime.Tokenizer(folder)
@@ -72,7 +74,8 @@ def execute(arguments: Arguments) -> None:
         arguments.max_new_tokens,
         runtime.Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed),
         device,
-        runtime.dispatch_options(arguments.dispatch, arguments.precision),
+        dispatch=runtime.dispatch_options(arguments.dispatch, arguments.precision),
+        flows={"prefill": flow, "decode": flow},
         check=arguments.check,
         keep_spans=arguments.trace is not None,
     )

@@ -1,19 +1,49 @@
-"""Numbers as people read them: 1 GB = 1e9 bytes."""
+"""Numbers as a person reads them: three digits and the unit that fits."""
 
 from __future__ import annotations
 
-
-def bytes_text(count: float) -> str:
-    """A size in three digits and the largest unit that keeps it above 1: `8.51 MB`."""
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.3g} {unit}"
-    return f"{count:.0f} B"
+_TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+_SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
+_COUNTS = ((1e9, " G"), (1e6, " M"), (1e3, " k"), (1.0, ""))
 
 
 def seconds_text(seconds: float) -> str:
-    """A duration in three digits, in seconds, milliseconds or microseconds: `12.3 ms`."""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= scale:
-            return f"{seconds / scale:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} us"
+    """`0.0123` is `12.3 ms`."""
+    return _scaled(seconds, _TIMES, " ") if seconds else "0 s"
+
+
+def bytes_text(size_bytes: float) -> str:
+    """`58_720_256` is `58.7 MB`; 1 GB = 1e9 bytes."""
+    return _scaled(size_bytes, _SIZES, " ") if size_bytes else "0 B"
+
+
+def count_text(count: float) -> str:
+    """`1234567` is `1.23 M`."""
+    return _scaled(count, _COUNTS, "") if count else "0"
+
+
+def share_text(share: float) -> str:
+    """`0.0512` is `5.1 %`; `0.9876` is `98.8 %`."""
+    return f"{share * 100:.1f} %"
+
+
+def time_scale(longest_seconds: float) -> tuple[float, str]:
+    """What to multiply seconds by, and the unit, so that an axis up to `longest_seconds` reads well."""
+    for size, unit in _TIMES[:3]:
+        if longest_seconds >= size:
+            return 1 / size, unit
+    return 1e6, "µs"
+
+
+def _scaled(value: float, units: tuple[tuple[float, str], ...], space: str) -> str:
+    for size, unit in units:
+        # 0.9995 and more of a unit would print as 1000 of the next smaller.
+        if abs(value) >= size * 0.9995:
+            return f"{_three_digits(value / size)}{space}{unit}"
+    size, unit = units[-1]
+    return f"{_three_digits(value / size)}{space}{unit}"
+
+
+def _three_digits(value: float) -> str:
+    digits = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
+    return f"{value:,.{digits}f}"

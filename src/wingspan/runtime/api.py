@@ -13,14 +13,18 @@ from wingspan.runtime.inspection import ModelSummary, summarize
 from wingspan.runtime.launch import join_mpi_ranks, join_ranks, run_ranks
 from wingspan.runtime.nodes import nodes_from_environment
 from wingspan.runtime.prompts import Tokenizer, assign, check_context
+from wingspan.runtime.record import Recorded, RecordRequest, cut_windows, record
 from wingspan.runtime.run import Listener, RunRequest, RunResult, run
 from wingspan.runtime.sampling import Sampling
+from wingspan.runtime.step import flow_named
 from wingspan.runtime.transports import TransportKind, chosen, transport_kind
 from wingspan.runtime.world import world_from_environment
 
 __all__ = [
     "Listener",
     "ModelSummary",
+    "RecordRequest",
+    "Recorded",
     "RunRequest",
     "RunResult",
     "Sampling",
@@ -29,15 +33,18 @@ __all__ = [
     "assign",
     "check_context",
     "chosen",
+    "cut_windows",
     "default_placement",
     "describe",
     "dispatch_options",
     "dtype_named",
+    "flow_named",
     "join_mpi_ranks",
     "join_ranks",
     "load",
     "nodes_from_environment",
     "process_started_seconds",
+    "record",
     "run",
     "run_ranks",
     "select_device",

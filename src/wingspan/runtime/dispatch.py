@@ -1,20 +1,25 @@
 """Tokens to experts and back: the `Dispatcher` interface, and the flat dispatcher.
 
-Shapes: T tokens of this rank, K experts per token, D hidden size, R ranks, S local slots,
+Shapes: T tokens of this rank, K experts per token, D hidden size, R ranks, C chunks, S local slots,
 M rows sent (one per token and expert), N rows received.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from itertools import pairwise
+from typing import Generic, Protocol, TypeVar
 
 import torch
 
 from wingspan.runtime.buffers import Buffers
 from wingspan.runtime.slots import SlotMap
-from wingspan.runtime.transport import Transport, exchange_with_gradient
+from wingspan.runtime.transport import Pending, Transport, exchange_with_gradient
+
+Value = TypeVar("Value")
+Changed = TypeVar("Changed")
 
 
 @dataclass(frozen=True)
@@ -33,51 +38,98 @@ class Traffic:
     received_R: list[int]
 
 
-class Handle(Protocol):
-    """What a dispatcher remembers between dispatch and combine."""
+class Route(Protocol):
+    """Where a chunk of tokens goes: what a dispatcher remembers from `route` to `send_back`."""
 
     @property
     def traffic(self) -> Traffic:
-        """Bytes this dispatch moved; combine moves as many rows the other way."""
+        """Bytes of the dispatch; the combine moves as many rows the other way."""
 
 
-HandleT = TypeVar("HandleT", bound=Handle)
+RouteT = TypeVar("RouteT", bound=Route)
 
 
-class Dispatcher(Protocol[HandleT]):
-    """Brings every token to the ranks of its experts, and their weighted results home.
+class Coming(Generic[Value]):
+    """Something on its way, to be waited for once.
 
-    `dispatch` hands out what the experts compute on, and a handle that `combine` needs; a handle is used once.
-    Both are collective: every rank calls them for every MoE layer, with zero tokens too. A library such as
-    DeepEP plugs in here: `dispatch` maps to its dispatch call (`handle` keeps its handle), `combine` to its.
+    Args:
+        pending: its transfers.
+        value: makes it, when they have ended.
     """
 
-    def dispatch(
-        self, x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor
-    ) -> tuple[Received, HandleT]:
-        """Send each token to the slots of its experts; returns the rows that came here."""
+    def __init__(self, pending: Sequence[Pending], value: Callable[[], Value]) -> None:
+        self._pending = pending
+        self._value = value
+        self.ended_seconds = 0.0
+        """After `wait`: when the last transfer ended, on the clock of `time.monotonic`."""
 
-    def combine(self, y_ND: torch.Tensor, handle: HandleT) -> torch.Tensor:
-        """Send the experts' outputs (rows as `Received` had them) home; returns the weighted sums (T, D)."""
+    def wait(self) -> Value:
+        """Block until it is here."""
+        ends = [transfer.wait() for transfer in self._pending]
+        self.ended_seconds = max((end for end in ends if end is not None), default=time.monotonic())
+        return self._value()
+
+    def then(self, change: Callable[[Value], Changed]) -> Coming[Changed]:
+        """What `change` makes of it, when it is here."""
+        return Coming(self._pending, lambda: change(self._value()))
+
+    def beside(self, other: Coming[Changed]) -> Coming[tuple[Value, Changed]]:
+        """Both, when both are here."""
+        return Coming((*self._pending, *other._pending), lambda: (self._value(), other._value()))
+
+
+class Dispatcher(Protocol[RouteT]):
+    """Brings every token to the ranks of its experts, and their weighted results home.
+
+    All three calls are collective: every rank makes them in the same order, with zero tokens too. `send` and
+    `send_back` only start a transfer: what happens until `wait` happens beside it. A library such as DeepEP plugs
+    in here: `route` maps to its layout call, `send` to its dispatch (the route keeps its handle), `send_back` to its
+    combine, and `wait` to its events.
+    """
+
+    def route(
+        self, x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor, chunks: int, lane: int
+    ) -> list[RouteT]:
+        """Agree with all ranks on who sends how much, for `chunks` parts of the tokens at once.
+
+        Args:
+            x_TD: the tokens' hidden states.
+            experts_TK: logical experts of each token.
+            weights_TK: by which their outputs are summed.
+            chunks: parts, in token order; the same number on all ranks.
+            lane: which of several forwards in flight this is; each has buffers of its own.
+        """
+
+    def send(self, route: RouteT) -> Coming[Received]:
+        """Start to send a chunk's tokens to their experts; what comes is for this rank's experts."""
+
+    def send_back(self, y_ND: torch.Tensor, route: RouteT) -> Coming[torch.Tensor]:
+        """Start to send the experts' outputs (rows as `Received` had them) home: the chunk's weighted sums (T, D)."""
 
 
 @dataclass(frozen=True)
-class FlatHandle:
-    """The flat dispatcher's memory of one dispatch."""
+class FlatRoute:
+    """The flat dispatcher's route of one chunk."""
 
-    row_TK: torch.Tensor
+    x_TD: torch.Tensor
     weights_TK: torch.Tensor
+    token_M: torch.Tensor
+    """Token of each row sent, in the order sent."""
+    row_TK: torch.Tensor
+    """The row that each (token, expert) travels in."""
     by_slot_N: torch.Tensor | None
+    """Order that sorts the rows received by slot; None where they come so."""
+    counts_S: list[int]
     sent_R: list[int]
     received_R: list[int]
-    row_bytes: int
+    buffers: str
+    """Name of this chunk's buffers."""
 
     @property
     def traffic(self) -> Traffic:
         """Bytes of the rows."""
-        return Traffic(
-            [n * self.row_bytes for n in self.sent_R], [n * self.row_bytes for n in self.received_R]
-        )
+        row_bytes = self.x_TD.shape[1] * self.x_TD.element_size()
+        return Traffic([n * row_bytes for n in self.sent_R], [n * row_bytes for n in self.received_R])
 
 
 class FlatDispatcher:
@@ -96,59 +148,93 @@ class FlatDispatcher:
         self._widest = max(1, *local_slots_R)
         self._buffers = buffers
 
-    def dispatch(
-        self, x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor
-    ) -> tuple[Received, FlatHandle]:
-        """See `Dispatcher.dispatch`."""
-        T, K = experts_TK.shape
-        R = self._transport.world.size
+    def route(
+        self, x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor, chunks: int, lane: int
+    ) -> list[FlatRoute]:
+        """See `Dispatcher.route`."""
+        R, S = self._transport.world.size, self._widest
         rank_TK, local_TK = self._slots(experts_TK)
-        slot_M = (rank_TK * self._widest + local_TK).flatten()
-        order_M = torch.argsort(slot_M, stable=True)
-        counts_RS = torch.bincount(slot_M, minlength=R * self._widest).view(R, self._widest)
-        arriving_RS = self._transport.exchange_counts(counts_RS)
-        sent_R, received_R = counts_RS.sum(1).tolist(), arriving_RS.sum(1).tolist()
-        rows_ND = exchange(
-            self._transport,
-            self._buffers,
-            "dispatch",
-            take_rows(x_TD, order_M // K, self._buffers),
-            received_R,
-            sent_R,
+        slot_TK = rank_TK * S + local_TK
+        parts = chunk_slices(len(x_TD), chunks)
+        counts_CRS = torch.stack(
+            [torch.bincount(slot_TK[part].flatten(), minlength=R * S).view(R, S) for part in parts]
         )
-        by_slot_N, rows_ND = self._sort_by_slot(rows_ND, arriving_RS)
-        row_TK = torch.empty_like(order_M)
-        row_TK[order_M] = torch.arange(T * K, device=order_M.device)
-        handle = FlatHandle(
-            row_TK.view(T, K), weights_TK, by_slot_N, sent_R, received_R, x_TD.shape[1] * x_TD.element_size()
-        )
-        return Received(rows_ND, arriving_RS.sum(0).tolist()[: self._local_slots]), handle
+        arriving_RCS = self._transport.exchange_counts(counts_CRS.transpose(0, 1).reshape(R, -1))
+        arriving_CRS = arriving_RCS.view(R, chunks, S).transpose(0, 1)
+        return [
+            self._route_chunk(
+                x_TD[part], slot_TK[part], weights_TK[part], counts_CRS[c], arriving_CRS[c], f"{lane}.{c}"
+            )
+            for c, part in enumerate(parts)
+        ]
 
-    def combine(self, y_ND: torch.Tensor, handle: FlatHandle) -> torch.Tensor:
-        """See `Dispatcher.combine`."""
-        if handle.by_slot_N is not None:
-            unsorted_N = torch.empty_like(handle.by_slot_N)
-            unsorted_N[handle.by_slot_N] = torch.arange(len(unsorted_N), device=unsorted_N.device)
+    def _route_chunk(
+        self,
+        x_TD: torch.Tensor,
+        slot_TK: torch.Tensor,
+        weights_TK: torch.Tensor,
+        counts_RS: torch.Tensor,
+        arriving_RS: torch.Tensor,
+        buffers: str,
+    ) -> FlatRoute:
+        T, K = slot_TK.shape
+        order_M = torch.argsort(slot_TK.flatten(), stable=True)
+        row_M = torch.empty_like(order_M)
+        row_M[order_M] = torch.arange(T * K, device=order_M.device)
+        return FlatRoute(
+            x_TD=x_TD,
+            weights_TK=weights_TK,
+            token_M=order_M // K,
+            row_TK=row_M.view(T, K),
+            by_slot_N=None if self._widest == 1 else _order_by_slot(arriving_RS),
+            counts_S=arriving_RS.sum(0).tolist()[: self._local_slots],
+            sent_R=counts_RS.sum(1).tolist(),
+            received_R=arriving_RS.sum(1).tolist(),
+            buffers=buffers,
+        )
+
+    def send(self, route: FlatRoute) -> Coming[Received]:
+        """See `Dispatcher.send`."""
+        sent_MD = take_rows(route.x_TD, route.token_M, self._buffers, f"send {route.buffers}")
+        coming = self._exchange(f"dispatch {route.buffers}", sent_MD, route.received_R, route.sent_R)
+        order_N = route.by_slot_N
+        return coming.then(
+            lambda rows_ND: Received(rows_ND if order_N is None else rows_ND[order_N], route.counts_S)
+        )
+
+    def send_back(self, y_ND: torch.Tensor, route: FlatRoute) -> Coming[torch.Tensor]:
+        """See `Dispatcher.send_back`."""
+        if route.by_slot_N is not None:
+            unsorted_N = torch.empty_like(route.by_slot_N)
+            unsorted_N[route.by_slot_N] = torch.arange(len(unsorted_N), device=unsorted_N.device)
             y_ND = y_ND[unsorted_N]
-        back_MD = exchange(self._transport, self._buffers, "combine", y_ND, handle.sent_R, handle.received_R)
-        return weighted_sum(back_MD, handle.row_TK, handle.weights_TK)
+        coming = self._exchange(f"combine {route.buffers}", y_ND, route.sent_R, route.received_R)
+        return coming.then(lambda back_MD: weighted_sum(back_MD, route.row_TK, route.weights_TK))
 
-    def _sort_by_slot(
-        self, rows_ND: torch.Tensor, arriving_RS: torch.Tensor
-    ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        if self._widest == 1:
-            return None, rows_ND
-        slot_N = torch.arange(self._widest, device=rows_ND.device).repeat(len(arriving_RS))
-        slot_N = slot_N.repeat_interleave(arriving_RS.flatten(), output_size=rows_ND.shape[0])
-        by_slot_N = torch.argsort(slot_N, stable=True)
-        return by_slot_N, rows_ND[by_slot_N]
+    def _exchange(
+        self, name: str, sent_MD: torch.Tensor, received_R: list[int], sent_R: list[int]
+    ) -> Coming[torch.Tensor]:
+        return exchange(self._transport, self._buffers, name, sent_MD, received_R, sent_R)
 
 
-def take_rows(x_TD: torch.Tensor, index_M: torch.Tensor, buffers: Buffers) -> torch.Tensor:
+def chunk_slices(tokens: int, chunks: int) -> list[slice]:
+    """The tokens in `chunks` parts as even as can be; some are empty where tokens are few."""
+    bounds = [tokens * c // chunks for c in range(chunks + 1)]
+    return [slice(begin, end) for begin, end in pairwise(bounds)]
+
+
+def _order_by_slot(arriving_RS: torch.Tensor) -> torch.Tensor:
+    """The order that sorts rows by slot, of rows that come sorted by source rank and then slot."""
+    R, S = arriving_RS.shape
+    slot_N = torch.arange(S, device=arriving_RS.device).repeat(R).repeat_interleave(arriving_RS.flatten())
+    return torch.argsort(slot_N, stable=True)
+
+
+def take_rows(x_TD: torch.Tensor, index_M: torch.Tensor, buffers: Buffers, name: str) -> torch.Tensor:
     """`x_TD[index_M]`, into a reused buffer where no gradient needs the copy."""
     if torch.is_grad_enabled() and x_TD.requires_grad:
         return x_TD[index_M]
-    out = buffers.take("send", (len(index_M), x_TD.shape[1]), x_TD.dtype, x_TD.device)
+    out = buffers.take(name, (len(index_M), x_TD.shape[1]), x_TD.dtype, x_TD.device)
     return torch.index_select(x_TD.detach(), 0, index_M, out=out)
 
 
@@ -159,13 +245,16 @@ def exchange(
     sent_ND: torch.Tensor,
     received_R: Sequence[int],
     sent_R: Sequence[int],
-) -> torch.Tensor:
-    """One exchange of rows, waited for; keeps gradients where there are any, else reuses buffers."""
+) -> Coming[torch.Tensor]:
+    """Start an exchange of rows. Where gradients are kept it is over on return; else buffers are reused."""
     if torch.is_grad_enabled():
-        return exchange_with_gradient(transport, sent_ND, received_R, sent_R)
+        arrived_ND = exchange_with_gradient(transport, sent_ND, received_R, sent_R)
+        return Coming((), lambda: arrived_ND)
+    sent_ND = sent_ND.contiguous()
     received_ND = buffers.take(name, (sum(received_R), sent_ND.shape[1]), sent_ND.dtype, sent_ND.device)
-    transport.exchange_rows(received_ND, sent_ND.contiguous(), received_R, sent_R).wait()
-    return received_ND
+    pending = transport.exchange_rows(received_ND, sent_ND, received_R, sent_R)
+    # The pair keeps the rows alive until they have left.
+    return Coming((pending,), lambda: (received_ND, sent_ND)[0])
 
 
 def weighted_sum(rows_MD: torch.Tensor, row_TK: torch.Tensor, weights_TK: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 
 from wingspan.errors import RunError
 from wingspan.runtime import float8
-from wingspan.runtime.dispatch import Dispatcher, Handle, Received, Traffic
+from wingspan.runtime.dispatch import Coming, Dispatcher, Received, Route, Traffic
 
 
 class Precision(StrEnum):
@@ -27,13 +27,13 @@ class Precision(StrEnum):
 
 
 @dataclass(frozen=True)
-class PrecisionHandle(Handle):
-    """The inner dispatcher's memory, and what the rows were before."""
+class PrecisionRoute:
+    """The inner dispatcher's route, and what the rows were before."""
 
     inner: Any
+    width: int
     dtype: torch.dtype
     row_bytes: int
-    back_row_bytes: int
 
     @property
     def traffic(self) -> Traffic:
@@ -43,12 +43,11 @@ class PrecisionHandle(Handle):
 
     @property
     def back_traffic(self) -> Traffic:
-        """Bytes from the experts: as many rows, of another size."""
-        there = self.traffic
-        return Traffic(self._back(there.received_R), self._back(there.sent_R))
+        """Bytes from the experts: as many rows, in BF16."""
+        return Traffic(self._back(self.traffic.received_R), self._back(self.traffic.sent_R))
 
     def _back(self, bytes_R: list[int]) -> list[int]:
-        return [size // self.row_bytes * self.back_row_bytes for size in bytes_R]
+        return [size // self.row_bytes * self.width * torch.bfloat16.itemsize for size in bytes_R]
 
 
 class PrecisionDispatcher:
@@ -56,30 +55,38 @@ class PrecisionDispatcher:
 
     def __init__(self, inner: Dispatcher[Any], precision: Precision) -> None:
         self._inner = inner
-        self._precision = precision
+        self._packs = precision == Precision.FLOAT8
 
-    def dispatch(
-        self, x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor
-    ) -> tuple[Received, PrecisionHandle]:
-        """See `Dispatcher.dispatch`."""
+    def route(
+        self, x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor, chunks: int, lane: int
+    ) -> list[PrecisionRoute]:
+        """See `Dispatcher.route`; raises `RunError` where a gradient is wanted."""
         if torch.is_grad_enabled() and x_TD.requires_grad:
             raise RunError("rows of lower precision carry no gradient; train with --precision same")
-        dtype, width = x_TD.dtype, x_TD.shape[1]
-        packed = self._precision == Precision.FLOAT8
-        sent = float8.encode(x_TD) if packed else x_TD.to(torch.bfloat16)
-        received, inner = self._inner.dispatch(sent, experts_TK, weights_TK)
-        rows_ND = float8.decode(received.rows_ND, width, dtype) if packed else received.rows_ND.to(dtype)
-        back_row_bytes = width * torch.bfloat16.itemsize
-        handle = PrecisionHandle(inner, dtype, sent.shape[1] * sent.element_size(), back_row_bytes)
-        return Received(rows_ND, received.counts_S), handle
+        sent = float8.encode(x_TD) if self._packs else x_TD.to(torch.bfloat16)
+        row_bytes = sent.shape[1] * sent.element_size()
+        routes = self._inner.route(sent, experts_TK, weights_TK, chunks, lane)
+        return [PrecisionRoute(inner, x_TD.shape[1], x_TD.dtype, row_bytes) for inner in routes]
 
-    def combine(self, y_ND: torch.Tensor, handle: PrecisionHandle) -> torch.Tensor:
-        """See `Dispatcher.combine`."""
-        return self._inner.combine(y_ND.to(torch.bfloat16), handle.inner).to(handle.dtype)
+    def send(self, route: PrecisionRoute) -> Coming[Received]:
+        """See `Dispatcher.send`."""
+
+        def unpack(received: Received) -> Received:
+            rows_ND = received.rows_ND
+            if self._packs:
+                return Received(float8.decode(rows_ND, route.width, route.dtype), received.counts_S)
+            return Received(rows_ND.to(route.dtype), received.counts_S)
+
+        return self._inner.send(route.inner).then(unpack)
+
+    def send_back(self, y_ND: torch.Tensor, route: PrecisionRoute) -> Coming[torch.Tensor]:
+        """See `Dispatcher.send_back`."""
+        coming = self._inner.send_back(y_ND.to(torch.bfloat16), route.inner)
+        return coming.then(lambda y_TD: y_TD.to(route.dtype))
 
 
-def back_traffic(handle: Handle) -> Traffic:
+def back_traffic(route: Route) -> Traffic:
     """Bytes of the combine that belongs to a dispatch."""
-    if isinstance(handle, PrecisionHandle):
-        return handle.back_traffic
-    return Traffic(handle.traffic.received_R, handle.traffic.sent_R)
+    if isinstance(route, PrecisionRoute):
+        return route.back_traffic
+    return Traffic(route.traffic.received_R, route.traffic.sent_R)

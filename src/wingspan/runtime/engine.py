@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,12 @@ from wingspan.runtime.buffers import Buffers
 from wingspan.runtime.dispatch import Dispatcher
 from wingspan.runtime.dispatchers import DEFAULT_DISPATCH, Dispatchers, DispatchKind, DispatchOptions
 from wingspan.runtime.experts import LocalExperts
-from wingspan.runtime.instrument import instrument
-from wingspan.runtime.layer import ExpertParallelLayer, Step, install
+from wingspan.runtime.instrument import decoder_layers, instrument
+from wingspan.runtime.layer import ExpertParallelLayer, install
 from wingspan.runtime.loading import MoeShape, build_on_meta, load_config, load_for_rank, moe_shape
 from wingspan.runtime.monitor import LoadMonitor
 from wingspan.runtime.recorder import Recorder
+from wingspan.runtime.step import Step
 from wingspan.runtime.transport import Transport
 
 
@@ -120,18 +122,28 @@ def load(
     monitor = LoadMonitor(placement.num_layers, placement.num_experts, device)
     buffers, step = Buffers(), Step()
     dispatchers = Dispatchers(placement, transport, buffers, device, dispatch, training=training)
+    numbers = [f"{path}." for path, _ in decoder_layers(loaded, model.shape.paths)]
     layers = {}
     for index, path in enumerate(model.shape.paths):
         experts = LocalExperts(loaded.get_submodule(path))
         if not training:
             experts.pack()
         dispatcher = dispatchers.for_layer(index)
-        layers[path] = ExpertParallelLayer(index, experts, dispatcher, monitor, recorder, step)
+        number = next(n for n, inside in enumerate(numbers) if path.startswith(inside))
+        layers[path] = ExpertParallelLayer(index, number, experts, dispatcher, monitor, recorder, step)
+    _return_freed_memory()
     install(loaded, layers)
     instrument(loaded, layers, recorder)
     return Engine(
         loaded, model.config, model.shape, placement, layers, recorder, monitor, buffers, step, transport
     )
+
+
+def _return_freed_memory() -> None:
+    """Give back what loading and packing freed: the allocator would keep it, on every rank of the machine."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
 
 
 def make_dispatcher(

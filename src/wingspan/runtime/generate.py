@@ -5,17 +5,19 @@ Shapes: P sequences of this rank, S length so far, V vocabulary, R ranks, W the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from transformers import PreTrainedModel
 
-from wingspan.runtime.layer import Step
+from wingspan.runtime.micro_batches import Caches, part_of, split_rows, take_turns
 from wingspan.runtime.monitor import LoadMonitor
 from wingspan.runtime.prompts import Batch, Prompt, batch
 from wingspan.runtime.recorder import Recorder
 from wingspan.runtime.sampling import Sampler, Sampling
+from wingspan.runtime.step import SEQUENTIAL, Flow, Step
 from wingspan.runtime.transport import Transport
 
 _NOTHING = -1
@@ -47,12 +49,14 @@ class Generator:
         recorder: Recorder,
         monitor: LoadMonitor,
         step: Step,
+        flows: Mapping[str, Flow] | None = None,
     ) -> None:
         self._model = model
         self._transport = transport
         self._recorder = recorder
         self._monitor = monitor
         self._step = step
+        self._flows = flows or {}
         self._device = next(model.parameters()).device
 
     @torch.inference_mode()
@@ -82,10 +86,10 @@ class Generator:
         alive_P = torch.tensor([bool(mine)] * max(1, len(mine)))
         sampler = Sampler(sampling, [p.index for p in mine])
         now = batch(mine, self._device)
-        cache = None
+        caches = Caches()
         for number in range(max_new_tokens):
             phase = "decode" if number else "prefill"
-            logits_PV, cache = self._forward(now, cache, phase)
+            logits_PV = self._forward(now, caches, phase)
             chosen_P = sampler(logits_PV) if mine else torch.zeros(1, dtype=torch.int64)
             self._collect(done, chosen_P, logits_PV, alive_P, keep_logits)
             shared_RW = self._share(chosen_P, alive_P, widest)
@@ -97,20 +101,36 @@ class Generator:
             if not self._any_left(shared_RW) or number + 1 == max_new_tokens:
                 break
             now = _next(now, chosen_P, alive_P, self._device)
-        done.cache_bytes = _size_bytes(cache)
+        done.cache_bytes = caches.size_bytes
         return done
 
-    def _forward(self, now: Batch, cache: object, phase: str) -> tuple[torch.Tensor, object]:
-        """One forward; columns beyond the cache are new. Returns the last column's logits and the cache."""
-        new = now.ids_PS.shape[1] if cache is None else 1
-        valid_PN = now.valid_PS[:, -new:]
-        self._recorder.begin_step(phase, int(valid_PN.sum()))
-        self._step.valid_T = None if bool(valid_PN.all()) else valid_PN.flatten()
+    def _forward(self, now: Batch, caches: Caches, phase: str) -> torch.Tensor:
+        """One forward of all sequences: the last column's logits (P, V)."""
+        step, rows = self._step, len(now.ids_PS)
+        new = now.ids_PS.shape[1] if phase == "prefill" else 1
+        self._recorder.begin_step(phase, int(now.valid_PS[:, -new:].sum()))
+        step.flow = self._flows.get(phase, SEQUENTIAL)
+        slices = split_rows(rows, step.flow.micro_batches)
+        caches.regroup(len(slices), rows)
+        parts = [part_of(now, part) for part in slices]
+
+        def forward_of(number: int) -> torch.Tensor:
+            logits_PV, caches.parts[number] = self._forward_part(parts[number], new, caches.parts[number])
+            return logits_PV[: slices[number].stop - slices[number].start]
+
+        valid = [_valid_tokens(part.valid_PS[:, -new:]) for part in parts]
+        if len(parts) == 1:
+            step.valid_T = valid[0]
+            return forward_of(0)
+        return torch.cat(take_turns([partial(forward_of, n) for n in range(len(parts))], valid, step))
+
+    def _forward_part(self, part: Batch, new: int, cache: object) -> tuple[torch.Tensor, object]:
+        """One micro-batch's forward over its last `new` columns, the rest being in the cache."""
         out = self._model(
-            input_ids=now.ids_PS[:, -new:],
+            input_ids=part.ids_PS[:, -new:],
             # A row of padding alone would leave attention nothing to attend to.
-            attention_mask=_attendable(now.valid_PS),
-            position_ids=now.positions_PS[:, -new:],
+            attention_mask=_attendable(part.valid_PS),
+            position_ids=part.positions_PS[:, -new:],
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
@@ -164,7 +184,6 @@ def _by_prompt(homes: list[list[Prompt]], shared_RW: torch.Tensor) -> dict[int, 
     }
 
 
-def _size_bytes(cache: object) -> int:
-    """Memory of a transformers cache: all tensors of its layers."""
-    layers = getattr(cache, "layers", [])
-    return sum(t.nbytes for layer in layers for t in vars(layer).values() if isinstance(t, torch.Tensor))
+def _valid_tokens(valid_PN: torch.Tensor) -> torch.Tensor | None:
+    """`Step.valid_T` of these columns."""
+    return None if bool(valid_PN.all()) else valid_PN.flatten()

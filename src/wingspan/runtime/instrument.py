@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch import nn
 
 from wingspan.runtime.layer import ExpertParallelLayer
-from wingspan.runtime.recorder import Recorder
+from wingspan.runtime.recorder import Place, Recorder
+from wingspan.runtime.shared_expert import SharedExpert
 from wingspan.schedule.result import Operation
 
 
@@ -21,12 +22,12 @@ def instrument(model: nn.Module, layers: dict[str, ExpertParallelLayer], recorde
         recorder: takes the times.
     """
     blocks = _blocks_with_experts(layers)
-    for number, (path, decoder_layer) in enumerate(_decoder_layers(model, layers)):
+    for number, (path, decoder_layer) in enumerate(decoder_layers(model, layers)):
         for name, child in decoder_layer.named_children():
             block = blocks.get(f"{path}.{name}")
             if block is not None:
-                _time_gate(child, block)
                 _time_shared_experts(child, block, recorder)
+                _time_gate(child, block)
             elif operation := _operation_of(name, child):
                 _time(child, operation, number, recorder)
     embedding = model.get_input_embeddings()  # type: ignore[operator]
@@ -41,11 +42,9 @@ def _blocks_with_experts(layers: dict[str, ExpertParallelLayer]) -> dict[str, Ex
     return {path.rpartition(".")[0]: layer for path, layer in layers.items()}
 
 
-def _decoder_layers(
-    model: nn.Module, layers: dict[str, ExpertParallelLayer]
-) -> Iterator[tuple[str, nn.Module]]:
-    """All members of the module lists that hold the experts, dense layers too."""
-    first = next(iter(layers))
+def decoder_layers(model: nn.Module, experts_paths: Iterable[str]) -> Iterator[tuple[str, nn.Module]]:
+    """All members of the module list that holds the experts, dense layers too, each with its path."""
+    first = next(iter(experts_paths))
     for path, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and first.startswith(f"{path}."):
             for name, member in module.named_children():
@@ -70,7 +69,7 @@ def _time(module: nn.Module, operation: Operation, layer: int | None, recorder: 
         start[0] = recorder.now()
 
     def after(*_: Any) -> None:
-        recorder.compute(operation, layer, start[0])
+        recorder.compute(operation, Place(layer), start[0])
 
     _hook(module, before, after)
 
@@ -80,6 +79,8 @@ def _time_gate(block: nn.Module, layer: ExpertParallelLayer) -> None:
 
     def before(*_: Any) -> None:
         layer.gate_start_seconds = Recorder.now()
+        if layer.shared_expert is not None:
+            layer.shared_expert.begin_block()
 
     block.register_forward_pre_hook(before)
 
@@ -88,18 +89,19 @@ def _time_shared_experts(block: nn.Module, layer: ExpertParallelLayer, recorder:
     for name, child in block.named_children():
         if "shared" not in name or "gate" in name:
             continue
-        start = [0.0]
+        forward = child.forward
 
-        def before(*_: Any, start: list[float] = start) -> None:
-            start[0] = recorder.now()
-
-        def after(*_: Any, start: list[float] = start) -> None:
-            end = recorder.compute(Operation.SHARED_EXPERT, layer.index, start[0])
+        def timed(*inputs: Any, forward: Callable[..., Any] = forward, **options: Any) -> Any:
+            start = recorder.now()
+            out = forward(*inputs, **options)
+            end = recorder.compute(Operation.SHARED_EXPERT, layer.place(), start)
             # Where the shared expert runs before the routed ones its time is not the gate's.
             if layer.gate_start_seconds is not None:
-                layer.gate_start_seconds += end - start[0]
+                layer.gate_start_seconds += end - start
+            return out
 
-        _hook(child, before, after)
+        child.forward = timed
+        layer.shared_expert = SharedExpert(child)
 
 
 def _hook(module: nn.Module, before: Callable[..., None], after: Callable[..., None]) -> None:

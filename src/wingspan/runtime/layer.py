@@ -6,18 +6,19 @@ Shapes: T tokens, V of them valid (the rest is padding), D hidden size, K expert
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
-from wingspan.runtime.dispatch import Dispatcher
+from wingspan.runtime.dispatch import Coming, Dispatcher, Received, Route
 from wingspan.runtime.dispatch_precision import back_traffic
 from wingspan.runtime.experts import LocalExperts
 from wingspan.runtime.monitor import LoadMonitor
-from wingspan.runtime.recorder import Recorder
+from wingspan.runtime.recorder import Place, Recorder
+from wingspan.runtime.shared_expert import SharedExpert
+from wingspan.runtime.step import Step
 from wingspan.schedule.result import Operation
 
 IMPLEMENTATION = "wingspan"
@@ -26,20 +27,18 @@ IMPLEMENTATION = "wingspan"
 _ATTRIBUTE = "expert_parallel_layer"
 
 
-@dataclass
-class Step:
-    """What a step's layers need to know beyond their inputs."""
-
-    valid_T: torch.Tensor | None = None
-    """Which rows of the flattened batch are real tokens; None: all. Padding is never dispatched."""
-
-
 class ExpertParallelLayer:
-    """Replaces the body of a transformers experts module: dispatch, this rank's experts, combine."""
+    """Replaces the body of a transformers experts module: dispatch, this rank's experts, combine.
+
+    Args:
+        index: number among the MoE layers.
+        number: number among all layers.
+    """
 
     def __init__(
         self,
         index: int,
+        number: int,
         experts: LocalExperts,
         dispatcher: Dispatcher[Any],
         monitor: LoadMonitor,
@@ -47,9 +46,11 @@ class ExpertParallelLayer:
         step: Step,
     ) -> None:
         self.index = index
+        self.number = number
         self.experts = experts
+        self.dispatcher = dispatcher
+        self.shared_expert: SharedExpert | None = None
         self.gate_start_seconds: float | None = None
-        self._dispatcher = dispatcher
         self._monitor = monitor
         self._recorder = recorder
         self._step = step
@@ -59,31 +60,119 @@ class ExpertParallelLayer:
     ) -> torch.Tensor:
         """The weighted sum of each token's experts (T, D); zero for padding. Collective over the EP group."""
         if self.gate_start_seconds is not None:
-            self._recorder.compute(Operation.GATE, self.index, self.gate_start_seconds)
+            self._recorder.compute(Operation.GATE, self.place(), self.gate_start_seconds)
             self.gate_start_seconds = None
         valid_T = self._step.valid_T
         if valid_T is None:
-            return self._exchange_and_compute(hidden_TD, experts_TK, weights_TK)
-        y_VD = self._exchange_and_compute(hidden_TD[valid_T], experts_TK[valid_T], weights_TK[valid_T])
+            return self._exchange_and_compute(hidden_TD, hidden_TD, experts_TK, weights_TK)
+        y_VD = self._exchange_and_compute(
+            hidden_TD, hidden_TD[valid_T], experts_TK[valid_T], weights_TK[valid_T]
+        )
         y_TD = torch.zeros_like(hidden_TD)
         y_TD[valid_T] = y_VD
         return y_TD
 
+    def place(self, chunk: int | None = None) -> Place:
+        """Where in the step this layer is, for the recorder."""
+        micro_batch = self._step.micro_batch if self._step.flow.micro_batches > 1 else None
+        return Place(self.number, micro_batch, chunk if self._step.flow.chunks > 1 else None)
+
     def _exchange_and_compute(
-        self, x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor
+        self, all_TD: torch.Tensor, x_VD: torch.Tensor, experts_VK: torch.Tensor, weights_VK: torch.Tensor
     ) -> torch.Tensor:
-        recorder = self._recorder
-        self._monitor.count(self.index, experts_TK)
-        start = recorder.now()
-        received, handle = self._dispatcher.dispatch(x_TD, experts_TK, weights_TK)
-        traffic = handle.traffic
-        start = recorder.transfer(Operation.DISPATCH, self.index, start, traffic.sent_R, traffic.received_R)
-        y_ND = self.experts(received.rows_ND, received.counts_S)
-        start = recorder.compute(Operation.EXPERT, self.index, start)
-        y_TD = self._dispatcher.combine(y_ND, handle)
-        back = back_traffic(handle)
-        recorder.transfer(Operation.COMBINE, self.index, start, back.sent_R, back.received_R)
-        return y_TD.to(x_TD.dtype)
+        """The layer's operations in the order that the step's schedule has them."""
+        step, chunks = self._step, self._step.flow.chunks
+        shared = self.shared_expert if self.shared_expert and self.shared_expert.comes_later else None
+        self._monitor.count(self.index, experts_VK)
+        routed = _Clock(self._recorder.now())
+        routes = self.dispatcher.route(x_VD, experts_VK, weights_VK, chunks, step.micro_batch)
+        under_way = [_Chunk(self, c, route) for c, route in enumerate(routes)]
+        under_way[0].dispatched = routed
+        for operation, c in step.flow.of_layer:
+            if operation is Operation.DISPATCH:
+                under_way[c].send()
+            elif operation is Operation.EXPERT:
+                under_way[c].compute()
+            elif operation is Operation.COMBINE:
+                under_way[c].send_back()
+            elif shared is not None:
+                shared.compute_ahead(all_TD)
+            if operation is Operation.DISPATCH or (operation is Operation.COMBINE and c == chunks - 1):
+                step.pause()
+        parts = [chunk.take() for chunk in under_way]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(x_VD.dtype)
+
+
+class _Clock:
+    """When an exchange began, and how long it has held this rank up so far."""
+
+    def __init__(self, start_seconds: float) -> None:
+        self.start_seconds = start_seconds
+        self.exposed_seconds = 0.0
+
+
+class _Chunk:
+    """A part of a layer's tokens on its way to the experts and back."""
+
+    def __init__(self, layer: ExpertParallelLayer, number: int, route: Route) -> None:
+        self._layer = layer
+        self._recorder = layer._recorder
+        self._number = number
+        self._route = route
+        self._coming: Coming[Received] | None = None
+        self._going: Coming[torch.Tensor] | None = None
+        self._rows_out: torch.Tensor | None = None
+        self._returned = _Clock(0.0)
+        self.dispatched: _Clock | None = None
+
+    def send(self) -> None:
+        """Start the dispatch. What of it is done on the spot (sorting, copying) counts as exposed."""
+        begun = self._recorder.now()
+        self.dispatched = self.dispatched or _Clock(begun)
+        self._coming = self._layer.dispatcher.send(self._route)
+        # From the clock's start, because the first chunk's began with the exchange of counts.
+        since = begun if self._number else self.dispatched.start_seconds
+        self.dispatched.exposed_seconds += self._recorder.now() - since
+
+    def compute(self) -> None:
+        """Wait for the rows, and let this rank's experts have them."""
+        if self._coming is None or self.dispatched is None:
+            raise RuntimeError("the schedule computes a chunk before its dispatch")
+        received = self._wait(Operation.DISPATCH, self._coming, self.dispatched)
+        start = self._recorder.now()
+        self._rows_out = self._layer.experts(received.rows_ND, received.counts_S)
+        self._recorder.compute(Operation.EXPERT, self._layer.place(self._number), start)
+
+    def send_back(self) -> None:
+        """Start the combine."""
+        if self._rows_out is None:
+            raise RuntimeError("the schedule combines a chunk before its experts")
+        self._returned = _Clock(self._recorder.now())
+        self._going = self._layer.dispatcher.send_back(self._rows_out, self._route)
+        self._returned.exposed_seconds = self._recorder.now() - self._returned.start_seconds
+
+    def take(self) -> torch.Tensor:
+        """Wait for the weighted sums."""
+        if self._going is None:
+            raise RuntimeError("the schedule leaves a chunk without its combine")
+        return self._wait(Operation.COMBINE, self._going, self._returned)
+
+    def _wait(self, operation: Operation, coming: Coming[Any], clock: _Clock) -> Any:
+        start = self._recorder.now()
+        value = coming.wait()
+        clock.exposed_seconds += self._recorder.now() - start
+        there = operation is Operation.DISPATCH
+        traffic = self._route.traffic if there else back_traffic(self._route)
+        self._recorder.transfer(
+            operation,
+            self._layer.place(self._number),
+            clock.start_seconds,
+            # What is done after the transfer, to sort or sum the rows, belongs to it; what it lay finished does not.
+            max(coming.ended_seconds, clock.start_seconds + clock.exposed_seconds),
+            clock.exposed_seconds,
+            (traffic.sent_R, traffic.received_R),
+        )
+        return value
 
 
 def experts_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

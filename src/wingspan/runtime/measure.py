@@ -47,7 +47,11 @@ def peak_memory_bytes() -> int:
 
 
 def step_report(
-    ranks: Sequence[RankMeasurement], phase: Literal["prefill", "decode"], placement: Placement, world: World
+    ranks: Sequence[RankMeasurement],
+    phase: Literal["prefill", "decode"],
+    placement: Placement,
+    world: World,
+    schedule: str,
 ) -> StepReport | None:
     """The mean step of one phase; None where the run had no such step."""
     steps_R = [[s for s in rank.steps if s.phase == phase] for rank in ranks]
@@ -60,7 +64,7 @@ def step_report(
     load_LE = sum((rank.load_LE[phase] for rank in ranks), np.zeros((1, 1), dtype=np.int64))
     slowest = int(_own_seconds(times).argmax())
     sent_RR = np.array([[s.sent_R for s in steps] for steps in steps_R]).mean(axis=1)
-    exposed_R = times[Operation.DISPATCH] + times[Operation.COMBINE] + times[Operation.WAIT]
+    exposed_R = _exposed_seconds(steps_R)
     within, across = _by_distance(sent_RR, world)
     from_within, from_across = _by_distance(sent_RR.T, world)
     return StepReport(
@@ -69,7 +73,7 @@ def step_report(
         ranks=world.size,
         ranks_per_node=world.ranks_per_node,
         experts_per_rank=placement.slots_per_rank,
-        schedule="sequential",
+        schedule=schedule,
         tokens=round(tokens / count),
         step_seconds=float(seconds_RN.max(axis=0).mean()),
         steps=count,
@@ -96,23 +100,36 @@ def _operation_seconds(steps_R: list[list[StepRecord]]) -> dict[Operation, NDArr
         op: np.array([np.mean([s.operation_seconds.get(op, 0.0) for s in steps]) for steps in steps_R])
         for op in Operation
     }
-    waits = _wait_seconds(steps_R)
-    for op, wait_R in waits.items():
-        times[op] = times[op] - wait_R
+    for op, wait_R in _wait_seconds(steps_R).items():
+        times[op] = np.maximum(0.0, times[op] - wait_R)
         times[Operation.WAIT] = times[Operation.WAIT] + wait_R
     total_R = np.array([np.mean([s.seconds for s in steps]) for steps in steps_R])
-    times[Operation.OTHER] = np.maximum(0.0, total_R - sum(times[op] for op in Operation))
+    computing_R = sum(times[op] for op in Operation if op not in (*_EXCHANGES, Operation.WAIT))
+    times[Operation.OTHER] = np.maximum(0.0, total_R - computing_R - _exposed_seconds(steps_R))
     return {op: seconds_R for op, seconds_R in times.items() if seconds_R.any() or op in _EXCHANGES} | {
         Operation.WAIT: times[Operation.WAIT]
     }
 
 
+def _exposed_seconds(steps_R: list[list[StepRecord]]) -> NDArray[np.float64]:
+    """Per rank the seconds of a mean step in which it was held up by exchanges."""
+    return np.array(
+        [np.mean([sum(seconds for _, seconds in s.exposed_seconds) for s in steps]) for steps in steps_R]
+    )
+
+
 def _wait_seconds(steps_R: list[list[StepRecord]]) -> dict[Operation, NDArray[np.float64]]:
     """Per rank the excess over the fastest rank, summed over a step's dispatches and its combines."""
-    exchange_RNX = np.array([[s.transfer_seconds for s in steps] for steps in steps_R])
-    excess_RNX = exchange_RNX - exchange_RNX.min(axis=0)
-    # Ranks meet in dispatch and combine by turns.
-    return {op: excess_RNX[..., i::2].sum(axis=2).mean(axis=1) for i, op in enumerate(_EXCHANGES)}
+    exposed_RNX = np.array(
+        [[[seconds for _, seconds in s.exposed_seconds] for s in steps] for steps in steps_R]
+    )
+    excess_RNX = exposed_RNX - exposed_RNX.min(axis=0)
+    # All ranks meet in the same exchanges in the same order, so one rank's record names them for all.
+    kinds = [op for op, _ in steps_R[0][0].exposed_seconds]
+    return {
+        op: excess_RNX[..., [i for i, kind in enumerate(kinds) if kind is op]].sum(axis=2).mean(axis=1)
+        for op in _EXCHANGES
+    }
 
 
 def _by_distance(bytes_RR: NDArray[np.float64], world: World) -> tuple[list[int], list[int]]:

@@ -5,6 +5,8 @@ Shapes: L MoE layers, E logical experts, T tokens, K experts per token.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 
@@ -13,9 +15,13 @@ class LoadMonitor:
 
     def __init__(self, num_layers: int, num_experts: int, device: torch.device) -> None:
         self.load_LE = torch.zeros((num_layers, num_experts), dtype=torch.int64, device=device)
+        self.observer: Callable[[int, torch.Tensor], None] | None = None
+        """Sees every layer's choices (layer, experts_TK) as they are counted."""
 
     def count(self, layer: int, experts_TK: torch.Tensor) -> None:
         """Add one layer's choices."""
+        if self.observer is not None:
+            self.observer(layer, experts_TK)
         self.load_LE[layer] += torch.bincount(experts_TK.flatten(), minlength=self.load_LE.shape[1])
 
     def take(self) -> torch.Tensor:

@@ -16,38 +16,48 @@ import torch
 
 from wingspan.runtime.buffers import Buffers
 from wingspan.runtime.choices import Choices
-from wingspan.runtime.dispatch import Handle, Received, Traffic
+from wingspan.runtime.dispatch import Coming, Received, Traffic, exchange
 from wingspan.runtime.transport import Transport
 
 
 class NodeExchange(Protocol):
     """Brings rows to the slots that their choices name, and the weighted sums back. Collective in the group."""
 
-    def dispatch(self, parts: Sequence[torch.Tensor], choices: Choices) -> tuple[Received, Any]:
-        """Send each choice's row; the rows are `parts` (., D) one after another. Returns what came, and a handle."""
+    def route(self, parts: Sequence[torch.Tensor], choices: Choices, buffers: str) -> Any:
+        """Where rows go.
 
-    def combine(self, y_ND: torch.Tensor, handle: Any) -> torch.Tensor:
-        """The experts' outputs (rows as `Received` had them) back; returns the weighted sum per row (X, D)."""
+        Args:
+            parts: tensors (., D) that one after another are the rows.
+            choices: of these rows, for ranks of the group.
+            buffers: name of this chunk's buffers.
+        """
+
+    def send(self, route: Any) -> Coming[Received]:
+        """Start to send each choice's row; what comes is for this rank's experts."""
+
+    def send_back(self, y_ND: torch.Tensor, route: Any) -> Coming[torch.Tensor]:
+        """Start to send the outputs back (rows as `Received` had them): the weighted sum per row (X, D)."""
 
 
 @dataclass(frozen=True)
-class RowHandle(Handle):
-    """The memory of one dispatch."""
+class RowRoute:
+    """The route of one chunk."""
 
+    sent_PD: torch.Tensor
     choices: Choices
     place_P: torch.Tensor
-    """Home: where each choice's row stands among those sent."""
+    """Where each choice's row stands among those sent."""
     by_slot_N: torch.Tensor
+    counts_S: list[int]
     sent_R: list[int]
     received_R: list[int]
-    row_bytes: int
+    buffers: str
 
     @property
     def traffic(self) -> Traffic:
         """Bytes of the rows."""
-        return Traffic(
-            [n * self.row_bytes for n in self.sent_R], [n * self.row_bytes for n in self.received_R]
-        )
+        row_bytes = self.sent_PD.shape[1] * self.sent_PD.element_size()
+        return Traffic([n * row_bytes for n in self.sent_R], [n * row_bytes for n in self.received_R])
 
 
 class RowExchange:
@@ -59,37 +69,40 @@ class RowExchange:
         self._widest = max(1, *local_slots_R)
         self._buffers = buffers
 
-    def dispatch(self, parts: Sequence[torch.Tensor], choices: Choices) -> tuple[Received, RowHandle]:
-        """See `NodeExchange.dispatch`."""
+    def route(self, parts: Sequence[torch.Tensor], choices: Choices, buffers: str) -> RowRoute:
+        """See `NodeExchange.route`; exchanges the counts."""
         R, S = self._transport.world.size, self._widest
         slot_P = choices.rank_P * S + choices.slot_P
         order_P = torch.argsort(slot_P, stable=True)
         counts_RS = torch.bincount(slot_P, minlength=R * S).view(R, S)
         arriving_RS = self._transport.exchange_counts(counts_RS)
-        sent_R, received_R = counts_RS.sum(1).tolist(), arriving_RS.sum(1).tolist()
-        rows_XD = torch.cat(list(parts))
-        rows_ND = self._move("dispatch", rows_XD[choices.row_P[order_P]], received_R, sent_R)
-        slot_N = torch.arange(S, device=rows_ND.device).repeat(R)
-        slot_N = slot_N.repeat_interleave(arriving_RS.flatten(), output_size=len(rows_ND))
-        by_slot_N = torch.argsort(slot_N, stable=True)
-        place_P = _inverse(order_P)
-        row_bytes = rows_XD.shape[1] * rows_XD.element_size()
-        handle = RowHandle(choices, place_P, by_slot_N, sent_R, received_R, row_bytes)
-        return Received(rows_ND[by_slot_N], arriving_RS.sum(0).tolist()[: self._local_slots]), handle
+        slot_N = torch.arange(S, device=slot_P.device).repeat(R).repeat_interleave(arriving_RS.flatten())
+        return RowRoute(
+            sent_PD=torch.cat(list(parts))[choices.row_P[order_P]],
+            choices=choices,
+            place_P=_inverse(order_P),
+            by_slot_N=torch.argsort(slot_N, stable=True),
+            counts_S=arriving_RS.sum(0).tolist()[: self._local_slots],
+            sent_R=counts_RS.sum(1).tolist(),
+            received_R=arriving_RS.sum(1).tolist(),
+            buffers=buffers,
+        )
 
-    def combine(self, y_ND: torch.Tensor, handle: RowHandle) -> torch.Tensor:
-        """See `NodeExchange.combine`."""
-        y_ND = y_ND[_inverse(handle.by_slot_N)]
-        back_PD = self._move("combine", y_ND, handle.sent_R, handle.received_R)
-        return handle.choices.weighted_sum(back_PD, handle.place_P)
+    def send(self, route: RowRoute) -> Coming[Received]:
+        """See `NodeExchange.send`."""
+        coming = self._exchange(f"dispatch {route.buffers}", route.sent_PD, route.received_R, route.sent_R)
+        return coming.then(lambda rows_ND: Received(rows_ND[route.by_slot_N], route.counts_S))
 
-    def _move(
+    def send_back(self, y_ND: torch.Tensor, route: RowRoute) -> Coming[torch.Tensor]:
+        """See `NodeExchange.send_back`."""
+        sent_ND = y_ND[_inverse(route.by_slot_N)]
+        coming = self._exchange(f"combine {route.buffers}", sent_ND, route.sent_R, route.received_R)
+        return coming.then(lambda back_PD: route.choices.weighted_sum(back_PD, route.place_P))
+
+    def _exchange(
         self, name: str, sent_ND: torch.Tensor, received_R: list[int], sent_R: list[int]
-    ) -> torch.Tensor:
-        shape = (sum(received_R), sent_ND.shape[1])
-        received_ND = self._buffers.take(name, shape, sent_ND.dtype, sent_ND.device)
-        self._transport.exchange_rows(received_ND, sent_ND.contiguous(), received_R, sent_R).wait()
-        return received_ND
+    ) -> Coming[torch.Tensor]:
+        return exchange(self._transport, self._buffers, name, sent_ND, received_R, sent_R)
 
 
 def _inverse(order_N: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ Shapes: R ranks.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from wingspan.schedule.result import Operation, Span, Stream
@@ -20,10 +21,20 @@ class StepRecord:
     start_seconds: float = 0.0
     seconds: float = 0.0
     operation_seconds: dict[Operation, float] = field(default_factory=dict)
-    transfer_seconds: list[float] = field(default_factory=list)
-    """Duration of each exchange, in the order in which all ranks meet in them."""
+    """Busy time; of a transfer from its start to its end, whatever was computed meanwhile."""
+    exposed_seconds: list[tuple[Operation, float]] = field(default_factory=list)
+    """What each exchange held this rank up, in the order in which all ranks meet in them."""
     sent_R: list[int] = field(default_factory=list)
     received_R: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a step something happens."""
+
+    layer: int | None = None
+    micro_batch: int | None = None
+    chunk: int | None = None
 
 
 class Recorder:
@@ -54,30 +65,36 @@ class Recorder:
             self.steps.append(self._step)
             self._step = None
 
-    def compute(self, operation: Operation, layer: int | None, start_seconds: float) -> float:
+    def compute(self, operation: Operation, place: Place, start_seconds: float) -> float:
         """Record computing from `start_seconds` until now; returns now."""
         end = self.now()
         if self._step is not None:
             self._add(operation, end - start_seconds)
             if self._keep_spans:
-                self._span(Stream.COMPUTE, operation, layer, start_seconds, end)
+                self._span(Stream.COMPUTE, operation, place, start_seconds, end)
         return end
 
     def transfer(
-        self, operation: Operation, layer: int, start_seconds: float, sent_R: list[int], received_R: list[int]
-    ) -> float:
-        """Record an exchange from `start_seconds` until now, with its bytes to and from every rank."""
-        end = self.now()
+        self,
+        operation: Operation,
+        place: Place,
+        start_seconds: float,
+        end_seconds: float,
+        exposed_seconds: float,
+        moved: tuple[Sequence[int], Sequence[int]],
+    ) -> None:
+        """Record an exchange: when it was under way, what it held this rank up, its bytes to and from every rank."""
         if self._step is None:
-            return end
-        self._add(operation, end - start_seconds)
-        self._step.transfer_seconds.append(end - start_seconds)
-        for peer, (sent, received) in enumerate(zip(sent_R, received_R, strict=True)):
+            return
+        self._add(operation, end_seconds - start_seconds)
+        self._step.exposed_seconds.append((operation, exposed_seconds))
+        for peer, (sent, received) in enumerate(zip(*moved, strict=True)):
             self._step.sent_R[peer] += sent
             self._step.received_R[peer] += received
             if self._keep_spans and peer != self._rank and (sent or received):
-                self._span(Stream.COMMUNICATION, operation, layer, start_seconds, end, peer, (sent, received))
-        return end
+                self._span(
+                    Stream.COMMUNICATION, operation, place, start_seconds, end_seconds, peer, (sent, received)
+                )
 
     def _add(self, operation: Operation, seconds: float) -> None:
         if self._step is not None:
@@ -88,7 +105,7 @@ class Recorder:
         self,
         stream: Stream,
         operation: Operation,
-        layer: int | None,
+        place: Place,
         start: float,
         end: float,
         peer: int | None = None,
@@ -101,7 +118,9 @@ class Recorder:
                 operation=operation,
                 start_seconds=start,
                 end_seconds=end,
-                layer=layer,
+                layer=place.layer,
+                micro_batch=place.micro_batch,
+                chunk=place.chunk,
                 peer=peer,
                 sent_bytes=moved_bytes[0] if moved_bytes else None,
                 received_bytes=moved_bytes[1] if moved_bytes else None,

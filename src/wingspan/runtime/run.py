@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from time import monotonic
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from wingspan.runtime.measure import RankMeasurement, peak_memory_bytes, step_re
 from wingspan.runtime.prompts import Prompt, Tokenizer
 from wingspan.runtime.reference import Check, check
 from wingspan.runtime.sampling import Sampling
+from wingspan.runtime.step import SEQUENTIAL, Flow
 from wingspan.runtime.transport import Transport
 from wingspan.schedule.result import Span, StepReport
 
@@ -32,6 +33,8 @@ class RunRequest:
     sampling: Sampling
     device: torch.device
     dispatch: DispatchOptions = DEFAULT_DISPATCH
+    flows: Mapping[str, Flow] = field(default_factory=dict)
+    """The schedule of each phase; sequential where none is named."""
     check: bool = False
     keep_spans: bool = False
 
@@ -89,7 +92,9 @@ def run(
     engine, load_seconds = _load(transport, request)
     if transport.world.rank == 0:
         listener.on_loaded(load_seconds)
-    generator = Generator(engine.model, transport, engine.recorder, engine.monitor, engine.step)
+    generator = Generator(
+        engine.model, transport, engine.recorder, engine.monitor, engine.step, request.flows
+    )
     generated = generator.run(
         request.prompts,
         request.max_new_tokens,
@@ -138,7 +143,9 @@ def _bring_together(
     ranks: list[RankMeasurement] = [measurement for measurement, _, _ in parts]
     tokens = _in_prompt_order([ids for _, ids, _ in parts], request.prompts)
     reports: dict[Literal["prefill", "decode"], StepReport | None] = {
-        phase: step_report(ranks, phase, request.placement, transport.world)
+        phase: step_report(
+            ranks, phase, request.placement, transport.world, request.flows.get(phase, SEQUENTIAL).name
+        )
         for phase in ("prefill", "decode")
     }
     prefill = reports["prefill"]

@@ -5,6 +5,7 @@ Shapes: R ranks, N rows, B bytes per row.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -17,8 +18,12 @@ from wingspan.runtime.world import World, within
 class Pending(Protocol):
     """A transfer under way."""
 
-    def wait(self) -> object:
-        """Return when the received buffer is complete and the sent one may be written again."""
+    def wait(self) -> float | None:
+        """Return when the received buffer is complete and the sent one may be written again.
+
+        Returns:
+            When it ended, on the clock of `time.monotonic`; None where only the end of the wait is known.
+        """
 
 
 class Transport(Protocol):
@@ -67,8 +72,9 @@ class TorchTransport:
 
     def exchange_counts(self, send_RC: torch.Tensor) -> torch.Tensor:
         """See `Transport`."""
+        send_RC = send_RC.contiguous()
         received_RC = torch.empty_like(send_RC)
-        dist.all_to_all_single(received_RC, send_RC.contiguous(), group=self._group)
+        dist.all_to_all_single(received_RC, send_RC, group=self._group)
         return received_RC
 
     def exchange_rows(
@@ -80,7 +86,7 @@ class TorchTransport:
     ) -> Pending:
         """See `Transport`."""
         # Bytes, because the backends do not know every dtype (gloo has no FP8, nor BF16 everywhere).
-        return dist.all_to_all_single(
+        work = dist.all_to_all_single(
             as_bytes(received_NB),
             as_bytes(sent_NB),
             list(received_R),
@@ -88,6 +94,7 @@ class TorchTransport:
             group=self._group,
             async_op=True,
         )
+        return _Work(work) if self._device.type == "cpu" else _StreamWork(work)
 
     def share(self, value_X: torch.Tensor) -> torch.Tensor:
         """See `Transport`."""
@@ -121,11 +128,39 @@ class TorchTransport:
         dist.destroy_process_group(self._group)
 
 
+class _Work:
+    """A transfer of gloo's threads; they note its end, which may be long before anyone waits for it."""
+
+    def __init__(self, work: dist.Work) -> None:
+        self._work = work
+        self._ended_seconds: float | None = None
+        work.get_future().then(self._note_end)
+
+    def _note_end(self, _: object) -> None:
+        self._ended_seconds = time.monotonic()
+
+    def wait(self) -> float | None:
+        self._work.wait()
+        return self._ended_seconds
+
+
+class _StreamWork:
+    """A transfer of NCCL: `wait` makes the current stream wait, not the caller."""
+
+    def __init__(self, work: dist.Work) -> None:
+        self._work = work
+
+    def wait(self) -> float | None:
+        self._work.wait()
+        return None
+
+
 def as_bytes(rows_NX: torch.Tensor) -> torch.Tensor:
     """The same memory as rows of bytes; torch refuses to reinterpret some strides of tensors without elements."""
     if not rows_NX.numel():
         return rows_NX.new_empty((rows_NX.shape[0], 0), dtype=torch.uint8)
-    return rows_NX.view(torch.uint8)
+    # Flat and back: a dimension of one element may have any stride, and torch minds it.
+    return rows_NX.view(-1).view(rows_NX.shape).view(torch.uint8)
 
 
 class LocalTransport:
@@ -171,8 +206,8 @@ class LocalTransport:
 
 
 class _Done:
-    def wait(self) -> None:
-        return
+    def wait(self) -> float | None:
+        return None
 
 
 class _ExchangeRows(torch.autograd.Function):

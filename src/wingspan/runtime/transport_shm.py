@@ -9,6 +9,7 @@ Shapes: R ranks, C counts, N rows, B bytes per row, L ranks of this node.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -41,9 +42,10 @@ class NodeTransport:
 
     def exchange_counts(self, send_RC: torch.Tensor) -> torch.Tensor:
         """See `Transport`."""
+        send_RC = send_RC.contiguous()
         received_RC = torch.empty_like(send_RC)
         ones = [1] * self.world.size
-        self.exchange_rows(received_RC, send_RC.contiguous(), ones, ones).wait()
+        self.exchange_rows(received_RC, send_RC, ones, ones).wait()
         return received_RC
 
     def exchange_rows(
@@ -125,9 +127,10 @@ class SharedMemoryTransport:
 
     def exchange_counts(self, send_RC: torch.Tensor) -> torch.Tensor:
         """See `Transport`."""
+        send_RC = send_RC.contiguous()
         received_RC = torch.empty_like(send_RC)
         ones = [1] * self.world.size
-        self.exchange_rows(received_RC, send_RC.contiguous(), ones, ones).wait()
+        self.exchange_rows(received_RC, send_RC, ones, ones).wait()
         return received_RC
 
     def exchange_rows(
@@ -206,7 +209,7 @@ class _Exchange:
         self._received_NB = received_NB
         self._begin_R = [0, *accumulate(received_R)]
 
-    def wait(self) -> None:
+    def wait(self) -> float:
         """Copy each rank's rows as it has them ready; sleep only where none has."""
         memory = self._memory
         # From the next rank on round the node, so that not all read from the same one.
@@ -216,7 +219,8 @@ class _Exchange:
             for rank in ready:
                 self._take(rank)
             missing = [rank for rank in missing if rank not in ready]
-        memory.finish_all(self._number)
+        memory.finish(self._number)
+        return time.monotonic()
 
     def _take(self, rank: int) -> None:
         memory = self._memory
@@ -234,9 +238,9 @@ class _Both:
     def __init__(self, inside: Pending, outside: Pending) -> None:
         self._parts = (inside, outside)
 
-    def wait(self) -> None:
-        for part in self._parts:
-            part.wait()
+    def wait(self) -> float | None:
+        ends = [part.wait() for part in self._parts]
+        return None if None in ends else max(end for end in ends if end is not None)
 
 
 class _Scattered:
@@ -246,10 +250,11 @@ class _Scattered:
         self._pending = pending
         self._parts = parts
 
-    def wait(self) -> None:
-        self._pending.wait()
+    def wait(self) -> float | None:
+        end = self._pending.wait()
         for place, rows in self._parts:
             place.copy_(rows)
+        return end
 
 
 def one_host_per_node(transport: Transport) -> bool:

@@ -23,6 +23,8 @@ class Operation(StrEnum):
     EXPERT = "expert"
     COMBINE = "combine"
     HEAD = "head"
+    ALL_GATHER = "all_gather"
+    REDUCE_SCATTER = "reduce_scatter"
     WAIT = "wait"
     OTHER = "other"
 
@@ -91,6 +93,9 @@ class StepReport(_Result):
     links: list[LinkUse] = Field(default_factory=list)
     utilisation: dict[str, float] = Field(
         default_factory=dict, description="share of peak: compute, memory bandwidth"
+    )
+    relative_error: float | None = Field(
+        default=None, ge=0, description="predicted: half-width of the step time's error bar, as a share of it"
     )
     slowest_rank: int
     slowest_reason: str = ""

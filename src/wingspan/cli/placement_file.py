@@ -1,0 +1,47 @@
+"""A placement's JSON file, as commands take it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from wingspan.errors import InputError
+from wingspan.placement.placement import Placement
+
+
+def read_placement(path: Path) -> Placement:
+    """The placement in a JSON file, or under its key `placement`; raises `InputError` where there is none."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+    try:
+        return Placement.from_dict(data.get("placement", data) if isinstance(data, dict) else data)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def write_placement(placement: Placement, path: Path) -> None:
+    """Write the JSON form."""
+    try:
+        path.write_text(json.dumps(placement.to_dict()) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def parse_layers(text: str | None) -> tuple[int, ...] | None:
+    """Layer numbers from `3-60` or `1,3,5` or both; None stays None."""
+    if text is None:
+        return None
+    numbers: list[int] = []
+    try:
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            numbers += range(int(first), int(last or first) + 1)
+    except ValueError:
+        raise InputError(f"--moe-layers {text!r}: expected layer numbers, as 3-60 or 1,3,5") from None
+    if not numbers or sorted(set(numbers)) != numbers:
+        raise InputError(f"--moe-layers {text}: expected rising numbers")
+    return tuple(numbers)

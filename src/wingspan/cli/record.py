@@ -1,0 +1,70 @@
+"""`wingspan record`: which experts each token of a text chooses, as a routing trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def record(
+    model: Annotated[str, typer.Argument(help="Folder of a checkpoint in the Hugging Face format.")],
+    more_text: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILES]...", help="More text, as --text takes it.")
+    ] = None,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(help="A text file, or a folder of which all UTF-8 files are read; repeatable."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The trace to write, Parquet.")] = Path("trace.parquet"),
+    ranks: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Ranks to start on this machine; under torchrun, mpirun or Slurm theirs are used."
+        ),
+    ] = None,
+    experts_per_rank: Annotated[
+        int | None, typer.Option(min=1, help="Slots per rank and layer (default: as many as are needed).")
+    ] = None,
+    ranks_per_node: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many ranks count as one node (default: all that share a machine)."),
+    ] = None,
+    window: Annotated[
+        int, typer.Option(min=1, help="Tokens of one request: texts are cut into these.")
+    ] = 256,
+    windows_per_step: Annotated[int, typer.Option(min=1, help="Windows that a rank runs in one step.")] = 4,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop after this many tokens.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto (the checkpoint's), float32 or bfloat16.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+) -> None:
+    """Run texts through a MoE model and store which experts each token chose, layer by layer.
+
+    Examples:
+
+      wingspan record models/tiny --text docs --ranks 8 --out trace.parquet
+
+      wingspan record models/tiny --text README.md docs/*.md --max-tokens 20000
+
+      wingspan routing trace.parquet
+    """
+    from wingspan.cli.record_job import Arguments, execute
+
+    execute(
+        Arguments(
+            model,
+            (text or []) + (more_text or []),
+            out,
+            ranks,
+            experts_per_rank,
+            ranks_per_node,
+            window,
+            windows_per_step,
+            max_tokens,
+            dtype,
+            device,
+            as_json,
+        )
+    )

@@ -1,0 +1,162 @@
+"""The work behind `wingspan record`: read the texts, start or join the ranks, show the progress."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from wingspan.cli.model_argument import find_checkpoint
+from wingspan.cli.runtime_import import import_runtime
+from wingspan.errors import InputError
+from wingspan.routing.trace_file import TraceFile, partial_path
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The command line of `wingspan record`."""
+
+    model: str
+    sources: list[Path]
+    out: Path
+    ranks: int | None
+    experts_per_rank: int | None
+    ranks_per_node: int | None
+    window: int
+    windows_per_step: int
+    max_tokens: int | None
+    dtype: str
+    device: str
+    as_json: bool
+
+
+def execute(arguments: Arguments) -> None:
+    """Do the whole job; raises `WingspanError` where it fails."""
+    folder = find_checkpoint(arguments.model)
+    texts = read_texts(arguments.sources)
+    if not arguments.out.parent.is_dir():
+        raise InputError(
+            f"--out {arguments.out}: the folder {arguments.out.parent} does not exist; create it"
+        )
+    runtime = import_runtime()
+    world = runtime.world_from_environment(os.environ, arguments.ranks_per_node)
+    size = world.size if world is not None else arguments.ranks or 1
+    if world is not None and arguments.ranks not in (None, size):
+        raise InputError(f"--ranks {arguments.ranks}, but the launcher started {size}; leave --ranks out")
+    per_node = arguments.ranks_per_node or size
+    if size < 1 or size % per_node:
+        raise InputError(f"--ranks {size} with --ranks-per-node {per_node}: the ranks must fill whole nodes")
+    device = runtime.select_device(arguments.device)
+    model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
+    slots = arguments.experts_per_rank or -(-model.shape.num_experts // size)
+    _check_window(arguments.window, model)
+    tokenizer = runtime.Tokenizer(folder)
+    windows = runtime.cut_windows(
+        [tokenizer.encode(text) for text in texts.values()], arguments.window, arguments.max_tokens
+    )
+    request = runtime.RecordRequest(
+        model,
+        runtime.default_placement(model.shape, size, slots),
+        windows,
+        arguments.windows_per_step,
+        device,
+        arguments.out,
+        f"recorded from {folder.resolve().name} on {len(texts)} text files, windows of {arguments.window} tokens",
+    )
+    tokens = sum(len(ids) for ids in windows)
+
+    def work(transport: Any) -> None:
+        quiet = arguments.as_json or transport.world.rank != 0
+        with _progress(tokens, quiet=quiet) as progress:
+            task = progress.add_task("", total=tokens)
+            result = runtime.record(transport, request, lambda done: progress.update(task, completed=done))
+        if result is not None:
+            _show(result, arguments)
+
+    if world is not None:
+        runtime.join_ranks(work, world, device)
+        return
+    try:
+        runtime.run_ranks(work, size, per_node, device)
+    finally:
+        # A rank that is ended by a signal leaves its unfinished file behind.
+        partial_path(arguments.out).unlink(missing_ok=True)
+
+
+def read_texts(sources: list[Path]) -> dict[Path, str]:
+    """The files' texts, folders searched through; raises `InputError` where there is none to read."""
+    if not sources:
+        raise InputError("no text to record on; give --text FILE or a folder")
+    texts: dict[Path, str] = {}
+    for source in sources:
+        if source.is_file():
+            try:
+                texts[source] = source.read_text(encoding="utf-8")
+            except (UnicodeDecodeError, OSError) as error:
+                raise InputError(f"--text {source}: cannot be read as UTF-8 text ({error})") from None
+        elif source.is_dir():
+            texts |= _folder_texts(source)
+        else:
+            raise InputError(f"--text {source}: no such file or folder")
+    return texts
+
+
+def _folder_texts(folder: Path) -> dict[Path, str]:
+    texts = {}
+    for file in sorted(f for f in folder.rglob("*") if f.is_file()):
+        try:
+            texts[file] = file.read_text(encoding="utf-8")
+        except (UnicodeDecodeError, OSError):
+            continue
+    if not texts:
+        raise InputError(f"--text {folder}: no UTF-8 file in this folder")
+    return texts
+
+
+def _check_window(window: int, model: Any) -> None:
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if longest and window > longest:
+        raise InputError(f"--window {window} exceeds the model's context; use at most {longest}")
+
+
+def _progress(tokens: int, *, quiet: bool) -> Progress:
+    return Progress(
+        TextColumn(f"recording {tokens:,} tokens"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=quiet or not Console(stderr=True).is_terminal,
+    )
+
+
+def _show(result: Any, arguments: Arguments) -> None:
+    file = TraceFile.open(arguments.out)
+    size_bytes = arguments.out.stat().st_size
+    if arguments.as_json:
+        about = {
+            "trace": str(arguments.out),
+            "tokens": result.tokens,
+            "steps": result.steps,
+            "layers": file.num_layers,
+            "experts": file.num_experts,
+            "top_k": file.top_k,
+            "ranks": file.num_ranks,
+            "size_bytes": size_bytes,
+            "seconds": result.seconds,
+        }
+        print(json.dumps(about), flush=True)
+        return
+    print(
+        f"{arguments.out}: {result.tokens:,} tokens in {result.steps} steps, {file.num_layers} MoE layers, "
+        f"top-{file.top_k} of {file.num_experts} experts, {file.num_ranks} home ranks\n"
+        f"{size_bytes / 1e6:.2f} MB ({size_bytes / result.tokens:.1f} MB per million tokens), "
+        f"{result.tokens / max(result.seconds, 1e-9):,.0f} tokens/s",
+        flush=True,
+    )

@@ -1,0 +1,72 @@
+"""`wingspan synthesize`: write a synthetic routing trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_KINDS = (
+    "uniform, power-law, log-normal, communities, source-affine, balanced, hot-set, hot-rank, spread-hot, "
+    "source-ragged, zero, rotating, burst"
+)
+
+
+def synthesize(
+    kind: Annotated[str, typer.Argument(help=f"One of {_KINDS}.")],
+    out: Annotated[Path, typer.Option(help="The trace to write, Parquet.")],
+    layers: Annotated[int, typer.Option(help="MoE layers.")] = 58,
+    experts: Annotated[int, typer.Option(help="Logical experts per layer.")] = 256,
+    top_k: Annotated[int, typer.Option(help="Experts per token.")] = 8,
+    tokens: Annotated[int, typer.Option(help="Tokens in all.")] = 20_000,
+    ranks: Annotated[int, typer.Option(help="Home ranks.")] = 32,
+    request_tokens: Annotated[int, typer.Option(help="Tokens of one request.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same trace.")] = 0,
+    exponent: Annotated[
+        float | None, typer.Option(help="power-law, source-ragged: the n-th has weight n^-exponent.")
+    ] = None,
+    sigma: Annotated[float | None, typer.Option(help="log-normal: spread of the weights.")] = None,
+    groups: Annotated[int | None, typer.Option(help="communities, source-affine: groups of experts.")] = None,
+    noise: Annotated[
+        float | None, typer.Option(help="communities, source-affine: share of choices that ignore the group.")
+    ] = None,
+    hot_share: Annotated[
+        float | None, typer.Option(help="hot-set, hot-rank, spread-hot, rotating, burst: weight on the hot.")
+    ] = None,
+    turns: Annotated[int | None, typer.Option(help="rotating: how often the hot set moves.")] = None,
+    every: Annotated[int | None, typer.Option(help="burst: steps from one burst to the next.")] = None,
+) -> None:
+    """Write a routing trace that was drawn, not recorded (docs/routing.md describes the kinds).
+
+    Examples:
+
+      wingspan synthesize log-normal --out trace.parquet
+
+      wingspan synthesize communities --groups 40 --noise 0.3 --top-k 6 --ranks 320 --out grouped.parquet
+
+      wingspan synthesize rotating --layers 7 --experts 8 --top-k 2 --ranks 8 --out small.parquet
+    """
+    from wingspan.routing.synthetic import TraceShape, generate
+    from wingspan.routing.trace_file import write_trace
+    from wingspan.routing.workloads import workload
+
+    given = {
+        "exponent": exponent,
+        "sigma": sigma,
+        "groups": groups,
+        "noise": noise,
+        "hot_share": hot_share,
+        "turns": turns,
+        "every": every,
+    }
+    knobs = {name: value for name, value in given.items() if value is not None}
+    shape = TraceShape(tokens, layers, experts, top_k, ranks, request_tokens)
+    settings = "".join(f", {name} {value:g}" for name, value in knobs.items())
+    origin = f"synthetic: {kind}{settings}, seed {seed}"
+    write_trace(out, generate(shape, workload(kind, shape, seed, **knobs), seed), origin)
+    size_bytes = out.stat().st_size
+    print(
+        f"{out}: {tokens:,} tokens, {layers} MoE layers, top-{top_k} of {experts} experts, {ranks} home ranks; "
+        f"{size_bytes / 1e6:.2f} MB ({size_bytes / tokens:.1f} MB per million tokens)"
+    )

@@ -1,0 +1,99 @@
+"""How long a rank computes: matrix products, experts, element-wise work (attention: `attention.py`).
+
+Every function broadcasts over numpy arrays and returns seconds. Shapes: S slots per rank, `...` anything before.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wingspan.cost.product import product_seconds, wider
+from wingspan.specs.cluster import Cluster
+from wingspan.specs.precision import Precision
+
+__all__ = ["Batch", "elementwise_seconds", "experts_seconds", "matmul_seconds", "wider"]
+
+Seconds = NDArray[np.float64]
+
+
+class Batch(StrEnum):
+    """Which kernels run: those for decode (launched from a recorded graph) or those for prefill."""
+
+    SMALL = "small"
+    LARGE = "large"
+
+
+def matmul_seconds(
+    cluster: Cluster,
+    rows: ArrayLike,
+    inner: ArrayLike,
+    columns: ArrayLike,
+    weights: Precision,
+    activations: Precision,
+    batch: Batch = Batch.LARGE,
+) -> Seconds:
+    """(rows, inner) x (inner, columns), the right one read from memory; zero rows take no time.
+
+    Computes in the wider of the two precisions.
+    """
+    rows, inner, columns = (np.asarray(a, dtype=np.float64) for a in (rows, inner, columns))
+    kernel = cluster.kernels.matmul
+    launch = kernel.recorded_launch_seconds if batch is Batch.SMALL else kernel.launch_seconds
+    busy = product_seconds(cluster, rows[..., None], inner, columns, weights, activations)
+    return np.where(rows > 0, busy + launch, 0.0)
+
+
+def experts_seconds(
+    cluster: Cluster,
+    tokens_S: ArrayLike,
+    hidden: int,
+    inner: int,
+    *,
+    gated: bool,
+    weights: Precision,
+    activations: Precision,
+    batch: Batch,
+    received: ArrayLike | None = None,
+) -> Seconds:
+    """All experts of a rank in one MoE layer: (..., S) rows per slot give (...,) seconds.
+
+    Two launches: all slots' up (and gate) products, all slots' down products. Each slot with at least one row has
+    its weights read once; slots without rows cost nothing. Large batches also pay for sorting rows to slots and
+    for summing them again, and are never faster than the host launches them.
+
+    Args:
+        tokens_S: rows that each slot computes; the last axis are the slots of one rank. A fraction below 1 is an
+            expectation: that share of the time the slot has a row.
+        received: rows that arrived at the rank before they were copied to its slots, (...,); a token that
+            two of its experts need arrives once. Default: as many as `tokens_S` sums to.
+    """
+    tokens_S = np.asarray(tokens_S, dtype=np.float64)
+    kernel, bandwidth = cluster.kernels.experts, cluster.gpu.sustained_memory_bytes_per_second
+    rows = tokens_S.sum(axis=-1)
+    if batch is Batch.LARGE:
+        padded = np.ceil(tokens_S / kernel.row_alignment) * kernel.row_alignment
+        tokens_S = np.where(tokens_S < 1, tokens_S * kernel.row_alignment, padded)
+    up_columns = np.asarray((2 if gated else 1) * inner, dtype=np.float64)
+    narrow, wide = np.asarray(float(inner)), np.asarray(float(hidden))
+    busy = product_seconds(cluster, tokens_S, wide, up_columns, weights, activations)
+    busy = busy + product_seconds(cluster, tokens_S, narrow, wide, weights, activations)
+    between = tokens_S.sum(axis=-1) * (up_columns * max(activations.bytes, 2.0) + inner * activations.bytes)
+    busy = busy + between / bandwidth
+    if batch is Batch.SMALL:
+        return np.where(rows > 0, busy + np.minimum(rows, 1.0) * kernel.recorded_launch_seconds, 0.0)
+    arrived = rows if received is None else np.asarray(received, dtype=np.float64)
+    row = hidden * (activations.bytes + 2)
+    copied = (arrived + kernel.copy_passes * tokens_S.sum(axis=-1)) * row if kernel.copy_passes else 0.0
+    seconds = np.maximum(busy + copied / bandwidth + kernel.launch_seconds, kernel.host_seconds)
+    return np.where(rows > 0, seconds, 0.0)
+
+
+def elementwise_seconds(cluster: Cluster, moved_bytes: ArrayLike, batch: Batch = Batch.LARGE) -> Seconds:
+    """Norms, activations, copies: `moved_bytes` read and written."""
+    moved = np.asarray(moved_bytes, dtype=np.float64)
+    kernel = cluster.kernels.matmul
+    launch = kernel.recorded_launch_seconds if batch is Batch.SMALL else kernel.launch_seconds
+    return np.where(moved > 0, moved / cluster.gpu.sustained_memory_bytes_per_second + launch, 0.0)

@@ -1,0 +1,141 @@
+"""How long a dispatch, a combine or a collective takes: the most loaded link, plus latency.
+
+Resources: each rank's scale-up port (NVLink) and network card, in each direction, the way from a rank's memory to
+both, and each rack's way up. `traffic.py` says what each of them carries. Shapes: R ranks, `...` anything before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wingspan.cost.traffic import (
+    Method,
+    Traffic,
+    flat_traffic,
+    hierarchical_traffic,
+    row_bytes,
+    uniform_traffic,
+)
+from wingspan.specs.cluster import Cluster
+from wingspan.specs.kernels import ExchangePhase
+
+__all__ = [
+    "Collective",
+    "Exchange",
+    "Method",
+    "Phase",
+    "Traffic",
+    "collective_seconds",
+    "exchange_seconds",
+    "flat_traffic",
+    "hierarchical_traffic",
+    "row_bytes",
+    "uniform_traffic",
+]
+
+Array = NDArray[np.float64]
+
+
+class Phase(StrEnum):
+    """Which way rows travel; the kernels differ: a combine also sums."""
+
+    DISPATCH = "dispatch"
+    COMBINE = "combine"
+
+
+@dataclass(frozen=True, eq=False)
+class Exchange:
+    """Seconds of one exchange, (...,): the whole, the busiest link of each level, and what no link explains."""
+
+    seconds: Array
+    scale_up_seconds: Array
+    scale_out_seconds: Array
+    rack_seconds: Array
+    latency_seconds: Array
+
+
+def exchange_seconds(
+    cluster: Cluster, traffic: Traffic, method: Method, phase: Phase = Phase.DISPATCH
+) -> Exchange:
+    """Time until the slowest rank has sent and received everything."""
+    constants = _constants(cluster, method, phase)
+    domains = max(1, -(-traffic.scale_up_sent.shape[-1] // cluster.scale_up_domain_gpus))
+    up_rate = _scale_up_rate(cluster, method, phase, domains)
+    out_rate = cluster.scale_out.sustained_bytes_per_second * constants.scale_out_share
+    up = _busiest(traffic.scale_up_sent, traffic.scale_up_received)
+    out = _busiest(traffic.scale_out_sent, traffic.scale_out_received)
+    # Both links are fed from one memory: no rank moves more than the faster of its links could carry.
+    both = _busiest(
+        traffic.scale_up_sent + traffic.scale_out_sent, traffic.scale_up_received + traffic.scale_out_received
+    )
+    port_rate = max(cluster.scale_up.sustained_bytes_per_second * constants.scale_up_share, out_rate)
+    scale_up, scale_out = np.maximum(up / up_rate, both / port_rate), out / out_rate
+    rack = _rack_seconds(cluster, traffic, scale_out)
+    latency = np.full_like(scale_out, _latency(cluster, constants, domains))
+    seconds = np.maximum(np.maximum(scale_up, scale_out), rack) + latency
+    return Exchange(seconds, scale_up, scale_out, rack, latency)
+
+
+class Collective(StrEnum):
+    """An exchange in which every rank of a group takes part alike; the value is NCCL's name."""
+
+    ALL_GATHER = "all_gather"
+    REDUCE_SCATTER = "reduce_scatter"
+    ALL_TO_ALL = "alltoall"
+    ALL_REDUCE = "all_reduce"
+
+
+def collective_seconds(cluster: Cluster, kind: Collective, total_bytes: ArrayLike, ranks: int) -> Array:
+    """A collective over `ranks` of one scale-up domain.
+
+    Args:
+        total_bytes: of the whole buffer: what an all-gather ends with, what a reduce-scatter begins with, what one
+            rank of an all-to-all or all-reduce holds.
+    """
+    total = np.asarray(total_bytes, dtype=np.float64)
+    kernel = cluster.kernels.collective
+    rounds = 2 if kind is Collective.ALL_REDUCE else 1
+    through_port = rounds * total * (ranks - 1) / ranks
+    rate = cluster.scale_up.sustained_bytes_per_second * kernel.scale_up_share
+    latency = kernel.launch_seconds + kernel.doubling_seconds * np.log2(max(ranks, 1))
+    latency += cluster.scale_up.latency_seconds
+    return np.where((total > 0) & (ranks > 1), through_port / rate + latency, 0.0)
+
+
+def _constants(cluster: Cluster, method: Method, phase: Phase) -> ExchangePhase:
+    kernel = cluster.kernels.normal if method is Method.NORMAL else cluster.kernels.low_latency
+    return kernel.dispatch if phase is Phase.DISPATCH else kernel.combine
+
+
+def _scale_up_rate(cluster: Cluster, method: Method, phase: Phase, domains: int) -> float:
+    """Of the link; or of the processors that forward, where rows come from other domains."""
+    constants = _constants(cluster, method, phase)
+    rate = cluster.scale_up.sustained_bytes_per_second * constants.scale_up_share
+    forwarding = cluster.kernels.normal.processors * constants.forward_bytes_per_second_per_processor
+    if method is Method.NORMAL and domains > 1 and forwarding:
+        return min(rate, forwarding)
+    return rate
+
+
+def _rack_seconds(cluster: Cluster, traffic: Traffic, scale_out: Array) -> Array:
+    if cluster.racks is None or not traffic.rack_sent.shape[-1]:
+        return np.zeros_like(scale_out)
+    cards = cluster.racks.nodes_per_rack * cluster.gpus_per_node
+    way_up = cluster.scale_out.sustained_bytes_per_second * cards / cluster.racks.oversubscription
+    return _busiest(traffic.rack_sent, traffic.rack_received) / way_up
+
+
+def _latency(cluster: Cluster, constants: ExchangePhase, domains: int) -> float:
+    if domains == 1:
+        return constants.launch_seconds + cluster.scale_up.latency_seconds
+    more = constants.across_seconds + constants.doubling_seconds * float(np.log2(domains))
+    return constants.launch_seconds + more + cluster.scale_out.latency_seconds
+
+
+def _busiest(sent: Array, received: Array) -> Array:
+    busiest: Array = np.maximum(sent.max(-1), received.max(-1))
+    return busiest

@@ -1,0 +1,136 @@
+"""What a GPU must hold during a step: weights by part, KV cache, activations, communication buffers, reserve.
+
+All figures are bytes of one rank. Shapes: R ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wingspan.cost.exchange import Method, row_bytes
+from wingspan.specs.model import HeadAttention, ModelSpec
+from wingspan.specs.workload import Precisions
+
+Bytes = NDArray[np.float64]
+
+WEIGHT_PARTS = ("attention", "dense", "shared experts", "routers and norms", "embedding and head", "experts")
+
+_RESIDUAL_BYTES = 2
+"""Hidden states between layers stay in BF16 whatever the products compute in."""
+_LOGIT_BYTES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Holding:
+    """What one rank's memory depends on beside the model.
+
+    Args:
+        experts_R: experts held, summed over MoE layers; (R,) or a number.
+        slots_per_layer: experts held in one layer, at most.
+        ranks: EP size.
+        attention_ranks: ranks over which attention, dense layers, embedding and head are cut.
+        kv_share: share of a layer's cached values on one rank of such a group.
+        tokens: new tokens of the rank in the step.
+        sequences: sequences whose cache the rank holds.
+        context: tokens cached for each, after the step.
+        rows_R: rows that arrive for the rank's experts in one layer, (R,) or a number.
+        method: how rows travel; it decides which buffers must exist.
+        parts: pieces that travel at once, one after the other (chunks or micro-batches).
+    """
+
+    experts_R: Bytes | float
+    slots_per_layer: int
+    ranks: int
+    attention_ranks: int
+    kv_share: float
+    tokens: float
+    sequences: float
+    context: float
+    rows_R: Bytes | float
+    method: Method
+    parts: int = 1
+
+
+def weight_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> dict[str, Bytes]:
+    """Weights of each part of `WEIGHT_PARTS`.
+
+    Routers and norms are kept whole on each rank, and the embedding with the head once per attention group.
+    """
+    parameters, each = model.parameters, precisions.weights.weight_bytes
+    group = holding.attention_ranks
+    sizes = {
+        "attention": parameters.attention * each / group,
+        "dense": parameters.dense * each / group,
+        "shared experts": parameters.shared_experts * each,
+        # Small, and kept in 16 bits where the matrices are quantised.
+        "routers and norms": (parameters.router + parameters.norms) * max(2.0, each),
+        "embedding and head": (parameters.embedding + parameters.head) * max(2.0, each) / group,
+        "experts": np.asarray(holding.experts_R) * parameters.expert * precisions.expert_weights.weight_bytes,
+    }
+    return {part: np.asarray(size, dtype=np.float64) for part, size in sizes.items()}
+
+
+def kv_cache_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> float:
+    """The cache of all sequences; a windowed layer keeps its window only."""
+    attention = model.attention
+    windowed = attention.windowed_layers if isinstance(attention, HeadAttention) else ()
+    window = attention.window_tokens if isinstance(attention, HeadAttention) else None
+    within = min(holding.context, window) if window else holding.context
+    layers_tokens = (model.layers - len(windowed)) * holding.context + len(windowed) * within
+    values = holding.sequences * layers_tokens * attention.kv_values_per_token
+    # A group of tensor-parallel ranks holds the sequences of all its ranks together.
+    return values * precisions.kv.bytes * holding.kv_share * holding.attention_ranks
+
+
+def activation_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> Bytes:
+    """The most that one layer's inputs, outputs and inner rows take at once, or the logits if they take more."""
+    hidden, experts, act = model.hidden, model.experts, precisions.activations.bytes
+    tokens, group = holding.tokens, holding.attention_ranks
+    gathered = tokens * group
+    stream = 2 * tokens * hidden * _RESIDUAL_BYTES
+    widest = max(outputs for _, outputs in model.attention.projections(hidden)) / group
+    attention = gathered * (hidden + 2 * widest) * _RESIDUAL_BYTES
+    inner = experts.matrices * experts.intermediate
+    dense = gathered * (hidden + experts.matrices * model.dense_intermediate / group) * _RESIDUAL_BYTES
+    routed = np.asarray(holding.rows_R) / holding.parts * (hidden * act + inner * _RESIDUAL_BYTES)
+    shared = tokens * experts.matrices * experts.shared_intermediate * _RESIDUAL_BYTES
+    logits = holding.sequences * model.vocabulary * _LOGIT_BYTES
+    layer = np.maximum(np.maximum(attention, dense if model.dense_layers else 0.0), routed + shared)
+    return np.asarray(np.maximum(stream + layer, stream + logits), dtype=np.float64)
+
+
+def buffer_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> Bytes:
+    """Buffers of dispatch and combine, for sending and receiving.
+
+    Low-latency kernels cannot know who sends how much, so every slot has room for all tokens of every rank, twice,
+    so that one exchange may begin while the last is read (DeepEP, README, "Low-latency kernels"; the same holds
+    for any transport that fixes its shapes before a step). Others hold the rows that do arrive.
+    """
+    out = row_bytes(model.hidden, precisions.dispatch)
+    back = row_bytes(model.hidden, precisions.combine)
+    tokens = holding.tokens / holding.parts
+    if holding.method is Method.LOW_LATENCY:
+        received = holding.slots_per_layer * holding.ranks * tokens * max(out, back)
+        sent = tokens * model.experts.per_token * max(out, back)
+        return np.asarray(2 * (received + sent), dtype=np.float64)
+    rows_R = np.asarray(holding.rows_R, dtype=np.float64) / holding.parts
+    copies = min(model.experts.per_token, holding.ranks)
+    in_flight = 2 if holding.parts > 1 else 1
+    both: Bytes = in_flight * (rows_R + tokens * copies) * (out + back)
+    return both
+
+
+def memory_bytes(
+    model: ModelSpec, precisions: Precisions, holding: Holding, reserve_bytes: float
+) -> dict[str, Bytes]:
+    """Bytes of every part, weights first: each (R,) or one number where all ranks are alike."""
+    return {
+        **weight_bytes(model, precisions, holding),
+        "kv cache": np.asarray(kv_cache_bytes(model, precisions, holding)),
+        "activations": activation_bytes(model, precisions, holding),
+        "buffers": buffer_bytes(model, precisions, holding),
+        "reserve": np.asarray(float(reserve_bytes)),
+    }

@@ -1,0 +1,77 @@
+"""How long one launch of matrix products takes: tiles in waves against bytes read and written.
+
+Shapes: G products of one launch (a rank's experts; 1 for a plain product), `...` anything before.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wingspan.specs.cluster import Cluster
+from wingspan.specs.precision import Precision
+
+Array = NDArray[np.float64]
+
+
+def product_seconds(
+    cluster: Cluster, rows_G: Array, inner: Array, columns: Array, weights: Precision, activations: Precision
+) -> Array:
+    """G products (rows, inner) x (inner, columns), one after another on the device, launches left out.
+
+    Args:
+        rows_G: (..., G); a product without rows costs nothing. A fraction below 1 is an expectation: that share
+            of the time there is one row.
+        inner, columns: alike for all G products; anything that broadcasts to (...,).
+
+    Returns:
+        (...,) seconds: the longer of computing and moving, and the part of the shorter that stays unhidden.
+    """
+    busy = computing_seconds(cluster, rows_G, inner, columns, wider(weights, activations))
+    moved = moved_bytes(rows_G, inner, columns, weights, activations)
+    moving = moved / cluster.gpu.sustained_memory_bytes_per_second
+    share = cluster.kernels.matmul.unhidden_share
+    seconds: Array = np.maximum(busy, moving) + share * np.minimum(busy, moving)
+    return seconds
+
+
+def computing_seconds(
+    cluster: Cluster, rows_G: Array, inner: Array, columns: Array, precision: Precision
+) -> Array:
+    """Time of the arithmetic alone, with the tile sizes that suit it best: (...,)."""
+    kernel, rate = cluster.kernels.matmul, cluster.gpu.sustained_flops(precision)
+    if not kernel.processors:
+        divided: Array = 2 * rows_G.sum(-1) * inner * columns / rate
+        return divided
+    best: Array = np.asarray(np.inf)
+    for row_tile in kernel.row_tiles:
+        row_tiles = started(rows_G / row_tile, rows_G).sum(-1)
+        for column_tile in kernel.column_tiles:
+            tiles = row_tiles * np.ceil(columns / column_tile)
+            step = max(kernel.inner_step_seconds, 2 * row_tile * column_tile * kernel.processors / rate)
+            waves = started(tiles / kernel.processors, tiles)
+            best = np.minimum(best, waves * inner * step)
+    return best
+
+
+def moved_bytes(
+    rows_G: Array, inner: Array, columns: Array, weights: Precision, activations: Precision
+) -> Array:
+    """Weights of each product with rows, once; its rows in, and out in 16 bits or more: (...,)."""
+    active, rows = np.minimum(rows_G, 1.0).sum(-1), rows_G.sum(-1)
+    out = max(activations.bytes, 2.0)
+    moved: Array = (
+        active * inner * columns * weights.bytes + rows * inner * activations.bytes + rows * columns * out
+    )
+    return moved
+
+
+def started(units: Array, rows: Array) -> Array:
+    """Whole units that are begun; in expectation, where there is less than one row."""
+    begun: Array = np.where(rows < 1, rows, np.ceil(units))
+    return begun
+
+
+def wider(one: Precision, other: Precision) -> Precision:
+    """The precision in which a product of the two is computed: that with more bytes."""
+    return one if one.bytes >= other.bytes else other

@@ -1,0 +1,74 @@
+"""Import an engine's file, whichever kind it is: a placement, a routing trace, or a recorded load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wingspan.errors import InputError
+from wingspan.interop import (
+    sglang,
+    sglang_recorder,
+    tensorrt_llm,
+    tensorrt_llm_statistics,
+    vllm,
+    vllm_statistics,
+)
+from wingspan.interop.files import read_json, read_json_lines
+from wingspan.interop.physical import ImportOptions
+from wingspan.interop.recorded_load import RecordedLoad
+from wingspan.interop.torch_file import read_torch_file
+from wingspan.placement.placement import Placement
+from wingspan.routing.trace import RoutingTrace
+
+Imported = Placement | RoutingTrace | RecordedLoad
+ENGINES = ("sglang", "vllm", "tensorrt-llm")
+
+
+def import_from(engine: str, path: Path, options: ImportOptions) -> Imported:
+    """Read what an engine wrote.
+
+    Args:
+        engine: one of `ENGINES`; vllm includes vLLM Ascend's expert maps.
+        path: a file or folder of the engine.
+        options: what it does not say itself.
+
+    Raises:
+        InputError: an unknown engine, or a file that is not of its making.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if engine == "sglang":
+        return _from_sglang(path, options)
+    if engine == "vllm":
+        return _from_vllm(path, options)
+    if engine == "tensorrt-llm":
+        if path.is_dir():
+            return tensorrt_llm_statistics.read_folder(path, options)
+        return tensorrt_llm.read(path, options)[0]
+    raise InputError(f"--from {engine}: use one of {', '.join(ENGINES)}")
+
+
+def _from_sglang(path: Path, options: ImportOptions) -> Imported:
+    if path.is_dir():
+        dumps = sorted(path.glob("*.pt"))
+        if not dumps:
+            raise InputError(f"{path}: no .pt dump in this folder")
+        if len(dumps) == 1:
+            return _from_sglang(dumps[0], options)
+        return sglang_recorder.read_records(dumps, options)
+    data = read_torch_file(path) if path.suffix == ".pt" else read_json(path)
+    if isinstance(data, dict) and "logical_count" in data:
+        return sglang_recorder.read_counts(data, str(path), options)
+    if isinstance(data, dict) and "records" in data:
+        return sglang_recorder.read_records([path], options)
+    return sglang.from_map(data, str(path), options)
+
+
+def _from_vllm(path: Path, options: ImportOptions) -> Imported:
+    if path.is_dir() or path.suffix in (".npy", ".npz"):
+        return vllm_statistics.read_routed_experts(path, options)
+    if path.suffix == ".jsonl":
+        kinds = {record.get("record_type") for record in read_json_lines(path)}
+        if "eplb_load_stats" in kinds:
+            return vllm_statistics.read_load_statistics(path, options)
+    return vllm.read(path, options)

@@ -1,0 +1,1 @@
+"""Measurements that others published: read them, predict them, and judge the predictions."""

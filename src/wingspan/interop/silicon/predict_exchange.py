@@ -1,0 +1,96 @@
+"""Predictions for the tables of DeepEP kernels and of NCCL collectives.
+
+What the tables time (from their columns and the kernels' own benchmarks, deepseek-ai/DeepEP tests/):
+- low-latency: uniform top-k, one copy per (token, expert); the benchmark drops ten choices at random.
+- normal: FP8 dispatch, BF16 combine; one copy per (token, node), forwarded to ranks inside; a token chooses among
+  the experts of at most four nodes; the number of processors is varied. Time = notify (counts) + transmit.
+- NCCL: `message_size` counts elements of the whole buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wingspan.cost.exchange import (
+    Collective,
+    Method,
+    Phase,
+    collective_seconds,
+    exchange_seconds,
+    row_bytes,
+    uniform_traffic,
+)
+from wingspan.interop.silicon.tables import Table
+from wingspan.specs.cluster import Cluster
+from wingspan.specs.precision import Precision
+
+Array = NDArray[np.float64]
+Predict = Callable[[Cluster], Array]
+
+_DROPPED_CHOICES = 10
+_MOST_NODES_PER_TOKEN = 4
+_PRECISION = {"dispatch": Precision.FP8, "combine": Precision.BF16}
+
+
+def low_latency(table: Table, phase: str) -> Predict:
+    """Low-latency dispatch or combine."""
+    tokens, top_k = table.number("num_token"), table.number("num_topk")
+    # A choice survives where none of the dropped positions, drawn with repetition, is its own.
+    kept = tokens * (1 - 1 / (tokens * top_k)) ** _DROPPED_CHOICES
+    return _exchange(table, kept, Method.LOW_LATENCY, phase, processors=None)
+
+
+def normal(table: Table, phase: str) -> Predict:
+    """Normal dispatch or combine, with as many processors as the row says."""
+    processors = table.number(f"{phase}_sms").astype(int)
+    return _exchange(table, table.number("num_token"), Method.NORMAL, phase, processors)
+
+
+def collective(table: Table) -> Predict:
+    """NCCL collectives inside a node."""
+    kinds, ranks = table.text("op_name"), table.number("num_gpus").astype(int)
+    width = np.array([2.0 if dtype == "half" else 1.0 for dtype in table.text("nccl_dtype")])
+    total = table.number("message_size") * width
+
+    def predict(cluster: Cluster) -> Array:
+        return np.array(
+            [
+                float(collective_seconds(cluster, Collective(kind), size, int(number)))
+                for kind, size, number in zip(kinds, total, ranks, strict=True)
+            ]
+        )
+
+    return predict
+
+
+def with_processors(cluster: Cluster, processors: int) -> Cluster:
+    """The same cluster with so many processors for the normal kernels."""
+    normal = cluster.kernels.normal.model_copy(update={"processors": processors})
+    return cluster.model_copy(update={"kernels": cluster.kernels.model_copy(update={"normal": normal})})
+
+
+def _exchange(
+    table: Table, tokens: Array, method: Method, phase: str, processors: NDArray[np.int64] | None
+) -> Predict:
+    nodes = table.number("node_num").astype(int)
+    hidden, top_k = int(table.number("hidden_size")[0]), int(table.number("num_topk")[0])
+    row = row_bytes(hidden, _PRECISION[phase])
+    experts = table.number("num_experts").astype(int)
+    numbers = processors if processors is not None else np.zeros(len(table), dtype=int)
+    kinds = sorted({*zip(nodes.tolist(), experts.tolist(), numbers.tolist(), strict=True)})
+
+    def predict(cluster: Cluster) -> Array:
+        seconds = np.empty(len(table))
+        for count, total, number in kinds:
+            here = (nodes == count) & (experts == total) & (numbers == number)
+            machine = cluster if processors is None else with_processors(cluster, number)
+            groups = None if method is Method.LOW_LATENCY else _MOST_NODES_PER_TOKEN
+            ranks = count * cluster.gpus_per_node
+            traffic = uniform_traffic(machine, ranks, tokens[here], row, total, top_k, method, groups)
+            seconds[here] = exchange_seconds(machine, traffic, method, Phase(phase)).seconds
+        return seconds
+
+    return predict

@@ -1,0 +1,130 @@
+"""Placements to and from the files that vLLM, its open changes and vLLM Ascend load.
+
+Released vLLM computes its map itself (vllm/config/parallel.py, `EPLBConfig`: no path). Three file forms exist:
+
+- `.json`, one list of logical experts per MoE layer (or one list for all): `eplb_config.initial_expert_map_path` of
+  vllm-project/vllm pull request 49572.
+- `.jsonl`, a record `eplb_initial_mapping`: `eplb_config.initial_mapping_path` of vllm-project/vllm pull request 41141.
+- vLLM Ascend's `expert_map_path` (released): `layer_list` of `device_list` of `device_expert`. Source:
+  vllm-project/vllm-ascend, vllm_ascend/eplb/core/eplb_utils.py.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from wingspan.errors import InputError
+from wingspan.interop.files import read_json, read_json_lines
+from wingspan.interop.physical import ImportOptions, from_physical, physical_to_logical
+from wingspan.placement.placement import Placement
+
+_MAPPING = "eplb_initial_mapping"
+
+
+def write(placement: Placement, path: Path) -> None:
+    """Write the form that the ending names: `.json` lists, or a `.jsonl` record."""
+    rows = physical_to_logical(placement).tolist()
+    if path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    elif path.suffix == ".jsonl":
+        record = {
+            "record_type": _MAPPING,
+            "version": 1,
+            "num_redundant_experts": len(rows[0]) - placement.num_experts,
+            "num_slots": len(rows[0]),
+            "initial_global_assignments": {str(n): row for n, row in enumerate(rows)},
+        }
+        path.write_text(json.dumps(record) + "\n")
+    else:
+        raise InputError(f"--out {path}: use .json (lists per layer) or .jsonl (mapping record)")
+
+
+def write_ascend(placement: Placement, path: Path) -> None:
+    """Write vLLM Ascend's expert map."""
+    physical_to_logical(placement)  # no empty slot there either
+    layers = [
+        {
+            "layer_id": layer,
+            "device_count": placement.num_ranks,
+            "device_list": [
+                {"device_id": rank, "device_expert": experts} for rank, experts in enumerate(ranks)
+            ],
+        }
+        for layer, ranks in enumerate(placement.slots_LRS.tolist())
+    ]
+    path.write_text(json.dumps({"moe_layer_count": placement.num_layers, "layer_list": layers}, indent=1))
+
+
+def read(path: Path, options: ImportOptions) -> Placement:
+    """Read any of the three forms back."""
+    if path.suffix == ".jsonl":
+        return _from_record(read_json_lines(path), str(path), options)
+    data = read_json(path)
+    if isinstance(data, dict):
+        return _from_ascend(data, str(path), options)
+    if isinstance(data, list) and data and not isinstance(data[0], list):
+        raise InputError(
+            f"{path}: one list for all layers; repeat it per MoE layer, as [[...], [...]], to say how many there are"
+        )
+    return from_physical(data, str(path), options)
+
+
+def _from_record(records: list[dict[str, Any]], source: str, options: ImportOptions) -> Placement:
+    for record in records:
+        if record.get("record_type") == _MAPPING:
+            layers = record.get("initial_global_assignments")
+            if record.get("version") != 1 or not isinstance(layers, dict) or not layers:
+                raise InputError(
+                    f"{source}: an {_MAPPING} record of version {record.get('version')}, expected 1"
+                )
+            try:
+                rows = [layers[str(n)] for n in range(len(layers))]
+            except KeyError as error:
+                raise InputError(f"{source}: no layer {error} among {len(layers)}") from None
+            return from_physical(rows, source, options)
+    raise InputError(f"{source}: no {_MAPPING} record in it")
+
+
+def _from_ascend(data: dict[str, Any], source: str, options: ImportOptions) -> Placement:
+    try:
+        devices = [
+            [device["device_expert"] for device in sorted(layer["device_list"], key=lambda d: d["device_id"])]
+            for layer in sorted(data["layer_list"], key=lambda la: la["layer_id"])
+        ]
+        ranks = {len(layer) for layer in devices}
+        slots = {len(experts) for layer in devices for experts in layer}
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{source}: not vLLM Ascend's expert map (layer_list, device_list: {error})"
+        ) from None
+    if len(ranks) != 1 or len(slots) != 1 or data.get("moe_layer_count") != len(devices):
+        raise InputError(f"{source}: layers, devices and experts per device must be the same throughout")
+    found = ranks.pop()
+    if options.num_ranks not in (None, found):
+        raise InputError(f"{source}: {found} devices, not --ranks {options.num_ranks}")
+    rows = [[expert for experts in layer for expert in experts] for layer in devices]
+    return from_physical(rows, source, ImportOptions(found, options.num_experts))
+
+
+def command(placement: Placement, path: Path) -> str:
+    """The command line that uses the file, and the change to vLLM that it needs."""
+    redundant = placement.num_ranks * placement.slots_per_rank - placement.num_experts
+    option = "initial_mapping_path" if path.suffix == ".jsonl" else "initial_expert_map_path"
+    change = 41141 if path.suffix == ".jsonl" else 49572
+    config = json.dumps({"num_redundant_experts": redundant, option: str(path)})
+    return (
+        f"vllm serve MODEL --data-parallel-size {placement.num_ranks} --enable-expert-parallel --enable-eplb "
+        f"--eplb-config '{config}'  # needs vLLM with pull request {change}: released vLLM loads no map"
+    )
+
+
+def command_ascend(placement: Placement, path: Path) -> str:
+    """The command line that uses vLLM Ascend's expert map."""
+    redundant = placement.num_ranks * placement.slots_per_rank - placement.num_experts
+    config = json.dumps({"eplb_config": {"expert_map_path": str(path), "num_redundant_experts": redundant}})
+    return (
+        f"vllm serve MODEL --data-parallel-size {placement.num_ranks} --enable-expert-parallel "
+        f"--additional-config '{config}'"
+    )

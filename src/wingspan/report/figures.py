@@ -1,0 +1,119 @@
+"""Figures as plotly's JSON (`data` and `layout`), in one common style.
+
+Built as dictionaries: plotly's own classes take most of a second to import and add nothing here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from wingspan.report.palette import GRID, INK, LIMIT
+
+Figure = dict[str, Any]
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
+
+
+def figure(data: list[dict[str, Any]], *, height: int, **layout: Any) -> Figure:
+    """A figure `height` pixels high and as wide as the page."""
+    base: dict[str, Any] = {
+        "height": height,
+        "autosize": True,
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": {"l": 60, "r": 24, "t": 44, "b": 52},
+        "legend": legend(),
+        "hoverlabel": {"font": {"family": FONT}},
+        "bargap": 0.25,
+    }
+    return {"data": data, "layout": {**base, **layout}}
+
+
+def legend(**options: Any) -> dict[str, Any]:
+    """Above the figure, in one row that wraps, in the order of the data."""
+    above = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom"}
+    return {**above, "traceorder": "normal", "bgcolor": "rgba(0,0,0,0)", **options}
+
+
+def axis(title: str, **options: Any) -> dict[str, Any]:
+    """An axis with its title and unit; labels never overlap the figure."""
+    return {
+        "title": {"text": title, "standoff": 10},
+        "gridcolor": GRID,
+        "linecolor": GRID,
+        "zerolinecolor": GRID,
+        "automargin": True,
+        **options,
+    }
+
+
+def log_axis(title: str, **options: Any) -> dict[str, Any]:
+    """A logarithmic axis with ticks at 1, 2 and 5 of each decade."""
+    return axis(title, **{"type": "log", "dtick": "D2", **options})
+
+
+def value_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
+    """From zero where the values are near each other, logarithmic where they are far apart."""
+    if min(values, default=0.0) > 0 and max(values) / min(values) > 20:
+        return log_axis(title)
+    return axis(title, rangemode="tozero")
+
+
+def category_axis(**options: Any) -> dict[str, Any]:
+    """Rows with names, first one on top."""
+    return axis("", autorange="reversed", showgrid=False, ticksuffix=" ", **options)
+
+
+def bound(x: float, text: str) -> dict[str, Any]:
+    """Layout of a dashed vertical line at a bound, with its name to the left of its foot."""
+    return {
+        "shapes": [_dashed("x", x)],
+        "annotations": [
+            {
+                "x": x,
+                "y": 0,
+                "yref": "paper",
+                "xanchor": "right",
+                "yanchor": "bottom",
+                "text": f"{text} ",
+                "showarrow": False,
+                "font": {"color": LIMIT, "size": 12},
+            }
+        ],
+    }
+
+
+def ceiling(y: float, text: str, *, logarithmic: bool) -> dict[str, Any]:
+    """Layout of a dashed horizontal line at a limit, with its name above its left end."""
+    return {
+        "shapes": [_dashed("y", y)],
+        "annotations": [
+            {
+                "x": 0,
+                "xref": "paper",
+                # plotly places shapes on a logarithmic axis by value, but annotations by exponent.
+                "y": math.log10(y) if logarithmic else y,
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "text": text,
+                "showarrow": False,
+                "font": {"color": LIMIT, "size": 12},
+            }
+        ],
+    }
+
+
+def _dashed(along: str, value: float) -> dict[str, Any]:
+    across = "y" if along == "x" else "x"
+    return {
+        "type": "line",
+        f"{along}0": value,
+        f"{along}1": value,
+        f"{across}0": 0,
+        f"{across}1": 1,
+        f"{across}ref": "paper",
+        "line": {"color": LIMIT, "width": 1.5, "dash": "dash"},
+    }

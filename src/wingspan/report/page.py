@@ -1,0 +1,150 @@
+"""One self-contained HTML page: headline figures, conditions, sections with pictures and tables, notes.
+
+The file holds plotly itself and asks the network for nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from importlib import resources
+from pathlib import Path
+
+from wingspan import __version__
+from wingspan.errors import InputError
+from wingspan.report.figures import Figure
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A headline figure: what it is, its value, and a few words below."""
+
+    name: str
+    value: str
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under headings; the first column is left-aligned, the others right."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A question the page answers: title, what to see in it, then points, a picture or a table."""
+
+    title: str
+    see: str = ""
+    figure: Figure | None = None
+    table: Table | None = None
+    caption: str = ""
+    points: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """All of a page, in reading order."""
+
+    title: str
+    subtitle: str
+    tiles: Sequence[Tile]
+    conditions: Mapping[str, str]
+    sections: Sequence[Section]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def write_page(page: Page, path: Path) -> None:
+    """Write the page as one file.
+
+    Raises:
+        InputError: the folder does not exist or cannot be written to.
+    """
+    try:
+        path.write_text(render(page), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot write the page ({error.strerror})") from error
+
+
+def render(page: Page) -> str:
+    """The page's HTML."""
+    figures = {
+        f"figure-{number}": section.figure
+        for number, section in enumerate(page.sections)
+        if section.figure is not None
+    }
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(page.title)}</title>",
+            f"<style>{_resource('page.css')}</style>",
+            f"<script>{_plotly()}</script>" if figures else "",
+            "</head><body><main>",
+            f"<header><h1>{escape(page.title)}</h1><p>{escape(page.subtitle)}</p></header>",
+            _tiles(page.tiles),
+            _conditions(page.conditions),
+            *(_section(number, section) for number, section in enumerate(page.sections)),
+            _section(-1, Section("Conditions and caveats", points=page.notes)) if page.notes else "",
+            f"<footer>Wingspan {escape(__version__)}</footer>",
+            "</main>",
+            f"<script>const figures = {_script_json(figures)};\n{_resource('page.js')}</script>"
+            if figures
+            else "",
+            "</body></html>",
+        ]
+    )
+
+
+def _tiles(tiles: Sequence[Tile]) -> str:
+    cells = (
+        f"<div class='tile'><span>{escape(t.name)}</span><strong>{escape(t.value)}</strong>"
+        f"<small>{escape(t.remark)}</small></div>"
+        for t in tiles
+    )
+    return f"<div class='tiles'>{''.join(cells)}</div>"
+
+
+def _conditions(conditions: Mapping[str, str]) -> str:
+    rows = (f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in conditions.items())
+    return f"<dl class='conditions'>{''.join(rows)}</dl>" if conditions else ""
+
+
+def _section(number: int, section: Section) -> str:
+    parts = [f"<h2>{escape(section.title)}</h2>"]
+    if section.see:
+        parts.append(f"<p class='see'>{escape(section.see)}</p>")
+    if section.points:
+        parts.append(f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in section.points)}</ul>")
+    if section.figure is not None:
+        height = int(section.figure["layout"]["height"])
+        parts.append(f"<div class='figure' id='figure-{number}' style='height:{height}px'></div>")
+    if section.table is not None:
+        parts.append(_table(section.table))
+    if section.caption:
+        parts.append(f"<p class='caption'>{escape(section.caption)}</p>")
+    return f"<section>{''.join(parts)}</section>"
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in table.headings)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
+    return f"<div class='table'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _script_json(value: object) -> str:
+    """JSON that cannot end its script element; a number that is not finite is an error here, not in the browser."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
+
+
+def _plotly() -> str:
+    return resources.files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
+
+
+def _resource(name: str) -> str:
+    return resources.files("wingspan.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,208 @@
+"""The page of a routing trace: load, imbalance, drift, co-activation, nodes per token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wingspan.report.figures import Figure, axis, figure
+from wingspan.report.page import Page, Section, Tile, write_page
+from wingspan.report.palette import HEAT, QUIET, series
+from wingspan.report.units import count_text
+from wingspan.routing.statistics import RoutingStatistics
+from wingspan.routing.structure import order_by_company, pair_lift
+from wingspan.routing.summary import RoutingSummary
+from wingspan.routing.trace_file import TraceFile
+
+
+def write_routing_page(
+    summary: RoutingSummary, counts: RoutingStatistics, file: TraceFile, laid_out: str, path: Path
+) -> None:
+    """Write the page as one file; raises `InputError` where that cannot be."""
+    write_page(routing_page(summary, counts, file, laid_out), path)
+
+
+def routing_page(summary: RoutingSummary, counts: RoutingStatistics, file: TraceFile, laid_out: str) -> Page:
+    """All pictures of one trace; `laid_out` says how the experts lie on nodes."""
+    sections = [_load(counts), _imbalance(summary)]
+    if summary.windows > 1:
+        sections.append(_drift(summary))
+    if summary.top_k > 1:
+        sections += [_company(summary), _strongest(summary, counts)]
+    if summary.nodes:
+        sections.append(_nodes(summary, laid_out))
+    return Page(
+        title=f"Routing of {count_text(summary.tokens)} tokens",
+        subtitle=file.origin,
+        tiles=_tiles(summary),
+        conditions={
+            "trace": str(file.path),
+            "MoE layers": str(summary.num_layers),
+            "experts": f"{summary.num_experts}, top-{summary.top_k}",
+            "home ranks": str(summary.num_ranks),
+        },
+        sections=sections,
+        notes=[
+            "Imbalance is max / mean within each layer, then the mean over layers; summed layers would look balanced.",
+            "By chance: what a sample of this size shows where there is no structure at all.",
+        ],
+    )
+
+
+def _tiles(summary: RoutingSummary) -> list[Tile]:
+    worst = max(summary.layers, key=lambda layer: layer.imbalance)
+    tiles = [
+        Tile("Imbalance", f"{summary.imbalance:.2f}", "tokens per expert, max / mean, mean over layers"),
+        Tile("Worst layer", f"{worst.imbalance:.2f}", f"layer {worst.layer}, expert {worst.hottest_expert}"),
+        Tile("Home ranks", f"{summary.source_imbalance:.2f}", "tokens per rank, max / mean"),
+    ]
+    return tiles + [
+        Tile(f"Nodes per token, {n.name}", f"{n.mean:.2f}", f"of {n.nodes}; uniform routing: {n.uniform:.2f}")
+        for n in summary.nodes
+    ]
+
+
+def _load(counts: RoutingStatistics) -> Section:
+    mean_L1 = np.maximum(counts.load_LE.mean(axis=1, keepdims=True), 1e-12)
+    relative_LE = counts.load_LE / mean_L1
+    return Section(
+        "Load of every expert",
+        "Each row is a MoE layer, each cell an expert: its tokens relative to the layer's mean. "
+        "A dark cell is an expert that its rank will wait for.",
+        _heat(relative_LE, "expert", "MoE layer", "x mean", height=120 + min(520, 22 * counts.num_layers)),
+    )
+
+
+def _imbalance(summary: RoutingSummary) -> Section:
+    layers = [layer.layer for layer in summary.layers]
+    bars = {"type": "bar", "x": layers, "y": [la.imbalance for la in summary.layers]}
+    return Section(
+        "Imbalance of every layer",
+        f"Tokens of the fullest expert over the mean; 1 is even, {summary.num_experts / summary.top_k:.3g} is when "
+        "every token picks the same experts.",
+        figure(
+            [bars | {"marker": {"color": series(0)}, "name": "max / mean"}],
+            height=300,
+            xaxis=axis("MoE layer", dtick=_tick(len(layers))),
+            yaxis=axis("max / mean", rangemode="tozero"),
+        ),
+    )
+
+
+def _drift(summary: RoutingSummary) -> Section:
+    return Section(
+        "Drift",
+        f"Share of a layer's load that sits on other experts than in the window before ({summary.windows} windows). "
+        "Where the bars rise well above the line, yesterday's placement does not fit today.",
+        _against_chance(
+            [la.drift for la in summary.layers], [la.drift_by_chance for la in summary.layers], "share moved"
+        ),
+    )
+
+
+def _company(summary: RoutingSummary) -> Section:
+    return Section(
+        "Experts that go together",
+        "Share of co-activation on other pairs than the loads alone would give. Where the bars rise well above the "
+        "line, putting such experts on one node saves traffic between nodes.",
+        _against_chance(
+            [la.community for la in summary.layers],
+            [la.community_by_chance for la in summary.layers],
+            "share on other pairs",
+        ),
+    )
+
+
+def _strongest(summary: RoutingSummary, counts: RoutingStatistics) -> Section:
+    layer = max(summary.layers, key=lambda la: la.community - la.community_by_chance).layer
+    lift_EE = pair_lift(counts.coactivation_LEE[layer : layer + 1])[0]
+    order = order_by_company(lift_EE)
+    names = [str(e) for e in order]
+    return Section(
+        f"Layer {layer}: who goes with whom",
+        "How often two experts are picked together, relative to what their loads give, in an order that puts company "
+        "side by side. Dark blocks on the diagonal are communities; an even picture means there are none.",
+        _heat(
+            np.clip(lift_EE[np.ix_(order, order)], 0, max(2.0, float(np.quantile(lift_EE, 0.98)))),
+            "expert",
+            "expert",
+            "x expected",
+            height=560,
+            names=names,
+        ),
+    )
+
+
+def _nodes(summary: RoutingSummary, laid_out: str) -> Section:
+    top_k = summary.top_k
+    bars = [
+        {
+            "type": "bar",
+            "name": f"{nodes.name}, mean {nodes.mean:.2f}",
+            "x": list(range(1, top_k + 1)),
+            "y": nodes.share_by_count[1:],
+            "marker": {"color": series(number)},
+        }
+        for number, nodes in enumerate(summary.nodes)
+    ]
+    return Section(
+        "Nodes per token",
+        f"How many different nodes a token's experts lie on, with the experts {laid_out}. A token crosses to each such "
+        "node once where the dispatcher sends one copy per node.",
+        figure(
+            bars,
+            height=320,
+            barmode="group",
+            xaxis=axis("different nodes", dtick=1),
+            yaxis=axis("share of tokens", tickformat=".0%"),
+        ),
+    )
+
+
+def _against_chance(values: list[float], by_chance: list[float], title: str) -> Figure:
+    layers = list(range(len(values)))
+    bars = {"type": "bar", "name": "measured", "x": layers, "y": values, "marker": {"color": series(0)}}
+    line = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": "by chance",
+        "x": layers,
+        "y": by_chance,
+        "line": {"color": QUIET, "dash": "dot"},
+        "marker": {"size": 5},
+    }
+    return figure(
+        [bars, line],
+        height=300,
+        xaxis=axis("MoE layer", dtick=_tick(len(values))),
+        yaxis=axis(title, rangemode="tozero", tickformat=".0%"),
+    )
+
+
+def _heat(
+    values: NDArray[Any], x: str, y: str, unit: str, *, height: int, names: list[str] | None = None
+) -> Figure:
+    cells = {
+        "type": "heatmap",
+        "z": np.round(values, 3).tolist(),
+        "colorscale": [list(stop) for stop in HEAT],
+        "zmin": 0,
+        "colorbar": {"title": {"text": unit}, "thickness": 14},
+        "hovertemplate": f"{y} %{{y}}, {x} %{{x}}: %{{z:.2f}} {unit}<extra></extra>",
+    }
+    named: dict[str, Any] = {} if names is None else {"type": "category", "showgrid": False}
+    if names is not None:
+        cells |= {"x": names, "y": names}
+    return figure(
+        [cells],
+        height=height,
+        xaxis=axis(x, **named),
+        yaxis=axis(y, autorange="reversed", **named),
+    )
+
+
+def _tick(count: int) -> int:
+    return 1 if count <= 24 else 5

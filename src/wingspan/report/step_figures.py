@@ -1,0 +1,242 @@
+"""Pictures of one step's report: operations, exposed communication, links, memory, load of the experts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wingspan.report.figures import Figure, axis, bound, category_axis, figure
+from wingspan.report.palette import ACROSS_NODES, HEAT, INK, OPERATIONS, WITHIN_NODE, series
+from wingspan.report.ranks import representative
+from wingspan.report.units import bytes_text, seconds_text, share_text, time_scale
+from wingspan.schedule.result import Operation, StepReport
+from wingspan.schedule.schedule import COMMUNICATION
+
+_GB = 1e9
+
+
+def breakdown(report: StepReport) -> Figure:
+    """Busy time per operation of three ranks, what computes and what travels in bars of their own."""
+    ranks = representative(report)
+    scale, unit = time_scale(report.step_seconds)
+    rows = {
+        (rank, travels): f"rank {rank} ({name})  {'communication' if travels else 'compute'}"
+        for rank, name in ranks.items()
+        for travels in (False, True)
+    }
+    data = []
+    for operation in OPERATIONS:
+        seconds = report.operation_seconds.get(operation)
+        if seconds is None or not any(seconds):
+            continue
+        travels = operation in COMMUNICATION
+        values = [seconds[rank] * scale for rank in ranks]
+        data.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": operation.value.replace("_", " "),
+                "y": [rows[rank, travels] for rank in ranks],
+                "x": values,
+                "marker": {"color": OPERATIONS[operation], "line": {"color": "#fff", "width": 1}},
+                "hovertemplate": f"{operation.value.replace('_', ' ')}: %{{x:.3g}} {unit}<extra></extra>",
+            }
+        )
+    names = list(rows.values())
+    return figure(
+        data,
+        height=120 + 38 * len(names),
+        barmode="stack",
+        xaxis=axis(f"busy time in the step, {unit}", rangemode="tozero"),
+        yaxis=category_axis(categoryorder="array", categoryarray=names, range=[len(names) - 0.5, -0.5]),
+        **bound(report.step_seconds * scale, f"the step takes {seconds_text(report.step_seconds)}"),
+    )
+
+
+def exposed(report: StepReport) -> Figure:
+    """Per rank: how long it waits for a transfer with nothing to compute."""
+    scale, unit = time_scale(max(report.exposed_communication_seconds))
+    mean = sum(report.exposed_communication_seconds) / report.ranks
+    return figure(
+        [
+            {
+                "type": "bar",
+                "x": list(range(report.ranks)),
+                "y": [seconds * scale for seconds in report.exposed_communication_seconds],
+                "marker": {"color": OPERATIONS[Operation.DISPATCH]},
+                "hovertemplate": f"rank %{{x}}: %{{y:.3g}} {unit}<extra></extra>",
+            }
+        ],
+        height=260,
+        showlegend=False,
+        bargap=0.1,
+        xaxis=axis("rank", showgrid=False),
+        yaxis=axis(f"exposed, {unit}", rangemode="tozero"),
+        shapes=[
+            {
+                "type": "line",
+                "x0": 0,
+                "x1": 1,
+                "xref": "paper",
+                "y0": mean * scale,
+                "y1": mean * scale,
+                "line": {"color": INK, "width": 1.5, "dash": "dot"},
+            }
+        ],
+        annotations=[
+            {
+                "x": 1,
+                "xref": "paper",
+                "y": mean * scale,
+                "xanchor": "right",
+                "yanchor": "bottom",
+                "showarrow": False,
+                "text": f"mean {seconds_text(mean)}",
+                "bgcolor": "rgba(255,255,255,0.85)",
+            }
+        ],
+    )
+
+
+def links(report: StepReport) -> Figure | None:
+    """How busy the most loaded link of each class is; None where the report names no link."""
+    if not report.links:
+        return None
+    shares = [link.utilisation * 100 for link in report.links]
+    return figure(
+        [
+            {
+                "type": "bar",
+                "orientation": "h",
+                "y": [link.link.replace("_", " ") for link in report.links],
+                "x": shares,
+                "marker": {"color": ACROSS_NODES},
+                "text": [
+                    f"{share_text(link.utilisation)}: {bytes_text(link.busiest_bytes)} through the busiest, "
+                    f"{bytes_text(link.total_bytes)} in all"
+                    for link in report.links
+                ],
+                "textposition": "auto",
+                "hoverinfo": "text",
+            }
+        ],
+        height=110 + 42 * len(report.links),
+        showlegend=False,
+        xaxis=axis(
+            "share of the step during which the busiest link of the class carries data, %", range=[0, 105]
+        ),
+        yaxis=category_axis(),
+    )
+
+
+def bytes_by_rank(report: StepReport) -> Figure | None:
+    """What each rank sends in the step, inside its node and beyond; None where nothing was sent."""
+    parts = (
+        ("within the node", report.sent_within_node_bytes, WITHIN_NODE),
+        ("across nodes", report.sent_across_nodes_bytes, ACROSS_NODES),
+    )
+    most = max(max(sizes) for _, sizes, _ in parts)
+    if not most:
+        return None
+    scale, unit = (1e9, "GB") if most >= 1e9 else (1e6, "MB")
+    return figure(
+        [
+            {
+                "type": "bar",
+                "name": name,
+                "x": list(range(report.ranks)),
+                "y": [size / scale for size in sizes],
+                "marker": {"color": colour},
+                "hovertemplate": f"rank %{{x}} {name}: %{{y:.3g}} {unit}<extra></extra>",
+            }
+            for name, sizes, colour in parts
+        ],
+        height=280,
+        barmode="stack",
+        bargap=0.1,
+        xaxis=axis("rank", showgrid=False),
+        yaxis=axis(f"sent in the step, {unit}", rangemode="tozero"),
+    )
+
+
+def memory(report: StepReport, capacity_bytes: float | None) -> Figure:
+    """Memory by part on the fullest and the emptiest rank, against what a GPU has."""
+    peaks = report.peak_memory_bytes
+    fullest, emptiest = peaks.index(max(peaks)), peaks.index(min(peaks))
+    ranks = {fullest: "fullest"} | ({emptiest: "emptiest"} if emptiest != fullest else {})
+    rows = [f"rank {rank} ({name})" for rank, name in ranks.items()]
+    data: list[dict[str, Any]] = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": part.replace("_", " "),
+            "y": rows,
+            "x": [sizes[rank] / _GB for rank in ranks],
+            "marker": {"color": series(number), "line": {"color": "#fff", "width": 1}},
+            "hovertemplate": f"{part.replace('_', ' ')}: %{{x:.3g}} GB<extra></extra>",
+        }
+        for number, (part, sizes) in enumerate(report.memory_bytes.items())
+        if any(sizes)
+    ]
+    longest = max(max(peaks), capacity_bytes or 0) / _GB
+    mark = bound(capacity_bytes / _GB, f"a GPU has {bytes_text(capacity_bytes)}") if capacity_bytes else {}
+    return figure(
+        data,
+        height=150 + 52 * len(rows),
+        barmode="stack",
+        xaxis=axis("memory, GB (1 GB = 1e9 bytes)", range=[0, longest * 1.05]),
+        yaxis=category_axis(),
+        **mark,
+    )
+
+
+def expert_load(report: StepReport) -> Figure | None:
+    """Tokens per expert and MoE layer, relative to the layer's mean; None where no token was routed."""
+    means = [sum(layer) / len(layer) if layer else 0.0 for layer in report.load_tokens]
+    if not any(means):
+        return None
+    relative = [
+        [round(tokens / mean, 3) if mean else 0.0 for tokens in layer]
+        for layer, mean in zip(report.load_tokens, means, strict=True)
+    ]
+    return figure(
+        [
+            {
+                "type": "heatmap",
+                "z": relative,
+                "zmin": 0,
+                "zmax": max(2.0, max(max(layer) for layer in relative)),
+                "colorscale": [list(stop) for stop in HEAT],
+                "colorbar": {
+                    "title": {"text": "tokens / mean", "side": "right"},
+                    "thickness": 14,
+                    "outlinewidth": 0,
+                },
+                "hovertemplate": "MoE layer %{y}, expert %{x}: %{z:.2f} x the mean<extra></extra>",
+            }
+        ],
+        height=max(240, min(460, 120 + 6 * len(relative))),
+        margin={"l": 60, "r": 24, "t": 20, "b": 52},
+        xaxis=axis("logical expert", showgrid=False),
+        yaxis=axis("MoE layer", showgrid=False, autorange="reversed"),
+    )
+
+
+def operation_rows(report: StepReport) -> list[list[str]]:
+    """Operation, mean rank, slowest rank, longest on any rank, mean as share of the step; longest first."""
+    kept = [(op, sec) for op, sec in report.operation_seconds.items() if any(sec)]
+    kept.sort(key=lambda item: -sum(item[1]))
+    rows = []
+    for operation, seconds in kept:
+        mean = sum(seconds) / report.ranks
+        share = share_text(mean / report.step_seconds) if report.step_seconds else "-"
+        slowest = seconds[report.slowest_rank]
+        rows.append(
+            [
+                operation.value.replace("_", " "),
+                seconds_text(mean),
+                seconds_text(slowest),
+                seconds_text(max(seconds)),
+                share,
+            ]
+        )
+    return rows

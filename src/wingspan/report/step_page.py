@@ -1,0 +1,201 @@
+"""The page of one step, predicted or measured: where its time goes, what it waits for, what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from wingspan.report import step_figures as figures
+from wingspan.report.page import Page, Section, Table, Tile
+from wingspan.report.ranks import busy_seconds, representative
+from wingspan.report.timeline import close_up, whole_step
+from wingspan.report.units import bytes_text, count_text, seconds_text, share_text
+from wingspan.schedule.result import Span, StepReport
+
+
+def step_page(
+    report: StepReport,
+    conditions: Mapping[str, str],
+    *,
+    spans: Sequence[Span] = (),
+    capacity_bytes: float | None = None,
+    more: Sequence[Section] = (),
+) -> Page:
+    """All pictures of one step.
+
+    Args:
+        conditions: model, cluster, workload: what a reader must know to trust the figures.
+        spans: of any ranks; without any there is no timeline.
+        capacity_bytes: memory of one GPU.
+        more: sections to put after the first ones, such as a comparison with a baseline.
+    """
+    sections = [
+        *_timeline(report, spans),
+        *more,
+        _breakdown(report),
+        _exposed(report),
+        *_links(report),
+        *_memory(report, capacity_bytes),
+        *_load(report),
+    ]
+    return Page(
+        title=f"One {report.phase} step on {report.ranks} ranks, {report.source}",
+        subtitle=_subtitle(report),
+        tiles=_tiles(report, capacity_bytes),
+        conditions=conditions,
+        sections=sections,
+        notes=report.notes,
+    )
+
+
+def _subtitle(report: StepReport) -> str:
+    experts = "one expert" if report.experts_per_rank == 1 else f"{report.experts_per_rank} experts"
+    nodes = -(-report.ranks // report.ranks_per_node)
+    spread = "one node" if nodes == 1 else f"{nodes} nodes of {report.ranks_per_node}"
+    means = f", means of {report.steps} steps" if report.steps > 1 else ""
+    return f"{experts} per rank and layer, {spread}, {report.schedule} schedule{means}"
+
+
+def _tiles(report: StepReport, capacity_bytes: float | None) -> list[Tile]:
+    peak = max(report.peak_memory_bytes)
+    filled = f"{share_text(peak / capacity_bytes)} of the GPU" if capacity_bytes else "on the fullest rank"
+    return [
+        Tile(
+            "Step time", seconds_text(report.step_seconds), f"{count_text(report.tokens)} tokens in the step"
+        ),
+        Tile(
+            "Throughput",
+            f"{count_text(report.tokens_per_second)} tokens/s",
+            f"{count_text(report.tokens_per_second / report.ranks)} a second per GPU",
+        ),
+        Tile("Exposed communication", share_text(report.overhead), "of the step, on the mean rank"),
+        Tile("Hottest expert", f"{report.imbalance:.2f} x mean", "tokens, per layer, averaged over layers"),
+        Tile("Peak memory", bytes_text(peak), filled),
+        *(
+            Tile(
+                f"{name.replace('_', ' ').capitalize()} in use",
+                share_text(share),
+                "of the GPU's peak, mean rank",
+            )
+            for name, share in report.utilisation.items()
+        ),
+    ]
+
+
+def _timeline(report: StepReport, spans: Sequence[Span]) -> list[Section]:
+    ranks = representative(report, {span.rank for span in spans})
+    if not ranks:
+        return []
+    sections = []
+    near = close_up(spans, ranks)
+    if near is not None:
+        picture, first, last = near
+        of = f"Layers {first} and {last}" if first != last else f"Layer {first}"
+        sections.append(
+            Section(
+                f"{of}, close up",
+                "Each rank has two rows: what it computes, and what travels meanwhile. White in a compute row is "
+                "time in which the rank waits: that is where communication is exposed.",
+                picture,
+                caption="Hover over a bar for its times and bytes; drag to zoom, double-click to go back.",
+            )
+        )
+    kind = {"slowest": "the slowest", "median": "a median", "fastest": "the fastest"}
+    shown = ", ".join(f"rank {rank} ({kind[name]})" for rank, name in ranks.items())
+    sections.append(
+        Section(
+            "The whole step",
+            f"The same for all layers. Shown: {shown}, out of {report.ranks} ranks.",
+            whole_step(spans, ranks),
+        )
+    )
+    return sections
+
+
+def _breakdown(report: StepReport) -> Section:
+    reason = report.slowest_reason.rstrip(".")
+    pace = f"Rank {report.slowest_rank} sets the pace" + (f": {reason}." if reason else ".")
+    return Section(
+        "Where the time goes",
+        f"{pace} Where a compute bar ends before the dashed line, that rank waits for the rest of the step.",
+        figures.breakdown(report),
+        Table(
+            (
+                "operation",
+                "mean rank",
+                f"rank {report.slowest_rank} (slowest)",
+                "longest",
+                "share of step, mean",
+            ),
+            figures.operation_rows(report),
+        ),
+        caption="Compute and communication go on side by side, so shares may add up to more than 100 %.",
+    )
+
+
+def _exposed(report: StepReport) -> Section:
+    exposed = report.exposed_communication_seconds
+    worst = exposed.index(max(exposed))
+    return Section(
+        "Exposed communication",
+        f"Time in which a rank waits for a transfer and has nothing to compute: {share_text(report.overhead)} of the "
+        f"step on the mean rank, most on rank {worst} ({seconds_text(exposed[worst])}). "
+        "Communication that is hidden behind compute does not count.",
+        figures.exposed(report),
+        caption=f"A rank with little to compute ({seconds_text(min(busy_seconds(report)))} busy on the least busy one) "
+        "waits longest: imbalance shows here too.",
+    )
+
+
+def _links(report: StepReport) -> list[Section]:
+    sections = []
+    if (use := figures.links(report)) is not None:
+        busiest = max(report.links, key=lambda link: link.utilisation)
+        sections.append(
+            Section(
+                "Links",
+                f"The fullest link decides how long a transfer takes. Busiest here: {busiest.link.replace('_', ' ')}, "
+                f"carrying data for {share_text(busiest.utilisation)} of the step.",
+                use,
+            )
+        )
+    if (sent := figures.bytes_by_rank(report)) is not None:
+        within, across = sum(report.sent_within_node_bytes), sum(report.sent_across_nodes_bytes)
+        sections.append(
+            Section(
+                "Bytes sent by each rank",
+                f"{bytes_text(within)} stay within nodes and {bytes_text(across)} cross between nodes in one step, "
+                "over all ranks. Uneven bars mean that some ranks' network cards work more than others.",
+                sent,
+            )
+        )
+    return sections
+
+
+def _memory(report: StepReport, capacity_bytes: float | None) -> list[Section]:
+    peak = max(report.peak_memory_bytes)
+    if not peak:
+        return []
+    if capacity_bytes is None:
+        verdict = f"The fullest rank needs {bytes_text(peak)}."
+    elif peak <= capacity_bytes:
+        verdict = f"It fits: the fullest rank leaves {bytes_text(capacity_bytes - peak)} free."
+    else:
+        verdict = f"It does not fit: the fullest rank lacks {bytes_text(peak - capacity_bytes)}."
+    parts = max(report.memory_bytes.items(), key=lambda part: max(part[1], default=0), default=("", []))[0]
+    largest = f" The largest part is {parts.replace('_', ' ')}." if parts else ""
+    return [Section("Memory", verdict + largest, figures.memory(report, capacity_bytes))]
+
+
+def _load(report: StepReport) -> list[Section]:
+    picture = figures.expert_load(report)
+    if picture is None:
+        return []
+    return [
+        Section(
+            "Load of the experts",
+            "Each row is a MoE layer, each column an expert. Dark cells are experts that get many times the mean: with "
+            "one expert per GPU their rank is the last to finish that layer. "
+            f"The hottest expert of a layer gets {report.imbalance:.2f} times the mean, averaged over layers.",
+            picture,
+        )
+    ]

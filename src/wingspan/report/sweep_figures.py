@@ -1,0 +1,179 @@
+"""Pictures of a sweep: one figure as lines over an axis, or as a heat map over two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from wingspan.report.figures import Figure, axis, figure, value_axis
+from wingspan.report.palette import HEAT, INK, ink_on, series
+from wingspan.report.units import count_text, seconds_text, share_text
+from wingspan.schedule.sweep_result import SweepAxis, SweepPoint, SweepResult, Value
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of a point: its title with unit, how to read it, how to print it."""
+
+    title: str
+    of: Callable[[SweepPoint], float | None]
+    text: Callable[[float], str]
+    scale: float = 1.0
+
+
+THROUGHPUT = Metric("tokens/s per GPU", lambda p: p.tokens_per_second_per_gpu, count_text)
+STEP = Metric("step time, ms", lambda p: p.step_seconds, seconds_text, scale=1e3)
+EFFICIENCY = Metric("parallel efficiency, %", lambda p: p.parallel_efficiency, share_text, scale=100)
+EXPOSED = Metric("exposed communication, % of step", lambda p: p.exposed_share, share_text, scale=100)
+
+_MOST_LINES = 9
+"""As many as the palette has colours; more would repeat one."""
+
+
+def lines(result: SweepResult, metric: Metric, along: SweepAxis, by: list[SweepAxis]) -> Figure:
+    """The metric over one axis, one line for each combination of the other axes' values.
+
+    Points that do not fit into memory are drawn hollow.
+    """
+    groups: dict[tuple[Value, ...], list[SweepPoint]] = {}
+    for point in result.points:
+        groups.setdefault(tuple(point.at[other.name] for other in by), []).append(point)
+    data: list[dict[str, Any]] = []
+    for number, (combination, points) in enumerate(_spread(groups)):
+        known = [point for point in points if metric.of(point) is not None]
+        colour = series(number)
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": ", ".join(_named(other, value) for other, value in zip(by, combination, strict=True)),
+                "x": [point.at[along.name] for point in known],
+                "y": [(metric.of(point) or 0.0) * metric.scale for point in known],
+                "line": {"color": colour, "width": 2},
+                "marker": {
+                    "size": 8,
+                    "color": [colour if point.fits else "#ffffff" for point in known],
+                    "line": {"color": colour, "width": 2},
+                },
+                "hovertext": [_hover(result, point) for point in known],
+                "hoverinfo": "text",
+            }
+        )
+    values = [value for line in data for value in line["y"]]
+    return figure(
+        data, height=400, showlegend=bool(by), xaxis=_along(along), yaxis=value_axis(metric.title, values)
+    )
+
+
+def heat_map(result: SweepResult, metric: Metric, across: SweepAxis, down: SweepAxis) -> Figure:
+    """The metric as one cell for each pair of values; cells that do not fit into memory are crossed out."""
+    cells = {(point.at[across.name], point.at[down.name]): point for point in result.points}
+    values = [[_value(cells.get((x, y)), metric) for x in across.values] for y in down.values]
+    known = [value for row in values for value in row if value is not None]
+    lowest, highest = min(known, default=0.0), max(known, default=1.0)
+    names_x, names_y = [str(v) for v in across.values], [str(v) for v in down.values]
+    annotations = []
+    for x, name_x in zip(across.values, names_x, strict=True):
+        for y, name_y in zip(down.values, names_y, strict=True):
+            point = cells.get((x, y))
+            raw = metric.of(point) if point else None
+            if point is None or raw is None:
+                continue
+            shade = (raw * metric.scale - lowest) / (highest - lowest or 1)
+            text = metric.text(raw) + ("" if point.fits else "<br>does not fit")
+            annotations.append(
+                {
+                    "x": name_x,
+                    "y": name_y,
+                    "text": text,
+                    "showarrow": False,
+                    "font": {"color": _ink(shade), "size": 12},
+                }
+            )
+    data = [
+        {
+            "type": "heatmap",
+            "x": names_x,
+            "y": names_y,
+            "z": values,
+            "colorscale": [list(stop) for stop in HEAT],
+            "xgap": 2,
+            "ygap": 2,
+            "showscale": False,
+            "hoverinfo": "text",
+            "text": [
+                [_hover(result, cells[x, y]) if (x, y) in cells else "" for x in across.values]
+                for y in down.values
+            ],
+        }
+    ]
+    return figure(
+        data,
+        height=130 + 44 * len(names_y),
+        annotations=annotations,
+        margin={"l": 60, "r": 24, "t": 16, "b": 52},
+        xaxis=axis(across.label, type="category", showgrid=False),
+        yaxis=axis(down.label, type="category", showgrid=False, autorange="reversed"),
+    )
+
+
+def reads_as_lines(result: SweepResult, along: SweepAxis) -> bool:
+    """Whether lines over `along` are few enough to tell apart."""
+    others = 1
+    for other in result.axes:
+        if other is not along:
+            others *= len(other.values)
+    return others <= _MOST_LINES
+
+
+def _spread(
+    groups: dict[tuple[Value, ...], list[SweepPoint]],
+) -> list[tuple[tuple[Value, ...], list[SweepPoint]]]:
+    """At most as many lines as there are colours: evenly chosen, first and last among them."""
+    items = list(groups.items())
+    if len(items) <= _MOST_LINES:
+        return items
+    last = len(items) - 1
+    return [items[round(i * last / (_MOST_LINES - 1))] for i in range(_MOST_LINES)]
+
+
+def _value(point: SweepPoint | None, metric: Metric) -> float | None:
+    raw = metric.of(point) if point else None
+    return None if raw is None else raw * metric.scale
+
+
+def _along(of: SweepAxis) -> dict[str, Any]:
+    if not of.numeric:
+        return axis(of.label, type="category")
+    numbers = [float(value) for value in of.values]
+    wide = min(numbers) > 0 and max(numbers) / min(numbers) >= 8
+    ticks = {"tickmode": "array", "tickvals": numbers, "ticktext": [f"{number:g}" for number in numbers]}
+    return axis(of.label, **({"type": "log"} if wide else {}), **ticks)
+
+
+def _named(of: SweepAxis, value: Value) -> str:
+    return str(value) if isinstance(value, str) else f"{of.label.split(',')[0]} {value:g}"
+
+
+def _hover(result: SweepResult, point: SweepPoint) -> str:
+    where = ", ".join(f"{of.label.split(',')[0]} {point.at[of.name]}" for of in result.axes)
+    parts = [
+        f"<b>{where}</b>",
+        f"step {seconds_text(point.step_seconds)}, {count_text(point.tokens_per_second)} tokens/s "
+        f"({count_text(point.tokens_per_second_per_gpu)} per GPU)",
+        f"exposed communication {share_text(point.exposed_share)}, hottest expert {point.imbalance:.2f} x mean",
+    ]
+    if point.parallel_efficiency is not None:
+        parts.append(f"parallel efficiency {share_text(point.parallel_efficiency)}")
+    if point.bound_by:
+        parts.append(f"most of the time: {point.bound_by.replace('_', ' ')}")
+    if not point.fits:
+        parts.append("does not fit into the GPU's memory")
+    return "<br>".join(parts)
+
+
+def _ink(shade: float) -> str:
+    """Readable on the heat colour at `shade` of the way from little to much."""
+    colour = min(HEAT, key=lambda stop: abs(stop[0] - shade))[1]
+    return ink_on(colour) if 0 <= shade <= 1 else INK

@@ -1,0 +1,164 @@
+"""Record a routing trace: run texts through the model and keep which experts every token chose.
+
+Prefill only: each step is one forward over a few windows of text per rank, and nothing is generated. Rank 0 appends
+every step to the file, so memory holds one step at a time.
+
+Shapes: T tokens of one rank's step, L MoE layers, K experts per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wingspan.errors import InputError, RunError
+from wingspan.placement.placement import Placement
+from wingspan.routing.trace import RoutingTrace, concatenate
+from wingspan.routing.trace_file import TraceWriter
+from wingspan.runtime.engine import Engine, Model, load
+from wingspan.runtime.prompts import Prompt, batch
+from wingspan.runtime.transport import Transport
+
+OnStep = Callable[[int], None]
+"""Called on rank 0 after each step with the number of tokens recorded so far."""
+
+
+@dataclass(frozen=True)
+class RecordRequest:
+    """What to record; the same on every rank.
+
+    Args:
+        model: from `describe`.
+        placement: over the ranks of the group.
+        windows: token ids of each window of text; window n is request n and lives on rank n modulo ranks.
+        windows_per_step: windows that each rank runs in one forward.
+        device: where to run.
+        out: the trace's file, written by rank 0.
+        origin: where the trace comes from, in words.
+    """
+
+    model: Model
+    placement: Placement
+    windows: Sequence[Sequence[int]]
+    windows_per_step: int
+    device: torch.device
+    out: Path
+    origin: str
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What rank 0 knows at the end."""
+
+    tokens: int
+    steps: int
+    seconds: float
+
+
+class RoutingRecorder:
+    """Observes the load monitor of one rank and keeps each layer's choices until they are taken."""
+
+    def __init__(self, num_layers: int) -> None:
+        self._picks_L: list[torch.Tensor | None] = [None] * num_layers
+
+    def __call__(self, layer: int, experts_TK: torch.Tensor) -> None:
+        """Keep one layer's choices."""
+        self._picks_L[layer] = experts_TK.to("cpu", torch.int16)
+
+    def take(self) -> NDArray[np.int16]:
+        """All layers' choices since the last call: (T, L, K); raises `RunError` where a layer was not run."""
+        missing = [layer for layer, picks in enumerate(self._picks_L) if picks is None]
+        if missing:
+            raise RunError(f"MoE layer {missing[0]} took no part in a forward; nothing can be recorded")
+        picks_TLK = torch.stack(cast(list[torch.Tensor], self._picks_L), dim=1).numpy()
+        self._picks_L = [None] * len(self._picks_L)
+        return picks_TLK
+
+
+def cut_windows(
+    texts: Sequence[Sequence[int]], window_tokens: int, most_tokens: int | None
+) -> list[list[int]]:
+    """Cut each text's token ids into windows; the last of a text may be short, texts do not mix.
+
+    Args:
+        texts: token ids of each text.
+        window_tokens: the most tokens of a window.
+        most_tokens: stop when this many tokens are cut; None takes all.
+
+    Raises:
+        InputError: there is no token.
+    """
+    windows: list[list[int]] = []
+    left = most_tokens if most_tokens is not None else sum(len(ids) for ids in texts)
+    for ids in texts:
+        for start in range(0, len(ids), window_tokens):
+            window = list(ids[start : start + min(window_tokens, left)])
+            left -= len(window)
+            if window:
+                windows.append(window)
+    if not windows:
+        raise InputError("the texts hold no token; give files with text in them")
+    return windows
+
+
+@torch.inference_mode()
+def record(transport: Transport, request: RecordRequest, on_step: OnStep) -> Recorded | None:
+    """Take part in a recording. Collective; returns the result on rank 0, None elsewhere."""
+    engine = load(request.model, request.placement, transport, request.device)
+    recorder = RoutingRecorder(request.placement.num_layers)
+    engine.monitor.observer = recorder
+    start = monotonic()
+    steps = _steps(request, transport.world.size)
+    if transport.world.rank != 0:
+        for number, prompts in enumerate(steps):
+            transport.gather(_run_step(engine, recorder, prompts, number))
+        return None
+    with TraceWriter(request.out, request.origin) as writer:
+        number = -1
+        for number, prompts in enumerate(steps):
+            parts = transport.gather(_run_step(engine, recorder, prompts, number))
+            writer.append(concatenate(cast(list[RoutingTrace], parts)))
+            on_step(writer.num_tokens)
+    return Recorded(writer.num_tokens, number + 1, monotonic() - start)
+
+
+def _steps(request: RecordRequest, ranks: int) -> Iterator[list[Prompt]]:
+    """The windows of each step, all ranks' together."""
+    size = ranks * request.windows_per_step
+    for start in range(0, len(request.windows), size):
+        yield [
+            Prompt(start + n, list(ids), None, (start + n) % ranks)
+            for n, ids in enumerate(request.windows[start : start + size])
+        ]
+
+
+def _run_step(engine: Engine, recorder: RoutingRecorder, prompts: list[Prompt], number: int) -> RoutingTrace:
+    """One forward over this rank's windows (perhaps none); what its tokens chose."""
+    world = engine.transport.world
+    mine = [p for p in prompts if p.home_rank == world.rank]
+    now = batch(mine, next(engine.model.parameters()).device)
+    engine.step.valid_T = None if bool(now.valid_PS.all()) else now.valid_PS.flatten()
+    mask_PS = now.valid_PS.clone()
+    # A row of padding alone would leave attention nothing to attend to.
+    mask_PS[:, -1] |= ~now.valid_PS.any(1)
+    options: dict[str, Any] = {"use_cache": False, "logits_to_keep": 1}
+    engine.model(
+        input_ids=now.ids_PS, attention_mask=mask_PS.long(), position_ids=now.positions_PS, **options
+    )
+    engine.monitor.take()
+    request_T = np.repeat([p.index for p in mine], [len(p.ids) for p in mine]).astype(np.int32)
+    return RoutingTrace(
+        recorder.take(),
+        np.full_like(request_T, world.rank),
+        request_T,
+        np.full_like(request_T, number),
+        engine.shape.num_experts,
+        world.size,
+    )

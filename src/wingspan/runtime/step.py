@@ -1,0 +1,80 @@
+"""What a step's layers need to know beyond their inputs, and how a schedule tells them what to do in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from wingspan.errors import InputError
+from wingspan.schedule.result import Operation
+from wingspan.schedule.schedule import Layers, Schedule, chunked, sequential, two_batch
+
+_OF_LAYER = frozenset({Operation.DISPATCH, Operation.SHARED_EXPERT, Operation.EXPERT, Operation.COMBINE})
+
+# One MoE layer behind its attention: every layer of a step follows the same order.
+_ONE_LAYER = Layers(count=1, shared_expert=True)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A schedule as the runtime follows it: how many micro-batches and chunks, and a MoE layer's own operations."""
+
+    name: str
+    micro_batches: int
+    chunks: int
+    of_layer: tuple[tuple[Operation, int], ...]
+    """(operation, chunk) in order, from the first dispatch to the last combine of one micro-batch."""
+
+    @classmethod
+    def of(cls, schedule: Schedule) -> Flow:
+        """Read off a schedule of one MoE layer."""
+        tasks = [t for t in schedule.tasks if t.operation in _OF_LAYER and t.micro_batch == 0]
+        return cls(
+            schedule.name,
+            schedule.micro_batches,
+            schedule.chunks,
+            tuple((t.operation, t.chunk) for t in tasks),
+        )
+
+
+SEQUENTIAL = Flow.of(sequential(_ONE_LAYER))
+
+
+def in_chunks(chunks: int) -> Flow:
+    """`schedule.chunked`; raises `InputError` below one chunk."""
+    return Flow.of(chunked(_ONE_LAYER, chunks))
+
+
+def in_two_batches() -> Flow:
+    """`schedule.two_batch`."""
+    return Flow.of(two_batch(_ONE_LAYER))
+
+
+def flow_named(name: str) -> Flow:
+    """The flow of a command-line name: sequential, chunks=N or two-batch; raises `InputError` for another."""
+    if name == "sequential":
+        return SEQUENTIAL
+    if name == "two-batch":
+        return in_two_batches()
+    kind, _, count = name.partition("=")
+    if kind == "chunks" and count.isdecimal() and int(count) > 0:
+        return in_chunks(int(count))
+    raise InputError(f"--overlap {name}: use sequential, chunks=N (N at least 1) or two-batch")
+
+
+def go_on() -> None:
+    """What a forward does at a pause when it has nobody to give way to."""
+
+
+@dataclass
+class Step:
+    """Set before each forward, read by every layer in it."""
+
+    valid_T: torch.Tensor | None = None
+    """Which rows of the flattened batch are real tokens; None: all. Padding is never dispatched."""
+    flow: Flow = SEQUENTIAL
+    micro_batch: int = 0
+    pause: Callable[[], None] = field(default=go_on)
+    """Called when a transfer is under way: another micro-batch may go on here."""

@@ -1,0 +1,198 @@
+"""The order of operations in one step: one description that the simulator predicts and the runtime executes.
+
+A schedule is a list of tasks. Each task runs on one stream of every rank; a stream works through its tasks in
+list order, and a task begins when its stream is free and every task in `after` has ended. Tasks of the
+communication stream are collective: all ranks of the exchange meet in them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from wingspan.errors import InputError
+from wingspan.schedule.result import Operation, Stream
+
+COMMUNICATION = frozenset(
+    {Operation.DISPATCH, Operation.COMBINE, Operation.ALL_GATHER, Operation.REDUCE_SCATTER}
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One operation of one micro-batch and chunk.
+
+    Args:
+        operation: what is done.
+        layer: which layer, counted from 0 over dense and MoE layers; None for embedding and head.
+        micro_batch: which part of the step's tokens.
+        chunk: which part of the micro-batch's rows, in dispatch, expert and combine.
+        after: numbers of the tasks that must have ended.
+    """
+
+    operation: Operation
+    layer: int | None
+    micro_batch: int
+    chunk: int
+    after: tuple[int, ...]
+
+    @property
+    def stream(self) -> Stream:
+        """Where it runs."""
+        return Stream.COMMUNICATION if self.operation in COMMUNICATION else Stream.COMPUTE
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Tasks in the order in which each stream takes them."""
+
+    name: str
+    micro_batches: int
+    chunks: int
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What a schedule must know of the model and its deployment.
+
+    Args:
+        count: all layers.
+        dense: those without experts.
+        shared_expert: MoE layers have a shared expert.
+        shared_beside_dispatch: it computes while the rows travel; otherwise before they leave.
+        tensor_parallel: attention and dense layers gather their tokens before and scatter sums after.
+    """
+
+    count: int
+    dense: frozenset[int] = frozenset()
+    shared_expert: bool = False
+    shared_beside_dispatch: bool = True
+    tensor_parallel: bool = False
+
+
+def sequential(layers: Layers) -> Schedule:
+    """One operation after the other; only a shared expert may run beside a dispatch."""
+    return chunked(layers, 1)
+
+
+def chunked(layers: Layers, chunks: int) -> Schedule:
+    """Rows of each MoE layer leave in chunks: while one is computed, the next arrives and the last returns.
+
+    Raises:
+        InputError: fewer than one chunk.
+    """
+    if chunks < 1:
+        raise InputError(f"chunks {chunks} must be at least 1")
+    build = _Builder(layers, chunks)
+    build.embed(0)
+    for layer in range(layers.count):
+        build.attention(layer, 0)
+        if layer in layers.dense:
+            build.dense(layer, 0)
+        else:
+            build.gate(layer, 0)
+            build.experts_in_chunks(layer, 0)
+    build.head(0)
+    return Schedule("sequential" if chunks == 1 else f"chunks({chunks})", 1, chunks, tuple(build.tasks))
+
+
+def two_batch(layers: Layers) -> Schedule:
+    """The step's sequences in two micro-batches that alternate: one computes while the other's rows travel."""
+    build = _Builder(layers, 1)
+    both = (0, 1)
+    for batch in both:
+        build.embed(batch)
+    for layer in range(layers.count):
+        for batch in both:
+            build.attention(layer, batch)
+            if layer in layers.dense:
+                build.dense(layer, batch)
+            else:
+                build.gate(layer, batch)
+                build.dispatch(layer, batch, 0)
+        if layer not in layers.dense:
+            for batch in both:
+                build.shared_expert(layer, batch, late=True)
+                build.expert(layer, batch, 0)
+                build.combine(layer, batch, 0)
+    for batch in both:
+        build.head(batch)
+    return Schedule("two-batch", 2, 1, tuple(build.tasks))
+
+
+@dataclass
+class _Builder:
+    """Adds tasks; `_last` holds, per micro-batch, the tasks whose results the next one needs."""
+
+    layers: Layers
+    chunks: int
+    tasks: list[Task] = field(default_factory=list)
+    _last: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    _dispatched: dict[tuple[int, int], int] = field(default_factory=dict)
+    _computed: dict[tuple[int, int], int] = field(default_factory=dict)
+    _beside: dict[int, tuple[int, ...]] = field(default_factory=dict)
+
+    def embed(self, batch: int) -> None:
+        self._chain(Operation.EMBED, None, batch)
+
+    def head(self, batch: int) -> None:
+        self._chain(Operation.HEAD, None, batch)
+
+    def attention(self, layer: int, batch: int) -> None:
+        self._gathered(Operation.ATTENTION, layer, batch)
+
+    def dense(self, layer: int, batch: int) -> None:
+        self._gathered(Operation.DENSE, layer, batch)
+
+    def gate(self, layer: int, batch: int) -> None:
+        self._chain(Operation.GATE, layer, batch)
+        self._beside[batch] = ()
+        self.shared_expert(layer, batch, late=False)
+
+    def shared_expert(self, layer: int, batch: int, *, late: bool) -> None:
+        """Before the dispatch, or (`late`) beside it, as the layers want."""
+        if not self.layers.shared_expert or self.layers.shared_beside_dispatch is not late:
+            return
+        if late:
+            self._beside[batch] = (self._add(Operation.SHARED_EXPERT, layer, batch, 0, self._last[batch]),)
+        else:
+            self._chain(Operation.SHARED_EXPERT, layer, batch)
+
+    def dispatch(self, layer: int, batch: int, chunk: int) -> None:
+        self._dispatched[batch, chunk] = self._add(Operation.DISPATCH, layer, batch, chunk, self._last[batch])
+
+    def expert(self, layer: int, batch: int, chunk: int) -> None:
+        arrived = (self._dispatched[batch, chunk],)
+        self._computed[batch, chunk] = self._add(Operation.EXPERT, layer, batch, chunk, arrived)
+
+    def combine(self, layer: int, batch: int, chunk: int) -> None:
+        done = self._add(Operation.COMBINE, layer, batch, chunk, (self._computed[batch, chunk],))
+        self._last[batch] = (*(self._beside[batch] if chunk == self.chunks - 1 else ()), done)
+
+    def experts_in_chunks(self, layer: int, batch: int) -> None:
+        """Dispatch runs one chunk ahead of the experts, combine one behind the dispatch."""
+        gated = self._last[batch]
+        self.dispatch(layer, batch, 0)
+        self.shared_expert(layer, batch, late=True)
+        for chunk in range(self.chunks):
+            if chunk + 1 < self.chunks:
+                self._last[batch] = gated
+                self.dispatch(layer, batch, chunk + 1)
+            self.expert(layer, batch, chunk)
+            self.combine(layer, batch, chunk)
+
+    def _gathered(self, operation: Operation, layer: int, batch: int) -> None:
+        if self.layers.tensor_parallel:
+            self._chain(Operation.ALL_GATHER, layer, batch)
+        self._chain(operation, layer, batch)
+        if self.layers.tensor_parallel:
+            self._chain(Operation.REDUCE_SCATTER, layer, batch)
+
+    def _chain(self, operation: Operation, layer: int | None, batch: int) -> None:
+        self._last[batch] = (self._add(operation, layer, batch, 0, self._last.get(batch, ())),)
+
+    def _add(
+        self, operation: Operation, layer: int | None, batch: int, chunk: int, after: tuple[int, ...]
+    ) -> int:
+        self.tasks.append(Task(operation, layer, batch, chunk, after))
+        return len(self.tasks) - 1

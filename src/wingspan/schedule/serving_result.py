@@ -1,0 +1,85 @@
+"""What a serving simulation reports: latencies and throughput of one deployment at one or more loads.
+
+Times are seconds. TTFT is the time from a request's arrival to its first token, TPOT the mean time between its
+later tokens, end to end the time from arrival to the last token.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Result(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Percentiles(_Result):
+    """How one latency is spread over the requests, in seconds."""
+
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+    highest: float
+
+
+class ServingLimits(_Result):
+    """What the latencies must stay under; None sets no limit."""
+
+    ttft_p99_seconds: float | None = Field(default=None, gt=0)
+    tpot_p99_seconds: float | None = Field(default=None, gt=0)
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a limit at all."""
+        return self.ttft_p99_seconds is not None or self.tpot_p99_seconds is not None
+
+
+class ServingGroup(_Result):
+    """One group of ranks that serves: what it may hold and do in a step. A home is where sequences live."""
+
+    name: str = Field(description="prefill and decode, prefill, or decode")
+    ranks: int
+    homes: int = Field(description="places where sequences live: ranks, or sets of tensor-parallel ranks")
+    kv_tokens_per_home: int = Field(description="tokens whose KV cache fits on one home")
+    sequences_per_home: int = Field(description="most requests that one home holds at a time")
+    tokens_per_step: int = Field(
+        description="most tokens that one home computes in a step, prefill and decode"
+    )
+
+
+class LoadPoint(_Result):
+    """One load: requests arriving at a rate, and what they met."""
+
+    offered_requests_per_second: float
+    requests: int
+    duration_seconds: float = Field(description="from the first arrival to the last token")
+    ttft_seconds: Percentiles
+    tpot_seconds: Percentiles = Field(description="of the requests with at least two output tokens")
+    end_to_end_seconds: Percentiles
+    waiting_seconds: Percentiles = Field(description="from arrival to admission, part of TTFT")
+    completed_requests_per_second: float
+    output_tokens_per_second: float
+    prompt_tokens_per_second: float
+    goodput_requests_per_second: float = Field(description="completed within every limit, a second")
+    within_limits_share: float = Field(ge=0, le=1)
+    meets_limits: bool = Field(description="p99 of TTFT and of TPOT are within their limits")
+    mean_requests_in_system: float = Field(description="over the duration, waiting or being served")
+    mean_decoding_sequences: float = Field(description="over decode steps, in the whole group")
+    peak_kv_tokens: dict[str, int] = Field(description="per group: most KV reserved on any home at any time")
+    busy_share: dict[str, float] = Field(description="per group: share of the duration with a step running")
+
+
+class ServingReport(_Result):
+    """A deployment under one or more loads, lowest load first."""
+
+    conditions: dict[str, str] = Field(description="model, cluster, requests: what a reader must know")
+    ranks: int = Field(description="over all groups")
+    groups: list[ServingGroup]
+    limits: ServingLimits
+    points: list[LoadPoint]
+    highest_load_requests_per_second: float | None = Field(
+        default=None,
+        description="highest load found that meets the limits; None if not searched or none does",
+    )
+    notes: list[str] = Field(default_factory=list)

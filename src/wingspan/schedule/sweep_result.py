@@ -1,0 +1,59 @@
+"""What a sweep reports: predictions over one or more axes, and what they say together."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Result(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Value = int | float | str
+
+
+class SweepAxis(_Result):
+    """One thing that is varied."""
+
+    name: str = Field(description="as on the command line, such as `ep`")
+    label: str = Field(description="with its unit, such as `network bandwidth, GB/s per GPU`")
+    values: list[Value] = Field(min_length=1)
+
+    @property
+    def numeric(self) -> bool:
+        """Whether its values are numbers, so that they have distances."""
+        return not any(isinstance(value, str) for value in self.values)
+
+
+class SweepPoint(_Result):
+    """One prediction."""
+
+    at: dict[str, Value] = Field(description="a value of each axis")
+    ranks: int
+    experts_per_rank: int
+    tokens: int = Field(description="in the step, over all ranks")
+    step_seconds: float
+    tokens_per_second: float
+    tokens_per_second_per_gpu: float
+    parallel_efficiency: float | None = Field(
+        default=None,
+        description="tokens/s per GPU over that of the reference point; see SweepResult.efficiency_of",
+    )
+    exposed_share: float = Field(description="exposed communication of the mean rank over step time")
+    imbalance: float
+    peak_memory_bytes: int
+    fits: bool = Field(description="peak memory is within the GPU's")
+    bound_by: str = Field(default="", description="the operation that takes most of the slowest rank's time")
+
+
+class SweepResult(_Result):
+    """All points of a sweep, in the order of the axes, first axis outermost."""
+
+    conditions: dict[str, str]
+    axes: list[SweepAxis] = Field(min_length=1)
+    points: list[SweepPoint]
+    efficiency_of: str = Field(default="", description="in words: what parallel efficiency is relative to")
+    findings: list[str] = Field(
+        default_factory=list, description="what the points say together, one sentence each"
+    )
+    notes: list[str] = Field(default_factory=list)

@@ -1,0 +1,138 @@
+"""A deployment's memory per rank, whether it fits, and how much work would.
+
+Shapes: R ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wingspan.cost.exchange import Method
+from wingspan.cost.memory import Holding, memory_bytes
+from wingspan.deployment import Deployment, Dispatcher, ScheduleKind
+from wingspan.placement.placement import EMPTY, Placement
+
+Array = NDArray[np.float64]
+
+_MOST_SEQUENCES = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryUse:
+    """Bytes of each part on each rank, against what a GPU has."""
+
+    parts: dict[str, Array]
+    capacity_bytes: float
+
+    @property
+    def total_R(self) -> Array:
+        """Bytes of all parts on each rank."""
+        return np.asarray(np.sum([*self.parts.values()], axis=0))
+
+    @property
+    def fits(self) -> bool:
+        """Whether the fullest rank has room."""
+        return bool(self.total_R.max() <= self.capacity_bytes)
+
+    @property
+    def breaking_part(self) -> str | None:
+        """The part with which the fullest rank's memory first overflows, in the order of `parts`; None if it fits."""
+        if self.fits:
+            return None
+        rank = int(self.total_R.argmax())
+        filled = 0.0
+        for name, size_R in self.parts.items():
+            filled += size_R[rank]
+            if filled > self.capacity_bytes:
+                return name
+        return None
+
+
+def memory_use(
+    deployment: Deployment, placement: Placement | None = None, rows_R: Array | float | None = None
+) -> MemoryUse:
+    """What each rank holds.
+
+    Args:
+        deployment: model, work and options.
+        placement: the deployment's, if it is at hand already.
+        rows_R: rows that arrive in the fullest layer; default: evenly spread ones.
+
+    Raises:
+        InputError: the placement does not fit the model.
+    """
+    placement = deployment.build_placement() if placement is None else placement
+    return _use(deployment, placement, rows_R, None, None)
+
+
+def largest_batch(deployment: Deployment, context: int | None = None) -> int:
+    """The most sequences per GPU that fit with this context (default: the workload's); 0 = not even one.
+
+    In prefill, the most tokens per GPU.
+    """
+    placement = deployment.build_placement()
+
+    def fits(count: int) -> bool:
+        return _use(deployment, placement, None, count, context).fits
+
+    return _largest(fits, _MOST_SEQUENCES)
+
+
+def longest_context(deployment: Deployment) -> int:
+    """The most tokens of context that fit with the workload's batch; 0 = not even one."""
+    placement = deployment.build_placement()
+    return _largest(lambda tokens: _use(deployment, placement, None, None, tokens).fits, 1 << 24)
+
+
+def _largest(fits: Callable[[int], bool], most: int) -> int:
+    low, high = 0, 1
+    while high <= most and fits(high):
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _use(
+    deployment: Deployment,
+    placement: Placement,
+    rows_R: Array | float | None,
+    batch: int | None,
+    context: int | None,
+) -> MemoryUse:
+    model, workload, options = deployment.model, deployment.workload, deployment.options
+    tokens = float(batch or workload.tokens_per_gpu)
+    mean_context = float(context or workload.context.mean_tokens)
+    if workload.phase == "decode":
+        sequences, cached = tokens, mean_context + 1
+    else:
+        cached = min(mean_context, tokens)
+        sequences = tokens / cached
+    gpu = deployment.cluster.gpu
+    held_R = (placement.slots_LRS != EMPTY).sum(axis=(0, 2)).astype(np.float64)
+    if rows_R is None:
+        rows_R = tokens * model.experts.per_token * held_R / max(held_R.mean(), 1e-9)
+    parts = options.chunks if options.schedule is ScheduleKind.CHUNKS else 1
+    holding = Holding(
+        experts_R=held_R,
+        slots_per_layer=placement.slots_per_rank,
+        ranks=deployment.ranks,
+        attention_ranks=options.attention_ranks,
+        kv_share=deployment.kv_heads_share,
+        tokens=tokens,
+        sequences=sequences,
+        context=cached,
+        rows_R=rows_R,
+        method=Method.NORMAL if deployment.dispatcher is Dispatcher.HIERARCHICAL else Method.LOW_LATENCY,
+        parts=2 if options.schedule is ScheduleKind.TWO_BATCH else parts,
+    )
+    reserve = options.reserve_share * gpu.memory_bytes
+    sizes = memory_bytes(model, workload.precisions(model), holding, reserve)
+    ranks = (deployment.ranks,)
+    parts_R = {name: np.broadcast_to(np.asarray(size, np.float64), ranks) for name, size in sizes.items()}
+    return MemoryUse(parts_R, gpu.memory_bytes)

@@ -1,0 +1,8 @@
+"""Serving simulated: requests arrive, wait, are prefilled in chunks, decoded in a continuous batch, and leave.
+
+- `times`: how long a step takes; all that this package knows of the model and the cluster
+- `group`: one group of ranks and the requests it holds
+- `engine`: events in order of time; prefill and decode together or on separate groups
+- `measure`: latencies to percentiles
+- `search`: the highest load within limits
+"""

@@ -1,0 +1,187 @@
+"""Serves requests: events in order of time, prefill and decode on one group or on two.
+
+Separate groups: the prefill group computes the prompt and gives the first token; the decode group admits the
+request as soon as it has room and pulls the KV cache over; the prefill group holds it until then.
+
+Shapes: N requests, H homes.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wingspan.errors import InputError
+from wingspan.simulate.serving.group import Group, GroupSpec
+from wingspan.specs.requests import Requests
+
+
+@dataclass(frozen=True)
+class KVTransfer:
+    """How a prompt's KV cache travels from its prefill home to its decode home.
+
+    Each home sends or receives one cache at a time, at the full bandwidth.
+    """
+
+    bytes_per_token: float
+    bytes_per_second: float
+    latency_seconds: float
+
+    def __post_init__(self) -> None:
+        if self.bytes_per_token < 0 or self.latency_seconds < 0 or not self.bytes_per_second > 0:
+            raise InputError(
+                f"KV transfer: {self.bytes_per_token} bytes a token at {self.bytes_per_second} bytes a second after "
+                f"{self.latency_seconds} s; bandwidth must be above 0, the others at least 0"
+            )
+
+    def seconds(self, tokens: int) -> float:
+        """Time for the KV cache of `tokens` tokens."""
+        return self.latency_seconds + tokens * self.bytes_per_token / self.bytes_per_second
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The groups that serve: one for both phases, or `prefill` and `decode` with the transfer between them."""
+
+    prefill: GroupSpec
+    decode: GroupSpec | None = None
+    transfer: KVTransfer | None = None
+
+    def __post_init__(self) -> None:
+        if (self.decode is None) != (self.transfer is None):
+            raise InputError(
+                "serving: a separate decode group needs a KV transfer, and a transfer needs that group"
+            )
+
+    @property
+    def groups(self) -> list[GroupSpec]:
+        """Every group once."""
+        return [self.prefill] if self.decode is None else [self.prefill, self.decode]
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """When each request was admitted, got its first and its last token (seconds), and how the groups fared."""
+
+    requests: Requests
+    admitted_seconds_N: NDArray[np.float64]
+    first_token_seconds_N: NDArray[np.float64]
+    finish_seconds_N: NDArray[np.float64]
+    request_seconds: float
+    """Number of requests in the system, summed over time as it went by."""
+    groups: list[Group]
+
+
+def serve(requests: Requests, fleet: Fleet) -> Served:
+    """Serve all requests to the end.
+
+    Raises:
+        InputError: a request whose KV cache no home has room for.
+    """
+    return _Serving(requests, fleet).run()
+
+
+class _Serving:
+    """One simulation: the clock, the events to come, and what happened to each request."""
+
+    def __init__(self, requests: Requests, fleet: Fleet) -> None:
+        self._requests = requests
+        self._prompt = requests.prompt_tokens_N.tolist()
+        self._output = requests.output_tokens_N.tolist()
+        self._transfer = fleet.transfer
+        whole_N = requests.prompt_tokens_N + requests.output_tokens_N
+        together = fleet.decode is None
+        self._prefill = Group(fleet.prefill, whole_N if together else requests.prompt_tokens_N)
+        self._decode = self._prefill if fleet.decode is None else Group(fleet.decode, whole_N)
+        self._groups = [self._prefill] if together else [self._prefill, self._decode]
+        self._sender_free_H = [0.0] * fleet.prefill.homes
+        self._receiver_free_H = [0.0] * (fleet.decode.homes if fleet.decode else 0)
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._now = 0.0
+        self._in_system = 0
+        self._request_seconds = 0.0
+        self._admitted, self._first, self._finish = (np.full(len(requests), np.nan) for _ in range(3))
+
+    def run(self) -> Served:
+        self._at(float(self._requests.arrival_seconds_N[0]), lambda: self._arrive(0))
+        while self._events:
+            time = self._events[0][0]
+            self._request_seconds += self._in_system * (time - self._now)
+            self._now = time
+            # All that happens at one instant comes before the steps that begin then.
+            while self._events and self._events[0][0] == time:
+                heapq.heappop(self._events)[2]()
+            for group in self._groups:
+                self._keep_busy(group)
+        return Served(
+            self._requests, self._admitted, self._first, self._finish, self._request_seconds, self._groups
+        )
+
+    def _at(self, time: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (time, next(self._order), action))
+
+    def _arrive(self, request: int) -> None:
+        self._in_system += 1
+        self._prefill.waiting.append(request)
+        following = request + 1
+        if following < len(self._requests):
+            self._at(float(self._requests.arrival_seconds_N[following]), lambda: self._arrive(following))
+
+    def _keep_busy(self, group: Group) -> None:
+        if group is self._prefill:
+            if not group.stepping:
+                self._admit_to_prefill()
+        else:
+            self._admit_to_decode()
+        if not group.stepping:
+            horizon = self._events[0][0] if self._events else np.inf
+            end = group.begin_step(self._now, horizon)
+            if end is not None:
+                self._at(end, lambda: self._end_step(group))
+
+    def _admit_to_prefill(self) -> None:
+        for request in self._prefill.admit():
+            self._admitted[request] = self._now
+            self._prefill.start_prefill(request, self._prompt[request])
+
+    def _admit_to_decode(self) -> None:
+        """Pull over the KV cache of those for whom the decode group has room."""
+        if self._transfer is None:
+            return
+        for request in self._decode.admit():
+            sender, receiver = self._prefill.home_of(request), self._decode.home_of(request)
+            begin = max(self._now, self._sender_free_H[sender], self._receiver_free_H[receiver])
+            end = begin + self._transfer.seconds(self._prompt[request])
+            self._sender_free_H[sender] = self._receiver_free_H[receiver] = end
+            self._at(end, lambda request=request: self._end_transfer(request))  # type: ignore[misc]
+
+    def _end_transfer(self, request: int) -> None:
+        self._prefill.release(request)
+        self._start_decoding(request)
+
+    def _start_decoding(self, request: int) -> None:
+        self._decode.start_decoding(request, self._prompt[request] + 1, self._output[request] - 1)
+
+    def _end_step(self, group: Group) -> None:
+        outcome = group.end_step()
+        for request in outcome.prefilled:
+            self._first[request] = self._now
+            if self._output[request] == 1:
+                group.release(request)
+                self._leave(request)
+            elif self._transfer is None:
+                self._start_decoding(request)
+            else:
+                self._decode.waiting.append(request)
+        for request in outcome.finished:
+            self._leave(request)
+
+    def _leave(self, request: int) -> None:
+        self._finish[request] = self._now
+        self._in_system -= 1

@@ -1,0 +1,231 @@
+"""One group of ranks that serves: its homes, the KV cache they have left, the requests they hold, its steps.
+
+All homes of a group step together: they meet at every MoE layer. A home is where a request's KV cache lives: a
+rank, or a set of tensor-parallel ranks.
+
+Shapes: H homes, N requests.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wingspan.errors import InputError
+from wingspan.simulate.serving.times import StepTimes, step_seconds
+
+
+@dataclass(frozen=True)
+class GroupSpec:
+    """What a group may hold and do, and how long its steps take. Fields as in `ServingGroup`.
+
+    Raises:
+        InputError: a number below 1, or a budget that decoding alone could use up.
+    """
+
+    name: str
+    times: StepTimes
+    ranks: int
+    homes: int
+    kv_tokens_per_home: int
+    sequences_per_home: int
+    tokens_per_step: int
+
+    def __post_init__(self) -> None:
+        for field in ("ranks", "homes", "kv_tokens_per_home", "sequences_per_home", "tokens_per_step"):
+            if (value := getattr(self, field)) < 1:
+                raise InputError(f"serving, {self.name} group: {field} is {value}; it must be at least 1")
+        if self.tokens_per_step <= self.sequences_per_home:
+            raise InputError(
+                f"serving, {self.name} group: a step of {self.tokens_per_step} tokens leaves none for prefill beside "
+                f"{self.sequences_per_home} decoding sequences; raise the token budget or lower the sequences"
+            )
+
+
+@dataclass
+class _Prompt:
+    """A prompt that is being prefilled."""
+
+    request: int
+    left_tokens: int
+    done_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """Requests whose prompt a step completed (their first token is there), and those that got their last."""
+
+    prefilled: list[int]
+    finished: list[int]
+
+
+class Group:
+    """The state of one group while time goes on. Times are given to it; it has no clock."""
+
+    def __init__(self, spec: GroupSpec, kv_tokens_N: NDArray[np.int64]) -> None:
+        """`kv_tokens_N`: KV cache that each request reserves here, in tokens, from admission to release."""
+        largest = int(kv_tokens_N.max())
+        if largest > spec.kv_tokens_per_home:
+            raise InputError(
+                f"serving, {spec.name} group: a request needs {largest} tokens of KV cache, a home has room for "
+                f"{spec.kv_tokens_per_home}; shorten the requests, or give the deployment more memory for KV"
+            )
+        self.spec = spec
+        self.waiting: deque[int] = deque()
+        self.peak_kv_tokens = 0
+        self.busy_seconds = 0.0
+        self.decode_steps = 0
+        self.decoded_tokens = 0
+        self._kv_tokens_N = kv_tokens_N
+        self._home_of: dict[int, int] = {}
+        self._reserved_H = np.zeros(spec.homes, dtype=np.int64)
+        self._held_H = np.zeros(spec.homes, dtype=np.int64)
+        self._decoding_H = np.zeros(spec.homes, dtype=np.int64)
+        self._prompts: dict[int, deque[_Prompt]] = {}
+        self._finishes: list[
+            tuple[int, int, int]
+        ] = []  # heap of (decode step of the last token, request, context)
+        self._decoding = 0
+        self._context_tokens = 0  # over all decoding sequences
+        self._blocked = False  # the first waiting request does not fit, and nothing was released since
+        self._prefilled_now: list[int] | None = None  # set while a step runs
+
+    @property
+    def stepping(self) -> bool:
+        """Whether a step runs."""
+        return self._prefilled_now is not None
+
+    def home_of(self, request: int) -> int:
+        """The home of a request that this group holds."""
+        return self._home_of[request]
+
+    def admit(self) -> list[int]:
+        """Give waiting requests a home, first come first served, as long as the first has room on one.
+
+        The home with the fewest reserved tokens takes it: tokens per home decide a step's time.
+        """
+        admitted = []
+        while self.waiting and not self._blocked:
+            tokens = int(self._kv_tokens_N[self.waiting[0]])
+            fits = (self._reserved_H + tokens <= self.spec.kv_tokens_per_home) & (
+                self._held_H < self.spec.sequences_per_home
+            )
+            home = int(np.where(fits, self._reserved_H, np.iinfo(np.int64).max).argmin())
+            self._blocked = not fits[home]
+            if not self._blocked:
+                request = self.waiting.popleft()
+                self._hold(request, home, tokens)
+                admitted.append(request)
+        return admitted
+
+    def _hold(self, request: int, home: int, tokens: int) -> None:
+        self._home_of[request] = home
+        self._held_H[home] += 1
+        self._reserved_H[home] += tokens
+        self.peak_kv_tokens = max(self.peak_kv_tokens, int(self._reserved_H[home]))
+
+    def release(self, request: int) -> None:
+        """Free what a request reserved."""
+        home = self._home_of.pop(request)
+        self._held_H[home] -= 1
+        self._reserved_H[home] -= self._kv_tokens_N[request]
+        self._blocked = False
+
+    def start_prefill(self, request: int, prompt_tokens: int) -> None:
+        """From the next step on, an admitted request's prompt is computed, behind those before it on its home."""
+        self._prompts.setdefault(self._home_of[request], deque()).append(_Prompt(request, prompt_tokens))
+
+    def start_decoding(self, request: int, context_tokens: int, left_tokens: int) -> None:
+        """From the next step on, a held request decodes: `left_tokens` of them until its last token."""
+        self._decoding_H[self._home_of[request]] += 1
+        self._decoding += 1
+        self._context_tokens += context_tokens
+        last = (self.decode_steps + left_tokens, request, context_tokens + left_tokens)
+        heapq.heappush(self._finishes, last)
+
+    def begin_step(self, now: float, horizon: float) -> float | None:
+        """Start the next step and return when it ends; None where there is nothing to do.
+
+        Steps in which nothing can change are taken in one go: decode steps up to the first that gives a request
+        its last token, or that ends at or after `horizon`, the time of the next event elsewhere.
+        """
+        if not self._prompts and not self._decoding:
+            return None
+        self._prefilled_now = []
+        if self._prompts:
+            end = now + self._begin_prefill_step(self._prefilled_now)
+        else:
+            end = self._begin_decode_steps(now, horizon)
+        self.busy_seconds += end - now
+        return end
+
+    def end_step(self) -> StepOutcome:
+        """Close the step that ran: who has a first token now, who the last. Those finished are released."""
+        prefilled, self._prefilled_now = self._prefilled_now or [], None
+        finished = []
+        while self._finishes and self._finishes[0][0] <= self.decode_steps:
+            _, request, context_tokens = heapq.heappop(self._finishes)
+            self._decoding_H[self._home_of[request]] -= 1
+            self._decoding -= 1
+            self._context_tokens -= context_tokens
+            self.release(request)
+            finished.append(request)
+        return StepOutcome(prefilled, finished)
+
+    def _begin_decode_steps(self, now: float, horizon: float) -> float:
+        fullest, mean = int(self._decoding_H.max()), self._decoding / self.spec.homes
+        context = self._context_tokens / self._decoding
+        times = self.spec.times
+        steps = self._finishes[0][0] - self.decode_steps
+        if steps > 1 and horizon < np.inf:
+            first = float(times.decode_seconds(fullest, mean, np.array([context]))[0])
+            steps = min(steps, int((horizon - now) / first) + 1) if first > 0 else steps
+        ends = now + np.cumsum(
+            times.decode_seconds(fullest, mean, context + np.arange(steps, dtype=np.float64))
+        )
+        steps = min(steps, int(np.searchsorted(ends, horizon)) + 1)
+        self._count_decoding(steps)
+        return float(ends[steps - 1])
+
+    def _begin_prefill_step(self, completed: list[int]) -> float:
+        decoding = (int(self._decoding_H.max()), self._decoding / self.spec.homes)
+        context = self._context_tokens / self._decoding if self._decoding else 0.0
+        chunk_tokens, attended = 0, 0.0
+        fullest = decoding[0]
+        for home in list(self._prompts):
+            beside = int(self._decoding_H[home])
+            tokens, pairs = self._prefill_on(home, self.spec.tokens_per_step - beside, completed)
+            chunk_tokens += tokens
+            attended += pairs
+            fullest = max(fullest, beside + tokens)
+        computing = (fullest, (self._decoding + chunk_tokens) / self.spec.homes)
+        seconds = step_seconds(self.spec.times, decoding, context, computing, attended / chunk_tokens)
+        if self._decoding:
+            self._count_decoding(1)
+        return seconds
+
+    def _prefill_on(self, home: int, budget_tokens: int, completed: list[int]) -> tuple[int, float]:
+        """Take the next chunk of a home's prompts: its tokens, and over how many pairs of tokens it attends."""
+        prompts = self._prompts[home]
+        tokens, pairs = 0, 0.0
+        while prompts and tokens < budget_tokens:
+            prompt = prompts[0]
+            part = min(prompt.left_tokens, budget_tokens - tokens)
+            tokens += part
+            pairs += part * (prompt.done_tokens + (part + 1) / 2)
+            prompt.done_tokens += part
+            prompt.left_tokens -= part
+            if not prompt.left_tokens:
+                completed.append(prompts.popleft().request)
+        if not prompts:
+            del self._prompts[home]
+        return tokens, pairs
+
+    def _count_decoding(self, steps: int) -> None:
+        self.decode_steps += steps
+        self.decoded_tokens += steps * self._decoding
+        self._context_tokens += steps * self._decoding

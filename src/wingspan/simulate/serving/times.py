@@ -1,0 +1,132 @@
+"""How long a step of a group takes: the protocol the serving simulator asks, and a grid that answers it.
+
+A step's load is given twice: on the fullest home and on the mean home. Experts are paced by the mean (every
+home's tokens are spread over all ranks), everything else by the fullest home (it attends and sends alone).
+
+Shapes: S grid loads (sequences, or tokens), C grid contexts, P points asked for at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wingspan.errors import InputError
+
+Array = NDArray[np.float64]
+
+
+class StepTimes(Protocol):
+    """Duration of steps, never falling in any argument."""
+
+    def prefill_seconds(self, fullest_tokens: float, mean_tokens: float, attended_tokens: float) -> float:
+        """A step that only prefills; a prompt token attends to `attended_tokens` earlier ones in the mean."""
+        ...
+
+    def decode_seconds(self, fullest_sequences: float, mean_sequences: float, contexts_P: Array) -> Array:
+        """Steps that only decode, one for each mean context length: (points,)."""
+        ...
+
+
+def step_seconds(
+    times: StepTimes,
+    decoding: tuple[float, float],
+    context_tokens: float,
+    computing: tuple[float, float],
+    attended_tokens: float,
+) -> float:
+    """A step that decodes and prefills at once, as one batch of tokens.
+
+    The chunk adds to the decode step what as many tokens more add to a prefill step: the fixed costs of a step
+    (launches, latencies, weights to read) are paid once.
+
+    Args:
+        decoding: sequences that decode, on the fullest home and in the mean.
+        context_tokens: their mean context length.
+        computing: all tokens of the step, decoded and prefilled, on the fullest home and in the mean.
+        attended_tokens: mean number of earlier tokens that a prefilled token attends to.
+    """
+    if not decoding[0]:
+        return times.prefill_seconds(*computing, attended_tokens)
+    decode = float(times.decode_seconds(*decoding, np.array([context_tokens]))[0])
+    more = times.prefill_seconds(*computing, attended_tokens) - times.prefill_seconds(
+        *decoding, attended_tokens
+    )
+    return decode + max(0.0, more)
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """Step time over load and context, linear between grid points and never falling.
+
+    Args:
+        load_S: rising loads per home, all above 0.
+        context_C: rising context lengths in tokens.
+        expert_seconds_SC: the experts' part of each step.
+        other_seconds_SC: the rest of it.
+
+    Below the grid the nearest value holds (a step has fixed costs); above it the last slope goes on.
+
+    Raises:
+        InputError: shapes that do not fit, unordered axes, or times that are negative or not finite.
+    """
+
+    load_S: Array
+    context_C: Array
+    expert_seconds_SC: Array
+    other_seconds_SC: Array
+
+    def __post_init__(self) -> None:
+        shape = (len(self.load_S), len(self.context_C))
+        for name, axis in (("load", self.load_S), ("context", self.context_C)):
+            if not len(axis) or axis[0] <= 0 or (np.diff(axis) <= 0).any():
+                raise InputError(f"step times: the {name} axis must rise and be above 0, got {axis.tolist()}")
+        for field in ("expert_seconds_SC", "other_seconds_SC"):
+            grid = np.asarray(getattr(self, field), dtype=np.float64)
+            if grid.shape != shape:
+                raise InputError(f"step times: {field} has shape {grid.shape}, the axes say {shape}")
+            if not (np.isfinite(grid).all() and (grid >= 0).all()):
+                raise InputError(f"step times: {field} holds a time that is negative or not finite")
+            rising = np.maximum.accumulate(np.maximum.accumulate(grid, axis=0), axis=1)
+            object.__setattr__(self, field, rising)
+
+    def seconds(self, fullest: float, mean: float, contexts_P: Array) -> Array:
+        """Step time at the given loads, for each context: (points,)."""
+        row_C = _at(self.load_S, self.expert_seconds_SC, mean) + _at(
+            self.load_S, self.other_seconds_SC, fullest
+        )
+        inside: Array = np.interp(contexts_P, self.context_C, row_C)
+        if len(self.context_C) == 1 or contexts_P[-1] <= self.context_C[-1]:
+            return inside
+        slope = (row_C[-1] - row_C[-2]) / (self.context_C[-1] - self.context_C[-2])
+        beyond: Array = inside + slope * np.maximum(0.0, contexts_P - self.context_C[-1])
+        return beyond
+
+
+def _at(axis_S: Array, values_SC: Array, load: float) -> Array:
+    if len(axis_S) == 1 or load <= axis_S[0]:
+        first: Array = values_SC[0]
+        return first
+    right = min(int(np.searchsorted(axis_S, load)), len(axis_S) - 1)
+    share = (load - axis_S[right - 1]) / (axis_S[right] - axis_S[right - 1])
+    row: Array = values_SC[right - 1] + share * (values_SC[right] - values_SC[right - 1])
+    return row
+
+
+@dataclass(frozen=True, eq=False)
+class GridTimes:
+    """`StepTimes` from two surfaces: decode over (sequences, context), prefill over (tokens, attended)."""
+
+    decode: Surface
+    prefill: Surface
+
+    def prefill_seconds(self, fullest_tokens: float, mean_tokens: float, attended_tokens: float) -> float:
+        """See `StepTimes`."""
+        return float(self.prefill.seconds(fullest_tokens, mean_tokens, np.array([attended_tokens]))[0])
+
+    def decode_seconds(self, fullest_sequences: float, mean_sequences: float, contexts_P: Array) -> Array:
+        """See `StepTimes`."""
+        return self.decode.seconds(fullest_sequences, mean_sequences, contexts_P)

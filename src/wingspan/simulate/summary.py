@@ -1,0 +1,190 @@
+"""Sum a prediction up as a `StepReport`.
+
+Shapes: L MoE layers, E logical experts, R ranks, S slots per rank, N tasks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wingspan.cost.exchange import Traffic
+from wingspan.cost.uncertainty import relative_error
+from wingspan.routing.load import imbalance
+from wingspan.schedule.result import LinkUse, Operation, StepReport, Stream
+from wingspan.simulate.memory import memory_use
+from wingspan.simulate.prediction import Prediction
+from wingspan.simulate.timeline import Timeline, overlap_seconds
+
+Array = NDArray[np.float64]
+
+
+def step_report(prediction: Prediction) -> StepReport:
+    """Every figure of the predicted step.
+
+    `exposed_communication_seconds` is all time in which a rank has nothing to compute; its part spent on slower
+    ranks rather than on a transfer is `operation_seconds[WAIT]`, as in a measured step.
+    """
+    deployment, timeline = prediction.deployment, prediction.timeline
+    step = timeline.step_seconds
+    computing = timeline.numbers(Stream.COMPUTE)
+    busy_R = (timeline.ends_NR[computing] - timeline.starts_NR[computing]).sum(axis=0)
+    waited_R = np.maximum(step - busy_R - _transfer_without_compute(timeline), 0.0)
+    used = {task.operation for task in timeline.schedule.tasks}
+    times = {operation: timeline.busy_seconds(operation) for operation in Operation if operation in used}
+    times[Operation.WAIT] = waited_R
+    sent, back = prediction.sent, prediction.returned
+    memory = memory_use(deployment, prediction.placement, prediction.arrived_LR.max(axis=0))
+    tokens = deployment.workload.tokens_per_gpu * deployment.ranks
+    slowest, reason = _slowest(prediction, times)
+    return StepReport(
+        source="predicted",
+        phase=deployment.workload.phase,
+        ranks=deployment.ranks,
+        ranks_per_node=prediction.cluster.gpus_per_node,
+        experts_per_rank=prediction.placement.slots_per_rank,
+        schedule=timeline.schedule.name,
+        tokens=tokens,
+        step_seconds=step,
+        tokens_per_second=tokens / step,
+        operation_seconds={operation: seconds.tolist() for operation, seconds in times.items()},
+        exposed_communication_seconds=np.maximum(step - busy_R, 0.0).tolist(),
+        sent_within_node_bytes=_whole(sent.scale_up_sent, back.scale_up_sent),
+        sent_across_nodes_bytes=_whole(sent.scale_out_sent, back.scale_out_sent),
+        received_within_node_bytes=_whole(sent.scale_up_received, back.scale_up_received),
+        received_across_nodes_bytes=_whole(sent.scale_out_received, back.scale_out_received),
+        load_tokens=np.rint(prediction.load_LE).astype(np.int64).tolist(),
+        imbalance=imbalance(prediction.load_LE),
+        memory_bytes={name: np.rint(size).astype(np.int64).tolist() for name, size in memory.parts.items()},
+        peak_memory_bytes=np.rint(memory.total_R).astype(np.int64).tolist(),
+        links=_links(prediction, step),
+        utilisation=_utilisation(prediction, step),
+        relative_error=_error(prediction, times, slowest),
+        slowest_rank=slowest,
+        slowest_reason=reason,
+        notes=_notes(prediction, memory.fits, memory.breaking_part),
+    )
+
+
+def _transfer_without_compute(timeline: Timeline) -> Array:
+    """Per rank, the time in which its communication stream works and its compute stream does not."""
+    starts, ends = timeline.starts_NR, timeline.ends_NR
+    transfers, computing = timeline.numbers(Stream.COMMUNICATION), timeline.numbers(Stream.COMPUTE)
+    if not len(transfers):
+        return np.zeros(starts.shape[1])
+    beside = overlap_seconds(starts[transfers], ends[transfers], starts[computing], ends[computing])
+    return np.asarray((ends[transfers] - starts[transfers] - beside).sum(axis=0))
+
+
+def _whole(out_LR: Array, back_LR: Array) -> list[int]:
+    return [int(value) for value in np.rint((out_LR + back_LR).sum(axis=0))]
+
+
+def _links(prediction: Prediction, step: float) -> list[LinkUse]:
+    cluster = prediction.cluster
+    levels = [
+        ("scale-up", cluster.scale_up.bandwidth_bytes_per_second, _used(prediction, "scale_up")),
+        ("scale-out", cluster.scale_out.bandwidth_bytes_per_second, _used(prediction, "scale_out")),
+    ]
+    if cluster.racks is not None and prediction.sent.rack_sent.shape[-1]:
+        cards = cluster.racks.nodes_per_rack * cluster.gpus_per_node
+        way_up = cluster.scale_out.bandwidth_bytes_per_second * cards / cluster.racks.oversubscription
+        levels.append(("rack", way_up, _used(prediction, "rack")))
+    return [
+        LinkUse(link=name, busiest_bytes=busiest, total_bytes=total, utilisation=busiest / bandwidth / step)
+        for name, bandwidth, (busiest, total) in levels
+        if total
+    ]
+
+
+def _used(prediction: Prediction, level: str) -> tuple[float, float]:
+    """Bytes through the level's most loaded member in its busier direction, and through all members."""
+
+    def through(traffic: Traffic, direction: str) -> Array:
+        bytes_LR: Array = getattr(traffic, f"{level}_{direction}")
+        return np.asarray(bytes_LR.sum(axis=0))
+
+    sent = through(prediction.sent, "sent") + through(prediction.returned, "sent")
+    received = through(prediction.sent, "received") + through(prediction.returned, "received")
+    return float(np.maximum(sent, received).max(initial=0.0)), float(sent.sum())
+
+
+def _utilisation(prediction: Prediction, step: float) -> dict[str, float]:
+    gpu, workload = prediction.cluster.gpu, prediction.deployment.workload
+    precisions = workload.precisions(prediction.deployment.model)
+    peak = gpu.peak_flops[max(precisions.activations, precisions.expert_weights, key=lambda p: p.bytes)]
+    moved = prediction.moved_bytes_R.mean() / step
+    return {
+        "compute": float(prediction.flops_R.mean() / step / peak),
+        "memory bandwidth": float(moved / gpu.memory_bandwidth_bytes_per_second),
+    }
+
+
+def _slowest(prediction: Prediction, times: dict[Operation, Array]) -> tuple[int, str]:
+    """The rank with most to compute, and what it has more of than the mean."""
+    own = [op for op in times if op not in _NOT_OWN]
+    total_R = np.sum([times[op] for op in own], axis=0)
+    rank = int(total_R.argmax())
+    if total_R[rank] <= total_R.mean() * 1.0005:
+        return rank, "all ranks compute equally long"
+    more = {op: float(times[op][rank] - times[op].mean()) for op in own}
+    operation = max(more, key=lambda op: more[op])
+    ratio = times[operation][rank] / times[operation].mean()
+    text = f"rank {rank}: {operation.value} takes {ratio:.2f} x the mean rank's"
+    if operation is Operation.EXPERT:
+        rows_LR = prediction.rows_LRS.sum(axis=2)
+        layer = int((rows_LR[:, rank] / rows_LR.mean(axis=1)).argmax())
+        hottest = rows_LR[layer, rank] / rows_LR[layer].mean()
+        text += f" (its experts get up to {hottest:.2f} x the mean load, in MoE layer {layer})"
+    return rank, text
+
+
+_NOT_OWN = (
+    Operation.WAIT,
+    Operation.DISPATCH,
+    Operation.COMBINE,
+    Operation.ALL_GATHER,
+    Operation.REDUCE_SCATTER,
+)
+
+
+def _error(prediction: Prediction, times: dict[Operation, Array], rank: int) -> float:
+    """Errors of one kind of operation add up over layers; those of different kinds are independent."""
+    deployment = prediction.deployment
+    tokens = deployment.workload.tokens_per_gpu
+    context = deployment.workload.context.mean_tokens * deployment.workload.sequences_per_gpu
+    rows = max(float(prediction.rows_LRS.sum(axis=2).mean()), 1.0)
+    kinds = {
+        "matmul": (tokens, (Operation.DENSE, Operation.GATE, Operation.SHARED_EXPERT, Operation.HEAD)),
+        "attention": (context, (Operation.ATTENTION,)),
+        "experts": (rows, (Operation.EXPERT,)),
+        "dispatch": (deployment.ranks, (Operation.DISPATCH, Operation.ALL_GATHER)),
+        "combine": (deployment.ranks, (Operation.COMBINE, Operation.REDUCE_SCATTER)),
+    }
+    busy: dict[Operation, float] = {op: float(times[op][rank]) for op in times}
+    busy[Operation.WAIT] = 0.0
+    squares = [
+        (float(relative_error(kind, size)) * sum(busy.get(op, 0.0) for op in operations)) ** 2
+        for kind, (size, operations) in kinds.items()
+    ]
+    return float(np.sqrt(sum(squares)) / sum(busy.values()))
+
+
+def _notes(prediction: Prediction, fits: bool, breaking: str | None) -> list[str]:
+    deployment = prediction.deployment
+    notes = []
+    if not fits:
+        notes.append(f"does not fit: GPU memory overflows with {breaking}")
+    contention = prediction.cluster.kernels.contention
+    if max(contention.compute_slowdown, contention.communication_slowdown) > 1:
+        notes.append(
+            f"while both run, computing takes {contention.compute_slowdown:g} x and communicating "
+            f"{contention.communication_slowdown:g} x as long ({contention.source})"
+        )
+    if deployment.workload.fluctuating:
+        notes.append("loads are one draw from the routing's shares (workload.seed)")
+    if prediction.placement.slots_per_rank == 1 and prediction.placement.replicas_LE.max() == 1:
+        notes.append(
+            "one slot per rank: moving experts cannot lower the fullest rank's load; only replicas or more slots can"
+        )
+    return notes

@@ -1,0 +1,141 @@
+"""Execute a schedule over (rank x stream): when each task begins and ends on each rank.
+
+Shapes: N tasks, R ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wingspan.schedule.result import Operation, Span, Stream
+from wingspan.schedule.schedule import Schedule
+from wingspan.specs.kernels import ContentionKernel
+
+Array = NDArray[np.float64]
+
+_PASSES = 12
+_CLOSE = 1e-4
+"""Passes end once no task's end moves by more than this share of the step."""
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """When each task of a schedule ran on each rank: (N, R)."""
+
+    schedule: Schedule
+    starts_NR: Array
+    ends_NR: Array
+
+    @property
+    def step_seconds(self) -> float:
+        """Until the last rank's last task ended."""
+        return float(self.ends_NR.max())
+
+    def numbers(self, stream: Stream) -> NDArray[np.int64]:
+        """Which tasks a stream took, in its order."""
+        return np.array([n for n, t in enumerate(self.schedule.tasks) if t.stream is stream], dtype=np.int64)
+
+    def busy_seconds(self, operation: Operation) -> Array:
+        """Time per rank in all tasks of one operation."""
+        numbers = [n for n, t in enumerate(self.schedule.tasks) if t.operation is operation]
+        return np.asarray((self.ends_NR[numbers] - self.starts_NR[numbers]).sum(axis=0))
+
+    def spans(self, ranks: Sequence[int]) -> list[Span]:
+        """The tasks of some ranks, for a trace."""
+        return [
+            Span(
+                rank=rank,
+                stream=task.stream,
+                operation=task.operation,
+                start_seconds=float(self.starts_NR[n, rank]),
+                end_seconds=float(self.ends_NR[n, rank]),
+                layer=task.layer,
+                micro_batch=task.micro_batch if self.schedule.micro_batches > 1 else None,
+                chunk=task.chunk if self.schedule.chunks > 1 else None,
+            )
+            for rank in ranks
+            for n, task in enumerate(self.schedule.tasks)
+        ]
+
+
+def execute(
+    schedule: Schedule, seconds: Sequence[Array], groups: Sequence[int], contention: ContentionKernel
+) -> Timeline:
+    """Run the tasks in order.
+
+    Args:
+        schedule: tasks, streams and dependencies.
+        seconds: duration of each task when it has the GPU for itself, (R,).
+        groups: for each task, how many neighbouring ranks must begin it together (1 for computing).
+        contention: how computing and communicating slow each other while both run on a rank.
+
+    A task that runs beside one of the other stream does 1/slowdown of its work in that time. Since that moves
+    ends, and ends move what runs beside what, passes are repeated until nothing moves.
+    """
+    base_NR = np.stack([np.asarray(s, dtype=np.float64) for s in seconds])
+    starts, ends = _run(schedule, base_NR, groups)
+    streams = [t.stream for t in schedule.tasks]
+    compute = np.array([n for n, s in enumerate(streams) if s is Stream.COMPUTE])
+    transfer = np.array([n for n, s in enumerate(streams) if s is Stream.COMMUNICATION], dtype=np.int64)
+    lost_compute = 1 - 1 / contention.compute_slowdown
+    lost_transfer = 1 - 1 / contention.communication_slowdown
+    if not len(transfer) or not (lost_compute or lost_transfer):
+        return Timeline(schedule, starts, ends)
+    for _ in range(_PASSES):
+        beside_compute = overlap_seconds(starts[compute], ends[compute], starts[transfer], ends[transfer])
+        if not beside_compute.any():
+            break
+        beside_transfer = overlap_seconds(starts[transfer], ends[transfer], starts[compute], ends[compute])
+        duration_NR = base_NR.copy()
+        duration_NR[compute] += beside_compute * lost_compute
+        duration_NR[transfer] += beside_transfer * lost_transfer
+        for group in {groups[n] for n in transfer}:
+            meeting = transfer[[groups[n] == group for n in transfer]]
+            duration_NR[meeting] = _together(duration_NR[meeting], group)
+        before = ends
+        starts, ends = _run(schedule, duration_NR, groups)
+        if np.abs(ends - before).max() <= _CLOSE * ends.max():
+            break
+    return Timeline(schedule, starts, ends)
+
+
+def _run(schedule: Schedule, duration_NR: Array, groups: Sequence[int]) -> tuple[Array, Array]:
+    starts, ends = np.zeros_like(duration_NR), np.zeros_like(duration_NR)
+    free: dict[Stream, Array] = {}
+    nothing = np.zeros(duration_NR.shape[1])
+    for n, task in enumerate(schedule.tasks):
+        ready = free.get(task.stream, nothing)
+        for earlier in task.after:
+            ready = np.maximum(ready, ends[earlier])
+        starts[n] = _together(ready, groups[n]) if groups[n] > 1 else ready
+        np.add(starts[n], duration_NR[n], out=ends[n])
+        free[task.stream] = ends[n]
+    return starts, ends
+
+
+def _together(values: Array, group: int) -> Array | float:
+    """The greatest of each group of ranks along the last axis, for all of its ranks."""
+    ranks = values.shape[-1]
+    if group == ranks and values.ndim == 1:
+        return float(values.max())
+    grouped = values.reshape(*values.shape[:-1], ranks // group, group).max(axis=-1)
+    return np.asarray(np.repeat(grouped, group, axis=-1))
+
+
+def overlap_seconds(starts_AR: Array, ends_AR: Array, starts_BR: Array, ends_BR: Array) -> Array:
+    """Per task of A and rank, the time in which a task of B runs beside it; both in the order of their streams."""
+    first_start_B, last_end_B = starts_BR.min(axis=1), ends_BR.max(axis=1)
+    low_A = np.searchsorted(np.maximum.accumulate(last_end_B), starts_AR.min(axis=1), side="right")
+    high_A = np.searchsorted(np.maximum.accumulate(first_start_B), ends_AR.max(axis=1), side="left")
+    beside = np.zeros_like(starts_AR)
+    for number, (low, high) in enumerate(zip(low_A.tolist(), high_A.tolist(), strict=True)):
+        if low < high:
+            together = np.minimum(ends_AR[number], ends_BR[low:high]) - np.maximum(
+                starts_AR[number], starts_BR[low:high]
+            )
+            beside[number] = np.maximum(together, 0.0).sum(axis=0)
+    return beside

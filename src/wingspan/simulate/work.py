@@ -1,0 +1,208 @@
+"""What each operation of a step costs a rank when it has the GPU for itself.
+
+Shapes: R ranks, S slots per rank, P parts of a step, L MoE layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wingspan.cost.compute import (
+    AttentionShape,
+    Batch,
+    decode_attention_seconds,
+    elementwise_seconds,
+    experts_seconds,
+    matmul_seconds,
+    prefill_attention_seconds,
+    wider,
+)
+from wingspan.deployment import Deployment
+from wingspan.specs.cluster import Cluster
+from wingspan.specs.model import HeadAttention, ModelSpec
+from wingspan.specs.precision import Precision
+
+Array = NDArray[np.float64]
+
+_STREAM_BYTES = 2
+"""Hidden states between layers are BF16."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cost:
+    """Seconds, arithmetic and memory traffic of an operation; each (R,) or one number for all ranks."""
+
+    seconds: Array
+    flops: Array
+    moved_bytes: Array
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.seconds + other.seconds, self.flops + other.flops, self.moved_bytes + other.moved_bytes
+        )
+
+
+class Work:
+    """Prices a deployment's operations for one micro-batch.
+
+    Args:
+        deployment: what runs.
+        cluster: as much of its cluster as the ranks fill.
+        micro_batches: into how many the step's tokens are cut.
+    """
+
+    def __init__(self, deployment: Deployment, cluster: Cluster, micro_batches: int) -> None:
+        self._model = deployment.model
+        self._cluster = cluster
+        self._precisions = deployment.workload.precisions(deployment.model)
+        self._phase = deployment.workload.phase
+        self._group = deployment.options.attention_ranks
+        self._kv_share = deployment.kv_heads_share
+        self._tokens = deployment.workload.tokens_per_gpu / micro_batches
+        self._sequences = deployment.workload.sequences_per_gpu / micro_batches
+        self._contexts_RB = _contexts(deployment)
+
+    def embed(self) -> Cost:
+        """Look the tokens' rows up."""
+        return self._elementwise(self._tokens * self._model.hidden * 2)
+
+    def attention(self, *, windowed: bool) -> Cost:
+        """Norm, projections and the attention core of one layer, with the sliding window or without."""
+        tokens = self._tokens * self._group
+        cost = self._elementwise(self._tokens * self._model.hidden * 2)
+        for rows, columns in self._model.attention.projections(self._model.hidden):
+            # Column-parallel ones lose outputs to the group, row-parallel ones inputs: the same product either way.
+            cost += self._matmul(tokens, rows, columns / self._group, self._precisions.weights)
+        return cost + self._attention_core(windowed)
+
+    def dense(self) -> Cost:
+        """Norm and MLP of a dense layer."""
+        norm = self._elementwise(self._tokens * self._model.hidden * 2)
+        return norm + self._mlp(self._tokens * self._group, self._model.dense_intermediate / self._group)
+
+    def gate(self) -> Cost:
+        """Norm and router of an MoE layer; routers stay in 16 bits or more."""
+        norm = self._elementwise(self._tokens * self._model.hidden * 2)
+        return norm + self._matmul(
+            self._tokens, self._model.hidden, self._model.experts.count, Precision.BF16
+        )
+
+    def shared_expert(self) -> Cost:
+        """The shared experts, on the rank's own tokens."""
+        return self._mlp(self._tokens, self._model.experts.shared_intermediate)
+
+    def head(self) -> Cost:
+        """Last norm and logits: of every sequence's last token."""
+        rows = self._sequences * self._group
+        norm = self._elementwise(self._sequences * self._model.hidden * 2)
+        weights = _at_least_16_bits(self._precisions.weights)
+        return norm + self._matmul(rows, self._model.hidden, self._model.vocabulary / self._group, weights)
+
+    def experts(self, rows_PLRS: Array, arrived_LR: Array) -> Cost:
+        """All experts of each rank in each part and layer: arrays (P, L, R).
+
+        Args:
+            rows_PLRS: rows that each slot computes.
+            arrived_LR: rows that arrive at each rank in a whole layer, before they are copied to its slots.
+        """
+        model, precisions = self._model, self._precisions
+        experts = model.experts
+        seconds = experts_seconds(
+            self._cluster,
+            rows_PLRS,
+            model.hidden,
+            experts.intermediate,
+            gated=experts.gated,
+            weights=precisions.expert_weights,
+            activations=precisions.activations,
+            batch=Batch.SMALL if self._phase == "decode" else Batch.LARGE,
+            received=arrived_LR[None] / len(rows_PLRS),
+        )
+        values = experts.matrices * model.hidden * experts.intermediate
+        rows, active = rows_PLRS.sum(axis=-1), (rows_PLRS > 0).sum(axis=-1)
+        width = 2 * model.hidden + 2 * experts.matrices * experts.intermediate
+        moved = (
+            active * values * precisions.expert_weights.weight_bytes
+            + rows * width * precisions.activations.bytes
+        )
+        return Cost(seconds, 2.0 * values * rows, moved)
+
+    def _attention_core(self, windowed: bool) -> Cost:
+        model, precisions, cluster = self._model, self._precisions, self._cluster
+        attention = model.attention
+        lengths_RB = self._contexts_RB
+        if windowed and isinstance(attention, HeadAttention):
+            lengths_RB = np.minimum(lengths_RB, float(attention.window_tokens or 0))
+        core = wider(precisions.activations, Precision.BF16)
+        shape = _shape(model, self._group, self._kv_share, self._phase)
+        width = shape.query_heads * (shape.query_width + shape.value_width)
+        sequences = self._sequences * self._group
+        if self._phase == "decode":
+            context_R = lengths_RB.mean(axis=1)
+            seconds = decode_attention_seconds(cluster, shape, sequences, context_R, core, precisions.kv)
+            pairs = sequences * context_R
+            return Cost(seconds, 2 * pairs * width, pairs * shape.cached_values * precisions.kv.bytes)
+        pairs = sequences * _causal_pairs(self._contexts_RB, lengths_RB).mean(axis=1)
+        # One kernel takes all sequences: one sequence with as many pairs costs the same.
+        alike = (np.sqrt(1 + 8 * pairs) - 1) / 2
+        seconds = prefill_attention_seconds(cluster, shape, alike, 0.0, core)
+        moved = np.full_like(pairs, self._tokens * self._group * shape.cached_values * precisions.kv.bytes)
+        return Cost(seconds, 2 * pairs * width, moved)
+
+    def _mlp(self, tokens: float, intermediate: float) -> Cost:
+        hidden, weights = self._model.hidden, self._precisions.weights
+        up = self._matmul(tokens, hidden, (self._model.experts.matrices - 1) * intermediate, weights)
+        return up + self._matmul(tokens, intermediate, hidden, weights)
+
+    def _matmul(self, rows: float, inner: float, columns: float, weights: Precision) -> Cost:
+        activations = self._precisions.activations
+        if weights.bytes >= 2:
+            activations = _at_least_16_bits(activations)
+        seconds = matmul_seconds(self._cluster, rows, inner, columns, weights, activations)
+        moved = inner * columns * weights.weight_bytes + rows * (inner + columns) * activations.bytes
+        return Cost(seconds, np.asarray(2.0 * rows * inner * columns), np.asarray(moved))
+
+    def _elementwise(self, values: ArrayLike) -> Cost:
+        moved = np.asarray(values, dtype=np.float64) * _STREAM_BYTES
+        return Cost(elementwise_seconds(self._cluster, moved), np.zeros(()), moved)
+
+
+def _shape(model: ModelSpec, group: int, kv_share: float, phase: str) -> AttentionShape:
+    attention = model.attention
+    heads = attention.heads // group
+    if isinstance(attention, HeadAttention):
+        return AttentionShape.grouped(heads, round(attention.kv_heads * kv_share), attention.head_dim)
+    if phase == "decode":
+        return AttentionShape.latent_decode(heads, attention.kv_rank, attention.rope_dim)
+    return AttentionShape.latent_prefill(heads, attention.nope_dim, attention.rope_dim, attention.value_dim)
+
+
+def _contexts(deployment: Deployment) -> Array:
+    """Context lengths of each rank's sequences, of which every rank of an attention group sees all: (R, B)."""
+    workload, ranks, group = deployment.workload, deployment.ranks, deployment.options.attention_ranks
+    mean, spread = workload.context.mean_tokens, workload.context.spread
+    if workload.phase == "prefill":
+        mean = min(mean, workload.tokens_per_gpu)
+    if not spread:
+        return np.full((ranks, 1), float(mean))
+    rng = np.random.default_rng((workload.seed, 1))
+    sigma = np.sqrt(np.log1p(spread**2))
+    count = max(1, round(workload.sequences_per_gpu))
+    drawn = mean * np.exp(sigma * rng.standard_normal((ranks, count)) - sigma**2 / 2)
+    if workload.phase == "prefill":
+        # Every rank computes equally many tokens; only how they are cut into prompts differs.
+        drawn *= mean * count / drawn.sum(axis=1, keepdims=True)
+    shared = drawn.reshape(ranks // group, -1)
+    return np.asarray(np.repeat(shared, group, axis=0))
+
+
+def _causal_pairs(length: Array, window: Array) -> Array:
+    """Pairs of (query, key) over a prompt, each query seeing at most `window` keys."""
+    return np.asarray(length * window - window * (window - 1) / 2)
+
+
+def _at_least_16_bits(precision: Precision) -> Precision:
+    return precision if precision.bytes >= 2 else Precision.BF16

@@ -1,0 +1,155 @@
+"""How far kernels stay behind the hardware's figures: constants fitted from published measurements.
+
+The `Cluster` says what the hardware sustains on large work; `Kernels` says what smaller work loses: launches,
+tiles that are only partly filled, synchronisation. `ideal` loses nothing; `h100` is fitted (docs/cost-model.md).
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Annotated
+
+from pydantic import Field
+
+from wingspan.errors import InputError
+from wingspan.specs.reading import Spec, parse, read_yaml
+
+Seconds = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Tiles = Annotated[tuple[int, ...], Field(min_length=1)]
+
+
+class MatmulKernel(Spec):
+    """A matrix product, cut into tiles of (rows, columns) that the processors take in waves."""
+
+    source: str
+    launch_seconds: Seconds = Field(description="beyond the work itself, launched from the host")
+    recorded_launch_seconds: Seconds = Field(description="the same, launched from a recorded graph (decode)")
+    row_tiles: Tiles = Field(description="rows of a tile, the best is taken; a part of a tile costs as much")
+    column_tiles: Tiles = Field(description="columns of a tile, the best is taken")
+    processors: int = Field(ge=0, description="tiles that run at once; 0 = work divides without remainder")
+    inner_step_seconds: Seconds = Field(
+        description="least time of one tile per element of the inner dimension"
+    )
+    unhidden_share: Fraction = Field(
+        description="of the shorter of computing and reading, what does not hide behind the longer"
+    )
+
+
+class ExpertsKernel(Spec):
+    """All experts of one rank: two or three products per expert, the activation between, rows in and out."""
+
+    source: str
+    recorded_launch_seconds: Seconds = Field(description="small batches (decode), from a recorded graph")
+    launch_seconds: Seconds = Field(description="large batches (prefill) with their sorting, on the device")
+    host_seconds: Seconds = Field(description="large batches: the host needs this long to launch a layer")
+    row_alignment: int = Field(ge=1, description="large batches: each expert's rows fill multiples of this")
+    copy_passes: float = Field(
+        ge=0, description="large batches: times each row is read and written to sort and to sum it"
+    )
+
+
+class AttentionKernel(Spec):
+    """The attention core: queries against keys and values, without the projections around it."""
+
+    source: str
+    decode_launch_seconds: Seconds
+    decode_share: Share = Field(
+        description="share of the sustained FLOP/s that a compute-bound decode reaches"
+    )
+    decode_unhidden_share: Fraction = Field(description="as `MatmulKernel.unhidden_share`, for decode")
+    prefill_launch_seconds: Seconds
+    prefill_share: Share = Field(description="share of the sustained FLOP/s that a long prefill reaches")
+    query_tile: int = Field(ge=1, description="prefill: a sequence's new tokens fill multiples of this")
+    sequence_seconds: Seconds = Field(description="prefill: what each further sequence of a batch costs")
+    layer_seconds: Seconds = Field(description="prefill: what a layer's attention costs beyond its kernels")
+    host_seconds: Seconds = Field(
+        description="prefill: the host needs this long to launch a layer's attention"
+    )
+
+
+class ExchangePhase(Spec):
+    """A dispatch or a combine of one kind of kernel."""
+
+    launch_seconds: Seconds = Field(description="of an empty exchange inside one scale-up domain")
+    across_seconds: Seconds = Field(description="more as soon as a second domain takes part")
+    doubling_seconds: Seconds = Field(
+        description="more for each doubling of the domains: more peers to await"
+    )
+    scale_up_share: Share = Field(description="share of the scale-up link's sustained rate")
+    scale_out_share: Share = Field(description="share of the network card's sustained rate")
+    forward_bytes_per_second_per_processor: float = Field(
+        ge=0,
+        description="rate at which one processor forwards rows inside a domain; 0 = only the link limits",
+    )
+
+
+class ExchangeKernel(Spec):
+    """One way to move rows to the experts and back."""
+
+    source: str
+    processors: int = Field(ge=0, description="of the GPU, busy with the exchange while it lasts")
+    dispatch: ExchangePhase
+    combine: ExchangePhase
+
+
+class CollectiveKernel(Spec):
+    """Collectives inside a scale-up domain, for tensor-parallel attention."""
+
+    source: str
+    launch_seconds: Seconds
+    doubling_seconds: Seconds = Field(description="more for each doubling of the ranks")
+    scale_up_share: Share
+
+
+class ContentionKernel(Spec):
+    """What a compute and a communication kernel cost each other while both run on one GPU."""
+
+    source: str
+    compute_slowdown: float = Field(ge=1)
+    communication_slowdown: float = Field(ge=1)
+
+
+class Accuracy(Spec):
+    """How well one operation's predictions met measurements, and over which sizes those reach."""
+
+    source: str
+    size: str = Field(description="what `low` and `high` count")
+    low: float = Field(gt=0)
+    high: float = Field(gt=0)
+    relative_error: float = Field(ge=0, description="9 of 10 measurements lie within it")
+
+
+class Kernels(Spec):
+    """The kernels of one kind of GPU."""
+
+    name: str
+    matmul: MatmulKernel
+    experts: ExpertsKernel
+    attention: AttentionKernel
+    normal: ExchangeKernel = Field(
+        description="large batches: one copy per (token, domain), forwarded inside"
+    )
+    low_latency: ExchangeKernel = Field(
+        description="small batches: one copy per (token, expert), sent directly"
+    )
+    collective: CollectiveKernel
+    contention: ContentionKernel
+    accuracy: dict[str, Accuracy] = Field(
+        default_factory=dict, description="per operation; one that is not named has no error bar"
+    )
+
+
+def kernels_named(name: str) -> Kernels:
+    """A preset of kernel constants.
+
+    Raises:
+        InputError: there is no such preset; the line names those there are.
+    """
+    folder = resources.files("wingspan.specs") / "presets" / "kernels"
+    known = sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+    if name not in known:
+        raise InputError(f"kernels {name}: no such preset; use one of {', '.join(known)}")
+    with resources.as_file(folder / f"{name}.yaml") as path:
+        return parse(Kernels, read_yaml(path), f"kernels {name}")

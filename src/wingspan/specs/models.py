@@ -1,0 +1,58 @@
+"""Find a model: a preset by its name, a `config.json`, or a folder that holds one."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from wingspan.errors import InputError
+from wingspan.specs.families import model_from_config
+from wingspan.specs.model import ModelSpec
+
+
+def load_model(name_or_path: str) -> ModelSpec:
+    """The sizes of a model.
+
+    Args:
+        name_or_path: a preset's name, a `config.json`, or a checkpoint's folder.
+
+    Raises:
+        InputError: neither a preset nor a readable config; the line names the presets.
+    """
+    if name_or_path in model_presets():
+        text = (_presets() / f"{name_or_path}.json").read_text(encoding="utf-8")
+        return model_from_config({"name": name_or_path, **json.loads(text)}, f"preset {name_or_path}")
+    path = Path(name_or_path)
+    if path.is_dir():
+        path = path / "config.json"
+    if not path.is_file():
+        raise InputError(
+            f"{name_or_path}: neither a preset, a config.json nor a folder with one; "
+            f"presets: {', '.join(model_presets())}"
+        )
+    config = _read_json(path)
+    name = path.parent.name if path.name == "config.json" else path.stem
+    return model_from_config({"name": name, **config}, str(path))
+
+
+def model_presets() -> list[str]:
+    """Names of the models that come with Wingspan."""
+    return sorted(f.name.removesuffix(".json") for f in _presets().iterdir() if f.name.endswith(".json"))
+
+
+def _presets() -> Any:
+    return resources.files("wingspan.specs") / "presets" / "models"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected an object, found {type(data).__name__}")
+    return data

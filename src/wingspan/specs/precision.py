@@ -1,0 +1,28 @@
+"""The number formats of weights, activations and messages, and what one value of each takes."""
+
+from enum import StrEnum
+
+_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "fp4": 0.5}
+# Scales that lie beside the weights, bytes per weight. FP4 (MXFP4): one byte per 32 values (OCP Microscaling
+# Formats v1.0, section 5.2). FP8: one FP32 per 128 x 128 block (DeepSeek-V3, arXiv:2412.19437, section 3.3.2).
+_WEIGHT_SCALE_BYTES = {"fp8": 4 / 128**2, "fp4": 1 / 32}
+
+
+class Precision(StrEnum):
+    """A number format: its name in files, and `bytes` per value."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    FP8 = "fp8"
+    FP4 = "fp4"
+
+    @property
+    def bytes(self) -> float:
+        """Bytes of one value, without block scales."""
+        return _BYTES[self.value]
+
+    @property
+    def weight_bytes(self) -> float:
+        """Bytes of one weight in memory, its share of the block's scale included."""
+        return self.bytes + _WEIGHT_SCALE_BYTES.get(self.value, 0.0)

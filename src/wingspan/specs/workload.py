@@ -1,0 +1,125 @@
+"""The work of one step: phase, tokens per GPU, context lengths, precisions, and how tokens choose experts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from wingspan.specs.model import ModelSpec
+from wingspan.specs.precision import Precision
+from wingspan.specs.reading import Spec
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Context(Spec):
+    """Context lengths of the sequences: their mean, and the relative spread (log-normal) around it.
+
+    Decode: tokens already cached. Prefill: tokens of a prompt.
+    """
+
+    mean_tokens: Count
+    spread: float = Field(default=0.0, ge=0, le=3, description="standard deviation / mean; 0 = all alike")
+
+
+class UniformRouting(Spec):
+    """Every expert as likely as any other."""
+
+    kind: Literal["uniform"] = "uniform"
+
+
+class PowerLawRouting(Spec):
+    """The n-th most loaded expert of a layer gets a share proportional to n^-exponent."""
+
+    kind: Literal["power_law"] = "power_law"
+    exponent: float = Field(ge=0, le=4)
+
+
+class LogNormalRouting(Spec):
+    """Shares proportional to exp(sigma x standard normal)."""
+
+    kind: Literal["log_normal"] = "log_normal"
+    sigma: float = Field(ge=0, le=4)
+
+
+class RecordedRouting(Spec):
+    """Loads counted from a routing trace: tokens per (MoE layer, expert); layers repeat where there are fewer."""
+
+    kind: Literal["recorded"] = "recorded"
+    source: str = Field(default="", description="the trace they were counted from")
+    loads: tuple[tuple[float, ...], ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Self:
+        if len({len(layer) for layer in self.loads}) != 1:
+            raise ValueError("every layer of loads must have as many experts")
+        return self
+
+
+Routing = Annotated[
+    UniformRouting | PowerLawRouting | LogNormalRouting | RecordedRouting, Field(discriminator="kind")
+]
+
+
+class Precisions(Spec):
+    """Number formats with nothing left open (see `Workload.precisions`)."""
+
+    weights: Precision
+    expert_weights: Precision
+    activations: Precision
+    dispatch: Precision
+    combine: Precision
+    kv: Precision
+
+
+class Workload(Spec):
+    """One step's work. A precision left out follows from the model as published."""
+
+    phase: Literal["prefill", "decode"] = "decode"
+    tokens_per_gpu: Count = Field(description="new tokens; in decode one per sequence")
+    context: Context
+    routing: Routing = UniformRouting()
+    fluctuating: bool = Field(
+        default=True, description="draw each step's loads from the shares; False: exactly the shares"
+    )
+    seed: int = Field(default=0, ge=0, description="of all draws")
+    weights: Precision | None = Field(default=None, description="all but routed experts")
+    expert_weights: Precision | None = None
+    activations: Precision | None = Field(
+        default=None, description="inputs of matrix products; default FP8 beside FP8 weights, else BF16"
+    )
+    dispatch: Precision | None = Field(default=None, description="default: as activations")
+    combine: Precision = Precision.BF16
+    kv: Precision = Precision.BF16
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_context(cls, data: Any) -> Any:
+        """`context: 4096` stands for that mean without spread."""
+        if isinstance(data, dict) and isinstance(data.get("context"), int):
+            return {**data, "context": {"mean_tokens": data["context"]}}
+        return data
+
+    @property
+    def sequences_per_gpu(self) -> float:
+        """Sequences that a GPU has in the step."""
+        if self.phase == "decode":
+            return float(self.tokens_per_gpu)
+        return self.tokens_per_gpu / min(self.tokens_per_gpu, self.context.mean_tokens)
+
+    def precisions(self, model: ModelSpec) -> Precisions:
+        """What the step computes and sends in."""
+        weights = self.weights or model.weights
+        # An asked-for precision of the weights holds for the experts too, unless theirs is asked for as well.
+        experts = self.expert_weights or self.weights or model.expert_weights
+        eight_bit = Precision.FP8 in (weights, experts)
+        activations = self.activations or (Precision.FP8 if eight_bit else Precision.BF16)
+        return Precisions(
+            weights=weights,
+            expert_weights=experts,
+            activations=activations,
+            dispatch=self.dispatch or activations,
+            combine=self.combine,
+            kv=self.kv,
+        )

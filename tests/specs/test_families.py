@@ -1,0 +1,113 @@
+"""Parameter counts of every family against the modules of transformers itself, built without memory."""
+
+import pytest
+
+from wingspan.errors import InputError
+from wingspan.specs.families import FAMILIES, model_from_config
+
+_SMALL = {
+    "vocab_size": 320,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_experts_per_tok": 2,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "bos_token_id": 1,
+}
+_MLA = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 24,
+    "kv_lora_rank": 32,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 12,
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "moe_intermediate_size": 40,
+}
+_CASES = [
+    ("wingspan_moe", {"num_experts": 8, "moe_intermediate_size": 40, "gated_experts": False, "head_dim": 16}),
+    ("wingspan_moe", {"num_experts": 8, "moe_intermediate_size": 40, "gated_experts": True, "n_shared_experts": 2,
+                      "head_dim": 16}),
+    ("wingspan_moe", {"num_experts": 8, "moe_intermediate_size": 40, "head_dim": 16, "first_k_dense_replace": 0}),
+    ("mixtral", {"num_local_experts": 8}),
+    ("mixtral", {"num_local_experts": 8, "head_dim": 24, "tie_word_embeddings": True}),
+    ("phimoe", {"num_local_experts": 8, "attention_bias": True, "lm_head_bias": True}),
+    ("granitemoe", {"num_local_experts": 8}),
+    ("olmoe", {"num_experts": 8}),
+    ("flex_olmo", {"num_experts": 8}),
+    ("qwen2_moe", {"num_experts": 8, "moe_intermediate_size": 40, "shared_expert_intermediate_size": 80,
+                   "decoder_sparse_step": 1}),
+    ("qwen3_moe", {"num_experts": 8, "moe_intermediate_size": 40, "head_dim": 16, "mlp_only_layers": [0],
+                   "decoder_sparse_step": 1}),
+    ("qwen3_moe", {"num_experts": 8, "moe_intermediate_size": 40, "head_dim": 16, "decoder_sparse_step": 2}),
+    ("deepseek_v2", {**_MLA, "first_k_dense_replace": 1}),
+    ("deepseek_v2", {**_MLA, "q_lora_rank": None, "first_k_dense_replace": 1}),
+    ("deepseek_v3", _MLA),
+    ("deepseek_v3", {**_MLA, "first_k_dense_replace": 2, "n_group": 4, "topk_group": 2}),
+    ("dots1", {"n_routed_experts": 8, "n_shared_experts": 1, "moe_intermediate_size": 40, "head_dim": 16,
+               "first_k_dense_replace": 1}),
+    ("glm4_moe", {"n_routed_experts": 8, "n_shared_experts": 1, "moe_intermediate_size": 40, "head_dim": 16,
+                  "first_k_dense_replace": 1, "use_qk_norm": True, "attention_bias": True}),
+    ("glm4_moe_lite", _MLA),
+    ("glm4_moe_lite", {**_MLA, "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"]}),
+    ("gpt_oss", {"num_local_experts": 8, "head_dim": 16, "sliding_window": 8}),
+    ("llama4_text", {"num_local_experts": 8, "intermediate_size_mlp": 112, "interleave_moe_layer_step": 2,
+                     "head_dim": 16, "moe_layers": None}),
+    ("minimax_m2", {"num_local_experts": 8, "head_dim": 16}),
+    ("solar_open", {"n_routed_experts": 8, "n_shared_experts": 1, "moe_intermediate_size": 40, "head_dim": 16}),
+    ("ernie4_5_moe", {"moe_num_experts": 8, "moe_k": 2, "moe_num_shared_experts": 2, "moe_intermediate_size": 40,
+                      "moe_layer_start_index": 1, "moe_layer_end_index": 3, "moe_layer_interval": 1,
+                      "use_bias": True}),
+    ("hy_v3", {"num_experts": 8, "num_shared_experts": 1, "moe_intermediate_size": 40, "head_dim": 16,
+               "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"]}),
+]  # fmt: skip
+
+
+def test_every_family_but_an_alias_is_checked() -> None:
+    # kimi_k2 has no code in transformers: its checkpoints name DeepSeek-V3's.
+    assert {kind for kind, _ in _CASES} | {"kimi_k2"} == set(FAMILIES)
+
+
+@pytest.mark.parametrize(("kind", "fields"), _CASES, ids=[f"{k}-{n}" for n, (k, _) in enumerate(_CASES)])
+def test_parameters_are_those_of_transformers(kind: str, fields: dict[str, object]) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    import wingspan.models  # noqa: F401 - registers our own family
+
+    config = {**_SMALL, **fields, "model_type": kind}
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**config))
+    expected = sum(parameter.numel() for parameter in model.parameters())
+    assert model_from_config(config, kind).parameters.total == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model_type": None}, ["model_type"]),
+        ({"model_type": "llama", "num_local_experts": None}, ["no experts"]),
+        ({"model_type": "starfish"}, ["starfish", "mixtral"]),
+        ({"hidden_size": None}, ["hidden_size", "missing"]),
+        ({"hidden_size": -3}, ["hidden_size", "-3"]),
+        ({"num_experts_per_tok": 9}, ["9"]),
+        ({"num_key_value_heads": 3}, ["kv_heads 3"]),
+        ({"dtype": "int8"}, ["int8"]),
+        ({"quantization_config": {"quant_method": "awq"}}, ["awq", "workload"]),
+    ],
+)
+def test_unfit_configs_are_named(change: dict[str, object], words: list[str]) -> None:
+    config = {**_SMALL, "model_type": "mixtral", "num_local_experts": 8, **change}
+    with pytest.raises(InputError) as caught:
+        model_from_config(config, "some/config.json")
+    for word in ["some/config.json", *words]:
+        assert word in str(caught.value)
+
+
+def test_text_part_of_a_multimodal_config() -> None:
+    text = {**_SMALL, "model_type": "mixtral", "num_local_experts": 8}
+    nested = model_from_config({"model_type": "outer", "text_config": text}, "x")
+    assert nested.parameters == model_from_config(text, "x").parameters
