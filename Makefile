@@ -15,7 +15,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 run: setup
-	$(BIN)/wingspan run models/tiny --ranks 8 --check \
+	$(BIN)/wingspan run models/tiny --ranks 8 --dtype float32 --check \
 	  --prompt "def main():" --prompt "The quick" --prompt "import " --max-new-tokens 48
 
 lint: setup

@@ -28,7 +28,7 @@ from torch import nn
 from benchmarks import peers
 from wingspan.placement.simple import linear
 from wingspan.runtime.buffers import Buffers
-from wingspan.runtime.engine import make_dispatcher
+from wingspan.runtime.dispatchers import DEFAULT_DISPATCH, Dispatchers
 from wingspan.runtime.experts import LocalExperts
 from wingspan.runtime.launch import run_ranks
 from wingspan.runtime.layer import ExpertParallelLayer
@@ -112,7 +112,7 @@ def ours(
     experts = LocalExperts(peers.experts_module(gate_up_SID.clone(), down_SDI.clone(), "eager"))
     experts.pack()
     placement = linear(1, case.experts, case.ranks, -(-case.experts // case.ranks))
-    dispatcher = make_dispatcher(placement, 0, transport, Buffers(), CPU)
+    dispatcher = Dispatchers(placement, transport, Buffers(), CPU, DEFAULT_DISPATCH).for_layer(0)
     recorder = Recorder(transport.world.rank, case.ranks)
     monitor = LoadMonitor(1, case.experts, CPU)
     return ExpertParallelLayer(0, 0, experts, dispatcher, monitor, recorder, Step()), recorder

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from scipy.optimize import differential_evolution
 
-from wingspan.interop.silicon.groups import Group, read_groups
+from wingspan.interop.silicon.groups import Group
+from wingspan.interop.silicon.sources import read_folder
 from wingspan.specs.cluster import Cluster, load_cluster
 
 
@@ -135,7 +136,7 @@ def fit(stage: Stage, groups: list[Group], clusters: dict[str, Cluster]) -> dict
 def main(arguments: list[str]) -> None:
     folder = Path(arguments[0])
     wanted = arguments[arguments.index("--stage") + 1 :] if "--stage" in arguments else list(STAGES)
-    groups = read_groups(folder)
+    groups = read_folder(folder)
     clusters = {name: load_cluster(name) for name in ("h100-sxm", "h800")}
     for name in wanted:
         values = fit(STAGES[name], groups, clusters)

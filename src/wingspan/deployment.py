@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from wingspan.errors import InputError
 from wingspan.placement import simple
-from wingspan.placement.placement import EMPTY, Placement
+from wingspan.placement.balanced import balanced
+from wingspan.placement.placement import Placement
+from wingspan.routing.workload_shares import expert_shares
 from wingspan.schedule.schedule import Layers, Schedule, chunked, sequential, two_batch
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.model import HeadAttention, ModelSpec
@@ -35,21 +38,21 @@ class Strategy(StrEnum):
     LINEAR = "linear"
     ROUND_ROBIN = "round_robin"
     RANDOM = "random"
+    BALANCED = "balanced"
+    """By expected load, with replicas of the hottest experts in spare slots."""
     EXPLICIT = "explicit"
 
 
 class PlacementSpec(Spec):
     """Where the experts are: a rule, or every slot written out.
 
-    With `replicate_spares` the slots that the rule leaves empty hold replicas: the experts in order, one more
-    copy each, as far as they go.
+    Slots beyond the number of experts (spare ranks) stay empty, but hold replicas with strategy balanced.
     """
 
     strategy: Strategy = Strategy.LINEAR
     ranks: Count = Field(description="EP size")
     experts_per_rank: Count = Field(default=1, description="slots per rank and layer; 1 = one expert per GPU")
     seed: int = Field(default=0, ge=0, description="of strategy random")
-    replicate_spares: bool = False
     slots: tuple[tuple[tuple[int, ...], ...], ...] | None = Field(
         default=None, description="strategy explicit: expert per (MoE layer, rank, slot), -1 = empty"
     )
@@ -71,12 +74,16 @@ class PlacementSpec(Spec):
             slots=slots,
         )
 
-    def build(self, num_layers: int, num_experts: int) -> Placement:
+    def build(self, shares_LE: NDArray[np.float64]) -> Placement:
         """The placement itself.
+
+        Args:
+            shares_LE: expected load of each (MoE layer, expert), for strategy balanced.
 
         Raises:
             InputError: the experts do not fit, or the slots are not a placement of these layers.
         """
+        num_layers, num_experts = shares_LE.shape
         if self.slots is not None:
             placement = Placement(np.array(self.slots, dtype=np.int64), num_experts)
             given = (placement.num_layers, placement.num_ranks, placement.slots_per_rank)
@@ -84,28 +91,14 @@ class PlacementSpec(Spec):
             if given != wanted:
                 raise InputError(f"placement: slots are {given} (layers, ranks, slots), expected {wanted}")
             return placement
+        if self.strategy is Strategy.BALANCED:
+            return balanced(shares_LE, self.ranks, self.experts_per_rank)
         shape = (num_layers, num_experts, self.ranks, self.experts_per_rank)
         if self.strategy is Strategy.ROUND_ROBIN:
-            placement = simple.round_robin(*shape)
-        elif self.strategy is Strategy.RANDOM:
-            placement = simple.random(*shape, seed=self.seed)
-        else:
-            placement = simple.linear(*shape)
-        return _fill_spares(placement) if self.replicate_spares else placement
-
-
-def _fill_spares(placement: Placement) -> Placement:
-    """Replicas in order in the empty slots: the first spare slot holds expert 0 again, and so on."""
-    slots_LRS = placement.slots_LRS.copy()
-    spare_RS = slots_LRS[0] == EMPTY
-    spares = int(spare_RS.sum())
-    if spares > placement.num_experts:
-        raise InputError(
-            f"placement: {spares} spare slots for {placement.num_experts} experts; replicate_spares fills one "
-            "replica each, so use fewer ranks or an explicit placement"
-        )
-    slots_LRS[:, spare_RS] = np.arange(spares)
-    return Placement(slots_LRS, placement.num_experts)
+            return simple.round_robin(*shape)
+        if self.strategy is Strategy.RANDOM:
+            return simple.random(*shape, seed=self.seed)
+        return simple.linear(*shape)
 
 
 class ScheduleKind(StrEnum):
@@ -204,7 +197,7 @@ class Deployment(Spec):
         Raises:
             InputError: it does not fit the model.
         """
-        return self.placement.build(len(self.model.moe_layers), self.model.experts.count)
+        return self.placement.build(expert_shares(self.model, self.workload))
 
     def build_schedule(self) -> Schedule:
         """The order of operations."""

@@ -13,7 +13,7 @@ from tests.runtime.test_dispatch import expected, make, random_placement, routin
 from wingspan.errors import InputError, RunError
 from wingspan.placement.placement import Placement
 from wingspan.runtime.dispatch import FlatDispatcher
-from wingspan.runtime.dispatch_precision import Precision, PrecisionDispatcher, back_traffic
+from wingspan.runtime.dispatch_precision import Precision, PrecisionDispatcher
 from wingspan.runtime.dispatchers import dispatch_options
 from wingspan.runtime.float8 import ABSOLUTE_ERROR, BLOCK, RELATIVE_ERROR, decode, encode, packed_bytes
 from wingspan.runtime.transport import LocalTransport, Transport
@@ -71,12 +71,12 @@ def test_around_a_dispatcher_over_ranks(precision, tolerance, tmp_path):
         experts_TK, weights_TK = routing(own, 7 * transport.world.rank, 6, 2)
         x_TD = torch.tensor(own.uniform(1, 2, (len(experts_TK), 160)), dtype=torch.float32)
         with torch.no_grad():
-            (route,) = dispatcher.route(x_TD, experts_TK, weights_TK, chunks=1, lane=0)
+            (route,) = dispatcher.route(x_TD, experts_TK, weights_TK, 1, lane=0)
             received = dispatcher.send(route).wait()
             y_ND = scaled_experts(placement, transport.world.rank, received.rows_ND, received.counts_S)
             out_TD = dispatcher.send_back(y_ND, route).wait()
         assert out_TD.dtype == received.rows_ND.dtype == torch.float32
-        there, back = route.traffic, back_traffic(route)
+        there, back = route.traffic, route.back_traffic
         sent = 160 + 8 if precision == Precision.FLOAT8 else 320
         assert sum(there.sent_R) == x_TD.shape[0] * 2 * sent
         assert sum(back.received_R) == x_TD.shape[0] * 2 * 320
@@ -92,7 +92,7 @@ def test_gradients_are_refused():
     dispatcher = PrecisionDispatcher(make(FlatDispatcher, placement, LocalTransport()), Precision.FLOAT8)
     x_TD = torch.ones((1, 4), requires_grad=True)
     with pytest.raises(RunError, match="--precision same"):
-        dispatcher.route(x_TD, torch.zeros((1, 1), dtype=torch.int64), torch.ones((1, 1)), chunks=1, lane=0)
+        dispatcher.route(x_TD, torch.zeros((1, 1), dtype=torch.int64), torch.ones((1, 1)), 1, lane=0)
 
 
 def test_names():

@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
 from wingspan import __version__
 from wingspan.cli import testbed
+from wingspan.cli.calibrate import calibrate
+from wingspan.cli.claims import claims
+from wingspan.cli.compare import compare
 from wingspan.cli.create import create
+from wingspan.cli.diff import diff
 from wingspan.cli.doctor import doctor
 from wingspan.cli.export import export
 from wingspan.cli.import_ import import_
 from wingspan.cli.inspect import inspect
+from wingspan.cli.place import place
+from wingspan.cli.plan import plan
 from wingspan.cli.record import record
 from wingspan.cli.routing import routing
 from wingspan.cli.run import run
+from wingspan.cli.serving import serving
+from wingspan.cli.simulate import simulate
+from wingspan.cli.sweep import sweep
 from wingspan.cli.synthesize import synthesize
+from wingspan.cli.validate import validate
 from wingspan.errors import WingspanError
 
 app = typer.Typer(
@@ -47,10 +58,16 @@ def _options(
 ) -> None: ...
 
 
-for command in (run, inspect, create, doctor, record, routing, synthesize, export):
-    app.command()(command)
-app.add_typer(testbed.app)
-app.command("import")(import_)
+_PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Plan and predict": (plan, simulate, sweep, serving, claims, diff, validate),
+    "Run": (run, compare, inspect, create, doctor, calibrate),
+    "Routing and placement": (record, routing, synthesize, place, export),
+}
+for panel, commands in _PANELS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.command("import", rich_help_panel="Routing and placement")(import_)
+app.add_typer(testbed.app, rich_help_panel="Run")
 
 
 def main() -> None:

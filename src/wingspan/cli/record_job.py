@@ -44,16 +44,10 @@ def execute(arguments: Arguments) -> None:
             f"--out {arguments.out}: the folder {arguments.out.parent} does not exist; create it"
         )
     runtime = import_runtime()
-    world = runtime.world_from_environment(os.environ, arguments.ranks_per_node)
-    size = world.size if world is not None else arguments.ranks or 1
-    if world is not None and arguments.ranks not in (None, size):
-        raise InputError(f"--ranks {arguments.ranks}, but the launcher started {size}; leave --ranks out")
-    per_node = arguments.ranks_per_node or size
-    if size < 1 or size % per_node:
-        raise InputError(f"--ranks {size} with --ranks-per-node {per_node}: the ranks must fill whole nodes")
     device = runtime.select_device(arguments.device)
+    group = runtime.Group.find(os.environ, arguments.ranks, arguments.ranks_per_node, device=device)
     model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
-    slots = arguments.experts_per_rank or -(-model.shape.num_experts // size)
+    slots = arguments.experts_per_rank or -(-model.shape.num_experts // group.size)
     _check_window(arguments.window, model)
     tokenizer = runtime.Tokenizer(folder)
     windows = runtime.cut_windows(
@@ -61,7 +55,7 @@ def execute(arguments: Arguments) -> None:
     )
     request = runtime.RecordRequest(
         model,
-        runtime.default_placement(model.shape, size, slots),
+        runtime.default_placement(model.shape, group.size, slots),
         windows,
         arguments.windows_per_step,
         device,
@@ -78,14 +72,12 @@ def execute(arguments: Arguments) -> None:
         if result is not None:
             _show(result, arguments)
 
-    if world is not None:
-        runtime.join_ranks(work, world, device)
-        return
     try:
-        runtime.run_ranks(work, size, per_node, device)
+        group.run(work)
     finally:
         # A rank that is ended by a signal leaves its unfinished file behind.
-        partial_path(arguments.out).unlink(missing_ok=True)
+        if group.world is None:
+            partial_path(arguments.out).unlink(missing_ok=True)
 
 
 def read_texts(sources: list[Path]) -> dict[Path, str]:

@@ -34,6 +34,18 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
     dtype: Annotated[str, typer.Option(help="auto (the checkpoint's), float32 or bfloat16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    overlap: Annotated[
+        str,
+        typer.Option(
+            help="Order of a step: sequential, chunks=N (rows leave in N parts), two-batch, or auto: by prediction."
+        ),
+    ] = "sequential",
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="For --overlap auto: cluster file of this machine (wingspan calibrate), or a preset."
+        ),
+    ] = None,
     transport: Annotated[
         str,
         typer.Option(help="How rows move: auto, torch (gloo or NCCL), shm (shared memory in nodes), mpi."),
@@ -44,9 +56,6 @@ def run(
     precision: Annotated[
         str, typer.Option(help="Of rows to the experts: same (as the model's), bfloat16 or float8.")
     ] = "same",
-    overlap: Annotated[
-        str, typer.Option(help="Order of a step: sequential, chunks=N (rows leave in N parts) or two-batch.")
-    ] = "sequential",
     check: Annotated[
         bool,
         typer.Option("--check", help="Compare with the model in a single process; exit 1 if it differs."),
@@ -90,10 +99,11 @@ def run(
             seed=seed,
             dtype=dtype,
             device=device,
+            overlap=overlap,
+            cluster=cluster,
             transport=transport,
             dispatch=dispatch,
             precision=precision,
-            overlap=overlap,
             check=check,
             trace=trace,
             report=report,

@@ -8,12 +8,15 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wingspan.cli.model_argument import find_checkpoint
 from wingspan.cli.run_view import RunView
 from wingspan.cli.runtime_import import import_runtime
 from wingspan.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from wingspan.cli.execution_choice import Execution
 
 _IMPORT_BEGUN_SECONDS = time.time()
 
@@ -36,10 +39,11 @@ class Arguments:
     seed: int
     dtype: str
     device: str
+    overlap: str
+    cluster: str | None
     transport: str
     dispatch: str
     precision: str
-    overlap: str
     check: bool
     trace: Path | None
     report: Path | None
@@ -52,21 +56,15 @@ def execute(arguments: Arguments) -> None:
     _check_cheap(arguments)
     runtime = import_runtime()
     seconds_importing = time.time() - _IMPORT_BEGUN_SECONDS
-    world = runtime.world_from_environment(os.environ, arguments.ranks_per_node)
-    nodes = runtime.nodes_from_environment(os.environ) if world is None else None
-    size = _group_size(arguments, world, nodes)
     device = runtime.select_device(arguments.device)
-    kind = runtime.transport_kind(arguments.transport)
-    if kind == runtime.TransportKind.MPI and world is None:
-        raise InputError("--transport mpi: start the ranks by MPI: mpirun -n 8 wingspan run ...")
-    flow = runtime.flow_named(arguments.overlap)
+    group = runtime.Group.find(
+        os.environ, arguments.ranks, arguments.ranks_per_node, arguments.transport, device
+    )
     model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
-    placement = runtime.default_placement(model.shape, size, arguments.experts_per_rank)
+    placement = runtime.default_placement(model.shape, group.size, arguments.experts_per_rank)
     tokenizer = runtime.Tokenizer(folder)
-    texts = arguments.texts + _read_prompts(arguments)
-    ids = [_parse_ids(text) for text in arguments.id_texts]
-    prompts = runtime.assign(texts, ids, tokenizer, model.config, size)
-    runtime.check_context(prompts, arguments.max_new_tokens, model.config)
+    prompts = _prompts(arguments, runtime, tokenizer, model.config, group)
+    chosen = _execution(arguments, folder, group, prompts)
     request = runtime.RunRequest(
         model,
         placement,
@@ -74,8 +72,8 @@ def execute(arguments: Arguments) -> None:
         arguments.max_new_tokens,
         runtime.Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed),
         device,
-        dispatch=runtime.dispatch_options(arguments.dispatch, arguments.precision),
-        flows={"prefill": flow, "decode": flow},
+        runtime.dispatch_options(chosen.dispatch, arguments.precision),
+        flows={phase: runtime.flow_named(name) for phase, name in chosen.overlap.items()},
         check=arguments.check,
         keep_spans=arguments.trace is not None,
     )
@@ -85,23 +83,47 @@ def execute(arguments: Arguments) -> None:
         arguments.max_new_tokens,
         runtime.process_started_seconds(),
         seconds_importing,
+        chosen.reason,
         quiet=arguments.as_json,
     )
 
     def work(transport: Any) -> None:
-        with runtime.chosen(kind, transport, device) as rows:
-            result = runtime.run(rows, request, tokenizer, view.listener())
+        result = runtime.run(transport, request, tokenizer, view.listener())
         if result is not None:
             _finish(result, arguments, view)
 
-    if kind == runtime.TransportKind.MPI:
-        runtime.join_mpi_ranks(work, world)
-    elif world is not None:
-        runtime.join_ranks(work, world, device)
-    elif nodes is not None:
-        runtime.run_ranks(work, size, nodes.ranks_per_node, device, nodes)
-    else:
-        runtime.run_ranks(work, size, arguments.ranks_per_node or size, device)
+    group.run(work)
+
+
+def _prompts(arguments: Arguments, runtime: Any, tokenizer: Any, config: Any, group: Any) -> list[Any]:
+    """All prompts; under a launcher every rank has the same command line, but only rank 0 has standard input."""
+    texts = arguments.texts + _read_prompts(arguments, first=group.world is None or group.world.rank == 0)
+    ids = [_parse_ids(text) for text in arguments.id_texts]
+    prompts: list[Any] = runtime.assign(texts, ids, tokenizer, config, group.size)
+    runtime.check_context(prompts, arguments.max_new_tokens, config)
+    return prompts
+
+
+def _execution(arguments: Arguments, folder: Path, group: Any, prompts: list[Any]) -> Execution:
+    """The schedule of each phase, and the dispatcher: as asked for, or by prediction."""
+    from wingspan.cli.execution_choice import Execution, choose
+
+    if arguments.overlap != "auto":
+        plain = dict.fromkeys(("prefill", "decode"), arguments.overlap)
+        return Execution(plain, arguments.dispatch, "")
+    if arguments.cluster is None:
+        raise InputError(
+            "--overlap auto: predicts by a cluster file; make one with wingspan calibrate, give --cluster"
+        )
+    return choose(
+        folder,
+        arguments.cluster,
+        group,
+        arguments.experts_per_rank,
+        prompts,
+        arguments.max_new_tokens,
+        arguments.dispatch,
+    )
 
 
 def _finish(result: Any, arguments: Arguments, view: RunView) -> None:
@@ -141,36 +163,17 @@ def _check_cheap(arguments: Arguments) -> None:
             raise InputError(f"{option} {file}: the folder {file.parent} does not exist; create it")
 
 
-def _group_size(arguments: Arguments, world: Any, nodes: Any) -> int:
-    if nodes is not None:
-        if arguments.ranks not in (None, nodes.size):
-            raise InputError(
-                f"--ranks {arguments.ranks}, but the testbed has {nodes.size}; leave --ranks out"
-            )
-        return int(nodes.size)
-    if world is None:
-        size = 1 if arguments.ranks is None else arguments.ranks
-        if size < 1:
-            raise InputError(f"--ranks {size}: use 1 or more")
-        if size % (arguments.ranks_per_node or size):
-            raise InputError(
-                f"--ranks-per-node {arguments.ranks_per_node} does not divide {size} ranks into whole nodes"
-            )
-        return size
-    if arguments.ranks not in (None, world.size):
-        raise InputError(
-            f"--ranks {arguments.ranks}, but the launcher started {world.size}; leave --ranks out"
-        )
-    return int(world.size)
-
-
-def _read_prompts(arguments: Arguments) -> list[str]:
+def _read_prompts(arguments: Arguments, *, first: bool) -> list[str]:
     """Lines of the prompts file; of standard input where nothing else was given and it is not a terminal."""
     source = arguments.prompts_file
     if source is None:
         if arguments.texts or arguments.id_texts or sys.stdin is None or sys.stdin.isatty():
             return []
         source = Path("-")
+    if str(source) == "-" and not first:
+        raise InputError(
+            "prompts from standard input reach only rank 0 under a launcher; give a --prompts-file"
+        )
     if str(source) == "-":
         lines = sys.stdin.read().splitlines()
     elif source.is_file():

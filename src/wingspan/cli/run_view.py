@@ -35,6 +35,7 @@ class RunView:
         max_new_tokens: int,
         started_seconds: float,
         importing_seconds: float,
+        chosen: str,
         *,
         quiet: bool,
     ) -> None:
@@ -43,6 +44,7 @@ class RunView:
         self._max_new_tokens = max_new_tokens
         self._started_seconds = started_seconds
         self._importing_seconds = importing_seconds
+        self._chosen = chosen
         self._quiet = quiet
         self._console = Console(highlight=False)
         self._ids: dict[int, list[int]] = {p.index: [] for p in prompts}
@@ -58,6 +60,8 @@ class RunView:
 
     def _on_loaded(self, seconds: float) -> None:
         if not self._quiet:
+            if self._chosen:
+                self._console.print(f"[dim]by prediction: {self._chosen}[/dim]")
             self._console.print(f"[dim]weights loaded in {seconds:.2f} s[/dim]")
             if self._console.is_terminal:
                 self._live = Live(console=self._console, refresh_per_second=12)
@@ -165,7 +169,8 @@ def _check_line(check: Any) -> str:
     ]
     line = (
         f"check against the single-process reference: {verdict} ({check.tokens_compared} tokens, {tokens}; "
-        f"{check.dtype} logits within {check.max_logit_difference:.1e}, largest logit {check.largest_logit:.1f})"
+        f"{check.dtype} logits within {check.max_logit_difference:.1e}, "
+        f"{check.max_logit_difference / check.largest_logit:.1e} of the largest, {check.largest_logit:.1f})"
     )
     if check.dtype == "float32":
         return line

@@ -75,7 +75,7 @@ def experts_seconds(
     rows = tokens_S.sum(axis=-1)
     if batch is Batch.LARGE:
         padded = np.ceil(tokens_S / kernel.row_alignment) * kernel.row_alignment
-        tokens_S = np.where(tokens_S < 1, tokens_S * kernel.row_alignment, padded)
+        tokens_S = np.where(tokens_S < 1, tokens_S, padded)
     up_columns = np.asarray((2 if gated else 1) * inner, dtype=np.float64)
     narrow, wide = np.asarray(float(inner)), np.asarray(float(hidden))
     busy = product_seconds(cluster, tokens_S, wide, up_columns, weights, activations)

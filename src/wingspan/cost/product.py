@@ -38,18 +38,23 @@ def product_seconds(
 def computing_seconds(
     cluster: Cluster, rows_G: Array, inner: Array, columns: Array, precision: Precision
 ) -> Array:
-    """Time of the arithmetic alone, with the tile sizes that suit it best: (...,)."""
+    """Time of the arithmetic alone, with the tile sizes that suit it best: (...,).
+
+    Less than one row in all is an expectation: that share of the time, what one row costs.
+    """
     kernel, rate = cluster.kernels.matmul, cluster.gpu.sustained_flops(precision)
     if not kernel.processors:
         divided: Array = 2 * rows_G.sum(-1) * inner * columns / rate
         return divided
+    likely = np.minimum(rows_G.sum(-1), 1.0)
     best: Array = np.asarray(np.inf)
     for row_tile in kernel.row_tiles:
-        row_tiles = started(rows_G / row_tile, rows_G).sum(-1)
+        row_tiles = np.where(rows_G < 1, rows_G, np.ceil(rows_G / row_tile)).sum(-1)
+        row_tiles = row_tiles / np.where(likely > 0, likely, 1.0)
         for column_tile in kernel.column_tiles:
             tiles = row_tiles * np.ceil(columns / column_tile)
             step = max(kernel.inner_step_seconds, 2 * row_tile * column_tile * kernel.processors / rate)
-            waves = started(tiles / kernel.processors, tiles)
+            waves = likely * np.ceil(tiles / kernel.processors)
             best = np.minimum(best, waves * inner * step)
     return best
 
@@ -64,12 +69,6 @@ def moved_bytes(
         active * inner * columns * weights.bytes + rows * inner * activations.bytes + rows * columns * out
     )
     return moved
-
-
-def started(units: Array, rows: Array) -> Array:
-    """Whole units that are begun; in expectation, where there is less than one row."""
-    begun: Array = np.where(rows < 1, rows, np.ceil(units))
-    return begun
 
 
 def wider(one: Precision, other: Precision) -> Precision:

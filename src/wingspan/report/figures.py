@@ -50,15 +50,18 @@ def axis(title: str, **options: Any) -> dict[str, Any]:
     }
 
 
-def log_axis(title: str, **options: Any) -> dict[str, Any]:
-    """A logarithmic axis with ticks at 1, 2 and 5 of each decade."""
-    return axis(title, **{"type": "log", "dtick": "D2", **options})
+def log_axis(title: str, values: Sequence[float], **options: Any) -> dict[str, Any]:
+    """A logarithmic axis with whole numbers written at 1, 2 and 5 of each decade."""
+    first, last = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    ticks = [digit * 10.0**decade for decade in range(first, last + 1) for digit in (1, 2, 5)]
+    named = {"tickmode": "array", "tickvals": ticks, "ticktext": [f"{tick:,.10g}" for tick in ticks]}
+    return axis(title, **{"type": "log", **named, **options})
 
 
 def value_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
     """From zero where the values are near each other, logarithmic where they are far apart."""
     if min(values, default=0.0) > 0 and max(values) / min(values) > 20:
-        return log_axis(title)
+        return log_axis(title, values)
     return axis(title, rangemode="tozero")
 
 
@@ -68,17 +71,18 @@ def category_axis(**options: Any) -> dict[str, Any]:
 
 
 def bound(x: float, text: str) -> dict[str, Any]:
-    """Layout of a dashed vertical line at a bound, with its name to the left of its foot."""
+    """Layout of a dashed vertical line at a bound, with its name along its right side."""
     return {
         "shapes": [_dashed("x", x)],
         "annotations": [
             {
                 "x": x,
-                "y": 0,
+                "y": 0.5,
                 "yref": "paper",
-                "xanchor": "right",
-                "yanchor": "bottom",
-                "text": f"{text} ",
+                "xanchor": "left",
+                "yanchor": "middle",
+                "textangle": -90,
+                "text": text,
                 "showarrow": False,
                 "font": {"color": LIMIT, "size": 12},
             }

@@ -138,8 +138,8 @@ def _table(table: Table) -> str:
 
 
 def _script_json(value: object) -> str:
-    """JSON that cannot end its script element; a number that is not finite is an error here, not in the browser."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
+    """JSON without markup that could end its script element; refuses numbers that are not finite."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _plotly() -> str:

@@ -30,6 +30,20 @@ OPERATIONS: dict[Operation, str] = {
     Operation.OTHER: "#9aa5b1",
 }
 
+MEMORY = {
+    "attention": OPERATIONS[Operation.ATTENTION],
+    "dense": OPERATIONS[Operation.DENSE],
+    "shared experts": OPERATIONS[Operation.SHARED_EXPERT],
+    "routers and norms": OPERATIONS[Operation.GATE],
+    "embedding and head": OPERATIONS[Operation.HEAD],
+    "experts": OPERATIONS[Operation.EXPERT],
+    "kv cache": OPERATIONS[Operation.COMBINE],
+    "activations": OPERATIONS[Operation.EMBED],
+    "buffers": OPERATIONS[Operation.DISPATCH],
+    "reserve": OPERATIONS[Operation.WAIT],
+}
+"""Parts of memory, in the colour of the operation that uses them most; other names get a colour of the series."""
+
 SERIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#332288", "#9aa5b1", "#882255")
 """Lines and parts that are not operations, in the order in which they appear."""
 
@@ -44,6 +58,11 @@ HEAT: list[tuple[float, str]] = [
     (1.0, "#4a1c02"),
 ]
 """Little to much: one hue from light to dark, so that it also reads in grey."""
+
+
+def memory_part(name: str, number: int) -> str:
+    """Colour of a part of memory; `number` tells those apart that have none of their own."""
+    return MEMORY.get(name, series(number))
 
 
 def series(number: int) -> str:

@@ -67,7 +67,7 @@ def _tiles(report: ServingReport) -> list[Tile]:
     if report.limits.any:
         highest = report.highest_load_requests_per_second
         value = "none" if highest is None else f"{highest:.3g} requests/s"
-        tiles.append(Tile("Highest load within limits", value, _limits_text(report)))
+        tiles.append(Tile("Highest load within limits", value, limits_text(report)))
     return [
         *tiles,
         Tile("TTFT, p99", seconds_text(point.ttft_seconds.p99), at),
@@ -77,7 +77,8 @@ def _tiles(report: ServingReport) -> list[Tile]:
     ]
 
 
-def _limits_text(report: ServingReport) -> str:
+def limits_text(report: ServingReport) -> str:
+    """The limits in words."""
     named = (("TTFT", report.limits.ttft_p99_seconds), ("TPOT", report.limits.tpot_p99_seconds))
     return ", ".join(f"{name} p99 up to {seconds_text(limit)}" for name, limit in named if limit is not None)
 
@@ -218,7 +219,7 @@ def _numbers(report: ServingReport) -> Section:
             count_text(p.output_tokens_per_second),
             *(seconds_text(level(p.ttft_seconds)) for _, level in _LEVELS),
             *(seconds_text(level(p.tpot_seconds)) for _, level in _LEVELS),
-            f"{p.mean_requests_in_system:.3g}",
+            count_text(p.mean_requests_in_system),
             share_text(p.within_limits_share),
         ]
         for p in report.points

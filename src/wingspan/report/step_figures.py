@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from wingspan.report.figures import Figure, axis, bound, category_axis, figure
-from wingspan.report.palette import ACROSS_NODES, HEAT, INK, OPERATIONS, WITHIN_NODE, series
+from wingspan.report.palette import ACROSS_NODES, HEAT, INK, OPERATIONS, WITHIN_NODE, memory_part
 from wingspan.report.ranks import representative
 from wingspan.report.units import bytes_text, seconds_text, share_text, time_scale
 from wingspan.schedule.result import Operation, StepReport
@@ -26,7 +26,7 @@ def breakdown(report: StepReport) -> Figure:
     data = []
     for operation in OPERATIONS:
         seconds = report.operation_seconds.get(operation)
-        if seconds is None or not any(seconds):
+        if seconds is None or not _shows(max(seconds), report):
             continue
         travels = operation in COMMUNICATION
         values = [seconds[rank] * scale for rank in ranks]
@@ -44,9 +44,9 @@ def breakdown(report: StepReport) -> Figure:
     names = list(rows.values())
     return figure(
         data,
-        height=120 + 38 * len(names),
+        height=150 + 38 * len(names),
         barmode="stack",
-        xaxis=axis(f"busy time in the step, {unit}", rangemode="tozero"),
+        xaxis=axis(f"busy time in the step, {unit}", range=[0, report.step_seconds * scale * 1.05]),
         yaxis=category_axis(categoryorder="array", categoryarray=names, range=[len(names) - 0.5, -0.5]),
         **bound(report.step_seconds * scale, f"the step takes {seconds_text(report.step_seconds)}"),
     )
@@ -168,11 +168,11 @@ def memory(report: StepReport, capacity_bytes: float | None) -> Figure:
         {
             "type": "bar",
             "orientation": "h",
-            "name": part.replace("_", " "),
+            "name": _plain(part),
             "y": rows,
             "x": [sizes[rank] / _GB for rank in ranks],
-            "marker": {"color": series(number), "line": {"color": "#fff", "width": 1}},
-            "hovertemplate": f"{part.replace('_', ' ')}: %{{x:.3g}} GB<extra></extra>",
+            "marker": {"color": memory_part(_plain(part), number), "line": {"color": "#fff", "width": 1}},
+            "hovertemplate": f"{_plain(part)}: %{{x:.3g}} GB<extra></extra>",
         }
         for number, (part, sizes) in enumerate(report.memory_bytes.items())
         if any(sizes)
@@ -221,9 +221,18 @@ def expert_load(report: StepReport) -> Figure | None:
     )
 
 
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _shows(seconds: float, report: StepReport) -> bool:
+    """Whether a time is more than the rounding of sums."""
+    return seconds > 1e-9 * report.step_seconds
+
+
 def operation_rows(report: StepReport) -> list[list[str]]:
     """Operation, mean rank, slowest rank, longest on any rank, mean as share of the step; longest first."""
-    kept = [(op, sec) for op, sec in report.operation_seconds.items() if any(sec)]
+    kept = [(op, sec) for op, sec in report.operation_seconds.items() if _shows(max(sec), report)]
     kept.sort(key=lambda item: -sum(item[1]))
     rows = []
     for operation, seconds in kept:

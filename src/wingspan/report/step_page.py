@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from wingspan.report import step_figures as figures
 from wingspan.report.page import Page, Section, Table, Tile
-from wingspan.report.ranks import busy_seconds, representative
+from wingspan.report.ranks import representative
 from wingspan.report.timeline import close_up, whole_step
 from wingspan.report.units import bytes_text, count_text, seconds_text, share_text
 from wingspan.schedule.result import Span, StepReport
@@ -58,27 +58,22 @@ def _subtitle(report: StepReport) -> str:
 def _tiles(report: StepReport, capacity_bytes: float | None) -> list[Tile]:
     peak = max(report.peak_memory_bytes)
     filled = f"{share_text(peak / capacity_bytes)} of the GPU" if capacity_bytes else "on the fullest rank"
-    return [
+    error = "" if report.relative_error is None else f"± {report.relative_error * 100:.0f} %, "
+    tiles = [
+        Tile("Step time", seconds_text(report.step_seconds), f"{error}{count_text(report.tokens)} tokens"),
         Tile(
-            "Step time", seconds_text(report.step_seconds), f"{count_text(report.tokens)} tokens in the step"
-        ),
-        Tile(
-            "Throughput",
-            f"{count_text(report.tokens_per_second)} tokens/s",
-            f"{count_text(report.tokens_per_second / report.ranks)} a second per GPU",
+            "Throughput, tokens/s",
+            count_text(report.tokens_per_second),
+            f"{count_text(report.tokens_per_second / report.ranks)} per GPU",
         ),
         Tile("Exposed communication", share_text(report.overhead), "of the step, on the mean rank"),
-        Tile("Hottest expert", f"{report.imbalance:.2f} x mean", "tokens, per layer, averaged over layers"),
+        Tile("Hottest expert", f"{report.imbalance:.2f} x mean", "tokens, per layer, mean over layers"),
         Tile("Peak memory", bytes_text(peak), filled),
-        *(
-            Tile(
-                f"{name.replace('_', ' ').capitalize()} in use",
-                share_text(share),
-                "of the GPU's peak, mean rank",
-            )
-            for name, share in report.utilisation.items()
-        ),
     ]
+    if report.utilisation:
+        shares = " / ".join(f"{share * 100:.0f} %" for share in report.utilisation.values())
+        tiles.append(Tile("Use of the GPU's peak", shares, f"{' / '.join(report.utilisation)}, mean rank"))
+    return tiles
 
 
 def _timeline(report: StepReport, spans: Sequence[Span]) -> list[Section]:
@@ -112,7 +107,7 @@ def _timeline(report: StepReport, spans: Sequence[Span]) -> list[Section]:
 
 
 def _breakdown(report: StepReport) -> Section:
-    reason = report.slowest_reason.rstrip(".")
+    reason = report.slowest_reason.removeprefix(f"rank {report.slowest_rank}: ").rstrip(".")
     pace = f"Rank {report.slowest_rank} sets the pace" + (f": {reason}." if reason else ".")
     return Section(
         "Where the time goes",
@@ -141,8 +136,8 @@ def _exposed(report: StepReport) -> Section:
         f"step on the mean rank, most on rank {worst} ({seconds_text(exposed[worst])}). "
         "Communication that is hidden behind compute does not count.",
         figures.exposed(report),
-        caption=f"A rank with little to compute ({seconds_text(min(busy_seconds(report)))} busy on the least busy one) "
-        "waits longest: imbalance shows here too.",
+        caption=f"Rank {worst} computes for {seconds_text(report.step_seconds - exposed[worst])} of the step. A rank "
+        "with less to compute waits longer, so imbalance shows here too.",
     )
 
 

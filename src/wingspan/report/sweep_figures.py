@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from wingspan.report.figures import Figure, axis, figure, value_axis
 from wingspan.report.palette import HEAT, INK, ink_on, series
-from wingspan.report.units import count_text, seconds_text, share_text
+from wingspan.report.units import count_text, seconds_text, share_text, value_text
 from wingspan.schedule.sweep_result import SweepAxis, SweepPoint, SweepResult, Value
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure of a point: its title with unit, how to read it, how to print it."""
+    """One figure of a point: title with unit, how to get and print it, whether it is a share of a whole."""
 
     title: str
     of: Callable[[SweepPoint], float | None]
     text: Callable[[float], str]
     scale: float = 1.0
+    share: bool = False
 
 
 THROUGHPUT = Metric("tokens/s per GPU", lambda p: p.tokens_per_second_per_gpu, count_text)
 STEP = Metric("step time, ms", lambda p: p.step_seconds, seconds_text, scale=1e3)
-EFFICIENCY = Metric("parallel efficiency, %", lambda p: p.parallel_efficiency, share_text, scale=100)
-EXPOSED = Metric("exposed communication, % of step", lambda p: p.exposed_share, share_text, scale=100)
+EFFICIENCY = Metric(
+    "parallel efficiency, %", lambda p: p.parallel_efficiency, share_text, scale=100, share=True
+)
+EXPERTS = Metric("experts per GPU", lambda p: p.experts_per_rank, lambda count: f"{count:.0f}")
+EXPOSED = Metric(
+    "exposed communication, % of step", lambda p: p.exposed_share, share_text, scale=100, share=True
+)
 
 _MOST_LINES = 9
 """As many as the palette has colours; more would repeat one."""
@@ -40,7 +47,7 @@ def lines(result: SweepResult, metric: Metric, along: SweepAxis, by: list[SweepA
     for point in result.points:
         groups.setdefault(tuple(point.at[other.name] for other in by), []).append(point)
     data: list[dict[str, Any]] = []
-    for number, (combination, points) in enumerate(_spread(groups)):
+    for number, (combination, points) in enumerate(groups.items()):
         known = [point for point in points if metric.of(point) is not None]
         colour = series(number)
         data.append(
@@ -61,61 +68,71 @@ def lines(result: SweepResult, metric: Metric, along: SweepAxis, by: list[SweepA
             }
         )
     values = [value for line in data for value in line["y"]]
-    return figure(
-        data, height=400, showlegend=bool(by), xaxis=_along(along), yaxis=value_axis(metric.title, values)
-    )
+    height = axis(metric.title, rangemode="tozero") if metric.share else value_axis(metric.title, values)
+    return figure(data, height=400, showlegend=bool(by), xaxis=_along(along), yaxis=height)
 
 
-def heat_map(result: SweepResult, metric: Metric, across: SweepAxis, down: SweepAxis) -> Figure:
-    """The metric as one cell for each pair of values; cells that do not fit into memory are crossed out."""
-    cells = {(point.at[across.name], point.at[down.name]): point for point in result.points}
+def heat_map(
+    result: SweepResult, points: Sequence[SweepPoint], metric: Metric, across: SweepAxis, down: SweepAxis
+) -> Figure:
+    """The metric as one cell for each pair of values; where a pair has no point, the cell stays empty."""
+    cells = {(point.at[across.name], point.at[down.name]): point for point in points}
     values = [[_value(cells.get((x, y)), metric) for x in across.values] for y in down.values]
     known = [value for row in values for value in row if value is not None]
     lowest, highest = min(known, default=0.0), max(known, default=1.0)
-    names_x, names_y = [str(v) for v in across.values], [str(v) for v in down.values]
     annotations = []
-    for x, name_x in zip(across.values, names_x, strict=True):
-        for y, name_y in zip(down.values, names_y, strict=True):
-            point = cells.get((x, y))
-            raw = metric.of(point) if point else None
-            if point is None or raw is None:
-                continue
-            shade = (raw * metric.scale - lowest) / (highest - lowest or 1)
-            text = metric.text(raw) + ("" if point.fits else "<br>does not fit")
-            annotations.append(
-                {
-                    "x": name_x,
-                    "y": name_y,
-                    "text": text,
-                    "showarrow": False,
-                    "font": {"color": _ink(shade), "size": 12},
-                }
-            )
+    for (column, x), (row, y) in itertools.product(enumerate(across.values), enumerate(down.values)):
+        value, point = values[row][column], cells.get((x, y))
+        if value is None or point is None:
+            continue
+        text = metric.text(value / metric.scale) + ("" if point.fits else " ✗")
+        font = {"color": _ink((value - lowest) / (highest - lowest or 1)), "size": 12}
+        annotations.append({"x": column, "y": row, "text": text, "showarrow": False, "font": font})
+    hover = [
+        [_hover(result, cells[x, y]) if (x, y) in cells else "" for x in across.values] for y in down.values
+    ]
     data = [
         {
             "type": "heatmap",
-            "x": names_x,
-            "y": names_y,
             "z": values,
             "colorscale": [list(stop) for stop in HEAT],
             "xgap": 2,
             "ygap": 2,
             "showscale": False,
             "hoverinfo": "text",
-            "text": [
-                [_hover(result, cells[x, y]) if (x, y) in cells else "" for x in across.values]
-                for y in down.values
-            ],
+            "text": hover,
         }
     ]
     return figure(
         data,
-        height=130 + 44 * len(names_y),
+        height=110 + 44 * len(down.values),
         annotations=annotations,
         margin={"l": 60, "r": 24, "t": 16, "b": 52},
-        xaxis=axis(across.label, type="category", showgrid=False),
-        yaxis=axis(down.label, type="category", showgrid=False, autorange="reversed"),
+        xaxis=axis(across.label, showgrid=False, **_named_ticks(across)),
+        yaxis=axis(down.label.split(",")[0], showgrid=False, autorange="reversed", **_named_ticks(down)),
     )
+
+
+def best_points(result: SweepResult, over: Sequence[SweepAxis]) -> list[SweepPoint]:
+    """The point of highest throughput per GPU at each combination of `over`; unfit ones only where none fits."""
+    best: dict[tuple[Value, ...], SweepPoint] = {}
+    for point in result.points:
+        key = tuple(point.at[axis.name] for axis in over)
+        if key not in best or _goodness(point) > _goodness(best[key]):
+            best[key] = point
+    return list(best.values())
+
+
+def _goodness(point: SweepPoint) -> tuple[bool, float]:
+    return point.fits, point.tokens_per_second_per_gpu
+
+
+def _named_ticks(of: SweepAxis) -> dict[str, Any]:
+    return {
+        "tickmode": "array",
+        "tickvals": list(range(len(of.values))),
+        "ticktext": [value_text(value) for value in of.values],
+    }
 
 
 def reads_as_lines(result: SweepResult, along: SweepAxis) -> bool:
@@ -125,17 +142,6 @@ def reads_as_lines(result: SweepResult, along: SweepAxis) -> bool:
         if other is not along:
             others *= len(other.values)
     return others <= _MOST_LINES
-
-
-def _spread(
-    groups: dict[tuple[Value, ...], list[SweepPoint]],
-) -> list[tuple[tuple[Value, ...], list[SweepPoint]]]:
-    """At most as many lines as there are colours: evenly chosen, first and last among them."""
-    items = list(groups.items())
-    if len(items) <= _MOST_LINES:
-        return items
-    last = len(items) - 1
-    return [items[round(i * last / (_MOST_LINES - 1))] for i in range(_MOST_LINES)]
 
 
 def _value(point: SweepPoint | None, metric: Metric) -> float | None:
@@ -157,15 +163,14 @@ def _named(of: SweepAxis, value: Value) -> str:
 
 
 def _hover(result: SweepResult, point: SweepPoint) -> str:
-    where = ", ".join(f"{of.label.split(',')[0]} {point.at[of.name]}" for of in result.axes)
+    where = ", ".join(f"{of.label.split(',')[0]} {value_text(point.at[of.name])}" for of in result.axes)
     parts = [
         f"<b>{where}</b>",
         f"step {seconds_text(point.step_seconds)}, {count_text(point.tokens_per_second)} tokens/s "
         f"({count_text(point.tokens_per_second_per_gpu)} per GPU)",
         f"exposed communication {share_text(point.exposed_share)}, hottest expert {point.imbalance:.2f} x mean",
     ]
-    if point.parallel_efficiency is not None:
-        parts.append(f"parallel efficiency {share_text(point.parallel_efficiency)}")
+    parts.append(f"parallel efficiency {share_text(point.parallel_efficiency)}, {point.schedule} schedule")
     if point.bound_by:
         parts.append(f"most of the time: {point.bound_by.replace('_', ' ')}")
     if not point.fits:

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import itertools
+
 from wingspan.report import sweep_figures as figures
 from wingspan.report.page import Page, Section, Table, Tile
-from wingspan.report.sweep_figures import EFFICIENCY, EXPOSED, STEP, THROUGHPUT, Metric
-from wingspan.report.units import bytes_text, count_text, seconds_text, share_text
+from wingspan.report.sweep_figures import EFFICIENCY, EXPERTS, EXPOSED, STEP, THROUGHPUT, Metric
+from wingspan.report.units import bytes_text, count_text, seconds_text, share_text, value_text
 from wingspan.schedule.sweep_result import SweepAxis, SweepPoint, SweepResult
 
 _DARK = "Dark is much, light is little."
+_CROSSED = "✗: does not fit into the GPU's memory."
+_MOST_MAPS = 8
 
 
 def sweep_page(result: SweepResult) -> Page:
-    """All pictures of one sweep; the first axis of numbers runs along the pictures."""
-    along = next((axis for axis in result.axes if axis.numeric), result.axes[0])
+    """All pictures of one sweep; the last axis of numbers runs along the pictures."""
+    along = next((axis for axis in reversed(result.axes) if axis.numeric), result.axes[-1])
     level = "Higher is better. Over EP sizes, a level line is linear scaling."
     latency = "Lower is better: in decode it is the time between two tokens of a sequence."
+    whole = (
+        "100 % would be evenly loaded ranks and free transfers: no time lost to skew, links or contention."
+    )
+    waiting = (
+        "Share of the step in which the mean rank has nothing to compute: it waits for a transfer, or for slower "
+        "ranks. Lower is better."
+    )
     sections = [
         *_findings(result),
-        _pictured(result, along, THROUGHPUT, "Throughput per GPU", level),
-        *_map(result, along),
-        _pictured(result, along, STEP, "Step time", latency),
+        *_best_experts(result),
+        *_pictured(result, along, THROUGHPUT, "Throughput per GPU", level),
+        *_maps(result, along),
+        *_pictured(result, along, STEP, "Step time", latency),
+        *_pictured(result, along, EFFICIENCY, "Parallel efficiency", whole),
+        *_pictured(result, along, EXPOSED, "Exposed communication", waiting),
+        _numbers(result),
     ]
-    if any(point.parallel_efficiency is not None for point in result.points):
-        whole = f"100 % is {result.efficiency_of}."
-        sections.append(_pictured(result, along, EFFICIENCY, "Parallel efficiency", whole))
-    waiting = "Share of the step in which the mean rank waits for transfers with nothing to compute; lower is better."
-    sections.append(_pictured(result, along, EXPOSED, "Exposed communication", waiting))
-    sections.append(_numbers(result))
     return Page(
         title=f"Sweep over {_names(result.axes)}",
         subtitle=f"{len(result.points)} predictions",
@@ -60,7 +69,7 @@ def figures_of(point: SweepPoint) -> list[str]:
         seconds_text(point.step_seconds),
         count_text(point.tokens_per_second),
         count_text(point.tokens_per_second_per_gpu),
-        "-" if point.parallel_efficiency is None else share_text(point.parallel_efficiency),
+        share_text(point.parallel_efficiency),
         share_text(point.exposed_share),
         f"{point.imbalance:.2f}",
         bytes_text(point.peak_memory_bytes),
@@ -70,7 +79,8 @@ def figures_of(point: SweepPoint) -> list[str]:
 
 
 def _names(axes: list[SweepAxis]) -> str:
-    return " and ".join(axis.label.split(",")[0] for axis in axes)
+    names = [axis.label.split(",")[0] for axis in axes]
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _tiles(result: SweepResult) -> list[Tile]:
@@ -89,36 +99,69 @@ def _tiles(result: SweepResult) -> list[Tile]:
 
 
 def _at(result: SweepResult, point: SweepPoint) -> str:
-    return ", ".join(f"{axis.label.split(',')[0]} {point.at[axis.name]}" for axis in result.axes)
+    return ", ".join(f"{axis.label.split(',')[0]} {value_text(point.at[axis.name])}" for axis in result.axes)
 
 
 def _findings(result: SweepResult) -> list[Section]:
     return [Section("What the points say together", points=result.findings)] if result.findings else []
 
 
-def _map(result: SweepResult, along: SweepAxis) -> list[Section]:
-    """A heat map beside the lines, where there are two axes."""
-    if len(result.axes) != 2 or not figures.reads_as_lines(result, along):
+def _maps(result: SweepResult, along: SweepAxis) -> list[Section]:
+    """Where lines cannot be told apart: heat maps over the last two axes, one for each combination of the others."""
+    if len(result.axes) < 3 or figures.reads_as_lines(result, along):
         return []
-    other = next(axis for axis in result.axes if axis is not along)
-    cells = figures.heat_map(result, THROUGHPUT, along, other)
-    return [Section("Throughput per GPU, as a map", f"Tokens/s; higher is better. {_DARK}", figure=cells)]
+    # One map for each number of experts per GPU, rather than for each batch.
+    *outer, down, across = sorted(result.axes, key=lambda axis: axis.name != "experts_per_gpu")
+    combinations = list(itertools.product(*(axis.values for axis in outer)))
+    if len(combinations) > _MOST_MAPS:
+        return []
+    sections = []
+    for values in combinations:
+        where = {axis.name: value for axis, value in zip(outer, values, strict=True)}
+        points = [p for p in result.points if where.items() <= p.at.items()]
+        if points:
+            named = ", ".join(f"{axis.label.split(',')[0]} {value_text(where[axis.name])}" for axis in outer)
+            title = f"Throughput per GPU: {named}"
+            cells = figures.heat_map(result, points, THROUGHPUT, across, down)
+            fit = all(point.fits for point in points)
+            see = f"Tokens/s; higher is better. {_DARK}"
+            sections.append(Section(title, see, cells, caption="" if fit else _CROSSED))
+    return sections
 
 
-def _pictured(result: SweepResult, along: SweepAxis, metric: Metric, title: str, see: str) -> Section:
-    """Lines where they can be told apart, else a heat map of two axes, else some of the lines."""
+def _best_experts(result: SweepResult) -> list[Section]:
+    """Over two more axes of which the last varies, which number of experts per GPU gives most."""
+    names = [axis.name for axis in result.axes]
+    others = [axis for axis in result.axes if axis.name != "experts_per_gpu"]
+    if "experts_per_gpu" not in names or len(others) != 2:
+        return []
+    down, across = others
+    return [
+        Section(
+            "Best number of experts per GPU",
+            "1 is wide expert parallelism. Same GPUs and same tokens on each GPU; only how many experts a GPU holds, "
+            f"and with it how many GPUs a token's experts are spread over, differs. {_DARK}",
+            figures.heat_map(result, figures.best_points(result, others), EXPERTS, across, down),
+            caption=f"Points that do not fit into memory count only where none fits. {_CROSSED}",
+        )
+    ]
+
+
+def _pictured(result: SweepResult, along: SweepAxis, metric: Metric, title: str, see: str) -> list[Section]:
+    """Lines where they can be told apart, else a heat map of two axes; of more axes there is no picture."""
     others = [axis for axis in result.axes if axis is not along]
-    readable = figures.reads_as_lines(result, along)
-    if len(others) == 1 and not readable:
-        return Section(title, f"{see} {_DARK}", figure=figures.heat_map(result, metric, along, others[0]))
-    remarks = []
-    if not readable:
-        remarks.append("Some lines are left out, to tell the others apart; the table has all.")
-    if not all(point.fits for point in result.points):
-        remarks.append("Hollow points do not fit into the GPU's memory.")
-    return Section(title, see, figure=figures.lines(result, metric, along, others), caption=" ".join(remarks))
+    fit = all(point.fits for point in result.points)
+    if figures.reads_as_lines(result, along):
+        caption = "" if fit else "Hollow points do not fit into the GPU's memory."
+        return [Section(title, see, figures.lines(result, metric, along, others), caption=caption)]
+    if len(others) == 1:
+        cells = figures.heat_map(result, result.points, metric, along, others[0])
+        return [Section(title, f"{see} {_DARK}", cells, caption="" if fit else _CROSSED)]
+    return []
 
 
 def _numbers(result: SweepResult) -> Section:
-    rows = [[*(str(point.at[a.name]) for a in result.axes), *figures_of(point)] for point in result.points]
+    rows = [
+        [*(value_text(point.at[a.name]) for a in result.axes), *figures_of(point)] for point in result.points
+    ]
     return Section("All numbers", "One row for each prediction.", table=Table(headings(result), rows))

@@ -27,6 +27,11 @@ def share_text(share: float) -> str:
     return f"{share * 100:.1f} %"
 
 
+def value_text(value: float | str) -> str:
+    """A value of an axis: words as they are, numbers without needless digits."""
+    return value if isinstance(value, str) else f"{value:g}"
+
+
 def time_scale(longest_seconds: float) -> tuple[float, str]:
     """What to multiply seconds by, and the unit, so that an axis up to `longest_seconds` reads well."""
     for size, unit in _TIMES[:3]:

@@ -7,50 +7,50 @@ import torch
 
 from wingspan.errors import InputError
 from wingspan.models import write_random_checkpoint
+from wingspan.runtime.calibrate import measure_links
+from wingspan.runtime.device import select_device
 from wingspan.runtime.dispatchers import dispatch_options
 from wingspan.runtime.engine import default_placement, describe, load
+from wingspan.runtime.group import Group
 from wingspan.runtime.inspection import ModelSummary, summarize
-from wingspan.runtime.launch import join_mpi_ranks, join_ranks, run_ranks
-from wingspan.runtime.nodes import nodes_from_environment
+from wingspan.runtime.measure import step_report
+from wingspan.runtime.measured_cluster import with_links
+from wingspan.runtime.paced import PacedStep, run_paced
 from wingspan.runtime.prompts import Tokenizer, assign, check_context
 from wingspan.runtime.record import Recorded, RecordRequest, cut_windows, record
 from wingspan.runtime.run import Listener, RunRequest, RunResult, run
 from wingspan.runtime.sampling import Sampling
 from wingspan.runtime.step import flow_named
-from wingspan.runtime.transports import TransportKind, chosen, transport_kind
-from wingspan.runtime.world import world_from_environment
 
 __all__ = [
+    "Group",
     "Listener",
     "ModelSummary",
+    "PacedStep",
     "RecordRequest",
     "Recorded",
     "RunRequest",
     "RunResult",
     "Sampling",
     "Tokenizer",
-    "TransportKind",
     "assign",
     "check_context",
-    "chosen",
     "cut_windows",
     "default_placement",
     "describe",
     "dispatch_options",
     "dtype_named",
     "flow_named",
-    "join_mpi_ranks",
-    "join_ranks",
     "load",
-    "nodes_from_environment",
+    "measure_links",
     "process_started_seconds",
     "record",
     "run",
-    "run_ranks",
+    "run_paced",
     "select_device",
+    "step_report",
     "summarize",
-    "transport_kind",
-    "world_from_environment",
+    "with_links",
     "write_random_checkpoint",
 ]
 
@@ -62,15 +62,6 @@ def dtype_named(name: str) -> torch.dtype | None:
     if name not in _DTYPES:
         raise InputError(f"--dtype {name}: use one of {', '.join(_DTYPES)}")
     return _DTYPES[name]
-
-
-def select_device(name: str) -> torch.device:
-    """The device of a command-line name, checked to be there."""
-    if name not in ("cpu", "cuda"):
-        raise InputError(f"--device {name}: use cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")
-    return torch.device(name)
 
 
 def process_started_seconds() -> float:

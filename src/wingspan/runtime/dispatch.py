@@ -7,6 +7,7 @@ M rows sent (one per token and expert), N rows received.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -38,12 +39,19 @@ class Traffic:
     received_R: list[int]
 
 
-class Route(Protocol):
+class Route(ABC):
     """Where a chunk of tokens goes: what a dispatcher remembers from `route` to `send_back`."""
 
     @property
+    @abstractmethod
     def traffic(self) -> Traffic:
-        """Bytes of the dispatch; the combine moves as many rows the other way."""
+        """Bytes of the dispatch."""
+
+    @property
+    def back_traffic(self) -> Traffic:
+        """Bytes of the combine: as many rows the other way."""
+        there = self.traffic
+        return Traffic(there.received_R, there.sent_R)
 
 
 RouteT = TypeVar("RouteT", bound=Route)
@@ -108,7 +116,7 @@ class Dispatcher(Protocol[RouteT]):
 
 
 @dataclass(frozen=True)
-class FlatRoute:
+class FlatRoute(Route):
     """The flat dispatcher's route of one chunk."""
 
     x_TD: torch.Tensor
@@ -186,7 +194,7 @@ class FlatDispatcher:
             weights_TK=weights_TK,
             token_M=order_M // K,
             row_TK=row_M.view(T, K),
-            by_slot_N=None if self._widest == 1 else _order_by_slot(arriving_RS),
+            by_slot_N=None if self._widest == 1 else order_by_slot(arriving_RS),
             counts_S=arriving_RS.sum(0).tolist()[: self._local_slots],
             sent_R=counts_RS.sum(1).tolist(),
             received_R=arriving_RS.sum(1).tolist(),
@@ -223,7 +231,7 @@ def chunk_slices(tokens: int, chunks: int) -> list[slice]:
     return [slice(begin, end) for begin, end in pairwise(bounds)]
 
 
-def _order_by_slot(arriving_RS: torch.Tensor) -> torch.Tensor:
+def order_by_slot(arriving_RS: torch.Tensor) -> torch.Tensor:
     """The order that sorts rows by slot, of rows that come sorted by source rank and then slot."""
     R, S = arriving_RS.shape
     slot_N = torch.arange(S, device=arriving_RS.device).repeat(R).repeat_interleave(arriving_RS.flatten())

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 
 from wingspan.runtime.buffers import Buffers
-from wingspan.runtime.dispatch import Coming, Received, Traffic, chunk_slices, exchange, take_rows
+from wingspan.runtime.dispatch import Coming, Received, Route, Traffic, chunk_slices, exchange, take_rows
 from wingspan.runtime.slots import SlotMap
 from wingspan.runtime.transport import Transport
 
@@ -31,7 +31,7 @@ class Arrived:
 
 
 @dataclass(frozen=True)
-class DeduplicatedRoute:
+class DeduplicatedRoute(Route):
     """The route of one chunk."""
 
     x_TD: torch.Tensor

@@ -27,12 +27,12 @@ class Precision(StrEnum):
 
 
 @dataclass(frozen=True)
-class PrecisionRoute:
+class PrecisionRoute(Route):
     """The inner dispatcher's route, and what the rows were before."""
 
     inner: Any
-    width: int
     dtype: torch.dtype
+    width: int
     row_bytes: int
 
     @property
@@ -43,8 +43,9 @@ class PrecisionRoute:
 
     @property
     def back_traffic(self) -> Traffic:
-        """Bytes from the experts: as many rows, in BF16."""
-        return Traffic(self._back(self.traffic.received_R), self._back(self.traffic.sent_R))
+        """Bytes from the experts: as many rows, of BF16."""
+        there = self.traffic
+        return Traffic(self._back(there.received_R), self._back(there.sent_R))
 
     def _back(self, bytes_R: list[int]) -> list[int]:
         return [size // self.row_bytes * self.width * torch.bfloat16.itemsize for size in bytes_R]
@@ -55,38 +56,30 @@ class PrecisionDispatcher:
 
     def __init__(self, inner: Dispatcher[Any], precision: Precision) -> None:
         self._inner = inner
-        self._packs = precision == Precision.FLOAT8
+        self._packed = precision == Precision.FLOAT8
 
     def route(
         self, x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor, chunks: int, lane: int
     ) -> list[PrecisionRoute]:
-        """See `Dispatcher.route`; raises `RunError` where a gradient is wanted."""
+        """See `Dispatcher.route`."""
         if torch.is_grad_enabled() and x_TD.requires_grad:
             raise RunError("rows of lower precision carry no gradient; train with --precision same")
-        sent = float8.encode(x_TD) if self._packs else x_TD.to(torch.bfloat16)
+        sent = float8.encode(x_TD) if self._packed else x_TD.to(torch.bfloat16)
         row_bytes = sent.shape[1] * sent.element_size()
-        routes = self._inner.route(sent, experts_TK, weights_TK, chunks, lane)
-        return [PrecisionRoute(inner, x_TD.shape[1], x_TD.dtype, row_bytes) for inner in routes]
+        inner = self._inner.route(sent, experts_TK, weights_TK, chunks, lane)
+        return [PrecisionRoute(route, x_TD.dtype, x_TD.shape[1], row_bytes) for route in inner]
 
     def send(self, route: PrecisionRoute) -> Coming[Received]:
         """See `Dispatcher.send`."""
+        return self._inner.send(route.inner).then(lambda received: self._unpacked(received, route))
 
-        def unpack(received: Received) -> Received:
-            rows_ND = received.rows_ND
-            if self._packs:
-                return Received(float8.decode(rows_ND, route.width, route.dtype), received.counts_S)
-            return Received(rows_ND.to(route.dtype), received.counts_S)
-
-        return self._inner.send(route.inner).then(unpack)
+    def _unpacked(self, received: Received, route: PrecisionRoute) -> Received:
+        rows = received.rows_ND
+        rows_ND = float8.decode(rows, route.width, route.dtype) if self._packed else rows.to(route.dtype)
+        return Received(rows_ND, received.counts_S)
 
     def send_back(self, y_ND: torch.Tensor, route: PrecisionRoute) -> Coming[torch.Tensor]:
         """See `Dispatcher.send_back`."""
-        coming = self._inner.send_back(y_ND.to(torch.bfloat16), route.inner)
-        return coming.then(lambda y_TD: y_TD.to(route.dtype))
-
-
-def back_traffic(route: Route) -> Traffic:
-    """Bytes of the combine that belongs to a dispatch."""
-    if isinstance(route, PrecisionRoute):
-        return route.back_traffic
-    return Traffic(route.traffic.received_R, route.traffic.sent_R)
+        return self._inner.send_back(y_ND.to(torch.bfloat16), route.inner).then(
+            lambda y_TD: y_TD.to(route.dtype)
+        )

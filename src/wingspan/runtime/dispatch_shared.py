@@ -9,7 +9,6 @@ P choices (token and expert), N rows computed here, X rows published.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -20,8 +19,7 @@ from numpy.typing import NDArray
 from wingspan.errors import RunError
 from wingspan.runtime.buffers import Buffers
 from wingspan.runtime.choices import Choices, choices_of
-from wingspan.runtime.dispatch import Coming, Received, Traffic, chunk_slices
-from wingspan.runtime.shared_memory import SharedMemory
+from wingspan.runtime.dispatch import Coming, Received, Route, Traffic, chunk_slices
 from wingspan.runtime.slots import SlotMap
 from wingspan.runtime.transport_shm import NodeTransport
 
@@ -29,35 +27,39 @@ _WORD_BYTES = 8
 
 
 @dataclass(frozen=True)
-class Arrived:
-    """What a rank knows of the rows that came for its slots."""
+class Layout:
+    """How what this rank computes for others is laid out."""
 
     begin_RS: NDArray[np.int64]
     """Where each (source, slot)'s rows begin among the rows computed."""
-    rows_R: list[int]
+    arriving_R: list[int]
 
 
 @dataclass(frozen=True)
-class SharedRoute:
-    """The route of one chunk."""
+class SharedRoute(Route):
+    """The route of one chunk: rows that one after another are `parts`, and what each chose."""
 
     parts: Sequence[torch.Tensor]
-    """The rows (., D), one after another."""
     choices: Choices
     order_P: NDArray[np.int64]
-    """The choices sorted by slot."""
+    """Sorts the choices by slot."""
     counts_RS: NDArray[np.int64]
-    buffers: str
-    """Name of this chunk's buffers."""
-    arrived: list[Arrived] = field(default_factory=list)
+    buffer: str
+    arrived: list[Layout] = field(default_factory=list)
     """Filled when the rows are here."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Of a row on its way to the experts."""
+        return self.parts[0].shape[1] * self.parts[0].element_size()
 
     @property
     def traffic(self) -> Traffic:
         """Bytes of the rows as the experts' ranks read them."""
-        row_bytes = self.parts[0].shape[1] * self.parts[0].element_size()
-        rows_R = self.arrived[0].rows_R if self.arrived else [0] * len(self.counts_RS)
-        return Traffic((self.counts_RS.sum(1) * row_bytes).tolist(), [n * row_bytes for n in rows_R])
+        arriving_R = self.arrived[-1].arriving_R
+        return Traffic(
+            (self.counts_RS.sum(1) * self.row_bytes).tolist(), [n * self.row_bytes for n in arriving_R]
+        )
 
 
 class SharedMemoryDispatcher:
@@ -72,11 +74,11 @@ class SharedMemoryDispatcher:
     def route(
         self, x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor, chunks: int, lane: int
     ) -> list[SharedRoute]:
-        """See `Dispatcher.route`. Nothing to agree on: who reads finds the counts beside the rows."""
-        rank_TK, slot_TK = self._slots(experts_TK)
+        """See `Dispatcher.route`; nothing need be agreed on: the counts lie beside the rows."""
+        rank_TK, local_TK = self._slots(experts_TK)
         return [
             self._exchange.route(
-                [x_TD[part]], choices_of(rank_TK[part], slot_TK[part], weights_TK[part]), f"{lane}.{c}"
+                [x_TD[part]], choices_of(rank_TK[part], local_TK[part], weights_TK[part]), f"{lane}.{c}"
             )
             for c, part in enumerate(chunk_slices(len(x_TD), chunks))
         ]
@@ -91,7 +93,7 @@ class SharedMemoryDispatcher:
 
 
 class SharedExchange:
-    """`NodeExchange` among ranks that share memory."""
+    """Rows and choices to the slots of one node's ranks, and weighted sums back."""
 
     def __init__(self, transport: NodeTransport, local_slots_R: Sequence[int], buffers: Buffers) -> None:
         self._memory = transport.memory
@@ -100,41 +102,43 @@ class SharedExchange:
         self._shape_RS = (len(local_slots_R), max(1, *local_slots_R))
         self._buffers = buffers
 
-    def route(self, parts: Sequence[torch.Tensor], choices: Choices, buffers: str) -> SharedRoute:
-        """See `NodeExchange.route`; raises `RunError` where a gradient is wanted."""
+    def route(self, parts: Sequence[torch.Tensor], choices: Choices, buffer: str) -> SharedRoute:
+        """What each slot of the node gets of the rows (., D) that one after another are `parts`.
+
+        Raises:
+            RunError: a gradient is wanted.
+        """
         if torch.is_grad_enabled() and any(part.requires_grad for part in parts):
             raise RunError("rows in shared memory carry no gradient; train with --transport torch")
         R, S = self._shape_RS
         slot_P = (choices.rank_P * S + choices.slot_P).numpy()
         order_P = np.argsort(slot_P, kind="stable")
         counts_RS = np.bincount(slot_P, minlength=R * S).reshape(R, S)
-        return SharedRoute(parts, choices, order_P, counts_RS, buffers)
+        return SharedRoute(parts, choices, order_P, counts_RS, buffer)
 
     def send(self, route: SharedRoute) -> Coming[Received]:
-        """See `NodeExchange.send`."""
+        """Let each choice's slot have its row: published now, read when waited for."""
         tables = [route.counts_RS.ravel(), route.choices.row_P.numpy()[route.order_P]]
         number = self._publish(tables, route.parts)
-        return Coming((_Published(self._memory, number),), lambda: self._gather(number, route))
+        return Coming((), lambda: self._receive(number, route))
 
     def send_back(self, y_ND: torch.Tensor, route: SharedRoute) -> Coming[torch.Tensor]:
-        """See `NodeExchange.send_back`."""
-        number = self._publish([route.arrived[0].begin_RS.ravel()], [y_ND])
-        width, dtype = y_ND.shape[1], y_ND.dtype
-        return Coming((_Published(self._memory, number),), lambda: self._sum(number, width, dtype, route))
+        """The outputs of this rank's slots to whoever chose them: the weighted sum per row of the route."""
+        number = self._publish([route.arrived[-1].begin_RS.ravel()], [y_ND])
+        return Coming((), lambda: self._sum(number, y_ND.dtype, y_ND.shape[1], route))
 
-    def _gather(self, number: int, route: SharedRoute) -> Received:
-        """The rows for this rank's slots, from wherever they lie, sorted by slot."""
+    def _receive(self, number: int, route: SharedRoute) -> Received:
         width, dtype = route.parts[0].shape[1], route.parts[0].dtype
-        arriving_RS, row_N = self._arriving(number, width * dtype.itemsize)
-        shape = (len(row_N), width)
-        rows_ND = self._buffers.take(f"dispatch {route.buffers}", shape, dtype, route.parts[0].device)
+        arriving_RS, row_N = self._arriving(number, route.row_bytes)
+        rows_ND = self._buffers.take(
+            f"dispatch {route.buffer}", (len(row_N), width), dtype, route.parts[0].device
+        )
         torch.index_select(self._memory.rows(dtype, width), 0, torch.from_numpy(row_N), out=rows_ND)
         self._memory.finish(number)
-        route.arrived.append(Arrived(_begins(arriving_RS.T).T, arriving_RS.sum(1).tolist()))
+        route.arrived.append(Layout(_begins(arriving_RS.T).T, arriving_RS.sum(1).tolist()))
         return Received(rows_ND, arriving_RS.sum(0).tolist()[: self._local_slots])
 
-    def _sum(self, number: int, width: int, dtype: torch.dtype, route: SharedRoute) -> torch.Tensor:
-        """Each row's weighted sum of the outputs, from wherever they lie."""
+    def _sum(self, number: int, dtype: torch.dtype, width: int, route: SharedRoute) -> torch.Tensor:
         first_RS = self._results(number, width * dtype.itemsize)
         # The choices in slot order are numbered on; each slot's stretch of them starts elsewhere.
         shift_RS = first_RS - _begins(route.counts_RS)
@@ -163,7 +167,7 @@ class SharedExchange:
     def _tables(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where every rank's publication begins, in words (R), and the table at its head (R, R, S)."""
         R, S = self._shape_RS
-        begins = [offset // _WORD_BYTES for offset in self._memory.await_all(number)]
+        begins = [self._memory.offset_of(rank, number) // _WORD_BYTES for rank in range(R)]
         heads = np.stack([self._memory.words[begin : begin + R * S] for begin in begins])
         return np.array(begins), heads.reshape(R, R, S)
 
@@ -186,18 +190,6 @@ class SharedExchange:
         begin_R, begins_RRS = self._tables(number)
         first_R = -(-(begin_R + R * S) * _WORD_BYTES // row_bytes)
         return begins_RRS[:, self._rank] + first_R[:, None]
-
-
-class _Published:
-    """Rows that every rank has published, or soon will."""
-
-    def __init__(self, memory: SharedMemory, number: int) -> None:
-        self._memory = memory
-        self._number = number
-
-    def wait(self) -> float:
-        self._memory.await_all(self._number)
-        return time.monotonic()
 
 
 def _begins(counts_XY: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -121,8 +121,8 @@ def load(
     recorder = Recorder(world.rank, world.size, keep_spans=keep_spans)
     monitor = LoadMonitor(placement.num_layers, placement.num_experts, device)
     buffers, step = Buffers(), Step()
-    dispatchers = Dispatchers(placement, transport, buffers, device, dispatch, training=training)
     numbers = [f"{path}." for path, _ in decoder_layers(loaded, model.shape.paths)]
+    dispatchers = Dispatchers(placement, transport, buffers, device, dispatch, training=training)
     layers = {}
     for index, path in enumerate(model.shape.paths):
         experts = LocalExperts(loaded.get_submodule(path))

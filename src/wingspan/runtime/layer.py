@@ -13,7 +13,6 @@ from torch import nn
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from wingspan.runtime.dispatch import Coming, Dispatcher, Received, Route
-from wingspan.runtime.dispatch_precision import back_traffic
 from wingspan.runtime.experts import LocalExperts
 from wingspan.runtime.monitor import LoadMonitor
 from wingspan.runtime.recorder import Place, Recorder
@@ -161,8 +160,7 @@ class _Chunk:
         start = self._recorder.now()
         value = coming.wait()
         clock.exposed_seconds += self._recorder.now() - start
-        there = operation is Operation.DISPATCH
-        traffic = self._route.traffic if there else back_traffic(self._route)
+        traffic = self._route.traffic if operation is Operation.DISPATCH else self._route.back_traffic
         self._recorder.transfer(
             operation,
             self._layer.place(self._number),

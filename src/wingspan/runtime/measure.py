@@ -52,6 +52,7 @@ def step_report(
     placement: Placement,
     world: World,
     schedule: str,
+    source: Literal["measured", "paced"] = "measured",
 ) -> StepReport | None:
     """The mean step of one phase; None where the run had no such step."""
     steps_R = [[s for s in rank.steps if s.phase == phase] for rank in ranks]
@@ -68,7 +69,7 @@ def step_report(
     within, across = _by_distance(sent_RR, world)
     from_within, from_across = _by_distance(sent_RR.T, world)
     return StepReport(
-        source="measured",
+        source=source,
         phase=phase,
         ranks=world.size,
         ranks_per_node=world.ranks_per_node,

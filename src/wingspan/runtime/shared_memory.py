@@ -70,13 +70,16 @@ class SharedMemory:
         self.words = np.frombuffer(self._map, dtype=np.int64, count=len(self._map) // 8)
         self._base = self.region.data_ptr()
         self._control = (ctypes.c_uint64 * (_control_bytes(self.size) // 8)).from_address(self._base)
-        self._ring_start = 2 * self.size * _LINE_WORDS
+        self._finished_start = self.size * _LINE_WORDS
+        self._finished_stride = -(-self.size // _LINE_WORDS) * _LINE_WORDS
+        self._ring_start = self._finished_start + self.size * self._finished_stride
         self._arena_bytes = (len(self.region) - _control_bytes(self.size)) // self.size
         self._arena_start = _control_bytes(self.size) + own * self._arena_bytes
         self._rows: dict[tuple[torch.dtype, int], torch.Tensor] = {}
         self._blocks: deque[tuple[int, int, int]] = deque()
         self._published = 0
-        self._unfinished: set[int] = set()
+        self._finished: set[int] = set()
+        self._all_finished = 0
         self._processes = [_process(peer) for peer in peers]
         self._spin_seconds = _SPIN_SECONDS if len(os.sched_getaffinity(0)) >= self.size else 0.0
 
@@ -115,7 +118,6 @@ class SharedMemory:
             self._until_finished(number - _RING)
         self._control[self._ring_start + self.own * _RING + number % _RING] = offset
         self._published = number
-        self._unfinished.add(number)
         word = self._posted_word(self.own)
         futex.fence(self._address(word))
         self._control[word] = number
@@ -146,19 +148,15 @@ class SharedMemory:
         futex.fence(self._address(word))
         return int(self._control[self._ring_start + peer * _RING + number % _RING])
 
-    def await_all(self, number: int) -> list[int]:
-        """Where every rank's publication of that number lies, in rank order; waits for all."""
-        return [self.offset_of(peer, number) for peer in range(self.size)]
-
     def finish(self, number: int) -> None:
-        """Say that this rank needs no rank's publication of that number any more, its own included.
-
-        Publications may be finished with in any order; the others learn of the first that is not.
-        """
-        self._unfinished.discard(number)
-        word = self._finished_word(self.own)
+        """Say that this rank needs no rank's publication of that number any more; once for each, in any order."""
+        self._finished.add(number)
+        while self._all_finished + 1 in self._finished:
+            self._all_finished += 1
+            self._finished.remove(self._all_finished)
+        word = self._finished_word(self.own, 0)
         futex.fence(self._address(word))
-        self._control[word] = min(self._unfinished, default=self._published + 1) - 1
+        self.words[word : word + self.size] = self._all_finished
 
     def close(self) -> None:
         """End the use of this object; the mapping goes with the last tensor that still looks at it."""
@@ -170,7 +168,7 @@ class SharedMemory:
     def _release(self) -> None:
         """Forget blocks that all have finished with."""
         if self._blocks:
-            finished = min(int(self._control[self._finished_word(r)]) for r in range(self.size))
+            finished = min(int(self._control[self._finished_word(r, self.own)]) for r in range(self.size))
             while self._blocks and self._blocks[0][0] <= finished:
                 self._blocks.popleft()
 
@@ -189,7 +187,7 @@ class SharedMemory:
         """Wait until no rank reads publications up to `number` any more. Rare: naps cost the readers nothing."""
         start, pause = time.monotonic(), 20e-6
         for reader in range(self.size):
-            word = self._finished_word(reader)
+            word = self._finished_word(reader, self.own)
             while self._control[word] < number:
                 time.sleep(pause)
                 pause = min(2 * pause, 1e-3)
@@ -219,9 +217,9 @@ class SharedMemory:
         """Of the number of a rank's last publication."""
         return rank * _LINE_WORDS
 
-    def _finished_word(self, rank: int) -> int:
-        """Of the number up to which a rank has finished with all publications."""
-        return (self.size + rank) * _LINE_WORDS
+    def _finished_word(self, reader: int, publisher: int) -> int:
+        """Of the number of the publisher's last publication that the reader is done with."""
+        return self._finished_start + reader * self._finished_stride + publisher
 
     def _address(self, word: int) -> int:
         # The low half of the 64-bit word comes first on the machines that `futex` knows.
@@ -261,5 +259,6 @@ def _process(peer: Peer) -> int:
 
 
 def _control_bytes(ranks: int) -> int:
-    size = 8 * ranks * (2 * _LINE_WORDS + _RING)
+    finished_words = ranks * (-(-ranks // _LINE_WORDS) * _LINE_WORDS)
+    size = 8 * (ranks * _LINE_WORDS + finished_words + ranks * _RING)
     return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -9,7 +9,6 @@ Shapes: R ranks, C counts, N rows, B bytes per row, L ranks of this node.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -117,8 +116,7 @@ class SharedMemoryTransport:
         self._first = outer.world.node * per_node
         self._last = self._first + per_node
         members = list(range(self._first, self._last))
-        self._node_only = None if self.covers_all else outer.split(outer.world.node)
-        among = self._node_only or outer
+        among = outer if self.covers_all else outer.split(outer.world.node)
         self.inside = NodeTransport(_meet(outer, members), within(outer.world, members), among)
 
     @property
@@ -168,8 +166,6 @@ class SharedMemoryTransport:
     def close(self) -> None:
         """Leave the shared memory; `outer` stays open."""
         self.inside.close()
-        if self._node_only is not None:
-            self._node_only.close()
 
     def _here(self, rows_NB: torch.Tensor, count_R: Sequence[int]) -> torch.Tensor:
         """This node's part of the rows: its ranks follow each other, so it lies together."""
@@ -212,7 +208,7 @@ class _Exchange:
         self._received_NB = received_NB
         self._begin_R = [0, *accumulate(received_R)]
 
-    def wait(self) -> float:
+    def wait(self) -> float | None:
         """Copy each rank's rows as it has them ready; sleep only where none has."""
         memory = self._memory
         # From the next rank on round the node, so that not all read from the same one.
@@ -223,7 +219,7 @@ class _Exchange:
                 self._take(rank)
             missing = [rank for rank in missing if rank not in ready]
         memory.finish(self._number)
-        return time.monotonic()
+        return None
 
     def _take(self, rank: int) -> None:
         memory = self._memory
@@ -242,8 +238,8 @@ class _Both:
         self._parts = (inside, outside)
 
     def wait(self) -> float | None:
-        ends = [part.wait() for part in self._parts]
-        return None if None in ends else max(end for end in ends if end is not None)
+        ends = [end for part in self._parts if (end := part.wait()) is not None]
+        return max(ends, default=None)
 
 
 class _Scattered:

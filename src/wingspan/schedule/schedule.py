@@ -8,6 +8,7 @@ communication stream are collective: all ranks of the exchange meet in them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from wingspan.errors import InputError
 from wingspan.schedule.result import Operation, Stream
@@ -35,7 +36,7 @@ class Task:
     chunk: int
     after: tuple[int, ...]
 
-    @property
+    @cached_property
     def stream(self) -> Stream:
         """Where it runs."""
         return Stream.COMMUNICATION if self.operation in COMMUNICATION else Stream.COMPUTE

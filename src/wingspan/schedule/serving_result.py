@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from wingspan.specs.reading import Spec
+
 
 class _Result(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -23,7 +25,7 @@ class Percentiles(_Result):
     highest: float
 
 
-class ServingLimits(_Result):
+class ServingLimits(Spec):
     """What the latencies must stay under; None sets no limit."""
 
     ttft_p99_seconds: float | None = Field(default=None, gt=0)
@@ -58,7 +60,9 @@ class LoadPoint(_Result):
     tpot_seconds: Percentiles = Field(description="of the requests with at least two output tokens")
     end_to_end_seconds: Percentiles
     waiting_seconds: Percentiles = Field(description="from arrival to admission, part of TTFT")
-    completed_requests_per_second: float
+    completed_requests_per_second: float = Field(
+        description="while requests still arrive, as are all throughputs; over the whole run where that is too short"
+    )
     output_tokens_per_second: float
     prompt_tokens_per_second: float
     goodput_requests_per_second: float = Field(description="completed within every limit, a second")

@@ -31,15 +31,16 @@ class SweepPoint(_Result):
     at: dict[str, Value] = Field(description="a value of each axis")
     ranks: int
     experts_per_rank: int
+    schedule: str
     tokens: int = Field(description="in the step, over all ranks")
     step_seconds: float
+    relative_error: float | None = Field(default=None, ge=0, description="of the step time; see StepReport")
     tokens_per_second: float
     tokens_per_second_per_gpu: float
-    parallel_efficiency: float | None = Field(
-        default=None,
-        description="tokens/s per GPU over that of the reference point; see SweepResult.efficiency_of",
+    parallel_efficiency: float = Field(
+        description="step with evenly loaded ranks and free transfers, over this step"
     )
-    exposed_share: float = Field(description="exposed communication of the mean rank over step time")
+    exposed_share: float = Field(description="all waiting of the mean rank over step time")
     imbalance: float
     peak_memory_bytes: int
     fits: bool = Field(description="peak memory is within the GPU's")
@@ -52,7 +53,6 @@ class SweepResult(_Result):
     conditions: dict[str, str]
     axes: list[SweepAxis] = Field(min_length=1)
     points: list[SweepPoint]
-    efficiency_of: str = Field(default="", description="in words: what parallel efficiency is relative to")
     findings: list[str] = Field(
         default_factory=list, description="what the points say together, one sentence each"
     )

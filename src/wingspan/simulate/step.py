@@ -8,13 +8,22 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wingspan.cost.exchange import Method, Traffic, exchange_seconds, row_bytes
+from wingspan.cost.exchange import (
+    Collective,
+    Exchange,
+    Method,
+    Phase,
+    Traffic,
+    collective_seconds,
+    exchange_seconds,
+    row_bytes,
+)
 from wingspan.deployment import Deployment, Dispatcher
 from wingspan.placement.placement import Placement
 from wingspan.routing.shares import draw_loads
+from wingspan.routing.workload_shares import expert_shares
 from wingspan.schedule.result import Operation, StepReport
 from wingspan.schedule.schedule import Schedule, Task
-from wingspan.simulate.loads import expert_shares
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.summary import step_report
 from wingspan.simulate.timeline import execute
@@ -30,7 +39,7 @@ def simulate(deployment: Deployment) -> StepReport:
     """Predict one step.
 
     Raises:
-        InputError: the placement does not fit the model, or the ranks not the cluster's nodes and domains.
+        InputError: the placement does not fit the model, or the ranks do not fill whole nodes.
     """
     return step_report(predict(deployment))
 
@@ -56,15 +65,15 @@ def predict(deployment: Deployment) -> Prediction:
     back = row_bytes(model.hidden, precisions.combine)
     sent = traffic(cluster, way, workload.tokens_per_gpu, out, method)
     dispatch = exchange_seconds(cluster, _scaled(sent, 1 / parts), method)
-    combine = exchange_seconds(cluster, _scaled(sent.back(back / out), 1 / parts), method)
+    combine = exchange_seconds(cluster, _scaled(sent.back(back / out), 1 / parts), method, Phase.COMBINE)
     work = Work(deployment, cluster, schedule.micro_batches)
     prices = _Prices(
         deployment,
         schedule,
         work,
         work.experts(rows_PLRS, arrived_LR),
-        {Operation.DISPATCH: dispatch.seconds, Operation.COMBINE: combine.seconds},
-        _group_exchange_seconds(deployment, cluster, schedule),
+        _exchanges(deployment, dispatch, combine),
+        _group_seconds(deployment, cluster, schedule),
     )
     costs = [prices.of(task) for task in schedule.tasks]
     groups = [_group(task, deployment) for task in schedule.tasks]
@@ -83,6 +92,12 @@ def predict(deployment: Deployment) -> Prediction:
         flops_R=np.sum([c.flops for c in costs], axis=0),
         moved_bytes_R=np.sum([c.moved_bytes for c in costs], axis=0),
     )
+
+
+def _exchanges(deployment: Deployment, dispatch: Exchange, combine: Exchange) -> dict[Operation, Array]:
+    """Seconds of each layer's; a rank that has nobody to talk to launches nothing."""
+    alone = 0.0 if deployment.ranks == 1 else 1.0
+    return {Operation.DISPATCH: dispatch.seconds * alone, Operation.COMBINE: combine.seconds * alone}
 
 
 def exchange_method(deployment: Deployment) -> Method:
@@ -119,16 +134,18 @@ def _scaled(traffic: Traffic, factor: float) -> Traffic:
     )
 
 
-def _group_exchange_seconds(deployment: Deployment, cluster: Cluster, schedule: Schedule) -> float:
-    """Seconds in which a tensor-parallel group gathers its tokens, or scatters their sums."""
+def _group_seconds(deployment: Deployment, cluster: Cluster, schedule: Schedule) -> dict[Operation, float]:
+    """Time in which a tensor-parallel group gathers its tokens, and scatters their sums."""
     group = deployment.options.attention_ranks
-    if group == 1:
-        return 0.0
-    tokens = deployment.workload.tokens_per_gpu / schedule.micro_batches
-    bytes_R = np.full(group, tokens * (group - 1) * deployment.model.hidden * 2.0)
-    nothing, no_rack = np.zeros(group), np.zeros(0)
-    links = Traffic(bytes_R, bytes_R, nothing, nothing, no_rack, no_rack)
-    return float(exchange_seconds(cluster, links, Method.LOW_LATENCY).seconds)
+    tokens = deployment.workload.tokens_per_gpu / schedule.micro_batches * group
+    whole = tokens * deployment.model.hidden * 2.0  # BF16
+    return {
+        operation: float(collective_seconds(cluster, kind, whole, group))
+        for operation, kind in (
+            (Operation.ALL_GATHER, Collective.ALL_GATHER),
+            (Operation.REDUCE_SCATTER, Collective.REDUCE_SCATTER),
+        )
+    }
 
 
 def _group(task: Task, deployment: Deployment) -> int:
@@ -150,7 +167,7 @@ class _Prices:
         work: Work,
         experts_PLR: Cost,
         transfers: dict[Operation, Array],
-        group_seconds: float,
+        group_seconds: dict[Operation, float],
     ) -> None:
         model = deployment.model
         self._ranks = deployment.ranks
@@ -170,8 +187,7 @@ class _Prices:
             Operation.GATE: self._whole(work.gate()),
             Operation.SHARED_EXPERT: self._whole(work.shared_expert()),
             Operation.HEAD: self._whole(work.head()),
-            Operation.ALL_GATHER: self._transfer(group_seconds),
-            Operation.REDUCE_SCATTER: self._transfer(group_seconds),
+            **{operation: self._transfer(seconds) for operation, seconds in group_seconds.items()},
         }
 
     def of(self, task: Task) -> Cost:

@@ -148,23 +148,31 @@ _NOT_OWN = (
 )
 
 
-def _error(prediction: Prediction, times: dict[Operation, Array], rank: int) -> float:
-    """Errors of one kind of operation add up over layers; those of different kinds are independent."""
+def _error(prediction: Prediction, times: dict[Operation, Array], rank: int) -> float | None:
+    """Errors of one kind of operation add up over layers; those of different kinds are independent.
+
+    None where the cluster's kernels were not judged against measurements.
+    """
+    if not prediction.cluster.kernels.accuracy:
+        return None
     deployment = prediction.deployment
     tokens = deployment.workload.tokens_per_gpu
     context = deployment.workload.context.mean_tokens * deployment.workload.sequences_per_gpu
+    gathered = tokens * deployment.options.attention_ranks * deployment.model.hidden * 2
     rows = max(float(prediction.rows_LRS.sum(axis=2).mean()), 1.0)
     kinds = {
         "matmul": (tokens, (Operation.DENSE, Operation.GATE, Operation.SHARED_EXPERT, Operation.HEAD)),
         "attention": (context, (Operation.ATTENTION,)),
         "experts": (rows, (Operation.EXPERT,)),
-        "dispatch": (deployment.ranks, (Operation.DISPATCH, Operation.ALL_GATHER)),
-        "combine": (deployment.ranks, (Operation.COMBINE, Operation.REDUCE_SCATTER)),
+        "dispatch": (deployment.ranks, (Operation.DISPATCH,)),
+        "combine": (deployment.ranks, (Operation.COMBINE,)),
+        "collective": (gathered, (Operation.ALL_GATHER, Operation.REDUCE_SCATTER)),
     }
     busy: dict[Operation, float] = {op: float(times[op][rank]) for op in times}
     busy[Operation.WAIT] = 0.0
     squares = [
-        (float(relative_error(kind, size)) * sum(busy.get(op, 0.0) for op in operations)) ** 2
+        (float(relative_error(prediction.cluster, kind, size)) * sum(busy.get(op, 0.0) for op in operations))
+        ** 2
         for kind, (size, operations) in kinds.items()
     ]
     return float(np.sqrt(sum(squares)) / sum(busy.values()))

@@ -17,8 +17,8 @@ from wingspan.specs.kernels import ContentionKernel
 
 Array = NDArray[np.float64]
 
-_PASSES = 12
-_CLOSE = 1e-4
+_PASSES = 10
+_CLOSE = 3e-4
 """Passes end once no task's end moves by more than this share of the step."""
 
 

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.cost.exchange import Method, Traffic
-from wingspan.errors import InputError
 from wingspan.placement.placement import EMPTY, Placement
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.model import Experts
@@ -28,20 +27,36 @@ Array = NDArray[np.float64]
 class Routes:
     """Where one token's rows go.
 
+    The last domain may be narrower than the others; arrays are filled up to whole domains with slots that hold
+    nothing and ranks that have no tokens.
+
     Args:
         share_LX: part of its expert's rows that a slot gets, over all sources; 0 for an empty slot.
         chosen_LCX: probability that a token of a source class sends a row to a slot.
         rank_hit_LCR: probability that it sends anything to a rank.
         domain_hit_LCG: probability that it sends anything to a scale-up domain.
-        ranks, domains: R and G.
+        sources_C: ranks whose tokens choose so.
+        ranks_G: ranks of each domain.
     """
 
     share_LX: Array
     chosen_LCX: Array
     rank_hit_LCR: Array
     domain_hit_LCG: Array
-    ranks: int
-    domains: int
+    sources_C: Array
+    ranks_G: NDArray[np.int64]
+
+    @property
+    def width(self) -> int:
+        """Ranks of a full domain."""
+        return int(self.ranks_G[0])
+
+    @property
+    def per_rank_LCR(self) -> Array:
+        """Rows that a token sends to each rank, one per expert."""
+        layers, classes, _ = self.chosen_LCX.shape
+        places = len(self.ranks_G) * self.width
+        return np.asarray(self.chosen_LCX.reshape(layers, classes, places, -1).sum(axis=-1))
 
 
 def routes(placement: Placement, shares_LE: Array, experts: Experts, cluster: Cluster) -> Routes:
@@ -52,36 +67,32 @@ def routes(placement: Placement, shares_LE: Array, experts: Experts, cluster: Cl
         shares_LE: probability that a token picks each expert; a layer sums to top-k.
         experts: for the number of choices and node-limited routing.
         cluster: exactly the placement's ranks.
-
-    Raises:
-        InputError: the ranks do not fill whole scale-up domains.
     """
     layers, ranks = placement.num_layers, placement.num_ranks
     width = min(cluster.scale_up_domain_gpus, ranks)
-    if ranks % width:
-        raise InputError(
-            f"{ranks} ranks do not fill scale-up domains of {width} GPUs; use {ranks - ranks % width} or "
-            f"{ranks - ranks % width + width}"
-        )
-    domains = ranks // width
-    slots_LX = placement.slots_LRS.reshape(layers, -1)
+    domains = -(-ranks // width)
+    ranks_G = np.minimum(width, ranks - np.arange(domains) * width)
+    filled = np.full((layers, domains * width - ranks, placement.slots_per_rank), EMPTY)
+    slots_LX = np.concatenate([placement.slots_LRS, filled], axis=1).reshape(layers, -1)
     held_LX = slots_LX != EMPTY
     expert_LX = np.where(held_LX, slots_LX, 0)
     picked_LX = np.where(held_LX, np.take_along_axis(shares_LE, expert_LX, axis=1), 0.0)
     part_LCX = _parts(placement, expert_LX, held_LX, domains)
+    sources_C = ranks_G.astype(np.float64) if part_LCX.shape[1] > 1 else np.array([float(ranks)])
     chosen_LCX = picked_LX[:, None, :] * part_LCX
     missed_LCX = np.log1p(-np.minimum(chosen_LCX, 1 - 1e-12))
+    share_LX = np.einsum("lcx,c->lx", part_LCX, sources_C / ranks)
     return Routes(
-        share_LX=part_LCX.mean(axis=1),
+        share_LX=share_LX[:, : ranks * placement.slots_per_rank],
         chosen_LCX=chosen_LCX,
-        rank_hit_LCR=_hit(missed_LCX, slots_LX, experts, ranks),
+        rank_hit_LCR=_hit(missed_LCX, slots_LX, experts, domains * width),
         domain_hit_LCG=_hit(missed_LCX, slots_LX, experts, domains),
-        ranks=ranks,
-        domains=domains,
+        sources_C=sources_C,
+        ranks_G=ranks_G,
     )
 
 
-def traffic(cluster: Cluster, routes: Routes, tokens: float, row_bytes: float, method: Method) -> Traffic:
+def traffic(cluster: Cluster, way: Routes, tokens: float, row_bytes: float, method: Method) -> Traffic:
     """Expected bytes through every link in one layer's dispatch: arrays (L, R).
 
     Args:
@@ -89,55 +100,50 @@ def traffic(cluster: Cluster, routes: Routes, tokens: float, row_bytes: float, m
         tokens: of each rank.
         row_bytes: of one row.
     """
-    width, domains = routes.ranks // routes.domains, routes.domains
-    layers, classes, _ = routes.chosen_LCX.shape
+    width, domains = way.width, len(way.ranks_G)
+    layers, classes, _ = way.chosen_LCX.shape
     own = np.arange(domains) if classes > 1 else np.zeros(domains, dtype=np.int64)
-    times = domains // classes  # sources per class, in domains
+    mates_R = np.repeat(way.ranks_G, width)
 
-    def over_sources(values: Array) -> Array:
-        """Sum over all source domains of (L, C, ...)."""
-        return np.asarray(values.sum(axis=1) * times)
+    def from_all(values: Array) -> Array:
+        """Sum over all source ranks of (L, C, ...)."""
+        return np.asarray(np.einsum("lc...,c->l...", values, way.sources_C))
 
-    def of_own(values_LCR: Array) -> Array:
-        """What each rank's own domain sends it: (L, R) from (L, C, R)."""
+    def from_own(values_LCR: Array) -> Array:
+        """What a rank of its own domain sends to each rank: (L, R) from (L, C, R)."""
         split = values_LCR.reshape(layers, classes, domains, width)
         return split[:, own, np.arange(domains)].reshape(layers, -1)
 
-    per_rank_LCR = routes.chosen_LCX.reshape(layers, classes, routes.ranks, -1).sum(axis=-1)
     if method is Method.LOW_LATENCY:
-        to_domain_LCG = per_rank_LCR.reshape(layers, classes, domains, width).sum(axis=-1)
-        mine_LR = of_own(per_rank_LCR)
-        in_own_LG = to_domain_LCG[:, own, np.arange(domains)]
-        all_LG = to_domain_LCG.sum(axis=-1)[:, own]
-        up_sent = np.repeat(in_own_LG, width, axis=1) - mine_LR
-        up_received = (width - 1) * mine_LR
-        out_sent = np.repeat(all_LG - in_own_LG, width, axis=1)
-        out_received = width * (over_sources(per_rank_LCR) - mine_LR)
-        crossing_LCG = to_domain_LCG
+        rows_LCR = way.per_rank_LCR
+        crossing_LCG = rows_LCR.reshape(layers, classes, domains, width).sum(axis=-1)
+        mine_LR = from_own(rows_LCR)
+        up_sent = np.repeat(crossing_LCG[:, own, np.arange(domains)], width, axis=1) - mine_LR
+        up_received = (mates_R - 1) * mine_LR
+        out_received = from_all(rows_LCR) - mates_R * mine_LR
     else:
-        hit_LCR, hit_LCG = routes.rank_hit_LCR, routes.domain_hit_LCG
-        delivered_LR = over_sources(hit_LCR)
-        in_domain_LG = delivered_LR.reshape(layers, domains, width).sum(axis=-1)
-        own_hit_LG = hit_LCG[:, own, np.arange(domains)]
-        up_sent = np.repeat(in_domain_LG, width, axis=1) - delivered_LR
-        up_received = (width - 1) * delivered_LR
-        out_sent = np.repeat(hit_LCG.sum(axis=-1)[:, own] - own_hit_LG, width, axis=1)
-        out_received = np.repeat(over_sources(hit_LCG) - own_hit_LG, width, axis=1)
-        crossing_LCG = hit_LCG
-    scale = tokens * row_bytes
-    racks = _rack_rows(cluster, crossing_LCG, own, width)
-    levels = (up_sent, up_received, out_sent, out_received, *racks)
-    return Traffic(*(np.maximum(level, 0.0) * scale for level in levels))
+        crossing_LCG = way.domain_hit_LCG
+        # A rank forwards what the ranks of its own index in every domain send to its domain.
+        rail_LR = from_all(way.rank_hit_LCR) / width
+        in_domain_LG = rail_LR.reshape(layers, domains, width).sum(axis=-1)
+        up_sent = np.repeat(in_domain_LG, width, axis=1) - rail_LR
+        up_received = (mates_R - 1) * rail_LR
+        own_hit_LG = crossing_LCG[:, own, np.arange(domains)]
+        entering_LG = from_all(crossing_LCG) / way.ranks_G - own_hit_LG
+        out_received = np.repeat(entering_LG, width, axis=1)
+    leaving_LG = crossing_LCG.sum(axis=-1)[:, own] - crossing_LCG[:, own, np.arange(domains)]
+    out_sent = np.repeat(leaving_LG, width, axis=1)
+    scale, ranks = tokens * row_bytes, int(way.ranks_G.sum())
+    levels = [level[:, :ranks] for level in (up_sent, up_received, out_sent, out_received)]
+    racks = _rack_rows(cluster, crossing_LCG, own, way.ranks_G)
+    return Traffic(*(np.maximum(level, 0.0) * scale for level in (*levels, *racks)))
 
 
-def arrived_rows(routes: Routes, tokens: float, method: Method) -> Array:
+def arrived_rows(way: Routes, tokens: float, method: Method) -> Array:
     """Rows that reach each rank in one layer before they are copied to its slots: (L, R)."""
-    layers, classes, _ = routes.chosen_LCX.shape
-    sources = tokens * routes.ranks / classes
-    if method is Method.LOW_LATENCY:
-        per_rank = routes.chosen_LCX.reshape(layers, classes, routes.ranks, -1).sum(axis=-1)
-        return np.asarray(per_rank.sum(axis=1) * sources)
-    return np.asarray(routes.rank_hit_LCR.sum(axis=1) * sources)
+    per_token_LCR = way.per_rank_LCR if method is Method.LOW_LATENCY else way.rank_hit_LCR
+    rows_LR = np.einsum("lcr,c->lr", per_token_LCR, way.sources_C * tokens)
+    return np.asarray(rows_LR[:, : int(way.ranks_G.sum())])
 
 
 def _parts(
@@ -218,16 +224,18 @@ def _missed(experts: Experts, held: int, groups: int) -> float:
 
 
 def _rack_rows(
-    cluster: Cluster, crossing_LCG: Array, own: NDArray[np.int64], width: int
+    cluster: Cluster, crossing_LCG: Array, own: NDArray[np.int64], ranks_G: NDArray[np.int64]
 ) -> tuple[Array, Array]:
     """Rows per token of a rank that leave and enter each rack: two (L, K), K = 0 without racks."""
     layers, _, domains = crossing_LCG.shape
     nothing = np.zeros((layers, 0))
     if cluster.racks is None:
         return nothing, nothing
-    rack_G = np.arange(domains) * width // (cluster.racks.nodes_per_rack * cluster.gpus_per_node)
+    first_rank_G = np.arange(domains) * ranks_G[0]
+    rack_G = first_rank_G // (cluster.racks.nodes_per_rack * cluster.gpus_per_node)
     if rack_G[-1] == 0:
         return nothing, nothing
     member_GK = (rack_G[:, None] == np.arange(rack_G[-1] + 1)).astype(np.float64)
-    rows_LGG = crossing_LCG[:, own] * width * (rack_G[:, None] != rack_G[None, :])
+    elsewhere_GG = rack_G[:, None] != rack_G[None, :]
+    rows_LGG = crossing_LCG[:, own] * ranks_G[:, None] * elsewhere_GG
     return rows_LGG.sum(axis=2) @ member_GK, rows_LGG.sum(axis=1) @ member_GK

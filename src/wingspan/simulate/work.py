@@ -10,16 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wingspan.cost.compute import (
+from wingspan.cost.attention import (
     AttentionShape,
-    Batch,
     decode_attention_seconds,
-    elementwise_seconds,
-    experts_seconds,
-    matmul_seconds,
     prefill_attention_seconds,
-    wider,
+    prefill_layer_seconds,
 )
+from wingspan.cost.compute import Batch, elementwise_seconds, experts_seconds, matmul_seconds, wider
 from wingspan.deployment import Deployment
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.model import HeadAttention, ModelSpec
@@ -58,7 +55,7 @@ class Work:
         self._model = deployment.model
         self._cluster = cluster
         self._precisions = deployment.workload.precisions(deployment.model)
-        self._phase = deployment.workload.phase
+        self._batch = Batch.SMALL if deployment.workload.phase == "decode" else Batch.LARGE
         self._group = deployment.options.attention_ranks
         self._kv_share = deployment.kv_heads_share
         self._tokens = deployment.workload.tokens_per_gpu / micro_batches
@@ -76,7 +73,10 @@ class Work:
         for rows, columns in self._model.attention.projections(self._model.hidden):
             # Column-parallel ones lose outputs to the group, row-parallel ones inputs: the same product either way.
             cost += self._matmul(tokens, rows, columns / self._group, self._precisions.weights)
-        return cost + self._attention_core(windowed)
+        cost += self._attention_core(windowed)
+        if self._batch is Batch.SMALL:
+            return cost
+        return Cost(prefill_layer_seconds(self._cluster, cost.seconds), cost.flops, cost.moved_bytes)
 
     def dense(self) -> Cost:
         """Norm and MLP of a dense layer."""
@@ -118,11 +118,11 @@ class Work:
             gated=experts.gated,
             weights=precisions.expert_weights,
             activations=precisions.activations,
-            batch=Batch.SMALL if self._phase == "decode" else Batch.LARGE,
+            batch=self._batch,
             received=arrived_LR[None] / len(rows_PLRS),
         )
         values = experts.matrices * model.hidden * experts.intermediate
-        rows, active = rows_PLRS.sum(axis=-1), (rows_PLRS > 0).sum(axis=-1)
+        rows, active = rows_PLRS.sum(axis=-1), np.minimum(rows_PLRS, 1.0).sum(axis=-1)
         width = 2 * model.hidden + 2 * experts.matrices * experts.intermediate
         moved = (
             active * values * precisions.expert_weights.weight_bytes
@@ -137,18 +137,19 @@ class Work:
         if windowed and isinstance(attention, HeadAttention):
             lengths_RB = np.minimum(lengths_RB, float(attention.window_tokens or 0))
         core = wider(precisions.activations, Precision.BF16)
-        shape = _shape(model, self._group, self._kv_share, self._phase)
+        shape = _shape(model, self._group, self._kv_share, self._batch)
         width = shape.query_heads * (shape.query_width + shape.value_width)
         sequences = self._sequences * self._group
-        if self._phase == "decode":
+        if self._batch is Batch.SMALL:
             context_R = lengths_RB.mean(axis=1)
             seconds = decode_attention_seconds(cluster, shape, sequences, context_R, core, precisions.kv)
             pairs = sequences * context_R
             return Cost(seconds, 2 * pairs * width, pairs * shape.cached_values * precisions.kv.bytes)
-        pairs = sequences * _causal_pairs(self._contexts_RB, lengths_RB).mean(axis=1)
-        # One kernel takes all sequences: one sequence with as many pairs costs the same.
-        alike = (np.sqrt(1 + 8 * pairs) - 1) / 2
-        seconds = prefill_attention_seconds(cluster, shape, alike, 0.0, core)
+        pairs_R = _causal_pairs(self._contexts_RB, lengths_RB).mean(axis=1)
+        # Sequences of one length with as many pairs cost the same.
+        alike_R = (np.sqrt(1 + 8 * pairs_R) - 1) / 2
+        seconds = prefill_attention_seconds(cluster, shape, alike_R, 0.0, core, sequences)
+        pairs = sequences * pairs_R
         moved = np.full_like(pairs, self._tokens * self._group * shape.cached_values * precisions.kv.bytes)
         return Cost(seconds, 2 * pairs * width, moved)
 
@@ -161,21 +162,21 @@ class Work:
         activations = self._precisions.activations
         if weights.bytes >= 2:
             activations = _at_least_16_bits(activations)
-        seconds = matmul_seconds(self._cluster, rows, inner, columns, weights, activations)
+        seconds = matmul_seconds(self._cluster, rows, inner, columns, weights, activations, self._batch)
         moved = inner * columns * weights.weight_bytes + rows * (inner + columns) * activations.bytes
         return Cost(seconds, np.asarray(2.0 * rows * inner * columns), np.asarray(moved))
 
     def _elementwise(self, values: ArrayLike) -> Cost:
         moved = np.asarray(values, dtype=np.float64) * _STREAM_BYTES
-        return Cost(elementwise_seconds(self._cluster, moved), np.zeros(()), moved)
+        return Cost(elementwise_seconds(self._cluster, moved, self._batch), np.zeros(()), moved)
 
 
-def _shape(model: ModelSpec, group: int, kv_share: float, phase: str) -> AttentionShape:
+def _shape(model: ModelSpec, group: int, kv_share: float, batch: Batch) -> AttentionShape:
     attention = model.attention
     heads = attention.heads // group
     if isinstance(attention, HeadAttention):
         return AttentionShape.grouped(heads, round(attention.kv_heads * kv_share), attention.head_dim)
-    if phase == "decode":
+    if batch is Batch.SMALL:
         return AttentionShape.latent_decode(heads, attention.kv_rank, attention.rope_dim)
     return AttentionShape.latent_prefill(heads, attention.nope_dim, attention.rope_dim, attention.value_dim)
 

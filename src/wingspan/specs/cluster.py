@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Self
 
+import yaml
 from pydantic import Field, model_validator
 
 from wingspan.errors import InputError
@@ -147,7 +148,33 @@ def load_cluster(name_or_path: str) -> Cluster:
     return parse(Cluster, read_yaml(path), str(path))
 
 
+def cluster_yaml(cluster: Cluster) -> str:
+    """A cluster as the YAML text that `load_cluster` reads."""
+    data = cluster.model_dump(mode="json", exclude_none=True)
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=110)
+    return text
+
+
+def save_cluster(cluster: Cluster, path: Path) -> None:
+    """Write `cluster_yaml` to a file.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        path.write_text(cluster_yaml(cluster), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); name another file") from None
+
+
 def cluster_presets() -> list[str]:
     """Names of the clusters that come with Wingspan."""
     folder = resources.files("wingspan.specs") / "presets" / "clusters"
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what occurs twice twice: people read it, and anchors are for machines."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the interface's
+        return True

@@ -6,6 +6,8 @@ _BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "fp4": 0.5}
 # Scales that lie beside the weights, bytes per weight. FP4 (MXFP4): one byte per 32 values (OCP Microscaling
 # Formats v1.0, section 5.2). FP8: one FP32 per 128 x 128 block (DeepSeek-V3, arXiv:2412.19437, section 3.3.2).
 _WEIGHT_SCALE_BYTES = {"fp8": 4 / 128**2, "fp4": 1 / 32}
+# Scales that travel with a row. FP8: one FP32 per 128 values (same paper, section 3.3.2; DeepEP sends the same).
+_ROW_SCALE_BYTES = {"fp8": 4 / 128, "fp4": 1 / 32}
 
 
 class Precision(StrEnum):
@@ -26,3 +28,8 @@ class Precision(StrEnum):
     def weight_bytes(self) -> float:
         """Bytes of one weight in memory, its share of the block's scale included."""
         return self.bytes + _WEIGHT_SCALE_BYTES.get(self.value, 0.0)
+
+    @property
+    def row_bytes(self) -> float:
+        """Bytes of one value of a hidden state in a message, its share of the block's scale included."""
+        return self.bytes + _ROW_SCALE_BYTES.get(self.value, 0.0)

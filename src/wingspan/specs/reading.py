@@ -66,14 +66,17 @@ def _first_line(kind: type[BaseModel], error: ValidationError) -> str:
     errors = error.errors(include_url=False)
     # An unknown key is mostly a typing error, and then the cause of a missing one: name it first.
     first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in first["loc"] if part != "[key]") or "the whole"
+    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
     if first["type"] == "extra_forbidden":
         text = f"unknown key {key}{_suggestion(kind, first['loc'])}"
     elif first["type"] == "missing":
         text = f"key {key} is missing; add it"
     else:
-        message = first["msg"].removeprefix("Value error, ")
-        text = f"{key} = {_short(first['input'])}: {message[:1].lower()}{message[1:]}"
+        text = first["msg"].removeprefix("Value error, ")
+        if key and not isinstance(first["input"], Mapping):
+            text = f"{key} = {_short(first['input'])}: {text[:1].lower()}{text[1:]}"
+        elif key:
+            text = f"{key}: {text[:1].lower()}{text[1:]}"
     more = len(errors) - 1
     return text + (f" (and {more} more)" if more else "")
 

@@ -76,7 +76,8 @@ def poisson_requests(
 ) -> Requests:
     """`count` requests with independent gaps, exponential with mean 1 / rate.
 
-    The same seed gives the same requests at every rate, only closer together or wider apart.
+    The same seed gives the same requests at every rate, only closer together or wider apart, and a larger count
+    the same ones and more.
 
     Args:
         spread: standard deviation over mean of both lengths, log-normal and at least 1 token; 0 makes all equal.
@@ -92,12 +93,12 @@ def poisson_requests(
         )
     if not 0 <= spread <= 10:
         raise InputError(f"spread {spread}; give a standard deviation over mean between 0 and 10")
-    random = np.random.default_rng(seed)
-    gaps = random.exponential(size=count) / rate_per_second
+    # A stream of its own for each column: more requests only add to the end, they change none before.
+    gaps, prompts, outputs = (np.random.default_rng((seed, column)) for column in range(3))
     return Requests(
-        np.cumsum(gaps),
-        _lengths(random, prompt_tokens, spread, count),
-        _lengths(random, output_tokens, spread, count),
+        np.cumsum(gaps.exponential(size=count)) / rate_per_second,
+        _lengths(prompts, prompt_tokens, spread, count),
+        _lengths(outputs, output_tokens, spread, count),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -155,3 +156,13 @@ def test_limits_that_make_no_sense_are_refused() -> None:
         Fleet(group(), group())
     with pytest.raises(InputError, match="bandwidth must be above 0"):
         KVTransfer(1.0, 0.0, 0.0)
+
+
+def test_ten_thousand_requests_take_a_few_seconds() -> None:
+    """Of this process's own time, on a group under a load that keeps it full."""
+    base = poisson_requests(200.0, 10_000, 800, 200, spread=0.5, seed=2)
+    fleet = Fleet(group(grid_times(), homes=64, kv_tokens=200_000, sequences=128, budget=1024))
+    began = time.process_time()
+    served = serve(base, fleet)
+    assert time.process_time() - began < 5
+    check_invariants(served)

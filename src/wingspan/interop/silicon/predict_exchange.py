@@ -75,21 +75,20 @@ def with_processors(cluster: Cluster, processors: int) -> Cluster:
 def _exchange(
     table: Table, tokens: Array, method: Method, phase: str, processors: NDArray[np.int64] | None
 ) -> Predict:
-    nodes = table.number("node_num").astype(int)
-    hidden, top_k = int(table.number("hidden_size")[0]), int(table.number("num_topk")[0])
-    row = row_bytes(hidden, _PRECISION[phase])
-    experts = table.number("num_experts").astype(int)
+    columns = ("node_num", "num_experts", "num_topk", "hidden_size")
+    nodes, experts, top_k, hidden = (table.number(column).astype(int) for column in columns)
     numbers = processors if processors is not None else np.zeros(len(table), dtype=int)
-    kinds = sorted({*zip(nodes.tolist(), experts.tolist(), numbers.tolist(), strict=True)})
+    setups = np.stack([nodes, experts, top_k, hidden, numbers], axis=1)
+    kinds, kind_of = np.unique(setups, axis=0, return_inverse=True)
+    groups = None if method is Method.LOW_LATENCY else _MOST_NODES_PER_TOKEN
 
     def predict(cluster: Cluster) -> Array:
         seconds = np.empty(len(table))
-        for count, total, number in kinds:
-            here = (nodes == count) & (experts == total) & (numbers == number)
+        for index, (count, total, k, width, number) in enumerate(kinds.tolist()):
+            here = kind_of.reshape(-1) == index
             machine = cluster if processors is None else with_processors(cluster, number)
-            groups = None if method is Method.LOW_LATENCY else _MOST_NODES_PER_TOKEN
-            ranks = count * cluster.gpus_per_node
-            traffic = uniform_traffic(machine, ranks, tokens[here], row, total, top_k, method, groups)
+            ranks, row = count * cluster.gpus_per_node, row_bytes(width, _PRECISION[phase])
+            traffic = uniform_traffic(machine, ranks, tokens[here], row, total, k, method, groups)
             seconds[here] = exchange_seconds(machine, traffic, method, Phase(phase)).seconds
         return seconds
 

@@ -1,4 +1,4 @@
-"""Read a folder of published measurements: CSV tables, column by column."""
+"""Read published measurements: CSV or Parquet tables, column by column."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """One CSV file: its rows as text, and which of them constants may be fitted on."""
+    """One file: its rows as text, and which of them constants may be fitted on."""
 
     name: str
     columns: dict[str, list[str]]
@@ -61,7 +61,7 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """A CSV file with a header line.
+    """A CSV file with a header line, or a Parquet file (.parquet).
 
     The split is by content: a row serves fitting where the CRC-32 of its line is even, so that it stays what it is
     when rows are added or sorted.
@@ -69,6 +69,8 @@ def read_table(path: Path) -> Table:
     Raises:
         InputError: the file cannot be read, or a line has another number of cells than the header.
     """
+    if path.suffix == ".parquet":
+        return _table(path, *_parquet(path))
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -79,9 +81,25 @@ def read_table(path: Path) -> Table:
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
             raise InputError(f"{path}: line {number} has {len(row)} cells, the header {len(header)}")
+    return _table(path, header, rows)
+
+
+def _table(path: Path, header: list[str], rows: list[list[str]]) -> Table:
     columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
     even = np.array([crc32(",".join(row).encode()) % 2 == 0 for row in rows], dtype=bool)
     return Table(path.name, columns, even)
+
+
+def _parquet(path: Path) -> tuple[list[str], list[list[str]]]:
+    # Only here: importing pyarrow takes longer than everything else a CSV table needs.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        columns = pq.read_table(path).to_pydict()
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: cannot be read as Parquet ({error})") from None
+    return list(columns), [[str(cell) for cell in row] for row in zip(*columns.values(), strict=True)]
 
 
 def _is_number(text: str) -> bool:

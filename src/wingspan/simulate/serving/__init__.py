@@ -2,7 +2,9 @@
 
 - `times`: how long a step takes; all that this package knows of the model and the cluster
 - `group`: one group of ranks and the requests it holds
+- `deployed`: a deployment as such a group
 - `engine`: events in order of time; prefill and decode together or on separate groups
 - `measure`: latencies to percentiles
+- `settle`: enough requests that the ends of the run do not decide
 - `search`: the highest load within limits
 """

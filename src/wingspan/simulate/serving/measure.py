@@ -27,6 +27,7 @@ def measure(served: Served, offered_requests_per_second: float, limits: ServingL
         _within(tpot_N, limits.tpot_p99_seconds) | ~several_N
     )
     ttft, tpot = percentiles(ttft_N), percentiles(tpot_N[several_N])
+    counted_N, seconds = _counted(served)
     return LoadPoint(
         offered_requests_per_second=offered_requests_per_second,
         requests=len(requests),
@@ -35,10 +36,10 @@ def measure(served: Served, offered_requests_per_second: float, limits: ServingL
         tpot_seconds=tpot,
         end_to_end_seconds=percentiles(served.finish_seconds_N - arrival_N),
         waiting_seconds=percentiles(served.admitted_seconds_N - arrival_N),
-        completed_requests_per_second=len(requests) / duration,
-        output_tokens_per_second=float(output_N.sum()) / duration,
-        prompt_tokens_per_second=float(requests.prompt_tokens_N.sum()) / duration,
-        goodput_requests_per_second=float(good_N.sum()) / duration,
+        completed_requests_per_second=float(counted_N.sum()) / seconds,
+        output_tokens_per_second=float(output_N[counted_N].sum()) / seconds,
+        prompt_tokens_per_second=float(requests.prompt_tokens_N[counted_N].sum()) / seconds,
+        goodput_requests_per_second=float((good_N & counted_N).sum()) / seconds,
         within_limits_share=float(good_N.mean()),
         meets_limits=_meets(ttft.p99, limits.ttft_p99_seconds) and _meets(tpot.p99, limits.tpot_p99_seconds),
         mean_requests_in_system=served.request_seconds / duration,
@@ -46,6 +47,20 @@ def measure(served: Served, offered_requests_per_second: float, limits: ServingL
         peak_kv_tokens={group.spec.name: group.peak_kv_tokens for group in served.groups},
         busy_share={group.spec.name: group.busy_seconds / duration for group in served.groups},
     )
+
+
+def _counted(served: Served) -> tuple[NDArray[np.bool_], float]:
+    """Requests that throughput counts, and over how many seconds: those that end while others still arrive.
+
+    The first stretch, as long as the median request takes, is left out: nothing can have ended there. Where the
+    arrivals do not last twice as long, all requests count, over the whole run.
+    """
+    arrival_N, finish_N = served.requests.arrival_seconds_N, served.finish_seconds_N
+    first, last = float(arrival_N[0]), float(arrival_N[-1])
+    begin = first + float(np.median(finish_N - arrival_N))
+    if last - begin < (last - first) / 2:
+        return np.ones(len(finish_N), dtype=np.bool_), float(finish_N.max()) - first
+    return (finish_N > begin) & (finish_N <= last), last - begin
 
 
 def percentiles(seconds_N: Array) -> Percentiles:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from wingspan.errors import InputError
 from wingspan.schedule.serving_result import LoadPoint
+from wingspan.simulate.serving.settle import unsettled_note
 
 _MOST_DOUBLINGS = 40
 """From any start, 40 doublings are a factor of 1e12: beyond it all requests arrive at once."""
@@ -97,10 +98,4 @@ def _note(good: float | None, bad: float | None, points: list[LoadPoint]) -> str
             f"{best.requests} requests are too few to break the limits even when they come almost at once; "
             "simulate more of them"
         )
-    span = best.requests / good
-    if span < 5 * best.end_to_end_seconds.p50:
-        return (
-            f"at the highest load all {best.requests} requests arrive within {span:.3g} s, a request takes "
-            f"{best.end_to_end_seconds.p50:.3g} s: too short to settle; simulate more requests"
-        )
-    return ""
+    return unsettled_note([best])

@@ -1,0 +1,69 @@
+"""The work behind `wingspan calibrate`: start or join the ranks, measure, write the file, say what was found."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from wingspan.errors import InputError
+
+
+def execute(
+    ranks: int | None,
+    ranks_per_node: int | None,
+    transport: str,
+    out: Path | None,
+    name: str,
+    device_name: str,
+) -> None:
+    """Do the whole job; raises `WingspanError` where it fails."""
+    if out is not None and not out.absolute().parent.is_dir():
+        raise InputError(f"--out {out}: the folder {out.absolute().parent} does not exist; create it")
+    if device_name not in ("cpu", "cuda"):
+        raise InputError(f"--device {device_name}: use cpu or cuda")
+    # Only now the seconds that importing torch takes.
+    try:
+        import psutil
+        import torch
+    except ImportError as error:
+        raise InputError(f"this needs {error.name}; pip install 'wingspan[runtime]'") from None
+    from wingspan.runtime.calibrate import measure
+    from wingspan.runtime.device import select_device
+    from wingspan.runtime.group import Group
+    from wingspan.runtime.measured_cluster import measured_cluster
+
+    device = select_device(device_name)
+    group = Group.find(os.environ, ranks, ranks_per_node, transport, device)
+
+    def work(rows: Any) -> None:
+        found = measure(rows, device)
+        hosts = rows.gather(socket.gethostname())
+        if hosts is None:
+            return
+        if device.type == "cuda":
+            properties = torch.cuda.get_device_properties(device)
+            chip, memory = properties.name, float(properties.total_memory)
+        else:
+            chip = f"{platform.machine()} CPU, {os.cpu_count()} cores"
+            memory = float(psutil.virtual_memory().total // max(Counter(hosts).values()))
+        _finish(measured_cluster(found, name, chip, memory), found, out)
+
+    group.run(work)
+
+
+def _finish(cluster: Any, found: Any, out: Path | None) -> None:
+    """On rank 0: the file, and a summary on standard error (standard output may be the file)."""
+    from wingspan.cli.calibrate_view import show
+    from wingspan.specs.cluster import cluster_yaml, save_cluster
+
+    show(cluster, found)
+    if out is None:
+        sys.stdout.write(cluster_yaml(cluster))
+    else:
+        save_cluster(cluster, out)
+        print(f"wrote {out}", file=sys.stderr)

@@ -1,0 +1,49 @@
+"""`wingspan compare`: run a deployment on real links with paced compute, and predict the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def compare(
+    deployment: Annotated[
+        Path, typer.Argument(help="Deployment file, as simulate --save or plan writes it.")
+    ],
+    links: Annotated[
+        Path | None,
+        typer.Option(
+            help="Cluster file of the links it runs on (wingspan calibrate); default: measured now."
+        ),
+    ] = None,
+    time_scale: Annotated[
+        float, typer.Option(help="How many times slower than the described GPU each rank computes.")
+    ] = 1.0,
+    ranks_per_node: Annotated[int | None, typer.Option(help="Ranks that count as one node.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps to measure, after one that warms up.")] = 3,
+    transport: Annotated[str, typer.Option(help="auto, torch or shm.")] = "auto",
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="Write NAME-predicted.json and NAME-measured.json for ui.perfetto.dev."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Both reports and the errors as one JSON object.")
+    ] = False,
+) -> None:
+    """Run a deployment and predict it, and show both side by side.
+
+    Transfers are real, through the runtime's own dispatchers and schedules. Compute is paced: each rank sleeps as
+    long as the deployment's GPU would compute, times --time-scale, so that EP sizes that this machine could never
+    compute for can be measured on its links.
+
+    Examples:
+
+      wingspan simulate seed-small.json --ranks 8 --save d.json && wingspan compare d.json
+
+      wingspan testbed run -- wingspan compare d.json --time-scale 500 --trace step
+    """
+    from wingspan.cli.compare_job import Arguments, execute
+
+    execute(Arguments(deployment, links, time_scale, ranks_per_node, steps, transport, trace, as_json))

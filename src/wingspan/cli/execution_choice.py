@@ -1,0 +1,94 @@
+"""`--overlap auto` and `--dispatch auto` of a run: what the cost model says is fastest on a calibrated cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wingspan.deployment import Deployment, Dispatcher, PlacementSpec
+from wingspan.report.units import seconds_text
+from wingspan.simulate.execution import Candidate, best_execution, pick
+from wingspan.specs.cluster import load_cluster
+from wingspan.specs.models import load_model
+from wingspan.specs.workload import Context, Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What was chosen: a schedule per phase, one dispatcher, and a line that says why."""
+
+    overlap: dict[str, str]
+    dispatch: str
+    reason: str
+
+
+def choose(
+    folder: Path,
+    cluster_file: str,
+    group: Any,
+    experts_per_rank: int,
+    prompts: Sequence[Any],
+    max_new_tokens: int,
+    dispatch: str,
+) -> Execution:
+    """Predict every candidate for this run's batches.
+
+    Args:
+        folder: the checkpoint.
+        cluster_file: of the machine it runs on, as `wingspan calibrate` writes it, or a preset.
+        group: the ranks.
+        experts_per_rank: slots.
+        prompts: with `ids` and `home_rank`.
+        max_new_tokens: the run's.
+        dispatch: auto, or the dispatcher that the user wants.
+
+    Raises:
+        InputError: the model's family is unknown to the planner, or the cluster file is wrong.
+    """
+    fullest = max(sum(p.home_rank == rank for p in prompts) for rank in range(group.size))
+    tokens = max(sum(len(p.ids) for p in prompts if p.home_rank == rank) for rank in range(group.size))
+    length = max(1, round(sum(len(p.ids) for p in prompts) / len(prompts)))
+    cluster = load_cluster(cluster_file).model_copy(
+        update={
+            "nodes": group.size // group.ranks_per_node,
+            "gpus_per_node": group.ranks_per_node,
+            "scale_up_domain_gpus": group.ranks_per_node,
+        }
+    )
+
+    def step(phase: str, tokens_per_gpu: int, context: int) -> Deployment:
+        return Deployment(
+            model=load_model(str(folder)),
+            cluster=cluster,
+            workload=Workload(
+                phase="prefill" if phase == "prefill" else "decode",
+                tokens_per_gpu=tokens_per_gpu,
+                context=Context(mean_tokens=context),
+                fluctuating=False,
+            ),
+            placement=PlacementSpec(ranks=group.size, experts_per_rank=experts_per_rank),
+        )
+
+    phases = {"prefill": (step("prefill", tokens, length), 1)}
+    if max_new_tokens > 1:
+        phases["decode"] = (step("decode", fullest, length + max_new_tokens // 2), max_new_tokens - 1)
+    several = group.ranks_per_node < group.size and group.ranks_per_node > 1
+    both = [Dispatcher.FLAT, Dispatcher.HIERARCHICAL] if several else [Dispatcher.FLAT]
+    found = best_execution(phases, both if dispatch == "auto" else [Dispatcher(dispatch)])
+    first = {name: pick(ways) for name, ways in found.items()}
+    return Execution(
+        overlap={name: way.name for name, way in first.items()},
+        dispatch=next(iter(first.values())).dispatcher.value,
+        reason="; ".join(_reason(name, ways) for name, ways in found.items()),
+    )
+
+
+def _reason(phase: str, ways: list[Candidate]) -> str:
+    best = pick(ways)
+    plain = next(way for way in ways if way.name == "sequential")
+    text = f"{phase}: {best.name}, {best.dispatcher.value} dispatch, predicted {seconds_text(best.seconds)}"
+    return text if best is plain else f"{text} (sequential {seconds_text(plain.seconds)})"

@@ -1,0 +1,164 @@
+"""The work behind `wingspan place`: read, plan, score, show, write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from wingspan.cli.place_view import show
+from wingspan.cli.placement_file import read_placement, write_placement
+from wingspan.errors import InputError
+from wingspan.placement.affinity import spread_requests
+from wingspan.placement.compare import STRATEGIES, Comparison, compare
+from wingspan.placement.limits import check_memory
+from wingspan.placement.plan import Moving
+from wingspan.placement.topology import Topology
+from wingspan.routing.synthetic import TraceShape, generate
+from wingspan.routing.trace import RoutingTrace, concatenate
+from wingspan.routing.trace_file import TraceFile
+from wingspan.routing.workloads import workload
+from wingspan.specs.cluster import Cluster, load_cluster
+from wingspan.specs.model import ModelSpec
+from wingspan.specs.models import load_model
+from wingspan.specs.precision import Precision
+
+_ROWS = Precision.BF16
+"""Rows travel, and experts compute, in this format."""
+_SYNTHETIC_TOKENS = 16_384
+"""About as many are drawn: whole steps of one request per rank, so that all ranks hold equally many."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The command line of `wingspan place`."""
+
+    trace: Path | None
+    synthetic: str | None
+    model: str
+    cluster: str
+    ranks: int | None
+    spare_ranks: int
+    slots_per_rank: int
+    ranks_per_node: int | None
+    flat: bool
+    request_routing: bool
+    present: Path | None
+    horizon_steps: int
+    step_tokens: int | None
+    expert_memory_gb: float | None
+    strategy: str
+    out: Path | None
+    seed: int
+    as_json: bool
+
+
+def execute(arguments: Arguments) -> None:
+    """Do the whole job; raises `WingspanError` where it fails."""
+    _check_strategy(arguments.strategy, STRATEGIES)
+    model = load_model(arguments.model)
+    source = _source(arguments, model)
+    topology = _topology(arguments, model, load_cluster(arguments.cluster), source.experts)
+    if arguments.expert_memory_gb is not None:
+        budget_bytes = arguments.expert_memory_gb * 1e9
+        check_memory(source.layers, arguments.slots_per_rank, topology.expert_bytes, budget_bytes)
+    trace, about = source.read(topology.ranks), source.about
+    if trace.num_ranks not in (topology.ranks, topology.ranks - arguments.spare_ranks):
+        about += f"; requests of {trace.num_ranks} home ranks dealt to {topology.ranks} in turn"
+        trace = spread_requests(trace, topology.ranks)
+    result = compare(
+        trace,
+        topology,
+        arguments.slots_per_rank,
+        groups=model.experts.groups if model.experts.count == source.experts else 1,
+        present=read_placement(arguments.present) if arguments.present else None,
+        moving=Moving(steps=arguments.horizon_steps),
+        request_routing=arguments.request_routing,
+        step_tokens=arguments.step_tokens * topology.ranks if arguments.step_tokens else None,
+        seed=arguments.seed,
+    )
+    _write(arguments, result)
+    if arguments.as_json:
+        print(json.dumps(_to_dict(about, topology, result)), flush=True)
+        return
+    show(result, about, f"{model.name} on {arguments.cluster}", topology, Console(highlight=False))
+    if arguments.out is not None:
+        print(f"{arguments.strategy} written to {arguments.out}")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where tokens come from: a file, or a synthetic kind drawn for as many ranks as are planned."""
+
+    experts: int
+    layers: int
+    about: str
+    read: Callable[[int], RoutingTrace]
+
+
+def _source(arguments: Arguments, model: ModelSpec) -> _Source:
+    if (arguments.trace is None) == (arguments.synthetic is None):
+        raise InputError("give either a trace or --synthetic KIND")
+    if arguments.trace is not None:
+        file = TraceFile.open(arguments.trace)
+        return _Source(
+            file.num_experts, file.num_layers, f"{file.path}, {file.origin}", lambda _ranks: file.read()
+        )
+    kind, layers, count = str(arguments.synthetic), len(model.moe_layers), model.experts.count
+
+    def draw(ranks: int) -> RoutingTrace:
+        request_tokens = min(64, max(1, _SYNTHETIC_TOKENS // (4 * ranks)))
+        step_tokens = ranks * request_tokens
+        tokens = step_tokens * 4 * max(1, round(_SYNTHETIC_TOKENS / (4 * step_tokens)))
+        shape = TraceShape(tokens, layers, count, model.experts.per_token, ranks, request_tokens)
+        drawn = generate(shape, workload(kind, shape, arguments.seed), arguments.seed)
+        return concatenate(list(drawn))
+
+    return _Source(count, layers, f"synthetic: {kind}, shape of {model.name}, seed {arguments.seed}", draw)
+
+
+def _topology(arguments: Arguments, model: ModelSpec, cluster: Cluster, experts: int) -> Topology:
+    """The plain numbers of model and cluster."""
+    expert_bytes = model.parameters.expert * model.expert_weights.bytes
+    ranks = arguments.ranks or -(-experts // arguments.slots_per_rank)
+    return Topology(
+        ranks=ranks + arguments.spare_ranks,
+        ranks_per_node=arguments.ranks_per_node or cluster.scale_up_domain_gpus,
+        within_bytes_per_second=cluster.scale_up.sustained_bytes_per_second,
+        across_bytes_per_second=cluster.scale_out.sustained_bytes_per_second,
+        row_bytes=int(model.hidden * _ROWS.bytes),
+        expert_bytes=int(expert_bytes),
+        seconds_per_token=2 * model.parameters.expert / cluster.gpu.sustained_flops(_ROWS),
+        seconds_per_expert=expert_bytes / cluster.gpu.sustained_memory_bytes_per_second,
+        once_per_node=not arguments.flat,
+    )
+
+
+def _check_strategy(strategy: str, known: Iterable[str]) -> None:
+    names = list(known)
+    if strategy not in names:
+        raise InputError(f"--strategy {strategy}: use one of {', '.join(names)}")
+
+
+def _write(arguments: Arguments, result: Comparison) -> None:
+    # Two of the strategies are there only where groups divide into nodes, and with --from.
+    _check_strategy(arguments.strategy, result.placements)
+    if arguments.out is not None:
+        write_placement(result.placements[arguments.strategy], arguments.out)
+
+
+def _to_dict(about: str, topology: Topology, result: Comparison) -> dict[str, object]:
+    return {
+        "trace": about,
+        "planned_tokens": result.planned_tokens,
+        "scored_tokens": result.scored_tokens,
+        "step_tokens": result.step_tokens,
+        "topology": asdict(topology),
+        "strategies": {name: score.to_dict() for name, score in result.scores.items()},
+        "eplb_twins": result.eplb_twins,
+        "limits": asdict(result.limits),
+        "advice": result.advice,
+    }

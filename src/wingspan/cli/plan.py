@@ -1,0 +1,100 @@
+"""`wingspan plan`: which EP size, does it fit, how fast is it, and what to change if it does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wingspan.cli.deployment_options import (
+    ClusterName,
+    ContextTokens,
+    DispatcherName,
+    Kv,
+    Phase,
+    RoutingText,
+    Seed,
+    Source,
+    Spread,
+    Tokens,
+    Weights,
+)
+
+
+def plan(
+    source: Source,
+    gpus: Annotated[
+        int, typer.Option(min=1, help="GPUs to spend; EP groups smaller than that run side by side.")
+    ] = 64,
+    cluster: ClusterName = None,
+    phase: Phase = None,
+    tokens_per_gpu: Tokens = None,
+    context: ContextTokens = None,
+    context_spread: Spread = None,
+    routing: RoutingText = None,
+    dispatcher: DispatcherName = None,
+    weights: Weights = None,
+    kv: Kv = None,
+    seed: Seed = None,
+    longest_step_ms: Annotated[
+        float | None, typer.Option(help="Leave out steps longer than this (decode: time per output token).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the best deployment as a file.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write choices and the best one's step as one self-contained page.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="The choices, one line per EP size.")] = False,
+) -> None:
+    """Compare EP sizes on a number of GPUs: memory, speed, best choice.
+
+    Without --tokens-per-gpu the batch is chosen too, up to what memory holds.
+
+    Examples:
+
+      wingspan plan deepseek-v3 --gpus 64
+
+      wingspan plan seed --cluster seed-ideal --tokens-per-gpu 16 --context 1024
+
+      wingspan plan qwen3-235b-a22b --phase prefill --out best.json
+    """
+    from wingspan.cli import plan_view
+    from wingspan.cli.deployment_options import Asked, deployment_of
+    from wingspan.cli.step_html import write_plan
+    from wingspan.deployment import save_deployment
+    from wingspan.simulate.planning import make_plan
+
+    template = deployment_of(
+        Asked(
+            source=source,
+            cluster=cluster,
+            phase=phase,
+            tokens_per_gpu=tokens_per_gpu,
+            context=context,
+            context_spread=context_spread,
+            routing=routing,
+            dispatcher=dispatcher,
+            weights=weights,
+            kv=kv,
+            seed=seed,
+        )
+    )
+    made = make_plan(
+        template,
+        gpus,
+        fixed_batch=tokens_per_gpu is not None,
+        longest_step_seconds=None if longest_step_ms is None else longest_step_ms / 1e3,
+    )
+    if out is not None:
+        save_deployment(made.shown.deployment, out)
+    if html is not None:
+        write_plan(made, html)
+    if as_json:
+        print(plan_view.to_json(made))
+    elif as_csv:
+        plan_view.print_csv(made)
+    else:
+        plan_view.show(made, out)
+        if html is not None:
+            print(f"page: {html} (open in a browser)")

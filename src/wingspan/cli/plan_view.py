@@ -1,0 +1,160 @@
+"""What a person sees of a plan."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from wingspan.cli.simulate_view import describe, fit_line, memory_table
+from wingspan.simulate.planning import Plan
+from wingspan.simulate.search import Choice
+
+
+def show(plan: Plan, out: Path | None) -> None:
+    """The choices, then the best one's memory, or the ways out."""
+    console = Console(highlight=False)
+    deployment = plan.shown.deployment
+    parameters = deployment.model.parameters
+    console.print(
+        f"[bold]{deployment.model.name}[/bold]: {parameters.total / 1e9:.1f} B parameters, "
+        f"{parameters.active / 1e9:.1f} B active; {parameters.moe_layers} MoE layers of "
+        f"{parameters.experts_per_layer} experts, top-{parameters.experts_per_token}"
+    )
+    if plan.choices:
+        console.print(_choices(plan))
+        groups = plan.shown.gpus // deployment.ranks
+        beside = f"{groups} groups side by side, each " if groups > 1 else ""
+        console.print(f"[bold]best:[/bold] {beside}" + describe(deployment))
+    else:
+        console.print("[red]nothing fits[/red]; as asked, at the largest EP size:\n" + describe(deployment))
+    capacity = deployment.cluster.gpu.memory_bytes
+    console.print(fit_line(plan.shown.report, capacity))
+    console.print()
+    console.print(memory_table(plan.shown.report, capacity))
+    if plan.breaking_part is not None:
+        console.print(f"memory overflows with: [bold]{plan.breaking_part}[/bold]")
+        console.print(_ways(plan))
+    console.print(_batches(plan))
+    if out is not None:
+        console.print(f"deployment: {out} (wingspan simulate {out})")
+
+
+def to_json(plan: Plan) -> str:
+    """Everything, as one object."""
+    parameters = plan.shown.deployment.model.parameters
+    rank = plan.shown.report.peak_memory_bytes.index(max(plan.shown.report.peak_memory_bytes))
+    return json.dumps(
+        {
+            "model": plan.shown.deployment.model.name,
+            "parameters": {"total": parameters.total, "active": parameters.active, **parameters.model_dump()},
+            "choices": [_record(choice) for choice in plan.choices],
+            "best": _record(plan.shown) if plan.choices else None,
+            "fits": plan.breaking_part is None,
+            "breaking_part": plan.breaking_part,
+            "memory_bytes": {part: sizes[rank] for part, sizes in plan.shown.report.memory_bytes.items()},
+            "gpu_memory_bytes": plan.shown.deployment.cluster.gpu.memory_bytes,
+            "largest_batch_by_context": plan.batches,
+            "ways_out": [
+                {
+                    "change": way.text,
+                    "kind": way.kind,
+                    "peak_memory_bytes": way.peak_bytes,
+                    "tokens_per_second_per_gpu": way.tokens_per_second_per_gpu,
+                    "cost": way.cost,
+                }
+                for way in plan.ways
+            ],
+        }
+    )
+
+
+def print_csv(plan: Plan) -> None:
+    """One line per EP size."""
+    records = [_record(choice) for choice in plan.choices]
+    if records:
+        out = csv.DictWriter(sys.stdout, list(records[0]), lineterminator="\n")
+        out.writeheader()
+        out.writerows(records)
+
+
+def _record(choice: Choice) -> dict[str, Any]:
+    report, options = choice.report, choice.deployment.options
+    return {
+        "ep": report.ranks,
+        "experts_per_gpu": report.experts_per_rank,
+        "attention_ranks": options.attention_ranks,
+        "tokens_per_gpu": choice.deployment.workload.tokens_per_gpu,
+        "schedule": report.schedule,
+        "step_seconds": report.step_seconds,
+        "relative_error": report.relative_error,
+        "tokens_per_second_per_gpu": choice.tokens_per_second_per_gpu,
+        "tokens_per_second": choice.tokens_per_second,
+        "exposed_communication_share": report.overhead,
+        "peak_memory_bytes": max(report.peak_memory_bytes),
+    }
+
+
+def _choices(plan: Plan) -> Table:
+    work = plan.shown.deployment.workload
+    title = f"{plan.shown.gpus} GPUs, {work.phase}, context {work.context.mean_tokens}: the fastest that fits"
+    table = Table(
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=title, title_justify="left"
+    )
+    columns = ("EP", "experts\n/GPU", "attn.\nGPUs", "batch\n/GPU", "schedule", "step\nms", "tokens/s\n/GPU")
+    for column in (*columns, "tokens/s\nall GPUs", "exposed", "GB"):
+        table.add_column(column, justify="left" if column == "schedule" else "right", no_wrap=True)
+    for choice in plan.choices:
+        record = _record(choice)
+        table.add_row(
+            str(record["ep"]),
+            str(record["experts_per_gpu"]),
+            str(record["attention_ranks"]),
+            str(record["tokens_per_gpu"]),
+            record["schedule"],
+            _milliseconds(record["step_seconds"]),
+            f"{record['tokens_per_second_per_gpu']:,.0f}",
+            f"{record['tokens_per_second']:,.0f}",
+            f"{record['exposed_communication_share']:.0%}",
+            f"{record['peak_memory_bytes'] / 1e9:.1f}",
+            style="bold" if choice is plan.shown else None,
+        )
+    return table
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.1f}" if seconds < 1 else f"{seconds * 1e3:.0f}"
+
+
+def _ways(plan: Plan) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("cheapest ways out", max_width=44)
+    for column in ("GB", "tokens/s/GPU", "loses"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for way in plan.ways:
+        loss = f"{way.cost:.0%}" if way.cost >= 0.005 else "nothing"
+        table.add_row(
+            way.text,
+            f"{way.peak_bytes / 1e9:.1f}",
+            f"{way.tokens_per_second_per_gpu:,.0f}",
+            "hardware" if way.kind == "hardware" else loss,
+        )
+    if not plan.ways:
+        table.add_row("none found: no change of one or two settings fits", "", "", "")
+    return table
+
+
+def _batches(plan: Plan) -> Table:
+    unit = "sequences" if plan.shown.deployment.workload.phase == "decode" else "tokens"
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("context", justify="right")
+    table.add_column(f"most {unit} per GPU that fit", justify="right")
+    for context, batch in plan.batches.items():
+        table.add_row(f"{context:,}", f"{batch:,}")
+    return table

@@ -1,0 +1,111 @@
+"""`wingspan serving`: requests arrive, and latencies, throughput and the highest load come out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wingspan.cli.deployment_options import Kv, Weights
+
+
+def serving(
+    model: Annotated[
+        str, typer.Argument(help="A model preset, a config.json or its folder.")
+    ] = "deepseek-v3",
+    cluster: Annotated[str, typer.Option(help="Preset or cluster file.")] = "h100-sxm",
+    ep: Annotated[
+        int,
+        typer.Option("--ep", "--ranks", min=1, help="EP size of the group that decodes, and prefills too."),
+    ] = 64,
+    separate_prefill: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Prefill on a group of its own, of this EP size, beside the one that decodes."
+        ),
+    ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(help="Requests a second: 10, or 1,10,100 for a curve. Default: 10, or the file's."),
+    ] = None,
+    requests: Annotated[
+        Path | None,
+        typer.Option(
+            help=".csv or .jsonl with arrival_seconds, prompt_tokens, output_tokens instead of drawn ones."
+        ),
+    ] = None,
+    num_requests: Annotated[
+        int, typer.Option(min=1, help="Draw at least so many (Poisson); more where needed to settle.")
+    ] = 2000,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Mean prompt length.")] = 1024,
+    output_tokens: Annotated[int, typer.Option(min=1, help="Mean output length.")] = 256,
+    length_spread: Annotated[
+        float, typer.Option(min=0.0, max=10.0, help="Standard deviation / mean of both lengths.")
+    ] = 0.5,
+    max_sequences: Annotated[int, typer.Option(min=1, help="Most sequences at a time, per GPU.")] = 128,
+    step_tokens: Annotated[
+        int, typer.Option(min=2, help="Most tokens of a step, per GPU: prompts are cut into chunks of it.")
+    ] = 1024,
+    ttft_p99: Annotated[
+        float | None, typer.Option(help="Limit in seconds for the time to first token.")
+    ] = None,
+    tpot_p99: Annotated[
+        float | None, typer.Option(help="Limit in seconds for the time per output token.")
+    ] = None,
+    find_limit: Annotated[
+        bool, typer.Option("--find-limit", help="Search the highest load within the limits.")
+    ] = False,
+    attention_ranks: Annotated[int, typer.Option(min=1, help="Ranks of a node that share attention.")] = 1,
+    schedule: Annotated[str, typer.Option(help="sequential, chunks, chunks:N or two-batch.")] = "sequential",
+    skew: Annotated[
+        float,
+        typer.Option(min=0.0, help="Spread of the experts' loads: sigma of a log-normal; 0 is uniform."),
+    ] = 0.0,
+    weights: Weights = None,
+    kv: Kv = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="One line per load on stdout, nothing else.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write pictures as one self-contained page.")] = None,
+) -> None:
+    """Simulate serving: continuous batching, chunked prefill, latencies with percentiles, the highest load.
+
+    Examples:
+
+      wingspan serving deepseek-v3 --ep 64 --rate 10,50,100,200 --html serving.html
+
+      wingspan serving deepseek-v3 --ep 64 --ttft-p99 2 --tpot-p99 0.05 --find-limit
+
+      wingspan serving deepseek-v3 --ep 128 --separate-prefill 32 --requests trace.csv
+    """
+    from wingspan.cli.serving_job import Arguments, execute
+
+    execute(
+        Arguments(
+            model=model,
+            cluster=cluster,
+            ep=ep,
+            separate_prefill=separate_prefill,
+            rate=rate,
+            requests=requests,
+            num_requests=num_requests,
+            prompt_tokens=prompt_tokens,
+            output_tokens=output_tokens,
+            length_spread=length_spread,
+            max_sequences=max_sequences,
+            step_tokens=step_tokens,
+            ttft_p99=ttft_p99,
+            tpot_p99=tpot_p99,
+            find_limit=find_limit,
+            attention_ranks=attention_ranks,
+            schedule=schedule,
+            skew=skew,
+            weights=weights,
+            kv=kv,
+            seed=seed,
+            as_json=as_json,
+            as_csv=as_csv,
+            html=html,
+        )
+    )

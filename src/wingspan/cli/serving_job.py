@@ -1,0 +1,245 @@
+"""What `wingspan serving` does: requests and groups from the options, the simulations, and what is shown of them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from wingspan.cli.values import numbers
+from wingspan.deployment import Deployment, Options
+from wingspan.errors import InputError
+from wingspan.report.page import write_page
+from wingspan.report.rows import csv_text, serving_rows
+from wingspan.report.serving_page import serving_page
+from wingspan.report.terminal import sentences, serving_table
+from wingspan.report.units import count_text
+from wingspan.schedule.serving_result import LoadPoint, ServingLimits, ServingReport
+from wingspan.simulate.serving.deployed import Caps, group_of, kv_transfer
+from wingspan.simulate.serving.engine import Fleet, serve
+from wingspan.simulate.serving.measure import described, measure
+from wingspan.simulate.serving.search import find_highest_load
+from wingspan.simulate.serving.settle import MOST_TIMES, alike, unsettled_note, until_settled
+from wingspan.simulate.sweep import Setting
+from wingspan.simulate.sweep_axes import with_schedule, with_skew
+from wingspan.specs.cluster import load_cluster
+from wingspan.specs.models import load_model
+from wingspan.specs.precision import Precision
+from wingspan.specs.reading import parse
+from wingspan.specs.requests import Requests, poisson_requests, read_requests
+from wingspan.specs.workload import Workload
+
+_NOTES = (
+    "step times are interpolated between predictions of the step simulator; a step that prefills and decodes costs "
+    "the decode step and what as many more tokens add to a prefill step",
+    "a request is admitted when KV cache for its whole prompt and output is free; nothing is preempted",
+    "throughput counts what ends while requests still arrive, without the first stretch in which nothing can end",
+)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The command line."""
+
+    model: str
+    cluster: str
+    ep: int
+    separate_prefill: int | None
+    rate: str | None
+    requests: Path | None
+    num_requests: int
+    prompt_tokens: int
+    output_tokens: int
+    length_spread: float
+    max_sequences: int
+    step_tokens: int
+    ttft_p99: float | None
+    tpot_p99: float | None
+    find_limit: bool
+    attention_ranks: int
+    schedule: str
+    skew: float
+    weights: str | None
+    kv: str | None
+    seed: int
+    as_json: bool
+    as_csv: bool
+    html: Path | None
+
+
+def execute(arguments: Arguments) -> None:
+    """Simulate every load and show the result."""
+    limits = parse(
+        ServingLimits,
+        {"ttft_p99_seconds": arguments.ttft_p99, "tpot_p99_seconds": arguments.tpot_p99},
+        "limits",
+    )
+    if arguments.find_limit and not limits.any:
+        raise InputError("--find-limit needs a limit: --ttft-p99 SECONDS, --tpot-p99 SECONDS, or both")
+    sample, at_rate = _source(arguments)
+    fleet, conditions = _fleet(arguments, sample)
+
+    def with_requests(rate: float, count: int) -> LoadPoint:
+        return measure(serve(at_rate(rate, count), fleet), rate, limits)
+
+    with Console(stderr=True).status("simulating"):
+        if arguments.requests is not None:
+            own = len(sample)
+            highest, points, remark = _loads(arguments, sample, lambda rate: with_requests(rate, own))
+        else:
+            count = arguments.num_requests
+            highest, points, remark = _loads(
+                arguments, sample, lambda rate: until_settled(partial(with_requests, rate), count)
+            )
+            points = alike(points, with_requests)
+    report = ServingReport(
+        conditions=conditions,
+        ranks=sum(group.ranks for group in fleet.groups),
+        groups=[described(group) for group in fleet.groups],
+        limits=limits,
+        points=points,
+        highest_load_requests_per_second=highest if limits.any else None,
+        notes=[*([remark] if remark else []), *_NOTES],
+    )
+    if arguments.html:
+        write_page(serving_page(report), arguments.html)
+    if arguments.as_json:
+        print(report.model_dump_json(indent=2))
+    elif arguments.as_csv:
+        print(csv_text(serving_rows(report)), end="")
+    else:
+        _show(report, arguments)
+
+
+def _source(arguments: Arguments) -> tuple[Requests, Callable[[float, int], Requests]]:
+    """A sample of the requests, and the requests at a rate: so many drawn ones, or the file's faster or slower."""
+    if arguments.requests is not None:
+        given = read_requests(arguments.requests)
+        # As they stand they may come at one instant: then they have no rate, and none can be asked for.
+        return given, lambda rate, _: given if rate == given.rate_per_second else given.at_rate(rate)
+
+    def draw(rate: float, count: int) -> Requests:
+        lengths = (arguments.prompt_tokens, arguments.output_tokens)
+        return poisson_requests(rate, count, *lengths, spread=arguments.length_spread, seed=arguments.seed)
+
+    return draw(_USUAL_RATE, MOST_TIMES * arguments.num_requests), draw
+
+
+def _fleet(arguments: Arguments, requests: Requests) -> tuple[Fleet, dict[str, str]]:
+    lengths_N = requests.prompt_tokens_N + requests.output_tokens_N
+    caps = Caps(
+        sequences_per_gpu=arguments.max_sequences,
+        tokens_per_step=arguments.step_tokens,
+        longest_context=int(lengths_N.max()),
+        mean_context=max(1, round(float(lengths_N.mean()))),
+    )
+    deployment = _deployment(arguments, arguments.ep)
+    model = deployment.model
+    conditions = {
+        "Model": f"{model.name}: {model.layers} layers, top-{model.experts.per_token} of {model.experts.count}",
+        "Cluster": arguments.cluster,
+        "Requests": _described(arguments, requests),
+        "Step": f"{arguments.schedule} schedule, skew {arguments.skew:g}"
+        + (f", attention over {arguments.attention_ranks} ranks" if arguments.attention_ranks > 1 else ""),
+    }
+    if arguments.separate_prefill is None:
+        both = group_of(deployment, caps, name="prefill and decode", decodes=True, prefills=True)
+        return Fleet(both), conditions
+    apart = _deployment(arguments, arguments.separate_prefill)
+    return (
+        Fleet(
+            group_of(apart, caps, name="prefill", decodes=False, prefills=True),
+            group_of(deployment, caps, name="decode", decodes=True, prefills=False),
+            kv_transfer(deployment, caps),
+        ),
+        conditions,
+    )
+
+
+def _deployment(arguments: Arguments, ranks: int) -> Deployment:
+    workload = {
+        "tokens_per_gpu": 1,
+        "context": 1,
+        "weights": arguments.weights,
+        "kv": arguments.kv or Precision.BF16,
+        "seed": arguments.seed,
+    }
+    setting = Setting(
+        model=load_model(arguments.model),
+        cluster=load_cluster(arguments.cluster),
+        gpus=ranks,
+        workload=parse(Workload, workload, "workload"),
+        options=parse(Options, {"attention_ranks": arguments.attention_ranks}, "options"),
+    )
+    setting = with_schedule(with_skew(setting, arguments.skew), arguments.schedule)
+    if setting.fastest_schedule:
+        raise InputError(
+            "--schedule fastest is for one step; name one: sequential, chunks, chunks:N, two-batch"
+        )
+    return setting.deployment()
+
+
+def _described(arguments: Arguments, sample: Requests) -> str:
+    lengths = f"mean {sample.prompt_tokens_N.mean():.0f} prompt and {sample.output_tokens_N.mean():.0f} output tokens"
+    if arguments.requests is not None:
+        return f"{len(sample)} of {arguments.requests}; {lengths}"
+    return f"Poisson, at least {arguments.num_requests} per load, seed {arguments.seed}; {lengths}"
+
+
+def _loads(
+    arguments: Arguments, sample: Requests, at_load: Callable[[float], LoadPoint]
+) -> tuple[float | None, list[LoadPoint], str]:
+    """Highest load within the limits, every load simulated, and a remark."""
+    rates = _rates(arguments, sample)
+    if arguments.find_limit:
+        found = find_highest_load(at_load, rates[0])
+        return found.requests_per_second, found.points, found.note
+    points = [at_load(rate) for rate in rates]
+    # Below a load that breaks the limits; one that meets them above it was too short to show that it does not.
+    kept = list(itertools.takewhile(lambda point: point.meets_limits, points))
+    return (kept[-1].offered_requests_per_second if kept else None), points, unsettled_note(points)
+
+
+def _rates(arguments: Arguments, requests: Requests) -> list[float]:
+    if arguments.rate is not None:
+        rates = sorted(numbers(arguments.rate, "--rate"))
+        if rates[0] <= 0:
+            raise InputError(f"--rate {arguments.rate}: every rate must be above 0")
+        return rates
+    if arguments.requests is None:
+        return [_USUAL_RATE]
+    if arguments.find_limit and math.isinf(requests.rate_per_second):
+        raise InputError(
+            f"{arguments.requests}: all requests arrive at one instant, so no load can be searched"
+        )
+    return [requests.rate_per_second]
+
+
+_USUAL_RATE = 10.0
+
+
+def _show(report: ServingReport, arguments: Arguments) -> None:
+    console = Console(highlight=False)
+    for name, value in report.conditions.items():
+        console.print(f"[dim]{name}:[/dim] {value}")
+    for group in report.groups:
+        console.print(
+            f"[dim]{group.name.capitalize()}:[/dim] {group.ranks} ranks; room for "
+            f"{count_text(group.kv_tokens_per_home * group.homes)} tokens of KV cache, "
+            f"{count_text(group.sequences_per_home * group.homes)} sequences"
+        )
+    console.print(serving_table(report))
+    if report.limits.any:
+        highest = report.highest_load_requests_per_second
+        searched = "" if arguments.find_limit else " of those given (--find-limit searches)"
+        answer = "none" if highest is None else f"{highest:.3g} requests/s"
+        console.print(f"highest load within the limits{searched}: [bold]{answer}[/bold]")
+    for line in sentences(report.notes):
+        console.print(line)
+    if arguments.html:
+        console.print(f"page: {arguments.html} (open in a browser)")

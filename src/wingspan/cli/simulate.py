@@ -1,0 +1,117 @@
+"""`wingspan simulate`: predict one step of a deployment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wingspan.cli.deployment_options import (
+    AttentionRanks,
+    Chunks,
+    ClusterName,
+    ContextTokens,
+    DispatcherName,
+    Kv,
+    Phase,
+    PlacementName,
+    RoutingText,
+    ScheduleName,
+    Seed,
+    Source,
+    Spread,
+    Tokens,
+    Weights,
+)
+
+
+def simulate(
+    source: Source,
+    cluster: ClusterName = None,
+    ranks: Annotated[int | None, typer.Option(min=1, help="EP size (default: one rank per expert).")] = None,
+    experts_per_rank: Annotated[
+        int | None, typer.Option(min=1, help="Slots per GPU and layer (default: as few as hold all experts).")
+    ] = None,
+    placement: PlacementName = None,
+    phase: Phase = None,
+    tokens_per_gpu: Tokens = None,
+    context: ContextTokens = None,
+    context_spread: Spread = None,
+    routing: RoutingText = None,
+    expected_loads: Annotated[
+        bool, typer.Option("--expected-loads", help="Loads exactly as the routing's shares, not one draw.")
+    ] = False,
+    schedule: ScheduleName = None,
+    chunks: Chunks = None,
+    dispatcher: DispatcherName = None,
+    attention_ranks: AttentionRanks = None,
+    weights: Weights = None,
+    kv: Kv = None,
+    seed: Seed = None,
+    save: Annotated[Path | None, typer.Option(help="Write the deployment as a file.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write the timeline for ui.perfetto.dev.")] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write timeline, breakdown, links and memory as one self-contained page."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole report as one JSON object.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="One line per rank.")] = False,
+) -> None:
+    """Predict one step: time, throughput, exposed communication, links, memory.
+
+    Examples:
+
+      wingspan simulate deepseek-v3 --ranks 64 --tokens-per-gpu 128
+
+      wingspan simulate seed --cluster seed-ideal --phase prefill --schedule two-batch
+
+      wingspan simulate plan.json --routing log-normal:0.8 --trace step.json --html step.html
+
+      wingspan simulate deepseek-v3 --ranks 288 --placement balanced --routing log-normal:0.8
+    """
+    from wingspan.cli import simulate_view
+    from wingspan.cli.deployment_options import Asked, deployment_of
+    from wingspan.cli.step_html import write_step
+    from wingspan.deployment import save_deployment
+    from wingspan.simulate.step import predict
+    from wingspan.simulate.summary import step_report
+
+    deployment = deployment_of(
+        Asked(
+            source=source,
+            cluster=cluster,
+            ranks=ranks,
+            experts_per_rank=experts_per_rank,
+            placement=placement,
+            phase=phase,
+            tokens_per_gpu=tokens_per_gpu,
+            context=context,
+            context_spread=context_spread,
+            routing=routing,
+            expected_loads=expected_loads,
+            schedule=schedule,
+            chunks=chunks,
+            dispatcher=dispatcher,
+            attention_ranks=attention_ranks,
+            weights=weights,
+            kv=kv,
+            seed=seed,
+        )
+    )
+    prediction = predict(deployment)
+    report = step_report(prediction)
+    if save is not None:
+        save_deployment(deployment, save)
+    if trace is not None:
+        simulate_view.write_timeline(prediction, report.slowest_rank, trace)
+    if html is not None:
+        write_step(prediction, report, html)
+    if as_json:
+        print(report.model_dump_json())
+    elif as_csv:
+        simulate_view.print_csv(report)
+    else:
+        simulate_view.show(deployment, report, trace)
+        if html is not None:
+            print(f"page: {html} (open in a browser)")

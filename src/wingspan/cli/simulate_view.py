@@ -1,0 +1,147 @@
+"""What a person sees of a predicted step."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from wingspan.deployment import Deployment
+from wingspan.report.perfetto import write_trace
+from wingspan.schedule.result import Operation, StepReport
+from wingspan.simulate.prediction import Prediction
+
+_TRANSFERS = (Operation.DISPATCH, Operation.COMBINE, Operation.ALL_GATHER, Operation.REDUCE_SCATTER)
+_TRACED_RANKS = 8
+
+
+def show(deployment: Deployment, report: StepReport, trace: Path | None) -> None:
+    """The step in a few tables."""
+    console = Console(highlight=False)
+    console.print(describe(deployment))
+    error = "" if report.relative_error is None else f" (+- {report.relative_error:.0%})"
+    console.print(
+        f"\n[bold]step {report.step_seconds * 1e3:.2f} ms[/bold]{error}   "
+        f"[bold]{report.tokens_per_second / report.ranks:,.0f} tokens/s per GPU[/bold]   "
+        f"{report.tokens_per_second:,.0f} in all"
+    )
+    console.print(fit_line(report, deployment.cluster.gpu.memory_bytes))
+    console.print()
+    console.print(_times(report))
+    console.print(_links(report))
+    console.print(memory_table(report, deployment.cluster.gpu.memory_bytes))
+    console.print(
+        f"load: fullest expert {report.imbalance:.2f} x the mean, mean over layers. "
+        f"Slowest: {report.slowest_reason}"
+    )
+    for note in report.notes:
+        console.print(f"[dim]- {note}[/dim]")
+    if trace is not None:
+        console.print(f"trace: {trace} (open in ui.perfetto.dev or chrome://tracing)")
+
+
+def describe(deployment: Deployment) -> str:
+    """Model, hardware, work and layout in two lines."""
+    work, cluster = deployment.workload, deployment.used_cluster
+    kind = "sequence" if work.phase == "decode" else "token"
+    kind += "s" if work.tokens_per_gpu > 1 else ""
+    per_gpu = deployment.placement.experts_per_rank
+    group = deployment.options.attention_ranks
+    attention = "data-parallel attention" if group == 1 else f"attention over {group} GPUs"
+    return (
+        f"[bold]{deployment.model.name}[/bold] on {cluster.gpus} x {cluster.gpu.name} ({cluster.name}): "
+        f"{work.phase}, {work.tokens_per_gpu} {kind} per GPU, context {work.context.mean_tokens}\n"
+        f"EP {deployment.ranks}, {per_gpu} expert{'s' if per_gpu > 1 else ''} per GPU, {attention}, "
+        f"{deployment.dispatcher.value} dispatch, {deployment.build_schedule().name}, "
+        f"{work.routing.kind.replace('_', '-')} routing"
+    )
+
+
+def fit_line(report: StepReport, capacity: float) -> str:
+    """Whether the fullest rank has room."""
+    peak = max(report.peak_memory_bytes)
+    if peak <= capacity:
+        return f"[green]fits[/green]: {peak / 1e9:.1f} of {capacity / 1e9:.1f} GB on the fullest GPU"
+    return f"[red]does not fit[/red]: {peak / 1e9:.1f} GB needed of {capacity / 1e9:.1f} GB"
+
+
+def memory_table(report: StepReport, capacity: float) -> Table:
+    """Memory of the fullest rank by part."""
+    rank = report.peak_memory_bytes.index(max(report.peak_memory_bytes))
+    table = _table("memory of the fullest GPU", "GB", "of GPU")
+    for part, sizes in report.memory_bytes.items():
+        if sizes[rank]:
+            table.add_row(part, f"{sizes[rank] / 1e9:.3f}", f"{sizes[rank] / capacity:.1%}")
+    return table
+
+
+def print_csv(report: StepReport) -> None:
+    """One line per rank: its seconds per operation, waiting, bytes and memory."""
+    operations = list(report.operation_seconds)
+    out = csv.writer(sys.stdout, lineterminator="\n")
+    out.writerow(
+        [
+            "rank",
+            *(f"{operation.value}_seconds" for operation in operations),
+            "exposed_communication_seconds",
+            "sent_within_node_bytes",
+            "sent_across_nodes_bytes",
+            "peak_memory_bytes",
+        ]
+    )
+    for rank in range(report.ranks):
+        out.writerow(
+            [
+                rank,
+                *(report.operation_seconds[operation][rank] for operation in operations),
+                report.exposed_communication_seconds[rank],
+                report.sent_within_node_bytes[rank],
+                report.sent_across_nodes_bytes[rank],
+                report.peak_memory_bytes[rank],
+            ]
+        )
+
+
+def write_timeline(prediction: Prediction, slowest: int, path: Path) -> None:
+    """The timeline of the first ranks and of the slowest one."""
+    ranks = sorted({*range(min(_TRACED_RANKS, prediction.deployment.ranks)), slowest})
+    write_trace(prediction.timeline.spans(ranks), path)
+
+
+def _times(report: StepReport) -> Table:
+    table = _table("time of the mean GPU", "ms", "of step")
+    mean = {op: sum(seconds) / len(seconds) for op, seconds in report.operation_seconds.items()}
+    waited = mean.pop(Operation.WAIT, 0.0)
+    for operation, seconds in mean.items():
+        name = operation.value.replace("_", " ") + (" (transfer)" if operation in _TRANSFERS else "")
+        _time_row(table, name, seconds, report)
+    table.add_section()
+    transfers = max(0.0, report.overhead * report.step_seconds - waited)
+    _time_row(table, "waiting for transfers", transfers, report)
+    _time_row(table, "waiting for slower GPUs", waited, report)
+    return table
+
+
+def _time_row(table: Table, name: str, seconds: float, report: StepReport) -> None:
+    table.add_row(name, f"{seconds * 1e3:.2f}", f"{seconds / report.step_seconds:.1%}")
+
+
+def _links(report: StepReport) -> Table:
+    table = _table("use of the hardware", "busiest GPU", "of peak")
+    for name, share in report.utilisation.items():
+        table.add_row(name, "", f"{share:.1%}")
+    for link in report.links:
+        table.add_row(f"{link.link} link", f"{link.busiest_bytes / 1e9:.2f} GB", f"{link.utilisation:.1%}")
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column(title, min_width=26)
+    for column in columns:
+        table.add_column(column, justify="right", min_width=11)
+    return table

@@ -1,0 +1,95 @@
+"""`wingspan sweep`: predictions over any axes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wingspan.cli.deployment_options import Kv, Weights
+
+
+def sweep(
+    model: Annotated[str, typer.Argument(help="A model preset, a config.json or its folder.")] = "seed",
+    cluster: Annotated[
+        str, typer.Option(help="Presets or cluster files; several make an axis.")
+    ] = "h100-sxm",
+    ep: Annotated[
+        str, typer.Option("--ep", "--ranks", help="EP sizes: 64, or 16,64, or 16..1024 (doubling).")
+    ] = "64",
+    experts_per_gpu: Annotated[
+        str | None,
+        typer.Option(
+            help="The baseline: 1..32. The same GPUs form smaller groups, each holding all experts; tokens per GPU "
+            "stay. Left out: all GPUs are one group."
+        ),
+    ] = None,
+    batch: Annotated[
+        str,
+        typer.Option("--batch", "--tokens-per-gpu", "-b", help="New tokens per GPU; in decode, sequences."),
+    ] = "64",
+    context: Annotated[
+        str, typer.Option(help="Context per sequence in tokens; in prefill, the prompt.")
+    ] = "4096",
+    skew: Annotated[
+        str, typer.Option(help="Spread of the experts' loads: sigma of a log-normal; 0 is uniform.")
+    ] = "0",
+    bandwidth: Annotated[
+        str | None, typer.Option(help="GB/s per GPU between nodes, instead of the cluster's.")
+    ] = None,
+    schedule: Annotated[
+        str, typer.Option(help="sequential, chunks, chunks:N, two-batch, or fastest (tries all).")
+    ] = "sequential",
+    phase: Annotated[str, typer.Option(help="decode or prefill.")] = "decode",
+    attention_ranks: Annotated[int, typer.Option(min=1, help="Ranks of a node that share attention.")] = 1,
+    scale_experts: Annotated[
+        bool | None,
+        typer.Option(
+            help="As many experts as EP size, one per GPU. Default: only for the seed's models, which leave the "
+            "number of experts open."
+        ),
+    ] = None,
+    weights: Weights = None,
+    kv: Kv = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="One line per point on stdout, nothing else.")
+    ] = False,
+    html: Annotated[Path | None, typer.Option(help="Write pictures as one self-contained page.")] = None,
+) -> None:
+    """Predict a step over any axes: every option with several values is one.
+
+    Examples:
+
+      wingspan sweep seed --cluster seed-ideal,h100-sxm --skew 0,0.6 --ep 16..256 --context 128
+
+      wingspan sweep seed --experts-per-gpu 1..32 --batch 1,16,256 --html baseline.html
+
+      wingspan sweep deepseek-v3 --ep 32..256 --batch 1..512 --schedule fastest --csv > points.csv
+    """
+    from wingspan.cli.sweep_job import Arguments, execute
+
+    execute(
+        Arguments(
+            model=model,
+            clusters=cluster,
+            ep=ep,
+            experts_per_gpu=experts_per_gpu,
+            batch=batch,
+            context=context,
+            skew=skew,
+            bandwidth=bandwidth,
+            schedule=schedule,
+            phase=phase,
+            attention_ranks=attention_ranks,
+            scale_experts=scale_experts,
+            weights=weights,
+            kv=kv,
+            seed=seed,
+            as_json=as_json,
+            as_csv=as_csv,
+            html=html,
+        )
+    )

@@ -1,0 +1,199 @@
+"""Placements worth considering: by load alone, gathered on nodes, and the present one changed a little.
+
+All are arrays of slots (layers, ranks, slots) that hold every expert and no expert twice on a rank.
+
+Shapes: L layers, E experts, P items (slots of a layer), N nodes, B places per node, R ranks, S slots per rank.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from wingspan.placement.balanced import balanced
+from wingspan.placement.demand import Demand, Floats
+from wingspan.placement.expected import slot_flows
+from wingspan.placement.gather import exchange, grow
+from wingspan.placement.packing import pack
+from wingspan.placement.placement import EMPTY
+from wingspan.placement.replicate import Items
+from wingspan.placement.sticky import name_nodes
+from wingspan.placement.topology import Topology
+
+Ints = NDArray[np.int64]
+_ROUNDS = 80
+"""Rounds in which nodes exchange experts: twice of every pair of 40 nodes; more change the result by under 1 %."""
+
+
+def by_load(demand: Demand, topology: Topology, slots_per_rank: int, worth_LEN: Floats) -> Ints:
+    """Ranks evenly full, as `balanced`; nodes named after where they are worth most."""
+    slots_LRS = balanced(demand.load_LE, topology.ranks, slots_per_rank).slots_LRS
+    return name_nodes(slots_LRS, worth_LEN)
+
+
+def gathered(
+    demand: Demand, topology: Topology, counts_LE: Ints, slots_per_rank: int, worth_LEN: Floats, spread: float
+) -> Ints:
+    """Experts that tokens pick together on one node, heavy ones apart, each where it is worth most.
+
+    Args:
+        demand: of a step.
+        topology: of the cluster.
+        counts_LE: slots per expert.
+        slots_per_rank: slots per (layer, rank).
+        worth_LEN: rows that an expert saves on a node.
+        spread: how strongly load repels load: 1 leaves of co-activation what exceeds chance; more balances nodes.
+    """
+    num_slots = topology.ranks * slots_per_rank
+    items = Items.of(demand.load_LE, counts_LE, num_slots)
+    attraction_LPP = affinity(items, demand, counts_LE, topology.once_per_node, spread)
+    grown_LNB = grow(attraction_LPP, items.load_LP, topology.nodes)
+    layer = np.arange(len(grown_LNB))[:, None, None]
+    benefit_LPN = _of_items(items, worth_LEN)
+    # Whole nodes first: no single exchange could carry a community to the node of its tokens.
+    order_LN = _best_nodes(benefit_LPN[layer, grown_LNB].sum(axis=2))
+    start_LNB = np.take_along_axis(grown_LNB, order_LN[..., None], axis=1)
+    item_LNB = exchange(
+        start_LNB,
+        attraction_LPP,
+        benefit_LPN.transpose(0, 2, 1).astype(np.float32),
+        least_gain=float(1e-6 * demand.load_LE.mean()),
+        rounds=_rounds(topology.nodes),
+    )
+    return _onto_ranks(items, item_LNB, demand, topology, slots_per_rank)
+
+
+def without_replicas(
+    demand: Demand, topology: Topology, slots_per_rank: int, worth_LEN: Floats, spread: float
+) -> Ints:
+    """`gathered` with one slot per expert, over as few slots of each rank as that takes; the others stay empty."""
+    used = -(-demand.num_experts // topology.ranks)
+    slots_LRS = gathered(
+        demand, topology, np.ones(demand.load_LE.shape, dtype=np.int64), used, worth_LEN, spread
+    )
+    return np.pad(slots_LRS, ((0, 0), (0, 0), (0, slots_per_rank - used)), constant_values=EMPTY)
+
+
+def affinity(
+    items: Items, demand: Demand, counts_LE: Ints, by_company: bool, spread: float
+) -> NDArray[np.float32]:
+    """How much two items belong on one node, in rows per step saved: (layers, items, items)."""
+    num_layers, num_items = items.expert_LP.shape
+    held_LP = items.expert_LP != EMPTY
+    expert_LP = np.where(held_LP, items.expert_LP, 0)
+    layer = np.arange(num_layers)[:, None]
+    share_LP = np.where(held_LP, 1.0 / counts_LE[layer, expert_LP], 0.0).astype(np.float32)
+    load_L = np.maximum(demand.load_LE.sum(axis=1), 1e-300)
+    partners_L = demand.together_LEE.sum(axis=(1, 2)) / load_L if by_company else np.ones(num_layers)
+    repulsion_LP = items.load_LP * np.sqrt(spread * np.maximum(partners_L, 1e-3) / load_L)[:, None]
+    repulsion_LP = repulsion_LP.astype(np.float32)
+    result: NDArray[np.float32] = -repulsion_LP[:, :, None] * repulsion_LP[:, None, :]
+    if by_company:
+        together = demand.together_LEE.astype(np.float32)
+        company = together[layer[..., None], expert_LP[:, :, None], expert_LP[:, None, :]]
+        company *= share_LP[:, :, None]
+        company *= share_LP[:, None, :]
+        result += company
+    twins = (items.expert_LP[:, :, None] == items.expert_LP[:, None, :]) & held_LP[:, :, None]
+    # Replicas of one expert serve more when they are on different nodes.
+    result[twins] = np.float32(-4.0 * demand.load_LE.max())
+    diagonal = np.arange(num_items)
+    result[:, diagonal, diagonal] = 0.0
+    return result
+
+
+def changed_replicas(slots_LRS: Ints, load_LE: Floats, worth_LEN: Floats, changes: int) -> Ints:
+    """The present slots with at most so many replicas per layer taken from cold experts for the hottest ones.
+
+    Each change takes the replica that is missed least (least load per remaining slot) and gives it to the expert
+    with the most load per slot, while that lowers the load of the hottest slot. Empty slots are taken first.
+    """
+    result = slots_LRS.copy()
+    nodes = worth_LEN.shape[2]
+    for layer in range(len(result)):
+        _change_layer(result[layer], load_LE[layer], worth_LEN[layer], nodes, changes)
+    return result
+
+
+def _change_layer(slots_RS: Ints, load_E: Floats, worth_EN: Floats, nodes: int, changes: int) -> None:
+    """`changed_replicas` of one layer, in place."""
+    ranks = len(slots_RS)
+    node_R = np.arange(ranks) * nodes // ranks
+    counts_E = np.bincount(slots_RS[slots_RS != EMPTY], minlength=len(load_E))
+    for _ in range(changes):
+        hot = int(np.argmax(load_E / counts_E))
+        holds_R = (slots_RS == hot).any(axis=1)
+        left_E = np.where(counts_E > 1, load_E / np.maximum(counts_E - 1, 1), np.inf)
+        # What each slot's replica would leave to its fellows; an empty slot leaves nothing to anyone.
+        loss_RS = np.where(slots_RS == EMPTY, -1.0, left_E[slots_RS])
+        loss_RS[holds_R] = np.inf
+        least = loss_RS.min()
+        if not least < load_E[hot] / counts_E[hot]:
+            return
+        crowded_R = np.isin(node_R, node_R[holds_R])
+        value_RS = np.where(
+            loss_RS == least, worth_EN[hot, node_R][:, None] - crowded_R[:, None] * load_E[hot], -np.inf
+        )
+        rank, slot = np.unravel_index(int(value_RS.argmax()), value_RS.shape)
+        cold = slots_RS[rank, slot]
+        if cold != EMPTY:
+            counts_E[cold] -= 1
+        slots_RS[rank, slot] = hot
+        counts_E[hot] += 1
+
+
+def exchanged(
+    slots_LRS: Ints, demand: Demand, topology: Topology, worth_LEN: Floats, least_gain: float, spread: float
+) -> Ints:
+    """The present slots after exchanges between nodes that gain more than `least_gain` rows each."""
+    num_layers = len(slots_LRS)
+    expert_LP = slots_LRS.reshape(num_layers, -1)
+    counts_LE = np.stack([np.bincount(row[row != EMPTY], minlength=demand.num_experts) for row in expert_LP])
+    layer = np.arange(num_layers)[:, None]
+    share = demand.load_LE[layer, expert_LP] / np.maximum(counts_LE[layer, expert_LP], 1)
+    items = Items(expert_LP, np.where(expert_LP != EMPTY, share, 0.0))
+    places_LNB = np.tile(np.arange(expert_LP.shape[1]), (num_layers, 1)).reshape(
+        num_layers, topology.nodes, -1
+    )
+    item_LNB = exchange(
+        places_LNB,
+        affinity(items, demand, counts_LE, topology.once_per_node, spread),
+        _of_items(items, worth_LEN).transpose(0, 2, 1).astype(np.float32),
+        least_gain,
+        _rounds(topology.nodes),
+    )
+    return expert_LP[layer, item_LNB.reshape(num_layers, -1)].reshape(slots_LRS.shape)
+
+
+def _rounds(nodes: int) -> int:
+    return max(_ROUNDS, 2 * nodes)
+
+
+def _of_items(items: Items, worth_LEN: Floats) -> Floats:
+    """Worth of every item on every node: (layers, items, nodes); nothing for an empty one."""
+    held_LP = items.expert_LP != EMPTY
+    layer = np.arange(len(held_LP))[:, None]
+    worth: Floats = worth_LEN[layer, np.where(held_LP, items.expert_LP, 0)] * held_LP[..., None]
+    return worth
+
+
+def _best_nodes(worth_LNN: Floats) -> Ints:
+    """For each node the contents (first index) that suit it best, (layers, nodes)."""
+    return np.stack([linear_sum_assignment(worth.T, maximize=True)[1] for worth in worth_LNN])
+
+
+def _onto_ranks(
+    items: Items, item_LNB: Ints, demand: Demand, topology: Topology, slots_per_rank: int
+) -> Ints:
+    """Pack each node's items onto its ranks, by what each will really compute: near tokens prefer a near replica."""
+    num_layers, nodes, size = item_LNB.shape
+    expert_LP = np.take_along_axis(items.expert_LP, item_LNB.reshape(num_layers, -1), axis=1)
+    expert_XB = expert_LP.reshape(-1, size)
+    load_XB = slot_flows(expert_LP, demand, nodes).sum(axis=1).reshape(-1, size)
+    # Heaviest first, replicas side by side (they share evenly), empty ones last.
+    order_XB = np.lexsort((expert_XB, -load_XB, expert_XB == EMPTY), axis=1)
+    inside = Items(*(np.take_along_axis(a, order_XB, axis=1) for a in (expert_XB, load_XB)))
+    place_XMS = pack(inside, topology.ranks_per_node)
+    expert_XMS = inside.expert_LP[np.arange(len(expert_XB))[:, None, None], place_XMS]
+    return expert_XMS.reshape(num_layers, topology.ranks, slots_per_rank)

@@ -1,0 +1,120 @@
+"""What the traffic asks of a placement, per step: load, experts picked together, where an expert's tokens live.
+
+A sample is noisy: among 65,536 pairs of experts some look close by chance, and a few long requests make an expert
+look at home on their nodes. A plan that trusts this promises gains that never come. So the sample is counted in two
+halves, an earlier and a later one, and of each structure only as much is kept as the halves have in common.
+
+Shapes: L layers, E experts, N nodes, R home ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wingspan.errors import InputError
+from wingspan.placement.replicate import checked_load
+from wingspan.placement.topology import Topology
+from wingspan.routing.statistics import RoutingStatistics, by_node
+from wingspan.routing.structure import expected_coactivation
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Demand:
+    """Tokens of one step.
+
+    Args:
+        load_LE: tokens per (layer, expert).
+        source_LEN: the same by the node where the tokens live.
+        together_LEE: tokens that pick both experts; zero diagonal, symmetric.
+    """
+
+    load_LE: Floats
+    source_LEN: Floats
+    together_LEE: Floats
+
+    @property
+    def num_layers(self) -> int:
+        """MoE layers."""
+        return int(self.load_LE.shape[0])
+
+    @property
+    def num_experts(self) -> int:
+        """Logical experts per layer."""
+        return int(self.load_LE.shape[1])
+
+    @classmethod
+    def of(
+        cls, earlier: RoutingStatistics, later: RoutingStatistics, topology: Topology, steps: float = 1
+    ) -> Demand:
+        """The demand of a mean step, from the counts of the two halves of a trace of `steps` steps.
+
+        Raises:
+            InputError: tokens live on ranks that the topology does not have, or `steps` is not above 0.
+        """
+        if not steps > 0:
+            raise InputError(f"steps: {steps} steps in the trace; it must be above 0")
+        halves = (earlier, later)
+        sources = [_source_by_node(half, topology) for half in halves]
+        company = [_off_diagonal(half.coactivation_LEE) for half in halves]
+        source_LEN = common(sources, [_independent(source) for source in sources])
+        together_LEE = common(company, [expected_coactivation(half.coactivation_LEE) for half in halves])
+        return cls((earlier.load_LE + later.load_LE) / steps, source_LEN / steps, together_LEE / steps)
+
+    @classmethod
+    def of_load(cls, load_LE: ArrayLike, nodes: int) -> Demand:
+        """Loads alone: tokens live everywhere alike, and no two experts go together more than by chance."""
+        load = checked_load(load_LE)
+        chance_LEE = load[:, :, None] * load[:, None, :]
+        chance_LEE /= np.maximum(load.sum(axis=1), 1e-300)[:, None, None]
+        diagonal = np.arange(load.shape[1])
+        chance_LEE[:, diagonal, diagonal] = 0.0
+        return cls(load, np.repeat(load[:, :, None] / nodes, nodes, axis=2), chance_LEE)
+
+
+def common(halves: list[Floats], expected: list[Floats]) -> Floats:
+    """The sum of two halves' counts (layers, ...), drawn towards what independence would give.
+
+    Of the differences d1, d2 between counts and expectation the sum keeps the share d1 . d2 / |mean of d1, d2|^2,
+    per layer: all of it where the halves agree, none where they have nothing in common.
+    """
+    one, two = (half - expectation for half, expectation in zip(halves, expected, strict=True))
+    both = one + two
+    axes = "abc"[: one.ndim - 1]
+    agreed_L = np.einsum(f"l{axes},l{axes}->l", one, two)
+    power_L = np.einsum(f"l{axes},l{axes}->l", both, both) / 4
+    kept_L = np.divide(agreed_L, power_L, out=np.zeros_like(power_L), where=power_L > 0).clip(0.0, 1.0)
+    both *= kept_L.reshape(-1, *(1 for _ in axes))
+    both += expected[0]
+    both += expected[1]
+    return np.maximum(both, 0.0, out=both)
+
+
+def _source_by_node(half: RoutingStatistics, topology: Topology) -> Floats:
+    ranks = half.source_LER.shape[2]
+    if ranks > topology.ranks:
+        raise InputError(
+            f"the trace's tokens live on {ranks} ranks, the plan has {topology.ranks}; use --ranks {ranks} or "
+            "spread the requests anew"
+        )
+    padded_LER = np.pad(half.source_LER, ((0, 0), (0, 0), (0, topology.ranks - ranks)))
+    return by_node(padded_LER, topology.ranks_per_node).astype(np.float64)
+
+
+def _independent(source_LEN: Floats) -> Floats:
+    """Every expert's tokens spread over nodes as all tokens are."""
+    total = source_LEN.sum(axis=(1, 2), keepdims=True)
+    product = source_LEN.sum(axis=2, keepdims=True) * source_LEN.sum(axis=1, keepdims=True)
+    result: Floats = product / np.maximum(total, 1)
+    return result
+
+
+def _off_diagonal(counts_LEE: NDArray[np.int64]) -> Floats:
+    result = counts_LEE.astype(np.float64)
+    diagonal = np.arange(result.shape[1])
+    result[:, diagonal, diagonal] = 0.0
+    return result

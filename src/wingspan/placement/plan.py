@@ -1,0 +1,192 @@
+"""Our strategy: of the candidates take, layer by layer, the one with the least predicted time.
+
+    cost of a candidate = predicted step time x steps until the next plan + time to move there from the present
+
+Staying where one is costs no move, and wins unless another is better by more than the noise of the loads. Because
+the layers' times add up, each layer decides for itself.
+
+Shapes: L layers, E experts, N nodes, R ranks, S slots per rank, C candidates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wingspan.errors import InputError
+from wingspan.placement import candidates
+from wingspan.placement.demand import Demand, Floats
+from wingspan.placement.difference import fetched
+from wingspan.placement.expected import expect
+from wingspan.placement.placement import EMPTY, Placement
+from wingspan.placement.replicate import replica_counts
+from wingspan.placement.simple import check_fits, linear
+from wingspan.placement.sticky import name_nodes, name_ranks
+from wingspan.placement.topology import Topology
+
+Ints = NDArray[np.int64]
+_SPREADS = (1.0, 4.0)
+_CHANGES = (1, 2, 4, 8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Moving:
+    """When it pays to move.
+
+    Args:
+        steps: steps until the next plan, over which a gain adds up.
+        noise: share of a layer's predicted time below which a gain is taken for noise of the loads.
+    """
+
+    steps: int = 1000
+    noise: float = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The chosen placement and what was expected of it.
+
+    Attributes:
+        placement: the choice.
+        seconds_L: predicted time per layer and step.
+        moved_L: experts to fetch per layer; all of them where there was no present placement.
+        chosen_L: per layer the name of the candidate.
+    """
+
+    placement: Placement
+    seconds_L: Floats
+    moved_L: Ints
+    chosen_L: tuple[str, ...]
+
+
+def plan(
+    demand: Demand,
+    topology: Topology,
+    slots_per_rank: int = 1,
+    present: Placement | None = None,
+    moving: Moving | None = None,
+) -> Plan:
+    """Place experts so that the predicted step time is least, the move from `present` included.
+
+    Args:
+        demand: of a mean step.
+        topology: of the cluster; its dispatcher decides what crosses nodes.
+        slots_per_rank: slots per (layer, rank).
+        present: the placement in use; same ranks and slots. Without it, moving costs nothing.
+        moving: when it pays to move.
+
+    Raises:
+        InputError: the experts do not fit, or `present` is of another shape.
+    """
+    check_fits(demand.num_experts, topology.ranks, slots_per_rank)
+    moving = moving or Moving()
+    if present is None:
+        options = _fresh(demand, topology, slots_per_rank, demand.source_LEN)
+        return _choose(options, demand, topology, None, moving)
+    _check_present(present, demand, topology, slots_per_rank)
+    worth_LEN = demand.source_LEN + _stay_rows(topology, moving) * _on_node(present, topology)
+    options = {"present": present.slots_LRS}
+    options |= _near_present(present.slots_LRS, demand, topology, worth_LEN)
+    for name, slots_LRS in _fresh(demand, topology, slots_per_rank, worth_LEN).items():
+        options[name] = name_ranks(
+            name_nodes(slots_LRS, worth_LEN), present.slots_LRS, topology.ranks_per_node
+        )
+    return _choose(options, demand, topology, present.slots_LRS, moving)
+
+
+def _fresh(demand: Demand, topology: Topology, slots_per_rank: int, worth_LEN: Floats) -> dict[str, Ints]:
+    """Candidates that start from nothing."""
+    shape = (demand.num_layers, demand.num_experts, topology.ranks, slots_per_rank)
+    options = {
+        "linear": linear(*shape).slots_LRS,
+        "by load": candidates.by_load(demand, topology, slots_per_rank, worth_LEN),
+    }
+    if topology.nodes > 1:
+        num_slots = topology.ranks * slots_per_rank
+        counts_LE = replica_counts(demand.load_LE, num_slots, topology.ranks, topology.nodes)
+        for spread in _SPREADS:
+            options[f"gathered, spread {spread:g}"] = candidates.gathered(
+                demand, topology, counts_LE, slots_per_rank, worth_LEN, spread
+            )
+        if counts_LE.sum() > counts_LE.size and topology.seconds_per_expert:
+            # A replica is one more expert whose weights a rank reads: at small batches they cost more than they give.
+            options["gathered, no replicas"] = candidates.without_replicas(
+                demand, topology, slots_per_rank, worth_LEN, _SPREADS[0]
+            )
+    return options
+
+
+def _near_present(
+    present_LRS: Ints, demand: Demand, topology: Topology, worth_LEN: Floats
+) -> dict[str, Ints]:
+    """Candidates that change the present a little."""
+    options = {}
+    for changes in _CHANGES:
+        options[f"{changes} replicas changed"] = candidates.changed_replicas(
+            present_LRS, demand.load_LE, worth_LEN, changes
+        )
+    if topology.nodes > 1:
+        options["experts exchanged"] = candidates.exchanged(
+            present_LRS, demand, topology, worth_LEN, least_gain=0.0, spread=_SPREADS[0]
+        )
+    return options
+
+
+def _choose(
+    options: dict[str, Ints], demand: Demand, topology: Topology, present_LRS: Ints | None, moving: Moving
+) -> Plan:
+    """The cheapest valid option of each layer; the first of equal ones."""
+    names = list(options)
+    slots_CLRS = np.stack(list(options.values()))
+    seconds_CL = np.stack([expect(slots, demand, topology).seconds_L for slots in slots_CLRS])
+    if present_LRS is None:
+        moved_CL = (slots_CLRS != EMPTY).sum(axis=(2, 3))
+        cost_CL = seconds_CL.copy()
+    else:
+        moved_CL = np.stack([fetched(present_LRS, slots).sum(axis=1) for slots in slots_CLRS])
+        cost_CL = seconds_CL * moving.steps + moved_CL * topology.move_seconds_per_expert
+        cost_CL[0] -= seconds_CL[0] * moving.steps * moving.noise
+    cost_CL[~_valid(slots_CLRS)] = np.inf
+    best_L = cost_CL.argmin(axis=0)
+    layer = np.arange(len(best_L))
+    return Plan(
+        Placement(slots_CLRS[best_L, layer], demand.num_experts),
+        seconds_CL[best_L, layer],
+        moved_CL[best_L, layer],
+        tuple(names[c] for c in best_L.tolist()),
+    )
+
+
+def _valid(slots_CLRS: Ints) -> NDArray[np.bool_]:
+    """No expert twice on a rank: (candidates, layers). Gathering only discourages it."""
+    ordered = np.sort(slots_CLRS, axis=3)
+    twice = (ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] != EMPTY)
+    valid: NDArray[np.bool_] = ~twice.any(axis=(2, 3))
+    return valid
+
+
+def _on_node(placement: Placement, topology: Topology) -> Floats:
+    """1 where a node holds an expert: (layers, experts, nodes)."""
+    slots_LNB = placement.slots_LRS.reshape(placement.num_layers, topology.nodes, -1)
+    layer, node, place = np.nonzero(slots_LNB != EMPTY)
+    result = np.zeros((placement.num_layers, placement.num_experts, topology.nodes))
+    result[layer, slots_LNB[layer, node, place], node] = 1.0
+    return result
+
+
+def _stay_rows(topology: Topology, moving: Moving) -> float:
+    """Rows per step, over all nodes, that take as long as fetching one expert does over the horizon."""
+    seconds_per_row = topology.across_seconds_per_row / (topology.cards * topology.nodes)
+    return topology.move_seconds_per_expert / moving.steps / seconds_per_row
+
+
+def _check_present(present: Placement, demand: Demand, topology: Topology, slots_per_rank: int) -> None:
+    has = (present.num_layers, present.num_experts, present.num_ranks, present.slots_per_rank)
+    wanted = (demand.num_layers, demand.num_experts, topology.ranks, slots_per_rank)
+    if has != wanted:
+        raise InputError(
+            "present placement: {} layers of {} experts on {} ranks x {} slots; ".format(*has)
+            + "the plan is for {} of {} on {} x {}".format(*wanted)
+        )

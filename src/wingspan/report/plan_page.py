@@ -1,0 +1,136 @@
+"""The page of a plan: what each EP size gives, and the step of the best, or what to change where none fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from wingspan.report.figures import Figure, axis, figure
+from wingspan.report.page import Page, Section, Table
+from wingspan.report.palette import QUIET, series
+from wingspan.report.step_page import step_page
+from wingspan.report.units import bytes_text, count_text, seconds_text, share_text
+from wingspan.schedule.result import Span, StepReport
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One EP size's best deployment; `shown` marks the one that the rest of the page is about."""
+
+    report: StepReport
+    tokens_per_gpu: int
+    attention_ranks: int
+    shown: bool
+
+
+def plan_page(
+    choices: Sequence[Alternative],
+    report: StepReport,
+    conditions: Mapping[str, str],
+    *,
+    gpus: int,
+    spans: Sequence[Span] = (),
+    capacity_bytes: float | None = None,
+    breaking_part: str | None = None,
+    ways_out: Sequence[tuple[str, str, float, float, float]] = (),
+) -> Page:
+    """The step's page with the comparison in front.
+
+    Args:
+        choices: what fits, smallest EP first.
+        report: of the one shown; the rest as in `step_page`.
+        gpus: all that may be used; EP groups smaller than that run side by side.
+        breaking_part: what overflows the memory, where it does.
+        ways_out: text, kind, peak bytes, tokens/s per GPU and loss as a share, of each.
+    """
+    page = step_page(report, conditions, spans=spans, capacity_bytes=capacity_bytes)
+    front = _comparison(choices, gpus) if choices else []
+    if breaking_part is not None:
+        front.append(_ways(breaking_part, ways_out))
+    verdict = f"best of {len(choices)} EP sizes" if choices else "nothing fits; as asked"
+    return replace(
+        page,
+        title=f"Plan for {gpus} GPUs: EP {report.ranks}, {report.experts_per_rank} expert"
+        + ("s" if report.experts_per_rank > 1 else "")
+        + " per GPU",
+        subtitle=f"{verdict}; below, its predicted {report.phase} step ({report.schedule} schedule)",
+        sections=[*front, *page.sections],
+    )
+
+
+def _comparison(choices: Sequence[Alternative], gpus: int) -> list[Section]:
+    best = next((choice for choice in choices if choice.shown), choices[-1])
+    rows = [
+        [
+            f"EP {choice.report.ranks}" + (" (best)" if choice.shown else ""),
+            str(choice.report.experts_per_rank),
+            str(choice.attention_ranks),
+            str(choice.tokens_per_gpu),
+            choice.report.schedule,
+            seconds_text(choice.report.step_seconds),
+            count_text(choice.report.tokens_per_second / choice.report.ranks),
+            share_text(choice.report.overhead),
+            bytes_text(max(choice.report.peak_memory_bytes)),
+        ]
+        for choice in choices
+    ]
+    headings = (
+        "", "experts per GPU", "attention over", "batch per GPU", "schedule", "step", "tokens/s per GPU", "exposed",
+        "memory",
+    )  # fmt: skip
+    return [
+        Section(
+            "Which EP size",
+            f"The fastest deployment that fits, for each EP size on {gpus} GPUs. EP {best.report.ranks} gives most: "
+            f"{count_text(best.report.tokens_per_second / best.report.ranks)} tokens/s per GPU.",
+            _throughput(choices),
+            Table(headings, rows),
+        )
+    ]
+
+
+def _throughput(choices: Sequence[Alternative]) -> Figure:
+    rates = [choice.report.tokens_per_second / choice.report.ranks for choice in choices]
+    return figure(
+        [
+            {
+                "type": "bar",
+                "x": [f"EP {c.report.ranks}<br>{c.report.experts_per_rank} per GPU" for c in choices],
+                "y": rates,
+                "marker": {"color": [series(0) if choice.shown else QUIET for choice in choices]},
+                "text": [count_text(rate) for rate in rates],
+                "textposition": "outside",
+                "cliponaxis": False,
+                "hoverinfo": "text",
+            }
+        ],
+        height=320,
+        showlegend=False,
+        margin={"l": 60, "r": 24, "t": 28, "b": 40},
+        xaxis=axis("", type="category", showgrid=False),
+        yaxis=axis("tokens/s per GPU", rangemode="tozero"),
+    )
+
+
+def _ways(breaking_part: str, ways_out: Sequence[tuple[str, str, float, float, float]]) -> Section:
+    rows = [
+        [
+            text,
+            bytes_text(peak),
+            count_text(rate),
+            _loss(kind, loss),
+        ]
+        for text, kind, peak, rate, loss in ways_out
+    ]
+    return Section(
+        "It does not fit",
+        f"Memory overflows with: {breaking_part}. The cheapest ways out, by the throughput they lose:",
+        table=Table(("change", "memory", "tokens/s per GPU", "loses"), rows) if rows else None,
+        caption="" if rows else "No change of one or two settings makes it fit.",
+    )
+
+
+def _loss(kind: str, share: float) -> str:
+    if kind == "hardware":
+        return "other hardware"
+    return share_text(share) if share >= 0.0005 else "nothing"

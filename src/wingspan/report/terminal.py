@@ -1,0 +1,84 @@
+"""Results as tables for a terminal, readable at 80 columns. Nothing is printed here: `cli` prints what it gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from wingspan.report.serving_page import limits_text
+from wingspan.report.units import count_text, seconds_text, share_text, value_text
+from wingspan.schedule.serving_result import LoadPoint, ServingReport
+from wingspan.schedule.sweep_result import SweepPoint, SweepResult
+
+
+def sweep_table(result: SweepResult) -> Table:
+    """Every point; those that do not fit into memory in red."""
+    table = _table("exposed: mean rank has nothing to compute; hot: hottest expert / mean")
+    for axis in result.axes:
+        _column(table, _SHORT.get(axis.name, axis.name), left=not axis.numeric)
+    for name in ("step", "tok/s/GPU", "effic.", "exposed", "hot", "GB", "fits"):
+        _column(table, name)
+    for point in result.points:
+        table.add_row(
+            *(value_text(point.at[axis.name]) for axis in result.axes),
+            *_sweep_figures(point),
+            style=None if point.fits else "red",
+        )
+    return table
+
+
+def serving_table(report: ServingReport) -> Table:
+    """Every load; those that break a limit in red."""
+    head = "offered, done, done within limits: requests/s; TTFT in s, TPOT in ms"
+    table = _table(f"{head}\n{limits_text(report)}" if report.limits.any else head)
+    latencies = ("TTFT p50", "p90", "p99", "TPOT p50", "p90", "p99")
+    for name in ("offered", "done", "good", "tokens/s", *latencies):
+        _column(table, name)
+    for point in report.points:
+        table.add_row(*_serving_figures(point), style=None if point.meets_limits else "red")
+    return table
+
+
+def sentences(lines: Iterable[str]) -> list[Text]:
+    """One bullet for each line."""
+    return [Text(f"- {line}") for line in lines]
+
+
+_SHORT = {"experts_per_gpu": "exp/GPU", "bandwidth": "GB/s", "ep": "EP"}
+
+
+def _sweep_figures(point: SweepPoint) -> Sequence[str]:
+    return (
+        seconds_text(point.step_seconds),
+        count_text(point.tokens_per_second_per_gpu),
+        share_text(point.parallel_efficiency),
+        share_text(point.exposed_share),
+        f"{point.imbalance:.2f}",
+        f"{point.peak_memory_bytes / 1e9:,.1f}",
+        "yes" if point.fits else "no",
+    )
+
+
+def _serving_figures(point: LoadPoint) -> Sequence[str]:
+    ttft, tpot = point.ttft_seconds, point.tpot_seconds
+    return (
+        f"{point.offered_requests_per_second:.3g}",
+        f"{point.completed_requests_per_second:.3g}",
+        f"{point.goodput_requests_per_second:.3g}",
+        count_text(point.output_tokens_per_second),
+        *(f"{seconds:.2f}" for seconds in (ttft.p50, ttft.p90, ttft.p99)),
+        *(f"{seconds * 1e3:.1f}" for seconds in (tpot.p50, tpot.p90, tpot.p99)),
+    )
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=title, title_justify="left", title_style="dim", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+
+
+def _column(table: Table, name: str, *, left: bool = False) -> None:
+    table.add_column(name, justify="left" if left else "right", no_wrap=True)

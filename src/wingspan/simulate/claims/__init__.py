@@ -1,0 +1,39 @@
+"""The seed's claims (DESIGN.md section 4), each computed, with the conditions under which it holds.
+
+The claims that depend on the network, the batch, the routing's skew or the EP size are predicted at every point of
+a grid over these four; the seed names no batch and no skew.
+"""
+
+from __future__ import annotations
+
+from wingspan.simulate.claims.baseline import baseline_claims
+from wingspan.simulate.claims.claim import Claim
+from wingspan.simulate.claims.grid import grid
+from wingspan.simulate.claims.network import network_claims
+from wingspan.simulate.claims.scaling import busy_claim, scaling_claims
+from wingspan.simulate.claims.sizes import hardware_claims, memory_claims, size_claims
+from wingspan.specs.cluster import Cluster
+from wingspan.specs.model import ModelSpec
+
+__all__ = ["Claim", "claims"]
+
+
+def claims(plain: ModelSpec, gated: ModelSpec, ideal: Cluster, real: Cluster) -> list[Claim]:
+    """Every row of the table.
+
+    Args:
+        plain: the seed's model, two matrices per expert.
+        gated: the same with three.
+        ideal: the seed's hardware as written.
+        real: nodes that can be bought.
+    """
+    points = grid(plain, (ideal, real))
+    return [
+        *size_claims(plain, gated),
+        *hardware_claims(ideal, real),
+        *memory_claims(plain, ideal, real),
+        *network_claims(plain, ideal, real, points),
+        *scaling_claims(points),
+        *baseline_claims(plain, ideal, real),
+        busy_claim(points),
+    ]

@@ -1,0 +1,59 @@
+"""How long one rank of a deployment computes, operation by operation: for a run whose compute is paced.
+
+Shapes: L MoE layers, S slots per rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from wingspan.deployment import Deployment
+from wingspan.schedule.result import Operation
+from wingspan.simulate.work import Cost, Work
+from wingspan.specs.model import HeadAttention
+
+
+class Pace:
+    """The cost model's durations for one rank.
+
+    Args:
+        deployment: as predicted; its cluster's GPU sets the pace.
+        micro_batches: into how many its schedule cuts the step.
+        rank: whose.
+    """
+
+    def __init__(self, deployment: Deployment, micro_batches: int, rank: int) -> None:
+        attention = deployment.model.attention
+        self._windowed = frozenset(attention.windowed_layers if isinstance(attention, HeadAttention) else ())
+        self._work = Work(deployment, deployment.used_cluster, micro_batches)
+        self._rank = rank
+        work = self._work
+        self._alike = {
+            Operation.EMBED: self._own(work.embed()),
+            Operation.DENSE: self._own(work.dense()),
+            Operation.GATE: self._own(work.gate()),
+            Operation.SHARED_EXPERT: self._own(work.shared_expert()),
+            Operation.HEAD: self._own(work.head()),
+        }
+        self._attention = {
+            windowed: self._own(work.attention(windowed=windowed)) for windowed in (False, True)
+        }
+
+    def seconds(self, operation: Operation, layer: int | None) -> float:
+        """One operation of one micro-batch in layer `layer`."""
+        if operation is Operation.ATTENTION:
+            return self._attention[layer in self._windowed]
+        return self._alike[operation]
+
+    def experts_seconds(self, layer: int, rows_S: Sequence[int]) -> float:  # noqa: ARG002 - all layers' experts cost alike
+        """This rank's experts, for the rows that each of its slots got."""
+        rows_PLRS = np.array(rows_S, dtype=np.float64)[None, None, None]
+        if not rows_PLRS.size:
+            return 0.0
+        return float(self._work.experts(rows_PLRS, rows_PLRS.sum(axis=-1)[0]).seconds.max())
+
+    def _own(self, cost: Cost) -> float:
+        seconds_R = np.atleast_1d(cost.seconds)
+        return float(seconds_R[self._rank] if len(seconds_R) > 1 else seconds_R[0])

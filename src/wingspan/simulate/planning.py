@@ -1,0 +1,75 @@
+"""A plan: the best deployment of each EP size on so many GPUs, what memory allows, and ways out if nothing fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wingspan.deployment import Deployment, PlacementSpec
+from wingspan.simulate.memory import largest_batch, memory_use
+from wingspan.simulate.search import Choice, best_of_each_ep, ep_sizes
+from wingspan.simulate.step import simulate
+from wingspan.simulate.ways_out import WayOut, ways_out
+
+_CONTEXTS = (1024, 4096, 16384, 65536, 131072)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `wingspan plan` answers.
+
+    Args:
+        choices: the fastest deployment that fits for each EP size; empty if none does.
+        shown: the best of them, or what was asked for at the largest EP size where none fits.
+        breaking_part: what overflows the memory of `shown`; None if it fits.
+        ways: changes after which `shown` fits; empty if it does.
+        batches: the most sequences (prefill: tokens) per GPU that fit at each length of context.
+    """
+
+    choices: list[Choice]
+    shown: Choice
+    breaking_part: str | None
+    ways: list[WayOut]
+    batches: dict[int, int]
+
+
+def make_plan(
+    template: Deployment, gpus: int, *, fixed_batch: bool, longest_step_seconds: float | None = None
+) -> Plan:
+    """Compare EP sizes.
+
+    Args:
+        template: model, hardware, work and options; placement and sharding are chosen.
+        gpus: all GPUs.
+        fixed_batch: keep the workload's tokens per GPU instead of choosing the batch too.
+        longest_step_seconds: limit on the step.
+
+    Raises:
+        InputError: the GPUs do not fill whole nodes.
+    """
+    choices = best_of_each_ep(
+        template, gpus, fixed_batch=fixed_batch, longest_step_seconds=longest_step_seconds
+    )
+    fastest = max(choices, key=lambda choice: choice.tokens_per_second_per_gpu, default=None)
+    shown = fastest or _as_asked(template, gpus)
+    use = memory_use(shown.deployment)
+    return Plan(
+        choices=choices,
+        shown=shown,
+        breaking_part=use.breaking_part,
+        ways=ways_out(shown.deployment),
+        batches=_batches(shown.deployment),
+    )
+
+
+def _as_asked(template: Deployment, gpus: int) -> Choice:
+    cluster, experts = template.cluster.with_gpus(gpus), template.model.experts.count
+    ranks = ep_sizes(experts, gpus, cluster.gpus_per_node)[-1]
+    placement = PlacementSpec(ranks=ranks, experts_per_rank=-(-experts // ranks))
+    deployment = template.model_copy(update={"cluster": cluster, "placement": placement})
+    return Choice(deployment, simulate(deployment), gpus)
+
+
+def _batches(deployment: Deployment) -> dict[int, int]:
+    longest = deployment.model.max_context
+    contexts = [c for c in _CONTEXTS if longest is None or c <= longest]
+    return {context: largest_batch(deployment, context) for context in contexts}

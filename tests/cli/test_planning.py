@@ -1,0 +1,205 @@
+"""`plan`, `simulate`, `claims`, `diff` as their user runs them."""
+
+import csv
+import io
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.cli.without_torch import run_without_torch
+from wingspan.cli.main import app
+from wingspan.errors import InputError
+from wingspan.schedule.result import StepReport
+
+_CONFIG = Path(__file__).parents[2] / "models" / "tiny" / "config.json"
+
+
+def _run(*arguments: str) -> Result:
+    return CliRunner(env={"COLUMNS": "80"}).invoke(app, [str(a) for a in arguments])
+
+
+def test_simulate_prints_its_tables() -> None:
+    result = _run("simulate", "deepseek-v3", "--ranks", "64", "-b", "128")
+    assert result.exit_code == 0
+    for text in (
+        "step ",
+        "tokens/s per GPU",
+        "fits",
+        "waiting for transfers",
+        "scale-out link",
+        "kv cache",
+        "Slowest",
+    ):
+        assert text in result.stdout
+    assert max(len(line) for line in result.stdout.splitlines()) <= 80
+
+
+def test_simulate_json_is_a_step_report() -> None:
+    result = _run("simulate", "mixtral-8x7b", "--routing", "log-normal:0.5", "--json")
+    report = StepReport.model_validate_json(result.stdout)
+    assert (report.ranks, report.experts_per_rank, report.source) == (8, 1, "predicted")
+    assert report.imbalance > 1.2
+
+
+def test_simulate_csv_has_a_line_per_rank() -> None:
+    lines = list(csv.DictReader(io.StringIO(_run("simulate", "mixtral-8x7b", "--csv").stdout)))
+    assert [int(line["rank"]) for line in lines] == list(range(8))
+    assert float(lines[0]["expert_seconds"]) > 0
+
+
+def test_simulate_writes_a_trace(tmp_path: Path) -> None:
+    trace = tmp_path / "step.json"
+    _run("simulate", "mixtral-8x7b", "--schedule", "two-batch", "--trace", trace)
+    events = json.loads(trace.read_text())["traceEvents"]
+    assert {e["pid"] for e in events} == set(range(8))
+    assert {e["args"].get("micro_batch") for e in events if e["ph"] == "X"} == {0, 1}
+
+
+def test_a_saved_deployment_is_simulated_alike_and_diffed(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.json", tmp_path / "two.json"
+    first = _run("simulate", "mixtral-8x7b", "--save", one, "--json")
+    assert _run("simulate", one, "--json").stdout == first.stdout
+    second = _run("simulate", one, "--tokens-per-gpu", "128", "--save", two, "--json")
+    assert json.loads(second.stdout)["tokens"] == 8 * 128
+    same = _run("diff", one, one)
+    assert (same.exit_code, same.stdout) == (0, "no difference\n")
+    other = _run("diff", one, two, "--json")
+    assert other.exit_code == 1
+    assert json.loads(other.stdout) == [{"key": "workload.tokens_per_gpu", "first": 64, "second": 128}]
+    assert "workload.tokens_per_gpu" in _run("diff", one, two).stdout
+
+
+def test_loads_from_a_file(tmp_path: Path) -> None:
+    loads = tmp_path / "loads.json"
+    loads.write_text(json.dumps([[9, 1, 1, 1, 1, 1, 1, 1]]))
+    skewed = json.loads(_run("simulate", "mixtral-8x7b", "--routing", loads, "--json").stdout)
+    assert skewed["imbalance"] > 3
+
+
+def test_loads_from_a_routing_trace(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.parquet"
+    shape = ("--layers", "32", "--experts", "8", "--top-k", "2", "--tokens", "4000", "--ranks", "8")
+    assert _run("synthesize", "power-law", "--exponent", "1.0", *shape, "--out", trace).exit_code == 0
+    skewed = json.loads(_run("simulate", "mixtral-8x7b", "--routing", trace, "--json").stdout)
+    even = json.loads(_run("simulate", "mixtral-8x7b", "--json").stdout)
+    assert skewed["imbalance"] > 1.5 * even["imbalance"]
+
+
+def test_a_config_json_is_read() -> None:
+    result = _run("simulate", _CONFIG, "--tokens-per-gpu", "4", "--context", "64", "--json")
+    assert json.loads(result.stdout)["ranks"] == 8
+
+
+@pytest.mark.parametrize("preset", ["deepseek-v3", "qwen3-235b-a22b", "mixtral-8x7b", "gpt-oss-120b"])
+def test_plan_finds_the_best_ep_on_64_gpus(preset: str) -> None:
+    made = json.loads(_run("plan", preset, "--gpus", "64", "--json").stdout)
+    assert made["fits"]
+    assert made["best"] in made["choices"]
+    fastest = max(choice["tokens_per_second_per_gpu"] for choice in made["choices"])
+    assert made["best"]["tokens_per_second_per_gpu"] == fastest
+    assert made["best"]["peak_memory_bytes"] <= made["gpu_memory_bytes"] == 80e9
+
+
+def test_plan_prints_choices_and_csv() -> None:
+    shown = _run("plan", "mixtral-8x7b", "--gpus", "8")
+    for text in ("best:", "tokens/s", "most sequences per GPU that fit", "kv cache"):
+        assert text in shown.stdout
+    assert max(len(line) for line in shown.stdout.splitlines()) <= 80
+    lines = list(csv.DictReader(io.StringIO(_run("plan", "mixtral-8x7b", "--gpus", "8", "--csv").stdout)))
+    assert [line["ep"] for line in lines] == ["2", "4", "8"]
+
+
+def test_plan_says_what_overflows_and_three_ways_out() -> None:
+    arguments = ("plan", "seed", "--cluster", "seed-ideal", "-b", "16", "--context", "1024")
+    shown = _run(*arguments).stdout
+    for text in ("nothing fits", "memory overflows with: kv cache", "cheapest ways out"):
+        assert text in shown
+    made = json.loads(_run(*arguments, "--json").stdout)
+    assert (made["fits"], made["breaking_part"], len(made["ways_out"])) == (False, "kv cache", 3)
+
+
+def test_plan_writes_the_best_deployment(tmp_path: Path) -> None:
+    out = tmp_path / "best.json"
+    made = json.loads(_run("plan", "mixtral-8x7b", "--gpus", "8", "--out", out, "--json").stdout)
+    again = json.loads(_run("simulate", out, "--json").stdout)
+    assert again["step_seconds"] == made["best"]["step_seconds"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("simulate", "no-such-model"), ["no-such-model", "presets"]),
+        (("simulate", "seed", "--cluster", "no-such-cluster"), ["no-such-cluster", "h100-sxm"]),
+        (("simulate", "seed", "--routing", "zipf"), ["zipf", "power-law"]),
+        (("simulate", "seed", "--routing", "power-law:x"), ["power-law:0.8"]),
+        (("simulate", "seed", "--schedule", "magic"), ["schedule", "magic"]),
+        (("simulate", "seed", "--weights", "int3"), ["weights", "int3"]),
+        (("simulate", "seed", "--ranks", "12"), ["12", "8"]),
+        (("simulate", "seed", "--ranks", "8", "--experts-per-rank", "2"), ["64 experts", "8"]),
+        (("simulate", "seed", "--attention-ranks", "3"), ["attention_ranks 3"]),
+        (("diff", "nowhere.json", "nowhere.json"), ["nowhere.json"]),
+    ],
+)
+def test_errors_are_one_line_with_the_mend(arguments: tuple[str, ...], words: list[str]) -> None:
+    result = _run(*arguments)
+    assert isinstance(result.exception, InputError)
+    text = str(result.exception)
+    assert "\n" not in text
+    for word in words:
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        (
+            "simulate",
+            "deepseek-v3",
+            "--ranks",
+            "64",
+            "--trace",
+            "{tmp}/trace.json",
+            "--save",
+            "{tmp}/made.json",
+        ),
+        ("simulate", str(_CONFIG), "--csv"),
+        ("plan", "mixtral-8x7b", "--gpus", "8"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_planning_needs_neither_torch_nor_transformers(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    filled = [argument.format(tmp=tmp_path) for argument in arguments]
+    done = run_without_torch(*filled)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_import_and_help_load_nothing_heavy() -> None:
+    code = (
+        "import sys, wingspan.cli.main as m\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'scipy', 'pydantic', 'plotly', 'pyarrow'} & set(sys.modules)\n"
+        "print(sorted(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_starts_at_once() -> None:
+    """CPU seconds, which other work on the machine changes little."""
+
+    def children() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    def seconds() -> float:
+        before = children()
+        subprocess.run([sys.executable, "-m", "wingspan.cli.main", "--help"], capture_output=True, check=True)
+        return children() - before
+
+    assert min(seconds() for _ in range(3)) < 0.5

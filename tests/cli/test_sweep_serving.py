@@ -1,0 +1,117 @@
+"""`sweep` and `serving` as a user runs them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from wingspan.cli.main import app
+from wingspan.errors import InputError
+from wingspan.schedule.serving_result import ServingReport
+from wingspan.schedule.sweep_result import SweepResult
+
+SERVING = ["serving", "mixtral-8x7b", "--ep", "8", "--num-requests", "50", "--prompt-tokens", "200"]
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_sweep_prints_a_table_with_conditions_and_findings() -> None:
+    shown = run("sweep", "seed", "--ep", "16,32", "--batch", "4", "--context", "128")
+    assert "seed: 61 layers, top-8 of as many experts as GPUs" in shown
+    assert "parallel efficiency" in shown
+    assert "EP 32" in shown
+
+
+def test_a_sweep_as_json_and_csv_is_that_alone() -> None:
+    options = ("sweep", "deepseek-v3", "--ep", "32,64", "--schedule", "sequential,two-batch", "--batch", "8")
+    result = SweepResult.model_validate_json(run(*options, "--json"))
+    assert [p.at for p in result.points][1] == {"schedule": "sequential", "ep": 64}
+    assert [p.experts_per_rank for p in result.points] == [8, 4, 8, 4]  # 256 experts stay
+    rows = list(csv.DictReader(io.StringIO(run(*options, "--csv"))))
+    assert [float(row["step_seconds"]) for row in rows] == [p.step_seconds for p in result.points]
+
+
+def test_a_sweep_writes_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    assert "page:" in run("sweep", "seed", "--ep", "16", "--experts-per-gpu", "1..4", "--html", str(page))
+    text = page.read_text()
+    assert text.startswith("<!doctype html>")
+    assert "Plotly.newPlot" in text
+
+
+def test_nothing_varied_is_an_error() -> None:
+    with pytest.raises(InputError, match="nothing is varied"):
+        CliRunner().invoke(app, ["sweep", "seed"], catch_exceptions=False)
+
+
+def test_serving_prints_json_that_is_a_report() -> None:
+    report = ServingReport.model_validate_json(run(*SERVING, "--rate", "2,20", "--json"))
+    assert [point.offered_requests_per_second for point in report.points] == [2, 20]
+    assert report.ranks == 8
+    assert report.points[0].requests >= 50
+    assert report.highest_load_requests_per_second is None
+
+
+def test_serving_searches_the_highest_load_and_draws_it(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    shown = run(*SERVING, "--find-limit", "--tpot-p99", "0.1", "--ttft-p99", "1", "--html", str(page))
+    assert "highest load within the limits:" in shown
+    assert "Time to first token" in page.read_text()
+
+
+def test_serving_as_csv_has_one_line_per_load() -> None:
+    rows = list(csv.DictReader(io.StringIO(run(*SERVING, "--rate", "1,2,4", "--csv"))))
+    assert [float(row["offered_requests_per_second"]) for row in rows] == [1, 2, 4]
+
+
+def test_serving_on_separate_groups_takes_a_file(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    rows = [{"arrival_seconds": n / 10, "prompt_tokens": 100 + n, "output_tokens": 5} for n in range(30)]
+    trace.write_text("\n".join(map(json.dumps, rows)))
+    options = (
+        "serving",
+        "qwen3-235b-a22b",
+        "--ep",
+        "32",
+        "--separate-prefill",
+        "16",
+        "--requests",
+        str(trace),
+    )
+    report = ServingReport.model_validate_json(run(*options, "--json"))
+    assert [group.name for group in report.groups] == ["prefill", "decode"]
+    assert report.points[0].requests == 30
+    assert report.points[0].offered_requests_per_second == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--find-limit",), "needs a limit"),
+        (("--rate", "0"), "must be above 0"),
+        (("--schedule", "fastest"), "name one"),
+        (("--ttft-p99", "-1"), "ttft_p99_seconds"),
+        (("--requests", "gone.csv"), "no such file"),
+        (("--max-sequences", "64", "--step-tokens", "64"), "leaves none for prefill"),
+    ],
+)
+def test_bad_serving_options_are_one_clear_line(options: tuple[str, ...], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        CliRunner().invoke(app, [*SERVING, *options], catch_exceptions=False)
+
+
+def test_simulate_and_plan_write_pages(tmp_path: Path) -> None:
+    step, plan = tmp_path / "step.html", tmp_path / "plan.html"
+    assert "page:" in run("simulate", "seed", "--ranks", "64", "-b", "4", "--html", str(step))
+    assert "close up" in step.read_text()
+    run("plan", "mixtral-8x7b", "--gpus", "8", "--html", str(plan))
+    assert "Which EP size" in plan.read_text()

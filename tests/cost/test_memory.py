@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+
+from tests.simulate.builders import model
+from wingspan.cost.exchange import Method
+from wingspan.cost.memory import Holding, buffer_bytes, kv_cache_bytes, memory_bytes, weight_bytes
+from wingspan.specs.model import ModelSpec
+from wingspan.specs.models import load_model
+from wingspan.specs.precision import Precision
+from wingspan.specs.workload import Context, Precisions, Workload
+
+
+def _precisions(of: ModelSpec, **changes: Precision) -> Precisions:
+    return (
+        Workload(tokens_per_gpu=1, context=Context(mean_tokens=1)).precisions(of).model_copy(update=changes)
+    )
+
+
+def _holding(**changes: object) -> Holding:
+    values: dict[str, object] = {
+        "experts_R": 58.0,
+        "slots_per_layer": 1,
+        "ranks": 64,
+        "attention_ranks": 1,
+        "kv_share": 1.0,
+        "tokens": 1.0,
+        "sequences": 1.0,
+        "context": 1.0,
+        "rows_R": 8.0,
+        "method": Method.LOW_LATENCY,
+        "parts": 1,
+    }
+    return Holding(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_seed_weights_are_those_of_the_design() -> None:
+    seed = load_model("seed")
+    sizes = weight_bytes(seed, _precisions(seed), _holding())
+    named = sum(float(sizes[part]) for part in ("attention", "experts", "dense"))
+    assert named / 64e9 == pytest.approx(0.9515, abs=1e-4)
+    assert float(sizes["attention"]) == 57_310_969_856
+
+
+def test_weights_add_up_to_the_model() -> None:
+    for name in ("deepseek-v3", "mixtral-8x7b", "gpt-oss-120b"):
+        of = load_model(name)
+        every = _holding(experts_R=float(of.experts.count * len(of.moe_layers)))
+        in_bf16 = _precisions(of, weights=Precision.BF16, expert_weights=Precision.BF16)
+        total = sum(float(size) for size in weight_bytes(of, in_bf16, every).values())
+        assert total == pytest.approx(2 * of.parameters.total)
+
+
+def test_published_size_of_gpt_oss() -> None:
+    # 60.8 GiB on disk (arXiv:2508.10925, table 1): experts in MXFP4 with scales, the rest in BF16.
+    of = load_model("gpt-oss-120b")
+    every = _holding(experts_R=float(of.experts.count * len(of.moe_layers)))
+    total = sum(float(size) for size in weight_bytes(of, _precisions(of), every).values())
+    assert total / 2**30 == pytest.approx(60.8, rel=0.01)
+
+
+def test_cache_of_seed_is_four_megabytes_a_token() -> None:
+    seed = load_model("seed")
+    assert kv_cache_bytes(seed, _precisions(seed), _holding(context=1)) == 2 * 16384 * 2 * 61
+
+
+def test_windowed_layers_keep_their_window() -> None:
+    of = load_model("gpt-oss-120b")
+    each = of.attention.kv_values_per_token * 2
+    got = kv_cache_bytes(of, _precisions(of), _holding(context=1000))
+    assert got == each * (18 * 1000 + 18 * 128)
+
+
+def test_heads_divide_over_a_group_and_a_latent_row_does_not() -> None:
+    heads, latent = load_model("qwen3-235b-a22b"), load_model("deepseek-v3")
+    alone, shared = _holding(context=100), _holding(context=100, attention_ranks=4, kv_share=0.25)
+    whole = _holding(context=100, attention_ranks=4, kv_share=1.0)
+    assert kv_cache_bytes(heads, _precisions(heads), shared) == kv_cache_bytes(
+        heads, _precisions(heads), alone
+    )
+    assert kv_cache_bytes(latent, _precisions(latent), whole) == 4 * kv_cache_bytes(
+        latent, _precisions(latent), alone
+    )
+
+
+def test_low_latency_buffers_have_room_for_everybody() -> None:
+    of = model()
+    got = buffer_bytes(of, _precisions(of), _holding(slots_per_layer=2, ranks=32, tokens=10, sequences=10))
+    row = of.hidden * 2
+    assert float(got) == 2 * (2 * 32 * 10 + 10 * 4) * row
+
+
+def test_chunks_shrink_buffers() -> None:
+    of = model()
+    whole = _holding(method=Method.NORMAL, tokens=1000.0, rows_R=np.array([4000.0, 9000.0]))
+    parts = _holding(method=Method.NORMAL, tokens=1000.0, rows_R=np.array([4000.0, 9000.0]), parts=4)
+    one, four = (buffer_bytes(of, _precisions(of), holding) for holding in (whole, parts))
+    assert one[1] > one[0]
+    assert (four < one).all()
+
+
+def test_every_part_is_there_once() -> None:
+    of = model()
+    sizes = memory_bytes(of, _precisions(of), _holding(), reserve_bytes=5.0)
+    assert [*sizes][-4:] == ["kv cache", "activations", "buffers", "reserve"]
+    assert float(sizes["reserve"]) == 5.0
+    assert all(float(np.min(size)) >= 0 for size in sizes.values())

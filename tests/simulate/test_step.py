@@ -1,0 +1,258 @@
+"""What must hold of every prediction."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.simulate.builders import cluster, deployment, model
+from wingspan.deployment import Deployment
+from wingspan.errors import InputError
+from wingspan.schedule.result import Operation, StepReport
+from wingspan.simulate.scaling import with_experts
+from wingspan.simulate.step import predict, simulate
+from wingspan.specs.models import load_model
+from wingspan.specs.precision import Precision
+
+_SCHEDULES: list[dict[str, Any]] = [
+    {"schedule": "sequential"},
+    {"schedule": "chunks", "chunks": 2},
+    {"schedule": "chunks", "chunks": 3},
+    {"schedule": "two-batch"},
+]
+_WORK = st.fixed_dictionaries(
+    {
+        "phase": st.sampled_from(["prefill", "decode"]),
+        "tokens_per_gpu": st.sampled_from([1, 7, 64, 512, 4096]),
+        "routing": st.sampled_from(
+            [
+                {"kind": "uniform"},
+                {"kind": "power_law", "exponent": 0.7},
+                {"kind": "log_normal", "sigma": 0.8},
+            ]
+        ),
+        "fluctuating": st.booleans(),
+        "seed": st.integers(0, 3),
+    }
+)
+_OPTIONS = st.builds(
+    lambda schedule, dispatcher, group: {**schedule, "dispatcher": dispatcher, "attention_ranks": group},
+    st.sampled_from(_SCHEDULES),
+    st.sampled_from(["flat", "hierarchical"]),
+    st.sampled_from([1, 4]),
+)
+_CLOSE = 2e-3
+"""Contention is settled in passes that stop when ends move by less than 1e-4 of the step."""
+
+
+def _faster(made: Deployment, level: str, factor: float) -> Deployment:
+    link = getattr(made.cluster, level)
+    wider = link.model_copy(update={"bandwidth_bytes_per_second": link.bandwidth_bytes_per_second * factor})
+    return made.model_copy(update={"cluster": made.cluster.model_copy(update={level: wider})})
+
+
+@settings(max_examples=40, deadline=None)
+@given(_WORK, _OPTIONS, st.sampled_from(["scale_up", "scale_out"]), st.floats(1.01, 20))
+def test_more_bandwidth_is_never_slower(
+    work: dict[str, Any], options: dict[str, Any], level: str, factor: float
+) -> None:
+    made = deployment(options=options, **work)
+    before = simulate(made).step_seconds
+    assert simulate(_faster(made, level, factor)).step_seconds <= before * (1 + _CLOSE)
+
+
+@settings(max_examples=40, deadline=None)
+@given(_WORK, _OPTIONS)
+def test_no_schedule_beats_computing_or_the_busiest_link(
+    work: dict[str, Any], options: dict[str, Any]
+) -> None:
+    made = deployment(options=options, **work)
+    step = simulate(made).step_seconds
+    plain = made.model_copy(update={"options": made.options.model_copy(update={"schedule": "sequential"})})
+    whole = predict(plain)
+    exchanges = (whole.dispatch, whole.combine)
+    for level in ("scale_up_seconds", "scale_out_seconds"):
+        assert step >= sum(float(getattr(e, level).sum()) for e in exchanges) * (1 - 1e-9)
+    flops = float(whole.flops_R.max())
+    assert step >= flops / max(made.cluster.gpu.peak_flops.values())
+    assert step >= 0.99 * _computing_alone(made)
+
+
+def _computing_alone(made: Deployment) -> float:
+    """The busiest rank's own work in this schedule, when nothing else runs on its GPU."""
+    prediction = predict(made)
+    contention = prediction.cluster.kernels.contention.model_copy(
+        update={"compute_slowdown": 1.0, "communication_slowdown": 1.0}
+    )
+    kernels = prediction.cluster.kernels.model_copy(update={"contention": contention})
+    free = made.model_copy(update={"cluster": made.cluster.model_copy(update={"kernels": kernels})})
+    report = simulate(free)
+    return float(np.sum([report.operation_seconds[op] for op in _computing(report)], axis=0).max())
+
+
+def _computing(report: StepReport) -> list[Operation]:
+    others = {
+        Operation.DISPATCH,
+        Operation.COMBINE,
+        Operation.WAIT,
+        Operation.ALL_GATHER,
+        Operation.REDUCE_SCATTER,
+    }
+    return [op for op in report.operation_seconds if op not in others]
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_sequential_is_the_sum_of_its_parts(phase: str) -> None:
+    made = deployment(phase=phase, fluctuating=False, options={"shared_beside_dispatch": False})
+    report = simulate(made)
+    parts = sum(seconds[0] for seconds in report.operation_seconds.values())
+    assert report.step_seconds == pytest.approx(parts)
+    assert report.operation_seconds[Operation.WAIT][0] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("dispatcher", ["flat", "hierarchical"])
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_more_nodes_never_make_crossing_cheaper(phase: str, dispatcher: str) -> None:
+    reports = []
+    for ranks in (8, 16, 32, 64):
+        made = deployment(
+            ranks=ranks,
+            on=cluster(gpus=ranks),
+            phase=phase,
+            tokens_per_gpu=256,
+            fluctuating=False,
+            options={"dispatcher": dispatcher},
+        )
+        reports.append(simulate(made))
+    crossing = [sum(r.sent_across_nodes_bytes) / r.tokens for r in reports]
+    seconds = [r.operation_seconds[Operation.DISPATCH][0] for r in reports]
+    assert crossing[0] == 0
+    assert crossing == sorted(crossing)
+    assert seconds == sorted(seconds)
+
+
+def test_one_gpu_is_the_roofline() -> None:
+    """On ideal kernels: weights and cache read once at the memory's rate, and nothing else."""
+    of = model(
+        model_type="wingspan_moe", n_routed_experts=8, num_experts_per_tok=2, gated_experts=True, head_dim=64
+    )
+    on = cluster("seed-ideal", gpus=1)
+    made = deployment(
+        ranks=1, on=on, of=of, tokens_per_gpu=4, context=256, fluctuating=False, expert_weights="bf16"
+    )
+    report = simulate(made)
+    rate = on.gpu.sustained_memory_bytes_per_second
+    parameters = of.parameters
+    weights = 2 * (
+        parameters.attention
+        + parameters.dense
+        + parameters.routed_experts
+        + parameters.router
+        + parameters.shared_experts
+        + parameters.head
+    )
+    cache = 4 * 256 * of.kv_values_per_token * Precision.BF16.bytes
+    least = (weights + cache) / rate
+    # Rows of the hidden states are read and written beside the weights: a small part.
+    assert least < report.step_seconds < 1.03 * least
+    assert report.exposed_communication_seconds == pytest.approx([0.0])
+    assert report.links == []
+
+
+def test_a_large_batch_is_bound_by_arithmetic() -> None:
+    of = with_experts(load_model("seed"), 8)
+    on = cluster("seed-ideal", gpus=1)
+    made = deployment(
+        ranks=1, on=on, of=of, phase="prefill", tokens_per_gpu=16384, context=512, fluctuating=False
+    )
+    report = simulate(made)
+    # 2 FLOP per parameter and token, but for embedding and head, and causal attention: 4 x heads x head_dim a pair.
+    active = of.parameters.active - of.parameters.embedding - of.parameters.head - of.parameters.norms
+    pairs = 16384 / 512 * 512 * 513 / 2
+    flops = 2 * active * 16384 + of.layers * pairs * 4 * 128 * 128
+    assert report.step_seconds == pytest.approx(flops / on.gpu.sustained_flops(Precision.BF16), rel=0.02)
+    assert report.utilisation["compute"] == pytest.approx(0.6, rel=0.02)
+
+
+def test_skew_slows_and_names_the_rank() -> None:
+    even = simulate(deployment(phase="prefill", tokens_per_gpu=4096))
+    skewed = simulate(
+        deployment(phase="prefill", tokens_per_gpu=4096, routing={"kind": "log_normal", "sigma": 1.0})
+    )
+    assert skewed.step_seconds > even.step_seconds
+    assert skewed.imbalance > 3
+    assert f"rank {skewed.slowest_rank}: expert" in skewed.slowest_reason
+    expert = skewed.operation_seconds[Operation.EXPERT]
+    assert expert[skewed.slowest_rank] == max(expert)
+
+
+def test_replicas_on_spare_ranks_relieve_the_hottest_expert() -> None:
+    loads = [[10.0] + [1.0] * 63] * 4
+    routing = {"kind": "recorded", "loads": loads}
+    work: dict[str, Any] = {
+        "phase": "prefill",
+        "tokens_per_gpu": 32768,
+        "routing": routing,
+        "fluctuating": False,
+    }
+    of = model(num_experts_per_tok=1, moe_intermediate_size=2048)
+    bare = simulate(deployment(ranks=64, of=of, on=cluster(gpus=72), **work))
+    spare = simulate(
+        deployment(ranks=72, of=of, on=cluster(gpus=72), placement={"strategy": "balanced"}, **work)
+    )
+    assert max(spare.operation_seconds[Operation.EXPERT]) < 0.7 * max(
+        bare.operation_seconds[Operation.EXPERT]
+    )
+
+
+def test_report_adds_up() -> None:
+    made = deployment(phase="decode", tokens_per_gpu=32, options={"schedule": "chunks"})
+    report = simulate(made)
+    assert report.tokens == 32 * 32
+    assert np.array(report.load_tokens).sum() == 32 * 32 * 4 * 4  # tokens x top-k x MoE layers
+    assert sum(report.sent_across_nodes_bytes) == pytest.approx(
+        sum(report.received_across_nodes_bytes), rel=1e-6
+    )
+    parts = np.sum([*report.memory_bytes.values()], axis=0)
+    assert parts == pytest.approx(report.peak_memory_bytes, abs=len(report.memory_bytes))
+    busy = np.sum([report.operation_seconds[op] for op in _computing(report)], axis=0)
+    assert busy + np.array(report.exposed_communication_seconds) == pytest.approx(report.step_seconds)
+    assert StepReport.model_validate_json(report.model_dump_json()) == report
+
+
+def test_contexts_that_differ_make_some_rank_slower() -> None:
+    alike = simulate(deployment(tokens_per_gpu=16, context=4096))
+    spread = simulate(deployment(tokens_per_gpu=16, context={"mean_tokens": 4096, "spread": 1.0}))
+    attention = spread.operation_seconds[Operation.ATTENTION]
+    assert max(attention) > 1.05 * min(attention)
+    assert len(set(alike.operation_seconds[Operation.ATTENTION])) == 1
+
+
+def test_windowed_layers_read_their_window_only() -> None:
+    config = {
+        "model_type": "gpt_oss",
+        "n_routed_experts": 64,
+        "num_experts_per_tok": 4,
+        "head_dim": 64,
+        "sliding_window": 128,
+    }
+    windowed = model(**config, layer_types=["sliding_attention"] * 5)
+    full = model(**config, layer_types=["full_attention"] * 5)
+    times = [
+        simulate(deployment(of=of, context=65536, weights="bf16")).operation_seconds[Operation.ATTENTION][0]
+        for of in (windowed, full)
+    ]
+    assert times[0] < 0.3 * times[1]
+
+
+def test_a_trace_of_another_model_is_refused() -> None:
+    routing = {"kind": "recorded", "loads": [[1.0] * 8]}
+    with pytest.raises(InputError, match="8 experts"):
+        simulate(deployment(routing=routing))
+
+
+def test_the_same_seed_gives_the_same_step() -> None:
+    made = deployment(routing={"kind": "power_law", "exponent": 1.0}, seed=9)
+    assert simulate(made) == simulate(made)

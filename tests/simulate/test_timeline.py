@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from wingspan.schedule.result import Operation, Stream
+from wingspan.schedule.schedule import Layers, Schedule, chunked, sequential, two_batch
+from wingspan.simulate.timeline import Timeline, execute
+from wingspan.specs.kernels import ContentionKernel
+
+_FREE = ContentionKernel(source="test", compute_slowdown=1, communication_slowdown=1)
+_ALIKE = ContentionKernel(source="test", compute_slowdown=1.25, communication_slowdown=1.25)
+_SHORT = {Operation.EMBED: 0.0, Operation.HEAD: 0.0, Operation.GATE: 0.0}
+
+
+def _run(schedule: Schedule, seconds: dict[Operation, list[float]], contention: ContentionKernel) -> Timeline:
+    ranks = max(len(s) for s in seconds.values())
+    durations = [
+        np.broadcast_to(np.array(seconds.get(t.operation, [0.0])), ranks).astype(float)
+        for t in schedule.tasks
+    ]
+    groups = [ranks if t.stream is Stream.COMMUNICATION else 1 for t in schedule.tasks]
+    return execute(schedule, durations, groups, contention)
+
+
+def test_all_ranks_wait_for_the_slowest_before_an_exchange() -> None:
+    seconds = {Operation.ATTENTION: [1.0, 3.0], Operation.DISPATCH: [2.0], Operation.EXPERT: [1.0, 1.0]}
+    timeline = _run(sequential(Layers(1)), seconds, _FREE)
+    numbers = {t.operation: n for n, t in enumerate(timeline.schedule.tasks)}
+    assert timeline.starts_NR[numbers[Operation.DISPATCH]].tolist() == [3.0, 3.0]
+    assert timeline.step_seconds == 6.0
+
+
+def test_chunks_hide_transfers_behind_experts() -> None:
+    whole = {Operation.DISPATCH: [4.0], Operation.EXPERT: [4.0], Operation.COMBINE: [4.0]}
+    halves = {operation: [s / 2 for s in seconds] for operation, seconds in whole.items()}
+    assert _run(sequential(Layers(1)), whole, _FREE).step_seconds == 12.0
+    # dispatch 0 | dispatch 1, expert 0 | combine 0, expert 1 | combine 1
+    assert _run(chunked(Layers(1), 2), halves, _FREE).step_seconds == 8.0
+
+
+def test_two_batch_hides_attention_and_experts() -> None:
+    each = {
+        Operation.ATTENTION: [1.0],
+        Operation.DISPATCH: [1.0],
+        Operation.EXPERT: [1.0],
+        Operation.COMBINE: [1.0],
+    }
+    # The compute stream never stops: 4 layers x 2 micro-batches x 2 s, then the last combine.
+    assert _run(two_batch(Layers(4)), each, _FREE).step_seconds == 17.0
+
+
+def test_contention_is_the_closed_form_of_two_tasks_side_by_side() -> None:
+    # Shared expert 4 s beside a dispatch of 2 s, slowed 1.25 x each: the dispatch ends after 2.5 s, by when 2 s
+    # of computing are done; 2 s are left (`cost.contention.overlapped_seconds` gives the same).
+    seconds = {Operation.SHARED_EXPERT: [4.0], Operation.DISPATCH: [2.0]}
+    timeline = _run(sequential(Layers(1, shared_expert=True)), seconds, _ALIKE)
+    assert timeline.step_seconds == pytest.approx(4.5, rel=1e-3)
+
+
+def test_no_overlap_no_slowdown() -> None:
+    seconds = {Operation.ATTENTION: [1.0], Operation.DISPATCH: [2.0], Operation.EXPERT: [3.0]}
+    assert _run(sequential(Layers(2)), seconds, _ALIKE).step_seconds == pytest.approx(12.0)
+
+
+def test_groups_meet_only_among_themselves() -> None:
+    schedule = sequential(Layers(1, frozenset({0}), tensor_parallel=True))
+    durations = [
+        np.array([5.0, 1.0, 1.0, 1.0]) if t.operation is Operation.EMBED else np.zeros(4)
+        for t in schedule.tasks
+    ]
+    groups = [2 if t.stream is Stream.COMMUNICATION else 1 for t in schedule.tasks]
+    assert execute(schedule, durations, groups, _FREE).ends_NR[-1].tolist() == [5.0, 5.0, 1.0, 1.0]
+
+
+def test_spans_of_chosen_ranks() -> None:
+    timeline = _run(chunked(Layers(1), 2), {Operation.EXPERT: [1.0, 2.0]}, _FREE)
+    spans = timeline.spans([1])
+    assert len(spans) == len(timeline.schedule.tasks)
+    assert {span.rank for span in spans} == {1}
+    assert [s.chunk for s in spans if s.operation is Operation.EXPERT] == [0, 1]

@@ -1,0 +1,55 @@
+import pytest
+from pydantic import ValidationError
+
+from wingspan.specs.models import load_model
+from wingspan.specs.precision import Precision
+from wingspan.specs.workload import Workload
+
+
+def test_precisions_follow_the_model_as_published() -> None:
+    work = Workload.model_validate({"tokens_per_gpu": 1, "context": 10})
+    got = work.precisions(load_model("deepseek-v3"))
+    assert (got.weights, got.activations, got.dispatch, got.combine) == ("fp8", "fp8", "fp8", "bf16")
+    got = work.precisions(load_model("gpt-oss-120b"))
+    assert (got.weights, got.expert_weights, got.activations) == ("bf16", "fp4", "bf16")
+
+
+def test_asked_for_precisions_win() -> None:
+    work = Workload.model_validate({"tokens_per_gpu": 1, "context": 10, "weights": "bf16", "dispatch": "fp8"})
+    got = work.precisions(load_model("deepseek-v3"))
+    assert (got.weights, got.expert_weights, got.activations) == ("bf16", "bf16", "bf16")
+    assert got.dispatch is Precision.FP8
+
+
+def test_sequences_of_a_prefill() -> None:
+    assert (
+        Workload.model_validate(
+            {"phase": "prefill", "tokens_per_gpu": 4096, "context": 1024}
+        ).sequences_per_gpu
+        == 4
+    )
+    assert (
+        Workload.model_validate(
+            {"phase": "prefill", "tokens_per_gpu": 512, "context": 1024}
+        ).sequences_per_gpu
+        == 1
+    )
+    assert Workload.model_validate({"tokens_per_gpu": 7, "context": 1024}).sequences_per_gpu == 7
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"tokens_per_gpu": 0},
+        {"context": 0},
+        {"phase": "training"},
+        {"routing": {"kind": "zipf"}},
+        {"routing": {"kind": "power_law"}},
+        {"routing": {"kind": "recorded", "loads": [[1, 2], [1]]}},
+        {"tokens": 3},
+        {"kv": "int3"},
+    ],
+)
+def test_bad_work_is_refused(bad: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Workload.model_validate({"tokens_per_gpu": 1, "context": 10, **bad})

@@ -1,0 +1,131 @@
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from tests.simulate.builders import cluster, deployment
+from wingspan.deployment import (
+    Deployment,
+    Dispatcher,
+    PlacementSpec,
+    differences,
+    load_deployment,
+    save_deployment,
+)
+from wingspan.errors import InputError
+from wingspan.placement.placement import EMPTY
+from wingspan.placement.simple import random
+
+
+def test_a_file_gives_the_deployment_back(tmp_path: Path) -> None:
+    explicit = PlacementSpec.explicit(random(4, 64, 32, 2, seed=1))
+    made = deployment().model_copy(update={"placement": explicit})
+    path = tmp_path / "plan.json"
+    save_deployment(made, path)
+    assert load_deployment(path) == made
+    assert load_deployment(path).build_placement() == random(4, 64, 32, 2, seed=1)
+
+
+def test_a_layer_of_slots_is_a_line(tmp_path: Path) -> None:
+    made = deployment().model_copy(update={"placement": PlacementSpec.explicit(random(4, 64, 32, 2, seed=1))})
+    path = tmp_path / "plan.json"
+    save_deployment(made, path)
+    lines = path.read_text().splitlines()
+    assert max(len(line) for line in lines) < 2000
+    assert len(lines) < 400
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", ["not JSON"]),
+        ("[1]", ["object"]),
+        ("{}", ["schema_version"]),
+        ('{"schema_version": 2}', ["schema_version", "2"]),
+        ('{"schema_version": 1}', ["missing"]),
+    ],
+)
+def test_what_is_not_a_deployment_is_named(tmp_path: Path, text: str, words: list[str]) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_deployment(path)
+    for word in ["bad.json", *words]:
+        assert word in str(caught.value)
+
+
+def test_an_unknown_key_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    save_deployment(deployment(), path)
+    data = json.loads(path.read_text())
+    data["workload"]["tokens_per_gpus"] = 3
+    path.write_text(json.dumps(data))
+    with pytest.raises(InputError, match=r"tokens_per_gpus.*tokens_per_gpu"):
+        load_deployment(path)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(InputError, match=r"nowhere\.json"):
+        load_deployment(Path("nowhere.json"))
+
+
+@pytest.mark.parametrize(
+    ("ranks", "options", "words"),
+    [
+        (32, {"attention_ranks": 3}, "attention_ranks 3"),
+        (32, {"attention_ranks": 16}, "attention_ranks 16"),
+        (32, {"chunks": 0}, "chunks"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(ranks: int, options: dict[str, int], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        deployment(ranks=ranks, options=options)
+
+
+def test_more_ranks_than_gpus_are_refused() -> None:
+    with pytest.raises(ValidationError, match="64 ranks exceed"):
+        deployment(ranks=64, on=cluster(gpus=32))
+
+
+def test_experts_that_find_no_slot_are_refused_when_built() -> None:
+    made = deployment(placement={"experts_per_rank": 1})
+    with pytest.raises(InputError, match="do not fit"):
+        made.build_placement()
+
+
+def test_spare_slots_hold_replicas() -> None:
+    routing = {"kind": "recorded", "loads": [[5.0] * 8 + [1.0] * 56]}
+    made = deployment(ranks=48, on=cluster(gpus=48), routing=routing, placement={"strategy": "balanced"})
+    placement = made.build_placement()
+    assert (placement.slots_LRS != EMPTY).all()
+    assert placement.replicas_LE.sum() == 4 * 96
+    # Each further slot goes to the most load per slot: 8 experts with 5 slots each.
+    assert (placement.replicas_LE[:, :8] == 5).all()
+
+
+def test_slots_of_another_shape_are_refused() -> None:
+    made = deployment().model_copy(update={"placement": PlacementSpec.explicit(random(3, 64, 32, 2, seed=1))})
+    with pytest.raises(InputError, match=r"\(3, 32, 2\)"):
+        made.build_placement()
+
+
+def test_dispatcher_follows_the_phase() -> None:
+    assert deployment(phase="decode").dispatcher is Dispatcher.FLAT
+    assert deployment(phase="prefill").dispatcher is Dispatcher.HIERARCHICAL
+    assert (
+        deployment(phase="decode", options={"dispatcher": "hierarchical"}).dispatcher
+        is Dispatcher.HIERARCHICAL
+    )
+
+
+def test_differences_name_the_key() -> None:
+    one = deployment(tokens_per_gpu=64)
+    two = deployment(tokens_per_gpu=128, routing={"kind": "power_law", "exponent": 0.5})
+    found = {key: values for key, *values in differences(one, two)}
+    assert found == {
+        "workload.tokens_per_gpu": [64, 128],
+        "workload.routing.kind": ["uniform", "power_law"],
+        "workload.routing.exponent": [None, 0.5],
+    }
+    assert differences(one, Deployment.model_validate(one.model_dump())) == []
