@@ -20,6 +20,7 @@ from wingspan.runtime.transport_shm import SharedMemoryTransport
 from wingspan.runtime.transports import TransportKind, chosen, transport_kind
 
 CPU = torch.device("cpu")
+KINDS = ((torch.float32, 5), (torch.bfloat16, 64), (torch.uint8, 33), (torch.int64, 1))
 
 
 def exchange(transport: Transport, step: int, dtype: torch.dtype, width: int) -> torch.Tensor:
@@ -41,10 +42,9 @@ def exchange(transport: Transport, step: int, dtype: torch.dtype, width: int) ->
 def test_equals_gloo_at_every_step(size, ranks_per_node, tmp_path):
     def work(gloo: Transport) -> list[int]:
         shared = SharedMemoryTransport(gloo)
-        kinds = ((torch.float32, 5), (torch.bfloat16, 64), (torch.uint8, 33), (torch.int64, 1))
         wrong = []
         for step in range(60):
-            dtype, width = kinds[step % len(kinds)]
+            dtype, width = KINDS[step % len(KINDS)]
             if not torch.equal(exchange(shared, step, dtype, width), exchange(gloo, step, dtype, width)):
                 wrong.append(step)
         return wrong

@@ -18,7 +18,7 @@ import torch
 
 from wingspan.errors import RunError
 from wingspan.runtime.buffers import Buffers
-from wingspan.runtime.choices import Choices
+from wingspan.runtime.choices import Choices, choices_of_rows
 from wingspan.runtime.dispatch import (
     Coming,
     Received,
@@ -227,7 +227,7 @@ class _All:
         row_A = T + last_A.cumsum(0) - last_A
         place_P = torch.cat((self._place_TK.flatten()[own_P], word_A >> 1))
         weight_A = packed_A2[:, 1].contiguous().view(torch.float32)
-        return Choices(
+        return choices_of_rows(
             T + arrived,
             torch.cat((own_P // K, row_A)),
             place_P // self._widest,

@@ -167,9 +167,8 @@ class SharedExchange:
     def _tables(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where every rank's publication begins, in words (R), and the table at its head (R, R, S)."""
         R, S = self._shape_RS
-        begins = [self._memory.offset_of(rank, number) // _WORD_BYTES for rank in range(R)]
-        heads = np.stack([self._memory.words[begin : begin + R * S] for begin in begins])
-        return np.array(begins), heads.reshape(R, R, S)
+        begin_R = self._memory.offsets_of(number) // _WORD_BYTES
+        return begin_R, self._memory.words[begin_R[:, None] + np.arange(R * S)].reshape(R, R, S)
 
     def _arriving(self, number: int, row_bytes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """How many rows each (source, slot) brings here, and where in memory each row lies, sorted by slot."""

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from wingspan.errors import LostPeerError, RunError
 from wingspan.runtime import futex
@@ -29,8 +30,8 @@ _LINE_BYTES = 64
 _LINE_WORDS = _LINE_BYTES // 8
 """Words with different writers lie in different cache lines."""
 
-_RING = 64
-"""Publications that a rank may be ahead of its slowest reader."""
+_RING = 1024
+"""Publications that a rank may be ahead of its slowest reader; many chunks' may be under way at once."""
 
 _CHECK_SECONDS = 0.5
 """A rank that sleeps looks this often whether those it waits for are alive."""
@@ -71,8 +72,10 @@ class SharedMemory:
         self._base = self.region.data_ptr()
         self._control = (ctypes.c_uint64 * (_control_bytes(self.size) // 8)).from_address(self._base)
         self._finished_start = self.size * _LINE_WORDS
-        self._finished_stride = -(-self.size // _LINE_WORDS) * _LINE_WORDS
-        self._ring_start = self._finished_start + self.size * self._finished_stride
+        self._ring_start = 2 * self.size * _LINE_WORDS
+        self._posted_R = self.words[: self._finished_start : _LINE_WORDS]
+        ring_end = self._ring_start + self.size * _RING
+        self._offset_RN = self.words[self._ring_start : ring_end].reshape(self.size, _RING)
         self._arena_bytes = (len(self.region) - _control_bytes(self.size)) // self.size
         self._arena_start = _control_bytes(self.size) + own * self._arena_bytes
         self._rows: dict[tuple[torch.dtype, int], torch.Tensor] = {}
@@ -148,27 +151,35 @@ class SharedMemory:
         futex.fence(self._address(word))
         return int(self._control[self._ring_start + peer * _RING + number % _RING])
 
+    def offsets_of(self, number: int) -> NDArray[np.int64]:
+        """Where every rank's publication lies, in rank order (R); waits for all, as `offset_of` does."""
+        if (self._posted_R < number).any():
+            for peer in range(self.size):
+                self.offset_of(peer, number)
+        futex.fence(self._address(self._posted_word(self.own)))
+        return self._offset_RN[:, number % _RING].copy()
+
     def finish(self, number: int) -> None:
         """Say that this rank needs no rank's publication of that number any more; once for each, in any order."""
         self._finished.add(number)
         while self._all_finished + 1 in self._finished:
             self._all_finished += 1
             self._finished.remove(self._all_finished)
-        word = self._finished_word(self.own, 0)
+        word = self._finished_word(self.own)
         futex.fence(self._address(word))
-        self.words[word : word + self.size] = self._all_finished
+        self._control[word] = self._all_finished
 
     def close(self) -> None:
         """End the use of this object; the mapping goes with the last tensor that still looks at it."""
         for fd in self._processes:
             os.close(fd)
         self._rows.clear()
-        del self.region, self.words, self._control, self._map
+        del self.region, self.words, self._control, self._posted_R, self._offset_RN, self._map
 
     def _release(self) -> None:
         """Forget blocks that all have finished with."""
         if self._blocks:
-            finished = min(int(self._control[self._finished_word(r, self.own)]) for r in range(self.size))
+            finished = min(int(self._control[self._finished_word(r)]) for r in range(self.size))
             while self._blocks and self._blocks[0][0] <= finished:
                 self._blocks.popleft()
 
@@ -187,7 +198,7 @@ class SharedMemory:
         """Wait until no rank reads publications up to `number` any more. Rare: naps cost the readers nothing."""
         start, pause = time.monotonic(), 20e-6
         for reader in range(self.size):
-            word = self._finished_word(reader, self.own)
+            word = self._finished_word(reader)
             while self._control[word] < number:
                 time.sleep(pause)
                 pause = min(2 * pause, 1e-3)
@@ -217,9 +228,9 @@ class SharedMemory:
         """Of the number of a rank's last publication."""
         return rank * _LINE_WORDS
 
-    def _finished_word(self, reader: int, publisher: int) -> int:
-        """Of the number of the publisher's last publication that the reader is done with."""
-        return self._finished_start + reader * self._finished_stride + publisher
+    def _finished_word(self, rank: int) -> int:
+        """Of the number up to which a rank has finished with all publications."""
+        return self._finished_start + rank * _LINE_WORDS
 
     def _address(self, word: int) -> int:
         # The low half of the 64-bit word comes first on the machines that `futex` knows.
@@ -259,6 +270,5 @@ def _process(peer: Peer) -> int:
 
 
 def _control_bytes(ranks: int) -> int:
-    finished_words = ranks * (-(-ranks // _LINE_WORDS) * _LINE_WORDS)
-    size = 8 * (ranks * _LINE_WORDS + finished_words + ranks * _RING)
+    size = 8 * ranks * (2 * _LINE_WORDS + _RING)
     return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -159,7 +159,8 @@ def as_bytes(rows_NX: torch.Tensor) -> torch.Tensor:
     """The same memory as rows of bytes; torch refuses to reinterpret some strides of tensors without elements."""
     if not rows_NX.numel():
         return rows_NX.new_empty((rows_NX.shape[0], 0), dtype=torch.uint8)
-    return rows_NX.view(torch.uint8)
+    # Flat and back: a dimension of one element may have any stride, and torch minds it.
+    return rows_NX.view(-1).view(rows_NX.shape).view(torch.uint8)
 
 
 class LocalTransport:

@@ -116,7 +116,8 @@ class SharedMemoryTransport:
         self._first = outer.world.node * per_node
         self._last = self._first + per_node
         members = list(range(self._first, self._last))
-        among = outer if self.covers_all else outer.split(outer.world.node)
+        self._node_only = None if self.covers_all else outer.split(outer.world.node)
+        among = self._node_only or outer
         self.inside = NodeTransport(_meet(outer, members), within(outer.world, members), among)
 
     @property
@@ -166,6 +167,8 @@ class SharedMemoryTransport:
     def close(self) -> None:
         """Leave the shared memory; `outer` stays open."""
         self.inside.close()
+        if self._node_only is not None:
+            self._node_only.close()
 
     def _here(self, rows_NB: torch.Tensor, count_R: Sequence[int]) -> torch.Tensor:
         """This node's part of the rows: its ranks follow each other, so it lies together."""
