@@ -7,7 +7,7 @@ keeps its best of several tries; the slowest rank's is taken, because an exchang
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,14 +66,16 @@ def measure(transport: Transport, device: torch.device) -> Measurements:
     )
 
 
-def measure_links(transport: Transport, device: torch.device) -> Links:
-    """Only the links; the same result on all ranks."""
+def measure_links(
+    transport: Transport, device: torch.device, message_bytes: Sequence[int] = _MESSAGE_BYTES
+) -> Links:
+    """Only the links, with messages of about these sizes; the same result on all ranks."""
     world = transport.world
     node = [rank for rank in range(world.size) if world.node_of(rank) == world.node]
     others = [rank for rank in range(world.size) if rank not in node]
     return Links(
-        within=_messages(transport, device, [r for r in node if r != world.rank]) if len(node) > 1 else [],
-        across=_messages(transport, device, others) if others else [],
+        within=_messages(transport, device, [r for r in node if r != world.rank], message_bytes),
+        across=_messages(transport, device, others, message_bytes),
     )
 
 
@@ -96,10 +98,12 @@ def _read(transport: Transport, device: torch.device) -> Sample:
     return float(_READ_BYTES), _slowest(transport, device, lambda: torch.mv(matrix, vector, out=out))
 
 
-def _messages(transport: Transport, device: torch.device, peers: list[int]) -> list[Sample]:
+def _messages(
+    transport: Transport, device: torch.device, peers: list[int], message_bytes: Sequence[int]
+) -> list[Sample]:
     """All ranks exchange with all of these at once, as in a dispatch, in growing sizes: bytes that each rank sends."""
-    samples = []
-    for length in _MESSAGE_BYTES:
+    samples: list[Sample] = []
+    for length in message_bytes if peers else ():
         sent = torch.zeros(len(peers), length // len(peers), dtype=torch.uint8, device=device)
         received = torch.empty_like(sent)
         rows_R = [int(rank in peers) for rank in range(transport.world.size)]

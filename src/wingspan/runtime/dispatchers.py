@@ -84,9 +84,14 @@ class Dispatchers:
         self._training = training
         self._levels = make_levels(transport) if hierarchical and several_nodes and not training else None
 
-    def for_layer(self, layer: int) -> Dispatcher[Any]:
-        """The dispatcher of one MoE layer."""
-        placement = self._placement
+    @property
+    def once_per_node(self) -> bool:
+        """Whether a token crosses to each node once, however many experts it has there."""
+        return self._levels is not None
+
+    def for_layer(self, layer: int, placement: Placement | None = None) -> Dispatcher[Any]:
+        """The dispatcher of one MoE layer; under another placement than at the start, where one is given."""
+        placement = placement or self._placement
         slots = SlotMap(placement, layer, self._transport.world, self._device)
         held_R = [len(placement.experts_on(layer, r)) for r in range(placement.num_ranks)]
         inner = self._full_precision(slots, held_R)

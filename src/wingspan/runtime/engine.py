@@ -48,6 +48,7 @@ class Engine:
     shape: MoeShape
     placement: Placement
     layers: dict[str, ExpertParallelLayer]
+    dispatchers: Dispatchers
     recorder: Recorder
     monitor: LoadMonitor
     buffers: Buffers
@@ -135,7 +136,17 @@ def load(
     install(loaded, layers)
     instrument(loaded, layers, recorder)
     return Engine(
-        loaded, model.config, model.shape, placement, layers, recorder, monitor, buffers, step, transport
+        loaded,
+        model.config,
+        model.shape,
+        placement,
+        layers,
+        dispatchers,
+        recorder,
+        monitor,
+        buffers,
+        step,
+        transport,
     )
 
 

@@ -9,12 +9,21 @@ Shapes: N rows, S slots of this rank, D hidden size, I intermediate size (2 I wh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from wingspan.runtime.slot_linear import SlotLinear
+from wingspan.runtime.slot_linear import SlotLinear, SlotWeights
+
+
+@dataclass(frozen=True)
+class ExpertWeights:
+    """One expert, ready to take a slot."""
+
+    up: SlotWeights
+    down: SlotWeights
 
 
 class LocalExperts:
@@ -29,6 +38,8 @@ class LocalExperts:
         self._module = module
         self._up = SlotLinear(module, "gate_up_proj" if module.has_gate else "up_proj")
         self._down = SlotLinear(module, "down_proj")
+        self.rows = 0
+        """Rows computed since the start."""
 
     def __call__(self, rows_ND: torch.Tensor, counts_S: Sequence[int]) -> torch.Tensor:
         """The experts' outputs, not yet weighted.
@@ -41,6 +52,7 @@ class LocalExperts:
             One output row (N, D) per input row. It depends on `rows_ND` and, with at least one slot, on the
             parameters even where N is 0, so that backward runs the same on every rank.
         """
+        self.rows += len(rows_ND)
         if not len(counts_S):
             return rows_ND.clone()
         module: Any = self._module
@@ -53,6 +65,25 @@ class LocalExperts:
     def weight_bytes(self) -> int:
         """Bytes of the experts' weights on this rank."""
         return self._up.weight_bytes + self._down.weight_bytes
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of one expert's weights, whether or not this rank holds one."""
+        return self._up.slot_bytes + self._down.slot_bytes
+
+    def read(self, slot: int) -> torch.Tensor:
+        """The weights of one slot as `slot_bytes` bytes in the CPU's memory, the same for every way to hold them."""
+        return torch.cat([self._up.read(slot), self._down.read(slot)])
+
+    def prepare(self, raw: torch.Tensor) -> ExpertWeights:
+        """What another rank's `read` gave, in the form that this rank computes on."""
+        up_bytes = self._up.slot_bytes
+        return ExpertWeights(self._up.prepare(raw[:up_bytes]), self._down.prepare(raw[up_bytes:]))
+
+    def replace(self, slots: Sequence[int | ExpertWeights]) -> None:
+        """Hold these experts from now on, in this order: present slots by their number, new ones from `prepare`."""
+        self._up.replace([s if isinstance(s, int) else s.up for s in slots])
+        self._down.replace([s if isinstance(s, int) else s.down for s in slots])
 
     def pack(self) -> None:
         """End training: no gradient reaches these parameters any more, and the matrices take their fastest form."""

@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from transformers import PreTrainedModel
 
+from wingspan.runtime.live.rebalancer import Rebalancer
 from wingspan.runtime.micro_batches import Caches, part_of, split_rows, take_turns
 from wingspan.runtime.monitor import LoadMonitor
 from wingspan.runtime.prompts import Batch, Prompt, batch
@@ -50,12 +51,14 @@ class Generator:
         monitor: LoadMonitor,
         step: Step,
         flows: Mapping[str, Flow] | None = None,
+        rebalancer: Rebalancer | None = None,
     ) -> None:
         self._model = model
         self._transport = transport
         self._recorder = recorder
         self._monitor = monitor
         self._step = step
+        self._rebalancer = rebalancer
         self._flows = flows or {}
         self._device = next(model.parameters()).device
 
@@ -94,11 +97,15 @@ class Generator:
             self._collect(done, chosen_P, logits_PV, alive_P, keep_logits)
             shared_RW = self._share(chosen_P, alive_P, widest)
             alive_P &= ~torch.isin(chosen_P, self._end_ids())
+            load_LE = self._monitor.take()
+            done.load_LE[phase] = load_LE + done.load_LE.get(phase, 0)
+            left = max_new_tokens - number - 1 if self._any_left(shared_RW) else 0
+            if self._rebalancer is not None and left:
+                self._rebalancer.after_step(load_LE, left)
             self._recorder.end_step()
-            done.load_LE[phase] = self._monitor.take() + done.load_LE.get(phase, 0)
             if on_tokens is not None and world.rank == 0:
                 on_tokens(_by_prompt(homes, shared_RW))
-            if not self._any_left(shared_RW) or number + 1 == max_new_tokens:
+            if not left:
                 break
             now = _next(now, chosen_P, alive_P, self._device)
         done.cache_bytes = caches.size_bytes

@@ -9,11 +9,21 @@ Shapes: N rows, S slots, O and J the output and input size of one matrix.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+
+@dataclass(frozen=True)
+class SlotWeights:
+    """One slot's weights, ready to be held by a `SlotLinear`."""
+
+    matrix: torch.Tensor
+    """(O, J), or packed."""
+    bias_O: torch.Tensor | None
 
 
 class SlotLinear:
@@ -28,13 +38,15 @@ class SlotLinear:
         self._module = module
         self._name = name
         self._packed: list[torch.Tensor] | None = None
+        self._shape_OJ: torch.Size = self.weight_SOJ.shape[1:]
 
     @property
     def weight_SOJ(self) -> torch.Tensor:
         """The stacked matrices, output size first (a view where the module stores them transposed)."""
-        if self._packed is not None:
-            return torch.stack([matrix_OJ.to_dense() for matrix_OJ in self._packed])
         weight: torch.Tensor = getattr(self._module, self._name)
+        if self._packed is not None:
+            dense = [matrix_OJ.to_dense() for matrix_OJ in self._packed]
+            return torch.stack(dense) if dense else weight.new_empty((0, *self._shape_OJ))
         return weight.transpose(1, 2) if self._module.is_transposed else weight
 
     @property
@@ -53,9 +65,63 @@ class SlotLinear:
         weight_SOJ = self.weight_SOJ.detach()
         if self._packed is not None or not _can_pack(weight_SOJ):
             return
-        self._packed = [torch.ops.mkldnn._reorder_linear_weight(w.contiguous()) for w in weight_SOJ]
+        self._packed = [_packed(w) for w in weight_SOJ]
         parameter = getattr(self._module, self._name)
         parameter.data = parameter.data.new_empty(0)
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of one slot's matrix and bias, whether or not this rank has a slot."""
+        outputs, inputs = self._shape_OJ
+        return (outputs * inputs + (0 if self.bias_SO is None else outputs)) * self._dtype.itemsize
+
+    def read(self, slot: int) -> torch.Tensor:
+        """One slot's matrix (O, J) and bias, one after another, as `slot_bytes` bytes in the CPU's memory."""
+        matrix_OJ = self.weight_SOJ[slot] if self._packed is None else self._packed[slot].to_dense()
+        parts = [matrix_OJ.detach().reshape(-1)]
+        if self.bias_SO is not None:
+            parts.append(self.bias_SO[slot].detach())
+        return torch.cat(parts).cpu().view(torch.uint8)
+
+    def prepare(self, raw: torch.Tensor) -> SlotWeights:
+        """What `read` gave, on any rank, in the form that this layer computes on."""
+        outputs, inputs = self._shape_OJ
+        values = raw.view(self._dtype).to(self._parameter.device)
+        matrix_OJ = values[: outputs * inputs].view(outputs, inputs)
+        bias_O = None if self.bias_SO is None else values[outputs * inputs :]
+        return SlotWeights(matrix_OJ if self._packed is None else _packed(matrix_OJ), bias_O)
+
+    def replace(self, slots: Sequence[int | SlotWeights]) -> None:
+        """Hold these slots from now on: present ones by their number, new ones from `prepare`; there may be none.
+
+        The matrices that stay are not copied where they are packed; parameters that gradients reach cannot change.
+        """
+        held = [self._held(s) if isinstance(s, int) else s for s in slots]
+        if self._packed is not None:
+            self._packed = [weights.matrix for weights in held]
+        else:
+            matrices_SOJ = self._stacked([w.matrix for w in held], self._shape_OJ)
+            transposed = self._module.is_transposed
+            self._parameter.data = matrices_SOJ.transpose(1, 2).contiguous() if transposed else matrices_SOJ
+        if self.bias_SO is not None:
+            biases = [w.bias_O for w in held if w.bias_O is not None]
+            self.bias_SO.data = self._stacked(biases, self._shape_OJ[:1])
+
+    def _held(self, slot: int) -> SlotWeights:
+        matrix = self.weight_SOJ[slot].detach() if self._packed is None else self._packed[slot]
+        return SlotWeights(matrix, None if self.bias_SO is None else self.bias_SO[slot].detach())
+
+    def _stacked(self, parts: list[torch.Tensor], shape: torch.Size) -> torch.Tensor:
+        return torch.stack(parts) if parts else self._parameter.data.new_empty((0, *shape))
+
+    @property
+    def _parameter(self) -> nn.Parameter:
+        parameter: nn.Parameter = getattr(self._module, self._name)
+        return parameter
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self._parameter.dtype
 
     def __call__(self, rows_NJ: torch.Tensor, counts_S: Sequence[int]) -> torch.Tensor:
         """Each row (N, J) through its slot's layer: (N, O)."""
@@ -117,8 +183,16 @@ def _joined(pieces: list[torch.Tensor]) -> torch.Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
+def _packed(matrix_OJ: torch.Tensor) -> torch.Tensor:
+    packed_OJ: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(matrix_OJ.contiguous())
+    return packed_OJ
+
+
 def _can_pack(weight_SOJ: torch.Tensor) -> bool:
-    if not torch.backends.mkldnn.is_available() or weight_SOJ.device.type != "cpu" or not weight_SOJ.numel():
+    """Also without a slot: one may come while the model runs."""
+    if not torch.backends.mkldnn.is_available() or weight_SOJ.device.type != "cpu":
+        return False
+    if not all(weight_SOJ.shape[1:]):
         return False
     if weight_SOJ.dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
