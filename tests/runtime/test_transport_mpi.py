@@ -42,11 +42,15 @@ EXCHANGE = """
 import os, torch
 from tests.runtime.test_transport_shm import KINDS, exchange
 from wingspan.runtime.ranks.launch import join_mpi_ranks
+from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.runtime.ranks.world import world_from_environment
 
 def work(transport):
     rank, size = transport.world.rank, transport.world.size
     sums = [float(exchange(transport, s, *KINDS[s % 4]).double().sum()) for s in range(40)]
+    over_memory = SharedMemoryTransport(transport)
+    assert sums == [float(exchange(over_memory, s, *KINDS[s % 4]).double().sum()) for s in range(40)]
+    over_memory.close()
     half = transport.split(rank % 2)
     assert [int(v) for v in half.share(torch.tensor(rank))] == list(range(rank % 2, size, 2))
     assert transport.broadcast(rank) == 0
@@ -56,7 +60,7 @@ def work(transport):
     if gathered:
         print("sums", gathered, flush=True)
 
-join_mpi_ranks(work, world_from_environment(os.environ))
+join_mpi_ranks(work, world_from_environment(os.environ, ranks_per_node=2))
 """
 
 

@@ -13,6 +13,7 @@ import torch
 
 from tests.runtime.ranks import on_ranks
 from wingspan.errors import InputError, LostPeerError, RunError
+from wingspan.runtime.transport import shm
 from wingspan.runtime.transport.choice import TransportKind, chosen, transport_kind
 from wingspan.runtime.transport.shared_memory import Peer, SharedMemory
 from wingspan.runtime.transport.shm import SharedMemoryTransport

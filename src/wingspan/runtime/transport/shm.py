@@ -261,10 +261,18 @@ class _Scattered:
 
 def one_host_per_node(transport: Transport) -> bool:
     """Collective: whether all ranks that count as one node run on one machine, for every node."""
-    boots = transport.broadcast(transport.gather(_BOOT_ID.read_text()))
+    hosts = transport.broadcast(transport.gather(_host()))
     per_node = transport.world.ranks_per_node
-    nodes = [boots[i : i + per_node] for i in range(0, transport.world.size, per_node)]  # type: ignore[index]
+    nodes = [hosts[i : i + per_node] for i in range(0, transport.world.size, per_node)]  # type: ignore[index]
     return all(len(set(node)) == 1 for node in nodes)
+
+
+def _host() -> str:
+    """What processes have in common that can open each other's memory: the machine, and its process numbers.
+
+    Containers on one machine have process numbers of their own.
+    """
+    return _BOOT_ID.read_text() + os.readlink("/proc/self/ns/pid")
 
 
 def _meet(outer: Transport, members: list[int]) -> SharedMemory:
