@@ -76,6 +76,11 @@ class Director:
         self._unmeasured: Migrated | None = None
         self._stopped = False
 
+    @property
+    def asked(self) -> bool:
+        """Whether the planner is at work."""
+        return not self._stopped and self._planner.asked
+
     def beat(
         self, step: int, reports: Sequence[Report], placement: Placement, steps_left: int
     ) -> Order | None:
