@@ -15,14 +15,15 @@ from hypothesis import strategies as st
 from tests.runtime.ranks import on_ranks
 from wingspan.errors import RunError
 from wingspan.placement.placement import EMPTY, Placement
-from wingspan.runtime.buffers import Buffers
-from wingspan.runtime.dispatch import Dispatcher, FlatDispatcher
-from wingspan.runtime.dispatch_deduplicated import DeduplicatingDispatcher
-from wingspan.runtime.dispatch_hierarchical import HierarchicalDispatcher, make_levels
-from wingspan.runtime.dispatch_shared import SharedMemoryDispatcher
-from wingspan.runtime.slots import SlotMap
-from wingspan.runtime.transport import LocalTransport, Transport
-from wingspan.runtime.transport_shm import SharedMemoryTransport
+from wingspan.runtime.dispatch.buffers import Buffers
+from wingspan.runtime.dispatch.deduplicated import DeduplicatingDispatcher
+from wingspan.runtime.dispatch.dispatcher import Dispatcher
+from wingspan.runtime.dispatch.flat import FlatDispatcher
+from wingspan.runtime.dispatch.hierarchical import HierarchicalDispatcher, make_levels
+from wingspan.runtime.dispatch.shared import SharedMemoryDispatcher
+from wingspan.runtime.dispatch.slots import SlotMap
+from wingspan.runtime.transport.shm import SharedMemoryTransport
+from wingspan.runtime.transport.transport import LocalTransport, Transport
 
 CPU = torch.device("cpu")
 DISPATCHERS = [FlatDispatcher, DeduplicatingDispatcher]

@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, MixtralConfig
 
 from tests.runtime.ranks import on_ranks
-from wingspan.runtime.engine import default_placement, describe, load
-from wingspan.runtime.transport import Transport
+from wingspan.runtime.model.engine import default_placement, describe, load
+from wingspan.runtime.transport.transport import Transport
 
 EXPERTS = 16
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")

@@ -15,9 +15,9 @@ from tests.cli.command import TINY, in_a_shell
 from tests.runtime.ranks import on_ranks
 from tests.runtime.test_transport_shm import KINDS, exchange
 from wingspan.errors import InputError
-from wingspan.runtime.transport import Transport
-from wingspan.runtime.transport_mpi import join_mpi
-from wingspan.runtime.world import World
+from wingspan.runtime.ranks.world import World
+from wingspan.runtime.transport.mpi import join_mpi
+from wingspan.runtime.transport.transport import Transport
 
 installed = pytest.mark.skipif(
     shutil.which("mpirun") is None or importlib.util.find_spec("mpi4py") is None,
@@ -41,9 +41,9 @@ TAIL = ["--max-new-tokens", "4", "--dtype", "float32", "--check", "--json"]
 EXCHANGE = """
 import os, torch
 from tests.runtime.test_transport_shm import KINDS, exchange
-from wingspan.runtime.launch import join_mpi_ranks
-from wingspan.runtime.transport_shm import SharedMemoryTransport
-from wingspan.runtime.world import world_from_environment
+from wingspan.runtime.ranks.launch import join_mpi_ranks
+from wingspan.runtime.transport.shm import SharedMemoryTransport
+from wingspan.runtime.ranks.world import world_from_environment
 
 def work(transport):
     rank, size = transport.world.rank, transport.world.size
@@ -119,6 +119,6 @@ def test_without_mpi4py_it_names_the_packages(monkeypatch):
 @installed
 def test_an_mpi_of_another_launcher_is_refused():
     """One process that believes in two ranks: what a mpi4py of another MPI sees."""
-    code = "from wingspan.runtime.transport_mpi import *; join_mpi(World(0, 2, 2, 0))"
+    code = "from wingspan.runtime.transport.mpi import *; join_mpi(World(0, 2, 2, 0))"
     done = in_a_shell([sys.executable, "-c", code])
     assert "built for another MPI" in done.stderr

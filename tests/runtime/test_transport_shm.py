@@ -13,11 +13,11 @@ import torch
 
 from tests.runtime.ranks import on_ranks
 from wingspan.errors import InputError, LostPeerError, RunError
-from wingspan.runtime import transport_shm
-from wingspan.runtime.shared_memory import Peer, SharedMemory
-from wingspan.runtime.transport import Transport
-from wingspan.runtime.transport_shm import SharedMemoryTransport
-from wingspan.runtime.transports import TransportKind, chosen, transport_kind
+from wingspan.runtime.transport import shm
+from wingspan.runtime.transport.choice import TransportKind, chosen, transport_kind
+from wingspan.runtime.transport.shared_memory import Peer, SharedMemory
+from wingspan.runtime.transport.shm import SharedMemoryTransport
+from wingspan.runtime.transport.transport import Transport
 
 CPU = torch.device("cpu")
 KINDS = ((torch.float32, 5), (torch.bfloat16, 64), (torch.uint8, 33), (torch.int64, 1))
@@ -190,7 +190,7 @@ def test_one_node_on_several_machines_is_refused(tmp_path, monkeypatch):
     def work(gloo: Transport) -> list[str]:
         identity = tmp_path / f"boot{gloo.world.rank}"
         identity.write_text(str(gloo.world.rank))
-        monkeypatch.setattr(transport_shm, "_BOOT_ID", identity)
+        monkeypatch.setattr(shm, "_BOOT_ID", identity)
         with chosen(TransportKind.AUTO, gloo, CPU) as transport:
             said = [type(transport).__name__]
         with pytest.raises(InputError, match="several machines; set --ranks-per-node"):

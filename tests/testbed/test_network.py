@@ -18,10 +18,10 @@ import torch
 from tests.runtime.ranks import on_ranks
 from wingspan.errors import InputError, RunError
 from wingspan.placement.simple import linear
-from wingspan.runtime.buffers import Buffers
-from wingspan.runtime.dispatchers import Dispatchers, DispatchKind, DispatchOptions
-from wingspan.runtime.transport import Transport
-from wingspan.runtime.transports import TransportKind, chosen
+from wingspan.runtime.dispatch.buffers import Buffers
+from wingspan.runtime.dispatch.choice import Dispatchers, DispatchKind, DispatchOptions
+from wingspan.runtime.transport.choice import TransportKind, chosen
+from wingspan.runtime.transport.transport import Transport
 from wingspan.testbed import counters, iproute, network
 from wingspan.testbed.layout import Layout, make_layout
 

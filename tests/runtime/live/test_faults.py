@@ -13,18 +13,19 @@ import psutil
 import pytest
 import torch
 
+from tests.runtime.live.inline_planner import InlinePlanner
 from tests.runtime.live.layers import CPU, HIDDEN, Rank
 from tests.runtime.live.test_migration import carry_out
 from tests.runtime.ranks import on_ranks
 from wingspan.errors import RunError
 from wingspan.placement.placement import EMPTY, Placement
-from wingspan.runtime.launch import run_ranks
 from wingspan.runtime.live import director
 from wingspan.runtime.live.courier import Courier
 from wingspan.runtime.live.migration import Migration, Order
 from wingspan.runtime.live.rebalancer import Rebalancer
 from wingspan.runtime.live.settings import Rebalance
-from wingspan.runtime.transport import Pending, Transport
+from wingspan.runtime.ranks.launch import run_ranks
+from wingspan.runtime.transport.transport import Pending, Transport
 from wingspan.schedule.rebalance_result import Decision, PlannerLost, RebalanceEvent, Rollback, Stopped
 from wingspan.schedule.rebalance_result import Migration as Migrated
 
@@ -108,6 +109,29 @@ def ordered(events: list[RebalanceEvent]) -> bool:
 
 
 EVERY_FEW = Rebalance(every_steps=4, beat_steps=2, step_bytes=4000)
+
+
+def test_all_ranks_change_layers_at_the_same_steps(tmp_path, monkeypatch):
+    """Whatever their own pace: every rank is slow by turns."""
+    monkeypatch.setattr(director, "Planner", InlinePlanner)
+
+    def work(transport: Transport) -> list[tuple[int, bytes]]:
+        rank, made = rebalanced(transport, Rebalance(every_steps=3, beat_steps=2, step_bytes=500))
+        pace = np.random.default_rng(transport.world.rank)
+        seen: list[tuple[int, bytes]] = []
+        for step in range(60):
+            assert rank.step(step) < 1e-5
+            time.sleep(float(pace.random()) * 0.004)
+            made.after_step(rank.monitor.take(), 100)
+            now = made.placement.slots_LRS.tobytes()
+            if not seen or seen[-1][1] != now:
+                seen.append((step, now))
+        made.finish()
+        return seen
+
+    changes = on_ranks(work, 4, tmp_path)
+    assert len(changes[0]) > 2
+    assert changes[1:] == changes[:1] * 3
 
 
 def test_a_killed_planner_is_replaced_and_balancing_goes_on(tmp_path):

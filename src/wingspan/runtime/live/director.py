@@ -16,7 +16,7 @@ from wingspan.runtime.live.planner_client import Planner
 from wingspan.runtime.live.rates import Rates
 from wingspan.runtime.live.settings import Rebalance
 from wingspan.runtime.live.watch import Report
-from wingspan.runtime.world import World
+from wingspan.runtime.ranks.world import World
 from wingspan.schedule.rebalance_result import (
     Decision,
     PlannerLost,
@@ -75,6 +75,11 @@ class Director:
         self._step_seconds_before = self._upper_seconds_before = 0.0
         self._unmeasured: Migrated | None = None
         self._stopped = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether the planner is at work."""
+        return not self._stopped and self._planner.asked
 
     def beat(
         self, step: int, reports: Sequence[Report], placement: Placement, steps_left: int

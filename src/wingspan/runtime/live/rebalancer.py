@@ -5,24 +5,33 @@ what to do depends only on the number of the step, on rank 0's word, and on tabl
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import cast
 
 import torch
 
 from wingspan.placement.placement import Placement
-from wingspan.runtime.dispatchers import Dispatchers
-from wingspan.runtime.layer import ExpertParallelLayer
+from wingspan.runtime.dispatch.choice import Dispatchers
 from wingspan.runtime.live.courier import Courier
 from wingspan.runtime.live.director import Director, Sizes
 from wingspan.runtime.live.migration import Migration, Order, Site
 from wingspan.runtime.live.rates import measure_rates
 from wingspan.runtime.live.settings import Rebalance
 from wingspan.runtime.live.watch import Report, Watch
-from wingspan.runtime.monitor import LoadMonitor
-from wingspan.runtime.recorder import Recorder
-from wingspan.runtime.transport import Transport
+from wingspan.runtime.measuring.monitor import LoadMonitor
+from wingspan.runtime.measuring.recorder import Recorder
+from wingspan.runtime.model.layer import ExpertParallelLayer
+from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.rebalance_result import RebalanceEvent
+
+
+@dataclass(frozen=True)
+class _Word:
+    """Rank 0's, at a beat: what to do, and whether the planner is at work."""
+
+    order: Order | None = None
+    asked: bool = False
 
 
 class Rebalancer:
@@ -67,6 +76,7 @@ class Rebalancer:
         world = transport.world
         self._director = Director(settings, world, rates, sizes) if world.rank == 0 else None
         self._step = 0
+        self._beat_steps = settings.beat_steps
         self._migration: Migration | None = None
         self._next_tag = 0
 
@@ -87,7 +97,7 @@ class Rebalancer:
         self._watch.count(load_LE)
         if self._migration is not None:
             self._advance(self._migration)
-        elif self._watch.steps >= self._settings.beat_steps:
+        elif self._watch.steps >= self._beat_steps:
             self._beat(steps_left)
         self._watch.busy_seconds += monotonic() - start
 
@@ -101,12 +111,14 @@ class Rebalancer:
 
     def _beat(self, steps_left: int) -> None:
         reports = self._reports()
-        order = None
+        word = _Word()
         if self._director is not None and reports is not None:
             order = self._director.beat(self._step, reports, self.placement, steps_left)
-        order = cast("Order | None", self._transport.broadcast(order))
-        if order is not None:
-            self._migration = Migration(order, self.placement, self._site, self._step, self._next_tag)
+            word = _Word(order, self._director.asked)
+        word = cast("_Word", self._transport.broadcast(word))
+        self._beat_steps = self._settings.answer_steps if word.asked else self._settings.beat_steps
+        if word.order is not None:
+            self._migration = Migration(word.order, self.placement, self._site, self._step, self._next_tag)
 
     def _advance(self, migration: Migration) -> None:
         migration.after_step(self._step)

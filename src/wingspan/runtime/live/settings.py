@@ -15,6 +15,7 @@ class Rebalance:
     Args:
         every_steps: plan and move at this rhythm whatever it gains; None: move when the gain exceeds the cost.
         beat_steps: steps from one exchange of loads to the next.
+        answer_steps: the same while the planner works, so that its answer is not late.
         half_life_steps: age at which a step's load counts half in the exponential mean that plans are made from.
         horizon_steps: steps over which a gain must repay the move; fewer where the run ends sooner.
         sample_tokens: choices per layer and beat that each rank reports whole, for co-activation.
@@ -26,6 +27,7 @@ class Rebalance:
 
     every_steps: int | None = None
     beat_steps: int = 8
+    answer_steps: int = 2
     half_life_steps: int = 8
     horizon_steps: int = 256
     sample_tokens: int = 16
@@ -35,7 +37,14 @@ class Rebalance:
     silence_seconds: float = 10.0
 
     def __post_init__(self) -> None:
-        for name in ("every_steps", "beat_steps", "half_life_steps", "horizon_steps", "step_bytes"):
+        for name in (
+            "every_steps",
+            "beat_steps",
+            "answer_steps",
+            "half_life_steps",
+            "horizon_steps",
+            "step_bytes",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"rebalancing: {name} = {value}; use 1 or more")
