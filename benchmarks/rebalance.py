@@ -32,17 +32,17 @@ from wingspan.report.rebalance import lines
 from wingspan.routing.load import imbalance
 from wingspan.routing.synthetic import TraceShape, generate
 from wingspan.routing.workloads import workload
-from wingspan.runtime.buffers import Buffers
-from wingspan.runtime.dispatchers import DEFAULT_DISPATCH, Dispatchers
-from wingspan.runtime.experts import LocalExperts
-from wingspan.runtime.launch import run_ranks
-from wingspan.runtime.layer import ExpertParallelLayer
+from wingspan.runtime.dispatch.buffers import Buffers
+from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers
 from wingspan.runtime.live.rebalancer import Rebalancer
 from wingspan.runtime.live.settings import Rebalance
-from wingspan.runtime.monitor import LoadMonitor
-from wingspan.runtime.recorder import Recorder
-from wingspan.runtime.step import Step
-from wingspan.runtime.transport import Transport
+from wingspan.runtime.measuring.monitor import LoadMonitor
+from wingspan.runtime.measuring.recorder import Recorder
+from wingspan.runtime.model.experts import LocalExperts
+from wingspan.runtime.model.layer import ExpertParallelLayer
+from wingspan.runtime.model.step import Step
+from wingspan.runtime.ranks.launch import run_ranks
+from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.rebalance_result import Migration, RebalanceEvent
 
 CPU = torch.device("cpu")

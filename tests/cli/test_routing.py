@@ -63,7 +63,10 @@ def test_more_text_files_may_follow(wingspan, tmp_path):
         (["--text", __file__, "--out", "no/t.parquet"], "the folder no does not exist"),
         (["--text", __file__, "--window", "5000"], "use at most 2048"),
         (["--text", __file__, "--ranks", "3", "--experts-per-rank", "2"], "do not fit 3 ranks"),
-        (["--text", __file__, "--ranks", "3", "--ranks-per-node", "2"], "must fill whole nodes"),
+        (
+            ["--text", __file__, "--ranks", "3", "--ranks-per-node", "2"],
+            "--ranks-per-node 2 does not divide 3",
+        ),
     ],
 )
 def test_what_record_refuses(wingspan, arguments, message):

@@ -10,6 +10,8 @@ from wingspan.errors import InputError
 from wingspan.placement.compare import Comparison, compare
 from wingspan.placement.limits import WITH_REQUESTS, check_memory, limits
 from wingspan.placement.placement import Placement
+from wingspan.placement.plan import Moving
+from wingspan.placement.simple import linear
 from wingspan.routing.synthetic import TraceShape
 
 
@@ -92,9 +94,22 @@ def test_all_strategies_are_there_and_the_present_comes_first():
     ]  # fmt: skip
     second = compared("log-normal", slots=2, present=first.placements["ours"])
     assert next(iter(second.scores)) == "present"
-    assert second.scores["present"].experts_moved == 0
+    assert second.scores["present"].experts_moved == second.scores["ours"].experts_moved == 0
+    assert second.advice[0].startswith("Ours stays")
     assert second.scores["linear"].experts_moved > 0
     assert second.planned_tokens + second.scored_tokens == 4000
+
+
+def test_a_horizon_too_short_is_told_what_moving_would_give():
+    present = linear(2, 32, 32)
+    near, far = (
+        compared("communities", seconds_per_token=1e-7, present=present, moving=Moving(steps=steps))
+        for steps in (1, 10**6)
+    )
+    assert near.placements["ours"] == present
+    assert "no move pays for itself within the horizon. Anew it would be" in near.advice[0]
+    assert far.advice[0].startswith(f"Ours moves {far.scores['ours'].experts_moved} experts")
+    assert far.scores["ours"].step_seconds < 0.8 * near.scores["ours"].step_seconds
 
 
 def test_a_trace_too_short_is_named():

@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, MixtralConfig
 
 from tests.runtime.ranks import on_ranks
-from wingspan.runtime.engine import default_placement, describe, load
-from wingspan.runtime.transport import Transport
+from wingspan.runtime.model.engine import default_placement, describe, load
+from wingspan.runtime.transport.transport import Transport
 
 EXPERTS = 16
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
@@ -82,7 +82,7 @@ def test_a_rank_holds_its_share(checkpoint, ranks, tmp_path):
     for rank in measure(checkpoint, ranks, tmp_path / "scratch"):
         assert rank["experts"] == all_experts // ranks
         # Shared weights may stay mapped from the file, and memory that the parent had freed is used again.
-        assert 0.75 * rank["experts"] <= rank["grown"] <= 1.1 * rank["parts"]
+        assert 0.5 * rank["experts"] <= rank["grown"] <= 1.1 * rank["parts"]
 
 
 def test_loading_never_holds_more_than_the_share(checkpoint, tmp_path):

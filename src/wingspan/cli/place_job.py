@@ -122,14 +122,14 @@ def _source(arguments: Arguments, model: ModelSpec) -> _Source:
 
 def _topology(arguments: Arguments, model: ModelSpec, cluster: Cluster, experts: int) -> Topology:
     """The plain numbers of model and cluster."""
-    expert_bytes = model.parameters.expert * model.expert_weights.bytes
+    expert_bytes = model.parameters.expert * model.expert_weights.weight_bytes
     ranks = arguments.ranks or -(-experts // arguments.slots_per_rank)
     return Topology(
         ranks=ranks + arguments.spare_ranks,
         ranks_per_node=arguments.ranks_per_node or cluster.scale_up_domain_gpus,
         within_bytes_per_second=cluster.scale_up.sustained_bytes_per_second,
         across_bytes_per_second=cluster.scale_out.sustained_bytes_per_second,
-        row_bytes=int(model.hidden * _ROWS.bytes),
+        row_bytes=int(model.hidden * _ROWS.row_bytes),
         expert_bytes=int(expert_bytes),
         seconds_per_token=2 * model.parameters.expert / cluster.gpu.sustained_flops(_ROWS),
         seconds_per_expert=expert_bytes / cluster.gpu.sustained_memory_bytes_per_second,

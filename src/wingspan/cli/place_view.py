@@ -39,7 +39,7 @@ def show(result: Comparison, about: str, on: str, topology: Topology, console: C
 
 
 def _table(result: Comparison, topology: Topology) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     moved = any(score.experts_moved is not None for score in result.scores.values())
     table.add_column("strategy", no_wrap=True)
     for name in ("max/mean", "across", "card", "experts", "links", "step", *(["moved"] if moved else [])):

@@ -15,7 +15,7 @@ from wingspan.placement.affinity import home_nodes, rehome
 from wingspan.placement.balanced import balanced
 from wingspan.placement.demand import Demand
 from wingspan.placement.eplb import eplb_global, eplb_hierarchical, twins, without_twins
-from wingspan.placement.limits import WITH_REQUESTS, Limits, advice, limits
+from wingspan.placement.limits import ANEW, WITH_REQUESTS, Limits, advice, limits
 from wingspan.placement.placement import Placement
 from wingspan.placement.plan import Moving, plan
 from wingspan.placement.score import PlacementScore, score
@@ -24,7 +24,17 @@ from wingspan.placement.topology import Topology
 from wingspan.routing.statistics import RoutingStatistics, collect
 from wingspan.routing.trace import RoutingTrace
 
-STRATEGIES = ("linear", "round-robin", "random", "eplb", "eplb-hierarchical", "balanced", "ours", "present")
+STRATEGIES = (
+    "linear",
+    "round-robin",
+    "random",
+    "eplb",
+    "eplb-hierarchical",
+    "balanced",
+    "ours",
+    "present",
+    ANEW,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +42,7 @@ class Comparison:
     """All strategies' placements and their scores by name, and what is to be said about them.
 
     Attributes:
-        placements: by strategy; `present` first where there is one.
+        placements: by strategy; where there is one in use, that first as `present`, and `ANEW` besides ours.
         scores: by strategy, on the second half of the trace; may also hold `WITH_REQUESTS`.
         limits: of the second half's loads.
         advice: sentences for a person.
@@ -90,6 +100,8 @@ def compare(
     placements, eplb_twins = _placements(demand, topology, slots_per_rank, groups, seed)
     if present is not None:
         placements = {"present": present} | placements
+        free = Moving(steps=10**9, noise=0.0)
+        placements[ANEW] = plan(demand, topology, slots_per_rank, present, free).placement
     placements["ours"] = plan(demand, topology, slots_per_rank, present, moving).placement
     scores = {
         name: score(placement, scored, topology, present, steps) for name, placement in placements.items()

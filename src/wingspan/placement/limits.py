@@ -16,6 +16,8 @@ from wingspan.placement.score import PlacementScore
 from wingspan.placement.topology import Topology
 from wingspan.routing.load import imbalance
 
+ANEW = "ours anew"
+"""Name of the score of ours as if moving cost nothing."""
 WITH_REQUESTS = "ours + requests"
 """Name of the score of ours with requests routed to the nodes of their experts."""
 _WHY = {
@@ -90,21 +92,40 @@ def advice(
 
     Args:
         limit: of these loads.
-        scores: by strategy; must hold "linear" and "ours", may hold `WITH_REQUESTS`.
+        scores: by strategy; must hold "linear" and "ours", may hold `WITH_REQUESTS`, and
+            "present" with `ANEW`.
         topology: of the cluster.
         slots_per_rank: slots per (layer, rank).
     """
-    linear, ours = scores["linear"], scores["ours"]
-    lines = [_verdict(linear, ours), *_about_compute(limit, linear, ours, slots_per_rank)]
-    lines += _about_network(scores, topology)
-    return lines
+    linear, ours = scores["linear"], scores.get(ANEW, scores["ours"])
+    verdict = _about_moving(scores) if "present" in scores else _verdict(linear, ours)
+    return [
+        verdict,
+        *_about_compute(limit, linear, ours, slots_per_rank),
+        *_about_network(scores, ours, topology),
+    ]
 
 
 def _verdict(linear: PlacementScore, ours: PlacementScore) -> str:
-    gain = 1 - ours.step_seconds / linear.step_seconds if linear.step_seconds else 0.0
+    gain = _fall(linear.step_seconds, ours.step_seconds)
     if gain < _HELPS:
         return "No placement helps here: ours is predicted no faster than linear."
     return f"Ours is predicted {gain:.0%} faster than linear."
+
+
+def _about_moving(scores: dict[str, PlacementScore]) -> str:
+    present, ours, anew = scores["present"], scores["ours"], scores[ANEW]
+    gain, at_most = (_fall(present.step_seconds, score.step_seconds) for score in (ours, anew))
+    if ours.experts_moved:
+        return (
+            f"Ours moves {ours.experts_moved:,} experts and is predicted {gain:.0%} faster than the present."
+        )
+    if at_most < _HELPS:
+        return "Ours stays: no other placement is predicted faster than the present."
+    return (
+        f"Ours stays: no move pays for itself within the horizon. Anew it would be {at_most:.0%} faster, for "
+        f"{anew.experts_moved:,} experts moved."
+    )
 
 
 def _about_compute(
@@ -135,10 +156,10 @@ def _about_compute(
     return [text + (f" What would: {' or '.join(mends)}." if mends else "")]
 
 
-def _about_network(scores: dict[str, PlacementScore], topology: Topology) -> list[str]:
+def _about_network(scores: dict[str, PlacementScore], ours: PlacementScore, topology: Topology) -> list[str]:
     if topology.nodes == 1:
         return ["Network: all ranks share one node; nothing crosses nodes."]
-    linear, ours = scores["linear"], scores["ours"]
+    linear = scores["linear"]
 
     def fall(before: PlacementScore, after: PlacementScore) -> float:
         name = "across_deduplicated_bytes" if topology.once_per_node else "across_flat_bytes"
@@ -148,12 +169,13 @@ def _about_network(scores: dict[str, PlacementScore], topology: Topology) -> lis
     if max(total, busiest) < _HELPS:
         lines = [f"Network: no placement lowers what crosses nodes: {_WHY[topology.once_per_node]}"]
     else:
+        where = "Network (anew)" if ANEW in scores else "Network"
         lines = [
-            f"Network: {_change(total)} bytes cross nodes than under linear; the busiest card carries "
+            f"{where}: {_change(total)} bytes cross nodes than under linear; the busiest card carries "
             f"{_change(busiest)}."
         ]
     if WITH_REQUESTS in scores:
-        further = fall(ours, scores[WITH_REQUESTS])
+        further = fall(scores["ours"], scores[WITH_REQUESTS])
         found = (
             f"{_change(further)} bytes cross"
             if abs(further) >= _HELPS

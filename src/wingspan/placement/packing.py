@@ -19,7 +19,7 @@ from wingspan.placement.replicate import Items
 
 _SETTLED = 2e-4
 """A layer whose fullest bin is within this share of the mean is left alone: no figure shows the rest."""
-_ROUNDS = ((2, 4), (8, 12), (1_000_000, 24))
+_ROUNDS = ((2, 4), (8, 8), (1_000_000, 20))
 """Rounds of exchanges: first of every second bin, then of every eighth, then of the fullest alone."""
 
 

@@ -10,17 +10,17 @@ from typing import Any, Literal
 import torch
 
 from wingspan.placement.placement import Placement
-from wingspan.runtime.dispatchers import DEFAULT_DISPATCH, DispatchOptions
-from wingspan.runtime.engine import Engine, Model, load
-from wingspan.runtime.generate import Generated, Generator, OnTokens
+from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, DispatchOptions
+from wingspan.runtime.generation.generate import Generated, Generator, OnTokens
+from wingspan.runtime.generation.prompts import Prompt, Tokenizer
+from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.live.rebalancer import Rebalancer
 from wingspan.runtime.live.settings import Rebalance
-from wingspan.runtime.measure import RankMeasurement, peak_memory_bytes, step_report
-from wingspan.runtime.prompts import Prompt, Tokenizer
-from wingspan.runtime.reference import Check, check
-from wingspan.runtime.sampling import Sampling
-from wingspan.runtime.step import SEQUENTIAL, Flow
-from wingspan.runtime.transport import Transport
+from wingspan.runtime.measuring.report import RankMeasurement, peak_memory_bytes, step_report
+from wingspan.runtime.model.engine import Engine, Model, load
+from wingspan.runtime.model.reference import Check, check
+from wingspan.runtime.model.step import SEQUENTIAL, Flow
+from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.rebalance_result import RebalanceEvent
 from wingspan.schedule.result import Span, StepReport
 

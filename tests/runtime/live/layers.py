@@ -14,16 +14,16 @@ from torch import nn
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssExperts
 
 from wingspan.placement.placement import EMPTY, Placement
-from wingspan.runtime.buffers import Buffers
-from wingspan.runtime.dispatchers import DEFAULT_DISPATCH, Dispatchers
-from wingspan.runtime.experts import LocalExperts
-from wingspan.runtime.layer import ExpertParallelLayer
+from wingspan.runtime.dispatch.buffers import Buffers
+from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers
 from wingspan.runtime.live.courier import Courier
 from wingspan.runtime.live.migration import Site
-from wingspan.runtime.monitor import LoadMonitor
-from wingspan.runtime.recorder import Recorder
-from wingspan.runtime.step import Step
-from wingspan.runtime.transport import Transport
+from wingspan.runtime.measuring.monitor import LoadMonitor
+from wingspan.runtime.measuring.recorder import Recorder
+from wingspan.runtime.model.experts import LocalExperts
+from wingspan.runtime.model.layer import ExpertParallelLayer
+from wingspan.runtime.model.step import Step
+from wingspan.runtime.transport.transport import Transport
 
 CPU = torch.device("cpu")
 HIDDEN = 16

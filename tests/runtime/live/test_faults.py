@@ -19,13 +19,13 @@ from tests.runtime.live.test_migration import carry_out
 from tests.runtime.ranks import on_ranks
 from wingspan.errors import RunError
 from wingspan.placement.placement import EMPTY, Placement
-from wingspan.runtime.launch import run_ranks
 from wingspan.runtime.live import director
 from wingspan.runtime.live.courier import Courier
 from wingspan.runtime.live.migration import Migration, Order
 from wingspan.runtime.live.rebalancer import Rebalancer
 from wingspan.runtime.live.settings import Rebalance
-from wingspan.runtime.transport import Pending, Transport
+from wingspan.runtime.ranks.launch import run_ranks
+from wingspan.runtime.transport.transport import Pending, Transport
 from wingspan.schedule.rebalance_result import Decision, PlannerLost, RebalanceEvent, Rollback, Stopped
 from wingspan.schedule.rebalance_result import Migration as Migrated
 

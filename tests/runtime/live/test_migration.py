@@ -11,7 +11,7 @@ from tests.runtime.live.layers import Rank, random_placement
 from tests.runtime.ranks import on_ranks
 from wingspan.placement.placement import EMPTY, Placement
 from wingspan.runtime.live.migration import Migration, Order
-from wingspan.runtime.transport import Transport
+from wingspan.runtime.transport.transport import Transport
 
 MOST_STEPS = 2000
 

@@ -11,14 +11,14 @@ import torch
 from tests.runtime.checkpoints import configurations, write
 from tests.runtime.live.inline_planner import InlinePlanner
 from tests.runtime.ranks import on_ranks
-from wingspan.runtime.engine import default_placement, describe
+from wingspan.runtime.generation.prompts import Prompt, Tokenizer
+from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.live import director
 from wingspan.runtime.live.settings import Rebalance
-from wingspan.runtime.prompts import Prompt, Tokenizer
+from wingspan.runtime.model.engine import default_placement, describe
+from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.run import Listener, RunRequest, RunResult, run
-from wingspan.runtime.sampling import Sampling
-from wingspan.runtime.step import flow_named
-from wingspan.runtime.transport_shm import SharedMemoryTransport
+from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.schedule.rebalance_result import Decision, Migration
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from tests.runtime.live.layers import HIDDEN, experts_module
-from wingspan.runtime.experts import LocalExperts
 from wingspan.runtime.live.history import History
 from wingspan.runtime.live.watch import Report, Watch
-from wingspan.runtime.recorder import Recorder
+from wingspan.runtime.measuring.recorder import Recorder
+from wingspan.runtime.model.experts import LocalExperts
 from wingspan.schedule.result import Operation
 
 

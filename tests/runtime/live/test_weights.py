@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from tests.runtime.test_experts import HIDDEN, LAYOUTS, SLOTS, _layout
-from wingspan.runtime.experts import LocalExperts
+from wingspan.runtime.model.experts import LocalExperts
 
 
 def rows(count: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

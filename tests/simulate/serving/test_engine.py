@@ -39,8 +39,13 @@ def check_invariants(served: Served) -> None:
     # Little's law over the whole run: requests in the system, counted as time went by, against latencies.
     assert served.request_seconds == pytest.approx(float((finish - given_.arrival_seconds_N).sum()), rel=1e-9)
     for state in served.groups:
-        assert 0 < state.peak_kv_tokens <= state.spec.kv_tokens_per_home
+        assert state.peak_kv_tokens <= state.spec.kv_tokens_per_home
         assert not state.waiting
+    # The first group serves every request; a separate decode group only those with more than one token.
+    assert served.groups[0].peak_kv_tokens > 0
+    assert (served.groups[-1].peak_kv_tokens > 0) == bool(
+        len(served.groups) == 1 or (given_.output_tokens_N > 1).any()
+    )
     # Every output token but the first of each request comes from one decode step of one sequence.
     assert served.groups[-1].decoded_tokens == int((given_.output_tokens_N - 1).sum())
 

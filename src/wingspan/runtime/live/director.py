@@ -16,7 +16,7 @@ from wingspan.runtime.live.planner_client import Planner
 from wingspan.runtime.live.rates import Rates
 from wingspan.runtime.live.settings import Rebalance
 from wingspan.runtime.live.watch import Report
-from wingspan.runtime.world import World
+from wingspan.runtime.ranks.world import World
 from wingspan.schedule.rebalance_result import (
     Decision,
     PlannerLost,

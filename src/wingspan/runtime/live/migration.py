@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import torch
 
 from wingspan.placement.placement import Placement
-from wingspan.runtime.dispatchers import Dispatchers
-from wingspan.runtime.layer import ExpertParallelLayer
+from wingspan.runtime.dispatch.choice import Dispatchers
 from wingspan.runtime.live.courier import Courier
 from wingspan.runtime.live.moves import changed_layers, kept_slots, moves, with_layer
 from wingspan.runtime.live.transfer import State, Transfer
-from wingspan.runtime.transport import Transport
+from wingspan.runtime.model.layer import ExpertParallelLayer
+from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.rebalance_result import Rollback
 
 _REASONS = {

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from wingspan.runtime.calibrate import Sample, measure_links
 from wingspan.runtime.live.courier import Courier
-from wingspan.runtime.transport import Transport
+from wingspan.runtime.measuring.calibrate import Sample, measure_links
+from wingspan.runtime.transport.transport import Transport
 
 _BYTES = 1 << 18
 _TRIES = 3

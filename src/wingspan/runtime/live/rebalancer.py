@@ -12,17 +12,17 @@ from typing import cast
 import torch
 
 from wingspan.placement.placement import Placement
-from wingspan.runtime.dispatchers import Dispatchers
-from wingspan.runtime.layer import ExpertParallelLayer
+from wingspan.runtime.dispatch.choice import Dispatchers
 from wingspan.runtime.live.courier import Courier
 from wingspan.runtime.live.director import Director, Sizes
 from wingspan.runtime.live.migration import Migration, Order, Site
 from wingspan.runtime.live.rates import measure_rates
 from wingspan.runtime.live.settings import Rebalance
 from wingspan.runtime.live.watch import Report, Watch
-from wingspan.runtime.monitor import LoadMonitor
-from wingspan.runtime.recorder import Recorder
-from wingspan.runtime.transport import Transport
+from wingspan.runtime.measuring.monitor import LoadMonitor
+from wingspan.runtime.measuring.recorder import Recorder
+from wingspan.runtime.model.layer import ExpertParallelLayer
+from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.rebalance_result import RebalanceEvent
 
 

@@ -14,9 +14,9 @@ from enum import IntEnum
 
 import torch
 
-from wingspan.runtime.experts import ExpertWeights, LocalExperts
 from wingspan.runtime.live.courier import Courier
 from wingspan.runtime.live.moves import Move
+from wingspan.runtime.model.experts import ExpertWeights, LocalExperts
 
 _DIGEST_BYTES = 16
 

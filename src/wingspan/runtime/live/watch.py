@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wingspan.runtime.experts import LocalExperts
-from wingspan.runtime.recorder import Recorder
+from wingspan.runtime.measuring.recorder import Recorder
+from wingspan.runtime.model.experts import LocalExperts
 from wingspan.schedule.result import Operation
 
 
