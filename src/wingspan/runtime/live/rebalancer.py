@@ -85,6 +85,10 @@ class Rebalancer:
         """The log so far, on rank 0."""
         return [] if self._director is None else self._director.events
 
+    def forget(self) -> None:
+        """What was seen so far (the prefill) says nothing about the steps to come (decode)."""
+        self._watch.take()
+
     def after_step(self, load_LE: torch.Tensor, steps_left: int) -> None:
         """Take in one step, and every few steps do something about it.
 
