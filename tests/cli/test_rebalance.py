@@ -19,7 +19,7 @@ def test_json_has_the_log(wingspan, monkeypatch):
     monkeypatch.setattr(director, "Planner", InlinePlanner)
     done = wingspan(
         "run", TINY, "--ranks", "9", "--dtype", "float32", "--prompt", "def f(", "--prompt", "import",
-        "--max-new-tokens", "40", "--rebalance", "every 8", "--check", "--json",
+        "--max-new-tokens", "16", "--rebalance", "every 4", "--check", "--json",
     )  # fmt: skip
     assert done.code == 0, done.err
     result = json.loads(done.out)

@@ -1,6 +1,6 @@
 """What live balancing reports: every decision, migration, rollback and loss, in the order they happened.
 
-Steps count from 1; a thing that happened "at step n" happened right after it. Times are seconds, sizes bytes.
+Decode steps count from 1; a thing that happened "at step n" happened right after it. Times are seconds, sizes bytes.
 Imbalance is max / mean of the rows that ranks compute, per layer, then averaged over layers.
 """
 

@@ -1,6 +1,8 @@
-"""The planner without its process: answers by the next beat, however fast the steps are."""
+"""The planner without its process: it answers by the next look, and from the loads alone, not this machine's speed."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from wingspan.errors import WingspanError
 from wingspan.runtime.live.planner import Proposal, Question, propose
@@ -19,7 +21,14 @@ class InlinePlanner:
         return self._proposal is not None
 
     def ask(self, question: Question) -> None:
-        self._proposal = propose(question)
+        fast = replace(
+            question.topology,
+            within_bytes_per_second=1e15,
+            across_bytes_per_second=1e15,
+            expert_bytes=0,
+            seconds_per_token=1e-3,
+        )
+        self._proposal = propose(replace(question, topology=fast))
 
     def answer(self) -> Proposal | WingspanError | None:
         answer, self._proposal = self._proposal, None

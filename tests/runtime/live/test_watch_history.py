@@ -30,10 +30,10 @@ def test_a_watch_reports_what_happened_since_the_last_time():
         recorder.begin_step("decode", 5)
         experts[1](torch.zeros(number + 1, HIDDEN), [1, number])
         recorder._add(Operation.EXPERT, 2.0)
-        recorder.end_step()
         for layer in range(2):
             watch.observe(layer, torch.tensor([[0, 1], [2, 3], [1, 2]]))
         watch.count(torch.tensor([[1, 2, 3, 0], [6, 0, 0, 0]]))
+        recorder.end_step()
     assert watch.steps == 3
     taken = watch.take()
     assert taken.steps == 3

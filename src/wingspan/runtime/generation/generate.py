@@ -101,7 +101,10 @@ class Generator:
             done.load_LE[phase] = load_LE + done.load_LE.get(phase, 0)
             left = max_new_tokens - number - 1 if self._any_left(shared_RW) else 0
             if self._rebalancer is not None and left:
-                self._rebalancer.after_step(load_LE, left)
+                if phase == "prefill":
+                    self._rebalancer.forget()
+                else:
+                    self._rebalancer.after_step(load_LE, left)
             self._recorder.end_step()
             if on_tokens is not None and world.rank == 0:
                 on_tokens(_by_prompt(homes, shared_RW))

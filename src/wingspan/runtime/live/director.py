@@ -87,16 +87,20 @@ class Director:
         """Take in the reports of all ranks; returns what to do, if anything."""
         self._history.add(reports)
         self._measure_outcome()
+        order = self.look(step, steps_left)
+        if order is None and not (self._stopped or self._planner.asked) and step >= self._next_question_step:
+            self._ask(step, placement, steps_left)
+        return order
+
+    def look(self, step: int, steps_left: int) -> Order | None:
+        """Whether the planner has an answer, and then what to do."""
         if self._stopped or self._lost_planner(step):
             return None
         answer = self._planner.answer()
         if isinstance(answer, WingspanError):
             self._stop(step, f"the planner refused: {answer}")
             return None
-        order = self._decide(answer, step, steps_left) if answer is not None else None
-        if order is None and not self._planner.asked and step >= self._next_question_step:
-            self._ask(step, placement, steps_left)
-        return order
+        return None if answer is None else self._decide(answer, step, steps_left)
 
     def migrated(self, step: int, reports: Sequence[Report], migration: Migration) -> None:
         """Write down how a migration went; `reports` cover its steps only."""

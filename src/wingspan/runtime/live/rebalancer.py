@@ -76,7 +76,7 @@ class Rebalancer:
         world = transport.world
         self._director = Director(settings, world, rates, sizes) if world.rank == 0 else None
         self._step = 0
-        self._beat_steps = settings.beat_steps
+        self._asked = False
         self._migration: Migration | None = None
         self._next_tag = 0
 
@@ -84,6 +84,10 @@ class Rebalancer:
     def events(self) -> list[RebalanceEvent]:
         """The log so far, on rank 0."""
         return [] if self._director is None else self._director.events
+
+    def forget(self) -> None:
+        """What was seen so far (the prefill) says nothing about the steps to come (decode)."""
+        self._watch.take()
 
     def after_step(self, load_LE: torch.Tensor, steps_left: int) -> None:
         """Take in one step, and every few steps do something about it.
@@ -97,8 +101,11 @@ class Rebalancer:
         self._watch.count(load_LE)
         if self._migration is not None:
             self._advance(self._migration)
-        elif self._watch.steps >= self._beat_steps:
+        elif self._watch.steps >= self._settings.beat_steps:
             self._beat(steps_left)
+        elif self._asked and self._watch.steps % self._settings.answer_steps == 0:
+            order = None if self._director is None else self._director.look(self._step, steps_left)
+            self._obey(order)
         self._watch.busy_seconds += monotonic() - start
 
     def finish(self) -> list[RebalanceEvent]:
@@ -111,14 +118,19 @@ class Rebalancer:
 
     def _beat(self, steps_left: int) -> None:
         reports = self._reports()
-        word = _Word()
+        order = None
         if self._director is not None and reports is not None:
             order = self._director.beat(self._step, reports, self.placement, steps_left)
-            word = _Word(order, self._director.asked)
+        self._obey(order)
+
+    def _obey(self, order: Order | None) -> None:
+        """Hear rank 0's word, and begin what it says."""
+        word = _Word(order, self._director is not None and self._director.asked)
         word = cast("_Word", self._transport.broadcast(word))
-        self._beat_steps = self._settings.answer_steps if word.asked else self._settings.beat_steps
+        self._asked = word.asked
         if word.order is not None:
             self._migration = Migration(word.order, self.placement, self._site, self._step, self._next_tag)
+            self._watch.begin_measuring()
 
     def _advance(self, migration: Migration) -> None:
         migration.after_step(self._step)

@@ -15,7 +15,7 @@ class Rebalance:
     Args:
         every_steps: plan and move at this rhythm whatever it gains; None: move when the gain exceeds the cost.
         beat_steps: steps from one exchange of loads to the next.
-        answer_steps: the same while the planner works, so that its answer is not late.
+        answer_steps: steps from one look for the planner's answer to the next, between beats.
         half_life_steps: age at which a step's load counts half in the exponential mean that plans are made from.
         horizon_steps: steps over which a gain must repay the move; fewer where the run ends sooner.
         sample_tokens: choices per layer and beat that each rank reports whole, for co-activation.
@@ -34,7 +34,7 @@ class Rebalance:
     step_bytes: int | None = None
     arrival_seconds: float = 10.0
     planning_seconds: float = 60.0
-    silence_seconds: float = 10.0
+    silence_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         for name in (

@@ -60,8 +60,7 @@ class Watch:
         self._sampled = [0] * len(experts)
         self.steps = 0
         """Since the last report."""
-        self.busy_seconds = 0.0
-        self._begin_measuring()
+        self.begin_measuring()
 
     def observe(self, layer: int, experts_TK: torch.Tensor) -> None:
         """Keep some of one layer's choices; called as they are made."""
@@ -73,33 +72,43 @@ class Watch:
             self._sampled[layer] += len(picked)
 
     def count(self, load_LE: torch.Tensor) -> None:
-        """Add one step's choices of this rank's tokens."""
+        """Add the choices of this rank's tokens in the step that is about to end."""
         self._load_LE += load_LE.cpu().numpy().astype(np.int32)
         self.steps += 1
+        step = self._recorder.open_step
+        if step is not None:
+            self._expert_seconds += step.operation_seconds.get(Operation.EXPERT, 0.0)
 
     def take(self) -> Report:
         """All since the last call, and begin anew."""
-        steps = self._recorder.steps[self._first_step :]
-        seconds = [s.seconds for s in steps]
+        seconds = self._step_seconds()
         report = Report(
             self.steps,
             self._load_LE.copy(),
             self._take_sample(),
             np.array([e.rows for e in self._experts]) - self._rows_before_L,
-            sum(s.operation_seconds.get(Operation.EXPERT, 0.0) for s in steps),
+            self._expert_seconds,
             statistics.median(seconds) if seconds else 0.0,
             float(np.quantile(seconds, 0.75)) if seconds else 0.0,
             max(seconds, default=0.0),
             self.busy_seconds,
         )
         self._load_LE[:] = 0
-        self.steps, self.busy_seconds = 0, 0.0
-        self._begin_measuring()
+        self.steps = 0
+        self.begin_measuring()
         return report
 
-    def _begin_measuring(self) -> None:
+    def begin_measuring(self) -> None:
+        """Rows and times begin anew; the counts of choices go on."""
+        self.busy_seconds = self._expert_seconds = 0.0
         self._rows_before_L = np.array([e.rows for e in self._experts], dtype=np.int64)
-        self._first_step = len(self._recorder.steps)
+        self._first_step = len(self._recorder.steps) + (self._recorder.open_step is not None)
+
+    def _step_seconds(self) -> list[float]:
+        """Of each step since measuring began; the one that is about to end as long as it has lasted."""
+        step = self._recorder.open_step
+        ended = [s.seconds for s in self._recorder.steps[self._first_step :]]
+        return ended if step is None else [*ended, self._recorder.now() - step.start_seconds]
 
     def _take_sample(self) -> NDArray[np.int16]:
         """As many from each layer as the poorest has."""

@@ -48,6 +48,11 @@ class Recorder:
         self.spans: list[Span] = []
         self._step: StepRecord | None = None
 
+    @property
+    def open_step(self) -> StepRecord | None:
+        """The step that has begun and not ended; its `seconds` are not known yet."""
+        return self._step
+
     @staticmethod
     def now() -> float:
         """Seconds on a clock that all ranks of one machine share."""
