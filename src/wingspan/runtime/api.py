@@ -12,11 +12,9 @@ from wingspan.runtime.generation.prompts import Tokenizer, assign, check_context
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.measuring.calibrate import measure_links
 from wingspan.runtime.measuring.cluster import with_links
-from wingspan.runtime.measuring.report import step_report
 from wingspan.runtime.model.engine import default_placement, describe, load
 from wingspan.runtime.model.inspection import ModelSummary, summarize
 from wingspan.runtime.model.step import flow_named
-from wingspan.runtime.paced import PacedStep, run_paced
 from wingspan.runtime.ranks.device import select_device
 from wingspan.runtime.ranks.group import Group
 from wingspan.runtime.record import Recorded, RecordRequest, cut_windows, record
@@ -26,7 +24,6 @@ __all__ = [
     "Group",
     "Listener",
     "ModelSummary",
-    "PacedStep",
     "RecordRequest",
     "Recorded",
     "RunRequest",
@@ -46,9 +43,7 @@ __all__ = [
     "process_started_seconds",
     "record",
     "run",
-    "run_paced",
     "select_device",
-    "step_report",
     "summarize",
     "with_links",
     "write_random_checkpoint",

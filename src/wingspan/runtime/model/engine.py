@@ -132,7 +132,7 @@ def load(
         dispatcher = dispatchers.for_layer(index)
         number = next(n for n, inside in enumerate(numbers) if path.startswith(inside))
         layers[path] = ExpertParallelLayer(index, number, experts, dispatcher, monitor, recorder, step)
-    _return_freed_memory()
+    return_freed_memory()
     install(loaded, layers)
     instrument(loaded, layers, recorder)
     return Engine(
@@ -150,8 +150,8 @@ def load(
     )
 
 
-def _return_freed_memory() -> None:
-    """Give back what loading and packing freed: the allocator would keep it, on every rank of the machine."""
+def return_freed_memory() -> None:
+    """Give back to the system what this process freed: the allocator would keep it, on every rank of the machine."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim is not None:
         trim(0)

@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 
 from wingspan.errors import InputError, LostPeerError, RunError, WingspanError
+from wingspan.runtime.ranks.device import take_share
 from wingspan.runtime.ranks.nodes import Nodes, enter, listen_on
 from wingspan.runtime.ranks.world import World, export
 from wingspan.runtime.transport.mpi import join_mpi, leave_mpi
@@ -82,9 +83,9 @@ def run_ranks(
 
 def join_ranks(work: Work, world: World, device: torch.device) -> None:
     """Run `work` as the rank that a launcher (torchrun, mpirun, Slurm) made of this process."""
-    address = os.environ.get("MASTER_ADDR", "127.0.0.1")
-    port = int(os.environ.get("MASTER_PORT", "29500"))
+    address, port = _meeting_point()
     export(world, address, port)
+    take_share(world, device)
     with _plain_errors(world):
         try:
             dist.init_process_group(_backend(device), timeout=_PEERS_WAIT)
@@ -97,8 +98,17 @@ def join_ranks(work: Work, world: World, device: torch.device) -> None:
         _work_and_leave(work, TorchTransport(world, device))
 
 
+def _meeting_point() -> tuple[str, int]:
+    """Where rank 0 listens, as torch.distributed's launchers say it."""
+    text = os.environ.get("MASTER_PORT", "29500")
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise InputError(f"environment: MASTER_PORT={text!r} is not a port; use a number from 1 to 65535")
+    return os.environ.get("MASTER_ADDR", "127.0.0.1"), int(text)
+
+
 def join_mpi_ranks(work: Work, world: World) -> None:
     """Run `work` as the rank that mpirun made of this process, over MPI."""
+    take_share(world, torch.device("cpu"))
     _work_and_leave(work, join_mpi(world))
     leave_mpi()
 
@@ -116,7 +126,7 @@ def _child(
     try:
         _die_with_parent()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world.size))
+        take_share(world, device)
         with _plain_errors(world):
             interface = "lo" if nodes is None else _enter_node(nodes, world)
             _work_and_leave(work, _connect(world, listener, device, interface))
