@@ -46,7 +46,7 @@ def execute(
         model=model,
         placement=default_placement(model.shape, ranks, slots),
         prompts=[Prompt(n, list(ids), None, n % ranks) for n, ids in enumerate(PROMPTS)],
-        max_new_tokens=40,
+        max_new_tokens=24,
         sampling=Sampling(),
         device=torch.device("cpu"),
         check=True,
