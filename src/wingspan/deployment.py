@@ -122,7 +122,12 @@ class Options(Spec):
     """How the step is executed."""
 
     schedule: ScheduleKind = ScheduleKind.SEQUENTIAL
-    chunks: Count = Field(default=2, description="parts of a layer's rows, with schedule chunks")
+    chunks: int = Field(
+        default=2,
+        ge=1,
+        le=64,
+        description="parts of a layer's rows, with schedule chunks; each pays the latency of its own exchange",
+    )
     shared_beside_dispatch: bool = Field(default=True, description="shared experts compute while rows travel")
     dispatcher: Dispatcher | None = Field(
         default=None, description="default: flat in decode, hierarchical in prefill"

@@ -12,15 +12,17 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.cli.without_torch import run_without_torch
-from wingspan.cli.main import app
+from wingspan.cli.main import application
 from wingspan.errors import InputError
+from wingspan.placement.simple import linear
 from wingspan.schedule.result import StepReport
+from wingspan.specs.models import load_model
 
 _CONFIG = Path(__file__).parents[2] / "models" / "tiny" / "config.json"
 
 
 def _run(*arguments: str) -> Result:
-    return CliRunner(env={"COLUMNS": "80"}).invoke(app, [str(a) for a in arguments])
+    return CliRunner(env={"COLUMNS": "80"}).invoke(application(), [str(a) for a in arguments])
 
 
 def test_simulate_prints_its_tables() -> None:
@@ -88,6 +90,40 @@ def test_loads_from_a_routing_trace(tmp_path: Path) -> None:
     skewed = json.loads(_run("simulate", "mixtral-8x7b", "--routing", trace, "--json").stdout)
     even = json.loads(_run("simulate", "mixtral-8x7b", "--json").stdout)
     assert skewed["imbalance"] > 1.5 * even["imbalance"]
+
+
+def test_a_placement_file_is_simulated(tmp_path: Path) -> None:
+    """What `place --out` writes; here the linear placement, so that the step must come out alike."""
+    model = load_model("mixtral-8x7b")
+    slots = linear(len(model.moe_layers), model.experts.count, 8, 1)
+    (tmp_path / "placement.json").write_text(json.dumps(slots.to_dict()))
+    asked = _run("simulate", "mixtral-8x7b", "--placement", tmp_path / "placement.json", "--json")
+    plain = _run("simulate", "mixtral-8x7b", "--ranks", "8", "--json")
+    assert asked.exit_code == 0
+    assert StepReport.model_validate_json(asked.stdout) == StepReport.model_validate_json(plain.stdout)
+    both = _run("simulate", "mixtral-8x7b", "--placement", tmp_path / "placement.json", "--ranks", "8")
+    assert "leave --ranks" in str(both.exception)
+
+
+def test_a_step_limit_leaves_the_largest_batch_within_it() -> None:
+    arguments = ("plan", "mixtral-8x7b", "--gpus", "8", "--json")
+    made = json.loads(_run(*arguments, "--longest-step-ms", "12").stdout)["best"]
+    assert made["step_seconds"] <= 0.012
+    larger = str(made["tokens_per_gpu"] + 1)
+    one = ("--ranks", str(made["ep"]), "--attention-ranks", str(made["attention_ranks"]))
+    step = json.loads(_run("simulate", "mixtral-8x7b", *one, "-b", larger, "--json").stdout)["step_seconds"]
+    assert step > 0.012
+
+
+def test_the_contention_note_is_there_only_where_something_overlaps() -> None:
+    notes = {
+        schedule: json.loads(_run("simulate", "mixtral-8x7b", "--schedule", schedule, "--json").stdout)[
+            "notes"
+        ]
+        for schedule in ("sequential", "two-batch")
+    }
+    assert not any("overlap" in note for note in notes["sequential"])
+    assert any("overlap" in note for note in notes["two-batch"])
 
 
 def test_a_config_json_is_read() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from wingspan.cli.main import app
+from wingspan.cli.main import application
 from wingspan.errors import InputError
 from wingspan.schedule.serving_result import ServingReport
 from wingspan.schedule.sweep_result import SweepResult
@@ -19,7 +19,7 @@ SERVING = ["serving", "mixtral-8x7b", "--ep", "8", "--num-requests", "50", "--pr
 
 
 def run(*arguments: str) -> str:
-    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    result = CliRunner().invoke(application(), list(arguments), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -50,7 +50,7 @@ def test_a_sweep_writes_a_page(tmp_path: Path) -> None:
 
 def test_nothing_varied_is_an_error() -> None:
     with pytest.raises(InputError, match="nothing is varied"):
-        CliRunner().invoke(app, ["sweep", "seed"], catch_exceptions=False)
+        CliRunner().invoke(application(), ["sweep", "seed"], catch_exceptions=False)
 
 
 def test_serving_prints_json_that_is_a_report() -> None:
@@ -106,7 +106,7 @@ def test_serving_on_separate_groups_takes_a_file(tmp_path: Path) -> None:
 )
 def test_bad_serving_options_are_one_clear_line(options: tuple[str, ...], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        CliRunner().invoke(app, [*SERVING, *options], catch_exceptions=False)
+        CliRunner().invoke(application(), [*SERVING, *options], catch_exceptions=False)
 
 
 def test_simulate_and_plan_write_pages(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def pages() -> dict[str, Page]:
     report, spans = step()
     choice = Alternative(report, 64, 1, True)
     common = {"spans": spans, "capacity_bytes": 80e9}
-    ways = [("shard attention over 8 GPUs", "options", 4e10, 1234.0, 0.12)]
+    ways = [("shard attention over 8 GPUs", "how it runs", 4e10, 1234.0)]
     return {
         "step": step_page(report, CONDITIONS, **common),  # type: ignore[arg-type]
         "plan": plan_page([choice], report, CONDITIONS, gpus=16, **common),  # type: ignore[arg-type]

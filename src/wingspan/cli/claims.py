@@ -9,7 +9,12 @@ import typer
 
 def claims(
     network: Annotated[
-        str, typer.Option(help="Cluster preset or file to judge the claims on, beside the seed's ideal one.")
+        str,
+        typer.Option(
+            "--network",
+            "--cluster",
+            help="Cluster preset or file to judge the claims on, beside the seed's ideal one.",
+        ),
     ] = "h100-sxm",
     brief: Annotated[bool, typer.Option("--brief", help="Leave the conditions out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="A list of objects.")] = False,

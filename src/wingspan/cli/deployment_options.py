@@ -41,22 +41,24 @@ RoutingText = Annotated[
     str | None,
     typer.Option(
         "--routing",
-        help="uniform (default), power-law:EXPONENT, log-normal:SIGMA, or a JSON file with loads.",
+        help="uniform (default), power-law:EXPONENT, log-normal:SIGMA, a routing trace, or a JSON list of loads.",
     ),
 ]
 PlacementName = Annotated[
     str | None,
     typer.Option(
         "--placement",
-        help="linear (default), round_robin, random, or balanced: by load, with replicas in spare slots.",
+        help="linear (default), round-robin, random, balanced (by load, with replicas in spare slots), or the JSON "
+        "file that place or import wrote.",
     ),
 ]
 ScheduleName = Annotated[
-    str | None, typer.Option("--schedule", help="sequential (default), chunks, two-batch.")
+    str | None, typer.Option("--schedule", help="sequential (default), chunks or two-batch.")
 ]
 Chunks = Annotated[int | None, typer.Option(min=1, help="Parts of a layer's rows, with --schedule chunks.")]
 DispatcherName = Annotated[
-    str | None, typer.Option("--dispatcher", help="flat (default in decode) or hierarchical (in prefill).")
+    str | None,
+    typer.Option("--dispatcher", help="flat (default in decode) or hierarchical (default in prefill)."),
 ]
 AttentionRanks = Annotated[
     int | None, typer.Option(min=1, help="GPUs of a node that share attention; 1 = data-parallel.")
@@ -99,6 +101,7 @@ def deployment_of(asked: Asked) -> Deployment:
         InputError: an unknown preset or file, or values that do not fit together.
     """
     from wingspan.deployment import Deployment
+    from wingspan.errors import InputError
     from wingspan.specs.reading import parse
 
     data = _start(asked)
@@ -115,9 +118,14 @@ def deployment_of(asked: Asked) -> Deployment:
         _set(workload, name, getattr(asked, name))
     for name in ("schedule", "chunks", "dispatcher", "attention_ranks"):
         _set(options, name, getattr(asked, name))
-    if asked.ranks is not None or asked.experts_per_rank is not None:
-        placement.update(_sized(data, asked))
-    _set(placement, "strategy", asked.placement)
+    if asked.chunks is not None and options.get("schedule") != "chunks":
+        raise InputError(f"--chunks {asked.chunks}: only --schedule chunks has them")
+    if asked.placement is not None and Path(asked.placement).is_file():
+        data["placement"] = _explicit(asked)
+    else:
+        if asked.ranks is not None or asked.experts_per_rank is not None:
+            placement.update(_sized(data, asked))
+        _set(placement, "strategy", asked.placement and _strategy(asked.placement))
     data["cluster"] = _cluster(data, asked)
     return parse(Deployment, data, asked.source)
 
@@ -147,6 +155,31 @@ def _is_deployment(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(data, dict) and "schema_version" in data
+
+
+def _explicit(asked: Asked) -> dict[str, Any]:
+    """The placement of a file, slot by slot."""
+    from wingspan.cli.placement_file import read_placement
+    from wingspan.deployment import PlacementSpec
+    from wingspan.errors import InputError
+
+    if asked.ranks is not None or asked.experts_per_rank is not None:
+        raise InputError(
+            f"--placement {asked.placement}: its slots say how many ranks; leave --ranks and --experts-per-rank out"
+        )
+    placement = read_placement(Path(str(asked.placement)))
+    return PlacementSpec.explicit(placement).model_dump(mode="json")
+
+
+def _strategy(name: str) -> str:
+    from wingspan.deployment import Strategy
+    from wingspan.errors import InputError
+
+    rules = [rule.value for rule in Strategy if rule is not Strategy.EXPLICIT]
+    if name.replace("-", "_") not in rules:
+        shown = ", ".join(rules).replace("_", "-")
+        raise InputError(f"--placement {name}: neither one of {shown}, nor an existing file")
+    return name.replace("-", "_")
 
 
 def _sized(data: dict[str, Any], asked: Asked) -> dict[str, Any]:

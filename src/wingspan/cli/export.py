@@ -34,11 +34,13 @@ def export(
 
       wingspan export placement.json --to vllm --fill-empty --out map.json
     """
+    from wingspan.cli.outputs import check_outputs
     from wingspan.cli.placement_file import parse_layers, read_placement
     from wingspan.interop.export import ModelLayers
     from wingspan.interop.export import export as write
     from wingspan.interop.physical import fill_empty as filled
 
+    check_outputs(out)
     wanted = read_placement(placement)
     if fill_empty:
         wanted = filled(wanted)

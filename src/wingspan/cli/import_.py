@@ -35,7 +35,9 @@ def import_(
       wingspan import expert_statistic/ --from tensorrt-llm --out load.json
     """
     from wingspan.cli.import_job import execute
+    from wingspan.cli.outputs import check_outputs
     from wingspan.cli.placement_file import parse_layers
     from wingspan.interop.physical import ImportOptions
 
+    check_outputs(out)
     execute(path, from_, out, ImportOptions(ranks, experts, parse_layers(moe_layers)))

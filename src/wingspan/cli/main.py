@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 
 import typer
 
@@ -35,13 +36,34 @@ from wingspan.cli.synthesize import synthesize
 from wingspan.cli.validate import validate
 from wingspan.errors import WingspanError
 
-app = typer.Typer(
-    name="wingspan",
-    help="Plan, predict, run and compare wide expert parallelism: one expert per GPU per layer.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+_PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
+    "Plan and predict": {
+        "plan": plan,
+        "simulate": simulate,
+        "sweep": sweep,
+        "serving": serving,
+        "claims": claims,
+        "diff": diff,
+        "validate": validate,
+    },
+    "Run": {
+        "run": run,
+        "compare": compare,
+        "inspect": inspect,
+        "create": create,
+        "doctor": doctor,
+        "calibrate": calibrate,
+        "testbed": testbed.app,
+    },
+    "Routing and placement": {
+        "record": record,
+        "routing": routing,
+        "synthesize": synthesize,
+        "place": place,
+        "export": export,
+        "import": import_,
+    },
+}
 
 
 def _print_version(wanted: bool) -> None:
@@ -50,7 +72,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: bool = typer.Option(
         False, "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
@@ -58,32 +79,59 @@ def _options(
 ) -> None: ...
 
 
-_PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Plan and predict": (plan, simulate, sweep, serving, claims, diff, validate),
-    "Run": (run, compare, inspect, create, doctor, calibrate),
-    "Routing and placement": (record, routing, synthesize, place, export),
-}
-for panel, commands in _PANELS.items():
-    for command in commands:
-        app.command(rich_help_panel=panel)(command)
-app.command("import", rich_help_panel="Routing and placement")(import_)
-app.add_typer(testbed.app, rich_help_panel="Run")
+def application(first: str = "") -> typer.Typer:
+    """The command line; where its `first` argument names a command, with that one alone.
+
+    Typer reads the options of every command it holds before it runs one, and that takes longer than a prediction.
+    """
+    app = typer.Typer(
+        name="wingspan",
+        help="Plan, predict, run and compare wide expert parallelism: one expert per GPU per layer.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_options)
+    alone = any(first in commands for commands in _PANELS.values())
+    for panel, commands in _PANELS.items():
+        for name, command in commands.items():
+            if alone and name != first:
+                continue
+            if isinstance(command, typer.Typer):
+                app.add_typer(command, name=name, rich_help_panel=panel)
+            else:
+                app.command(name, rich_help_panel=panel)(command)
+    return app
 
 
 def main() -> None:
     """Run the command line; every foreseen failure ends as one line on stderr and its exit code."""
     try:
-        app()
+        code = application(*sys.argv[1:2])(prog_name="wingspan", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except WingspanError as error:
         print(f"wingspan: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except typer.TyperException as error:
+        if error.format_message():  # empty where the help was printed instead
+            print(_usage_line(error), file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader (`head`, a pager) left; keep the interpreter's flush at exit from complaining.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         print("wingspan: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _usage_line(error: typer.TyperException) -> str:
+    """What is wrong with an option or argument, the value given, and where to read on."""
+    context, names = getattr(error, "ctx", None), getattr(getattr(error, "param", None), "opts", [])
+    path = context.command_path if context else "wingspan"
+    given = [after for name, after in pairwise(sys.argv) if name in names]
+    value = f" (given: {given[0]})" if given else ""
+    return f"{path}: {' '.join(error.format_message().split()).rstrip('.')}{value}; see {path} --help"
 
 
 if __name__ == "__main__":

@@ -15,14 +15,17 @@ def place(
     ] = None,
     synthetic: Annotated[
         str | None,
-        typer.Option(help="Instead of a trace: a kind of `wingspan synthesize`, DeepSeek-V3-shaped."),
+        typer.Option(help="Instead of a trace: a kind that synthesize draws, in the shape of --model."),
     ] = None,
     model: Annotated[
         str, typer.Option(help="Sizes of rows and experts: a preset, a config.json or its folder.")
     ] = "deepseek-v3",
     cluster: Annotated[str, typer.Option(help="Speeds: a cluster's preset or its YAML file.")] = "h100-sxm",
     ranks: Annotated[
-        int | None, typer.Option(help="Ranks to spread over (default: as many as the experts fill).")
+        int | None,
+        typer.Option(
+            "--ranks", "--ep", min=1, help="Ranks to spread over (default: as many as the experts fill)."
+        ),
     ] = None,
     spare_ranks: Annotated[int, typer.Option(min=0, help="Further ranks, for replicas.")] = 0,
     slots_per_rank: Annotated[int, typer.Option(min=1, help="Experts per (layer, rank).")] = 1,
@@ -67,8 +70,10 @@ def place(
 
       wingspan place trace.parquet --from placement.json --horizon-steps 5000
     """
+    from wingspan.cli.outputs import check_outputs
     from wingspan.cli.place_job import Arguments, execute
 
+    check_outputs(out)
     execute(
         Arguments(
             trace=trace,

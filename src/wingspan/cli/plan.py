@@ -38,9 +38,12 @@ def plan(
     kv: Kv = None,
     seed: Seed = None,
     longest_step_ms: Annotated[
-        float | None, typer.Option(help="Leave out steps longer than this (decode: time per output token).")
+        float | None,
+        typer.Option(min=0.001, help="Leave out steps longer than this (decode: time per output token)."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the best deployment as a file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "--save", help="Write the best deployment as a file.")
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Write choices and the best one's step as one self-contained page.")
     ] = None,
@@ -61,10 +64,12 @@ def plan(
     """
     from wingspan.cli import plan_view
     from wingspan.cli.deployment_options import Asked, deployment_of
-    from wingspan.cli.step_html import write_plan
+    from wingspan.cli.outputs import check_one_format, check_outputs
     from wingspan.deployment import save_deployment
     from wingspan.simulate.planning import make_plan
 
+    check_outputs(out, html)
+    check_one_format(as_json, as_csv)
     template = deployment_of(
         Asked(
             source=source,
@@ -89,6 +94,8 @@ def plan(
     if out is not None:
         save_deployment(made.shown.deployment, out)
     if html is not None:
+        from wingspan.cli.step_html import write_plan
+
         write_plan(made, html)
     if as_json:
         print(plan_view.to_json(made))

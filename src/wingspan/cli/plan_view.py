@@ -134,20 +134,21 @@ def _milliseconds(seconds: float) -> str:
 
 def _ways(plan: Plan) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("cheapest ways out", max_width=44)
-    for column in ("GB", "tokens/s/GPU", "loses"):
+    table.add_column("cheapest ways out", max_width=41)
+    table.add_column("changes", no_wrap=True)
+    for column in ("GB", "tokens/s/GPU"):
         table.add_column(column, justify="right", no_wrap=True)
+    shown = plan.shown
+    _way(table, "(as asked, were there room)", "", shown.peak_bytes, shown.tokens_per_second_per_gpu)
     for way in plan.ways:
-        loss = f"{way.cost:.0%}" if way.cost >= 0.005 else "nothing"
-        table.add_row(
-            way.text,
-            f"{way.peak_bytes / 1e9:.1f}",
-            f"{way.tokens_per_second_per_gpu:,.0f}",
-            "hardware" if way.kind == "hardware" else loss,
-        )
+        _way(table, way.text, way.changes, way.peak_bytes, way.tokens_per_second_per_gpu)
     if not plan.ways:
         table.add_row("none found: no change of one or two settings fits", "", "", "")
     return table
+
+
+def _way(table: Table, text: str, changed: str, peak_bytes: float, rate: float) -> None:
+    table.add_row(text, changed, f"{peak_bytes / 1e9:.1f}", f"{rate:,.0f}")
 
 
 def _batches(plan: Plan) -> Table:

@@ -14,7 +14,10 @@ def routing(
         str, typer.Option(help="Node sizes for the nodes per token, with commas: 4,8.")
     ] = "8",
     ranks: Annotated[
-        int | None, typer.Option(help="Ranks over which the experts lie (default: one expert per rank).")
+        int | None,
+        typer.Option(
+            "--ranks", "--ep", help="Ranks over which the experts lie (default: one expert per rank)."
+        ),
     ] = None,
     placement: Annotated[
         Path | None, typer.Option(help="Where the experts lie (default: in order). First replicas count.")
@@ -32,8 +35,10 @@ def routing(
 
       wingspan routing trace.parquet --ranks 32 --ranks-per-node 4,8 --html routing.html
     """
+    from wingspan.cli.outputs import check_outputs
     from wingspan.cli.routing_job import Arguments, execute
 
+    check_outputs(html)
     execute(
         Arguments(trace, ranks_per_node, ranks, placement, windows, pairs, html, as_json),
     )

@@ -29,7 +29,9 @@ from wingspan.cli.deployment_options import (
 def simulate(
     source: Source,
     cluster: ClusterName = None,
-    ranks: Annotated[int | None, typer.Option(min=1, help="EP size (default: one rank per expert).")] = None,
+    ranks: Annotated[
+        int | None, typer.Option("--ranks", "--ep", min=1, help="EP size (default: one rank per expert).")
+    ] = None,
     experts_per_rank: Annotated[
         int | None, typer.Option(min=1, help="Slots per GPU and layer (default: as few as hold all experts).")
     ] = None,
@@ -49,7 +51,9 @@ def simulate(
     weights: Weights = None,
     kv: Kv = None,
     seed: Seed = None,
-    save: Annotated[Path | None, typer.Option(help="Write the deployment as a file.")] = None,
+    save: Annotated[
+        Path | None, typer.Option("--save", "--out", help="Write the deployment as a file.")
+    ] = None,
     trace: Annotated[Path | None, typer.Option(help="Write the timeline for ui.perfetto.dev.")] = None,
     html: Annotated[
         Path | None,
@@ -72,11 +76,13 @@ def simulate(
     """
     from wingspan.cli import simulate_view
     from wingspan.cli.deployment_options import Asked, deployment_of
-    from wingspan.cli.step_html import write_step
+    from wingspan.cli.outputs import check_one_format, check_outputs
     from wingspan.deployment import save_deployment
     from wingspan.simulate.step import predict
     from wingspan.simulate.summary import step_report
 
+    check_outputs(save, trace, html)
+    check_one_format(as_json, as_csv)
     deployment = deployment_of(
         Asked(
             source=source,
@@ -106,6 +112,8 @@ def simulate(
     if trace is not None:
         simulate_view.write_timeline(prediction, report.slowest_rank, trace)
     if html is not None:
+        from wingspan.cli.step_html import write_step
+
         write_step(prediction, report, html)
     if as_json:
         print(report.model_dump_json())

@@ -49,7 +49,7 @@ def write_plan(plan: Plan, path: Path) -> None:
         capacity_bytes=plan.shown.deployment.cluster.gpu.memory_bytes,
         breaking_part=plan.breaking_part,
         ways_out=[
-            (way.text, way.kind, way.peak_bytes, way.tokens_per_second_per_gpu, way.cost) for way in plan.ways
+            (way.text, way.changes, way.peak_bytes, way.tokens_per_second_per_gpu) for way in plan.ways
         ],
     )
     write_page(page, path)

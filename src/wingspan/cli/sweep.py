@@ -69,8 +69,11 @@ def sweep(
 
       wingspan sweep deepseek-v3 --ep 32..256 --batch 1..512 --schedule fastest --csv > points.csv
     """
+    from wingspan.cli.outputs import check_one_format, check_outputs
     from wingspan.cli.sweep_job import Arguments, execute
 
+    check_outputs(html)
+    check_one_format(as_json, as_csv)
     execute(
         Arguments(
             model=model,

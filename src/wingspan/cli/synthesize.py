@@ -47,10 +47,12 @@ def synthesize(
 
       wingspan synthesize rotating --layers 7 --experts 8 --top-k 2 --ranks 8 --out small.parquet
     """
+    from wingspan.cli.outputs import check_outputs
     from wingspan.routing.synthetic import TraceShape, generate
     from wingspan.routing.trace_file import write_trace
     from wingspan.routing.workloads import workload
 
+    check_outputs(out)
     given = {
         "exponent": exponent,
         "sigma": sigma,

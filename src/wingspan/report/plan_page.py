@@ -32,7 +32,7 @@ def plan_page(
     spans: Sequence[Span] = (),
     capacity_bytes: float | None = None,
     breaking_part: str | None = None,
-    ways_out: Sequence[tuple[str, str, float, float, float]] = (),
+    ways_out: Sequence[tuple[str, str, float, float]] = (),
 ) -> Page:
     """The step's page with the comparison in front.
 
@@ -41,12 +41,12 @@ def plan_page(
         report: of the one shown; the rest as in `step_page`.
         gpus: all that may be used; EP groups smaller than that run side by side.
         breaking_part: what overflows the memory, where it does.
-        ways_out: text, kind, peak bytes, tokens/s per GPU and loss as a share, of each.
+        ways_out: text, what it changes, peak bytes and tokens/s per GPU, of each.
     """
     page = step_page(report, conditions, spans=spans, capacity_bytes=capacity_bytes)
     front = _comparison(choices, gpus) if choices else []
     if breaking_part is not None:
-        front.append(_ways(breaking_part, ways_out))
+        front.append(_ways(breaking_part, ways_out, report))
     verdict = f"best of {len(choices)} EP sizes" if choices else "nothing fits; as asked"
     return replace(
         page,
@@ -112,25 +112,16 @@ def _throughput(choices: Sequence[Alternative]) -> Figure:
     )
 
 
-def _ways(breaking_part: str, ways_out: Sequence[tuple[str, str, float, float, float]]) -> Section:
-    rows = [
-        [
-            text,
-            bytes_text(peak),
-            count_text(rate),
-            _loss(kind, loss),
-        ]
-        for text, kind, peak, rate, loss in ways_out
-    ]
+def _ways(
+    breaking_part: str, ways_out: Sequence[tuple[str, str, float, float]], report: StepReport
+) -> Section:
+    asked = (max(report.peak_memory_bytes), report.tokens_per_second / report.ranks)
+    all_ways = [("as asked, were there room", "", *asked), *ways_out]
+    rows = [[text, changes, bytes_text(peak), count_text(rate)] for text, changes, peak, rate in all_ways]
     return Section(
         "It does not fit",
-        f"Memory overflows with: {breaking_part}. The cheapest ways out, by the throughput they lose:",
-        table=Table(("change", "memory", "tokens/s per GPU", "loses"), rows) if rows else None,
-        caption="" if rows else "No change of one or two settings makes it fit.",
+        f"Memory overflows with: {breaking_part}. The cheapest ways out, each predicted; those that only change how "
+        "it runs come first, those that need other hardware last:",
+        table=Table(("change", "changes", "memory", "tokens/s per GPU"), rows) if ways_out else None,
+        caption="" if ways_out else "No change of one or two settings makes it fit.",
     )
-
-
-def _loss(kind: str, share: float) -> str:
-    if kind == "hardware":
-        return "other hardware"
-    return share_text(share) if share >= 0.0005 else "nothing"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wingspan.deployment import Deployment, PlacementSpec
+from wingspan.errors import InputError
 from wingspan.simulate.memory import largest_batch, memory_use
 from wingspan.simulate.search import Choice, best_of_each_ep, ep_sizes
 from wingspan.simulate.step import simulate
@@ -44,11 +45,13 @@ def make_plan(
         longest_step_seconds: limit on the step.
 
     Raises:
-        InputError: the GPUs do not fill whole nodes.
+        InputError: the GPUs do not fill whole nodes, or what fits takes longer than the limit.
     """
     choices = best_of_each_ep(
         template, gpus, fixed_batch=fixed_batch, longest_step_seconds=longest_step_seconds
     )
+    if not choices and longest_step_seconds is not None:
+        _check_not_only_slow(template, gpus, longest_step_seconds, fixed_batch)
     fastest = max(choices, key=lambda choice: choice.tokens_per_second_per_gpu, default=None)
     shown = fastest or _as_asked(template, gpus)
     use = memory_use(shown.deployment)
@@ -59,6 +62,21 @@ def make_plan(
         ways=ways_out(shown.deployment),
         batches=_batches(shown.deployment),
     )
+
+
+def _check_not_only_slow(template: Deployment, gpus: int, longest_seconds: float, fixed_batch: bool) -> None:
+    """Raise if memory would have had room, and only the limit on the step left nothing."""
+    one = template.workload.tokens_per_gpu if fixed_batch else 1
+    small = template.model_copy(
+        update={"workload": template.workload.model_copy(update={"tokens_per_gpu": one})}
+    )
+    steps = [c.report.step_seconds for c in best_of_each_ep(small, gpus, fixed_batch=True)]
+    if steps:
+        tokens = f"{one} new token{'s' if one > 1 else ''}"
+        raise InputError(
+            f"a step of {longest_seconds * 1e3:g} ms is too short: {tokens} per GPU take {min(steps) * 1e3:.1f} ms "
+            "or more; allow longer steps, or take faster hardware"
+        )
 
 
 def _as_asked(template: Deployment, gpus: int) -> Choice:

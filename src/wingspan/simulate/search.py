@@ -26,6 +26,11 @@ class Choice:
         return self.report.tokens_per_second / self.report.ranks
 
     @property
+    def peak_bytes(self) -> float:
+        """Memory of the fullest rank."""
+        return max(self.report.peak_memory_bytes)
+
+    @property
     def tokens_per_second(self) -> float:
         """Of all GPUs."""
         return self.tokens_per_second_per_gpu * self.gpus
@@ -72,7 +77,7 @@ def _best(start: Deployment, gpus: int, fixed_batch: bool, longest: float | None
     choices = [
         _choice(_with(sharded, "workload", tokens_per_gpu=batch), gpus)
         for sharded in shardings
-        for batch in _batches(sharded, fixed_batch)
+        for batch in _batches(sharded, fixed_batch, longest)
     ]
     best = _fastest(choices, longest)
     if best is None:
@@ -90,13 +95,26 @@ def _groups(start: Deployment) -> list[int]:
     ]
 
 
-def _batches(deployment: Deployment, fixed: bool) -> list[int]:
+def _batches(deployment: Deployment, fixed: bool, longest: float | None) -> list[int]:
+    """The asked one; or the largest, a half and a quarter of it; or the largest whose step is no longer."""
     largest = largest_batch(deployment)
     asked = deployment.workload.tokens_per_gpu
     if fixed:
         return [asked] if asked <= largest else []
     most = min(largest, _MOST_DECODE if deployment.workload.phase == "decode" else _MOST_PREFILL)
+    if longest is not None and most:
+        most = _largest_within(deployment, most, longest)
     return sorted({max(1, most // part) for part in (1, 2, 4)}) if most else []
+
+
+def _largest_within(deployment: Deployment, most: int, longest: float) -> int:
+    """The largest batch up to `most` whose step takes no longer, by bisection: more tokens take more time."""
+    fits, breaks = 0, most + 1
+    while breaks - fits > 1:
+        batch = (fits + breaks) // 2
+        step = simulate(_with(deployment, "workload", tokens_per_gpu=batch)).step_seconds
+        fits, breaks = (batch, breaks) if step <= longest else (fits, batch)
+    return fits
 
 
 _MOST_DECODE = 1024

@@ -184,11 +184,15 @@ def _notes(prediction: Prediction, fits: bool, breaking: str | None) -> list[str
     if not fits:
         notes.append(f"does not fit: GPU memory overflows with {breaking}")
     contention = prediction.cluster.kernels.contention
-    if max(contention.compute_slowdown, contention.communication_slowdown) > 1:
+    slowed = max(contention.compute_slowdown, contention.communication_slowdown) > 1
+    if slowed and prediction.timeline.overlaps:
         notes.append(
-            f"while both run, computing takes {contention.compute_slowdown:g} x and communicating "
-            f"{contention.communication_slowdown:g} x as long ({contention.source})"
+            f"where they overlap, computing takes {contention.compute_slowdown:g} x and communicating "
+            f"{contention.communication_slowdown:g} x as long (docs/cost-model.md, Contention)"
         )
+    context, longest = deployment.workload.context.mean_tokens, deployment.model.max_context
+    if longest is not None and context > longest:
+        notes.append(f"a context of {context:,} tokens is longer than the model's {longest:,}")
     if deployment.workload.fluctuating:
         notes.append("loads are one draw from the routing's shares (workload.seed)")
     if prediction.placement.slots_per_rank == 1 and prediction.placement.replicas_LE.max() == 1:

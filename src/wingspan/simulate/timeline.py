@@ -44,6 +44,15 @@ class Timeline:
         numbers = [n for n, t in enumerate(self.schedule.tasks) if t.operation is operation]
         return np.asarray((self.ends_NR[numbers] - self.starts_NR[numbers]).sum(axis=0))
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether some rank computes while its rows travel."""
+        compute, transfer = self.numbers(Stream.COMPUTE), self.numbers(Stream.COMMUNICATION)
+        if not len(transfer):
+            return False
+        starts, ends = self.starts_NR, self.ends_NR
+        return bool(overlap_seconds(starts[transfer], ends[transfer], starts[compute], ends[compute]).any())
+
     def spans(self, ranks: Sequence[int]) -> list[Span]:
         """The tasks of some ranks, for a trace."""
         return [

@@ -35,8 +35,19 @@ class WayOut:
     cost: float
     kind: str
 
+    @property
+    def changes(self) -> str:
+        """What another than was asked for, in words."""
+        return _CHANGES[self.kind]
 
-_KINDS = ("options", "precision", "work", "hardware")
+
+_CHANGES = {
+    "options": "how it runs",
+    "precision": "precision",
+    "work": "less work",
+    "hardware": "hardware",
+}
+_KINDS = tuple(_CHANGES)
 """From the cheapest to the dearest for the user; within a kind the smaller loss of throughput comes first."""
 
 
@@ -52,15 +63,17 @@ class _Change:
 def ways_out(deployment: Deployment, most: int = 3) -> list[WayOut]:
     """The cheapest changes that make `deployment` fit; empty if it fits.
 
-    Single changes come first; where fewer than `most` suffice alone, two at once are tried.
+    Where fewer than `most` changes suffice alone, two at once are tried too. The cheapest of each kind goes before
+    a second one of the same kind, so that there is something to choose from.
     """
     if memory_use(deployment).fits:
         return []
     wanted = simulate(deployment).tokens_per_second / deployment.ranks
     found = _cheapest_first([_priced(c, wanted) for sort in _SORTS for c in _fitting(sort(deployment))])
     if len(found) < most:
-        found += _cheapest_first(_pairs(deployment, wanted))
-    return found[:most]
+        found = _cheapest_first(found + _pairs(deployment, wanted))
+    best = {way.kind: way for way in reversed(found)}
+    return _cheapest_first([*best.values(), *(w for w in found if w is not best[w.kind])][:most])
 
 
 def _fitting(changes: Iterator[_Change]) -> list[_Change]:

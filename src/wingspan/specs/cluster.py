@@ -117,10 +117,13 @@ class Cluster(Spec):
         Raises:
             InputError: `gpus` is neither below one node nor a number of whole nodes.
         """
+        if gpus < 1:
+            raise InputError(f"{gpus} GPUs: use 1 or more")
         per_node = min(gpus, self.gpus_per_node)
-        if gpus < 1 or gpus % per_node:
+        if gpus % per_node:
+            fewer = gpus // per_node * per_node
             raise InputError(
-                f"{gpus} GPUs do not fill whole nodes of {self.gpus_per_node}; use a multiple of it"
+                f"{gpus} GPUs do not fill whole nodes of {per_node}; use {fewer} or {fewer + per_node}"
             )
         domain = self.scale_up_domain_gpus
         if per_node < self.gpus_per_node:

@@ -1,0 +1,65 @@
+"""Wrong options and outputs end as one line on stderr with exit code 2, before any work and with nothing written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import Command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("simulat",), ["simulat", "Did you mean 'simulate'", "wingspan --help"]),
+        (("simulate",), ["source", "wingspan simulate --help"]),
+        (("simulate", "seed", "--ranks", "x"), ["--ranks", "given: x"]),
+        (("simulate", "seed", "--ranks", "0"), ["--ranks", "given: 0"]),
+        (("simulate", "seed", "--foo"), ["--foo"]),
+        (("simulate", "seed", "--chunks", "3"), ["--chunks 3", "--schedule chunks"]),
+        (("simulate", "seed", "--schedule", "chunks", "--chunks", "100"), ["options.chunks = 100", "64"]),
+        (("simulate", "seed", "--json", "--csv"), ["--json and --csv"]),
+        (("simulate", "seed", "--placement", "best"), ["--placement best", "round-robin", "existing file"]),
+        (("simulate", "seed", "--ranks", "100"), ["100 GPUs", "96 or 104"]),
+        (("plan", "deepseek-v3", "--longest-step-ms", "nan"), ["--longest-step-ms", "given: nan"]),
+        (
+            ("plan", "mixtral-8x7b", "--longest-step-ms", "0.1"),
+            ["0.1 ms is too short", "1 new token per GPU"],
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_one_line_names_thing_value_and_mend(
+    wingspan: Command, arguments: tuple[str, ...], words: list[str]
+) -> None:
+    ended = wingspan(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.count("\n") == 1
+    for word in words:
+        assert word in ended.err
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (("simulate", "mixtral-8x7b"), "--save"),
+        (("simulate", "mixtral-8x7b"), "--trace"),
+        (("simulate", "mixtral-8x7b"), "--html"),
+        (("plan", "mixtral-8x7b"), "--out"),
+        (("sweep", "mixtral-8x7b", "--ep", "4,8"), "--html"),
+        (("serving", "mixtral-8x7b", "--ep", "8"), "--html"),
+        (("place", "--synthetic", "uniform"), "--out"),
+        (("synthesize", "uniform"), "--out"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
+)
+def test_an_output_that_cannot_be_written_is_named_first(
+    wingspan: Command, tmp_path: Path, command: tuple[str, ...], option: str
+) -> None:
+    for path, mend in [(tmp_path, "name a file"), (tmp_path / "no" / "x", "create it first")]:
+        ended = wingspan(*command, option, str(path))
+        assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+        assert str(path) in ended.err
+        assert mend in ended.err
+    assert list(tmp_path.iterdir()) == []
