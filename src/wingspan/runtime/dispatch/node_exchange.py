@@ -1,6 +1,6 @@
 """Rows to chosen slots of a small group by its transport, and weighted sums back: a hierarchy's inner level.
 
-`dispatch_shared.SharedExchange` does the same where the group shares memory.
+`shared.SharedExchange` does the same where the group shares memory.
 
 Shapes: X rows of this rank, P choices, D hidden size, R ranks of the group, S the most slots of a rank,
 N rows computed here.
