@@ -11,7 +11,7 @@ setup: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[runtime,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[runtime,mpi,dev]"
 	touch $@
 
 run: setup

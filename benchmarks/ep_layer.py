@@ -27,15 +27,15 @@ from torch import nn
 
 from benchmarks import peers
 from wingspan.placement.simple import linear
-from wingspan.runtime.buffers import Buffers
-from wingspan.runtime.dispatchers import DEFAULT_DISPATCH, Dispatchers
-from wingspan.runtime.experts import LocalExperts
-from wingspan.runtime.launch import run_ranks
-from wingspan.runtime.layer import ExpertParallelLayer
-from wingspan.runtime.monitor import LoadMonitor
-from wingspan.runtime.recorder import Recorder
-from wingspan.runtime.step import Step
-from wingspan.runtime.transport import Transport
+from wingspan.runtime.dispatch.buffers import Buffers
+from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers
+from wingspan.runtime.measuring.monitor import LoadMonitor
+from wingspan.runtime.measuring.recorder import Recorder
+from wingspan.runtime.model.experts import LocalExperts
+from wingspan.runtime.model.layer import ExpertParallelLayer
+from wingspan.runtime.model.step import Step
+from wingspan.runtime.ranks.launch import run_ranks
+from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.result import Operation
 
 CPU = torch.device("cpu")

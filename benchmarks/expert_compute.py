@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.timing import interleaved
-from wingspan.runtime.slot_linear import packed_by_slot
+from wingspan.runtime.model.slot_linear import packed_by_slot
 
 SHAPES = {"hidden 1024, intermediate 512": (512, 1024), "hidden 7168, intermediate 2048": (2048, 7168)}
 ROWS = (1, 4, 16, 64, 256, 1024)

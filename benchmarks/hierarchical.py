@@ -20,12 +20,12 @@ from math import comb
 import torch
 
 from wingspan.placement.simple import linear
-from wingspan.runtime.buffers import Buffers
-from wingspan.runtime.dispatch import Dispatcher
-from wingspan.runtime.dispatchers import Dispatchers, DispatchKind, DispatchOptions
-from wingspan.runtime.launch import run_ranks
-from wingspan.runtime.transport import Transport
-from wingspan.runtime.transport_shm import SharedMemoryTransport
+from wingspan.runtime.dispatch.buffers import Buffers
+from wingspan.runtime.dispatch.choice import Dispatchers, DispatchKind, DispatchOptions
+from wingspan.runtime.dispatch.dispatcher import Dispatcher
+from wingspan.runtime.ranks.launch import run_ranks
+from wingspan.runtime.transport.shm import SharedMemoryTransport
+from wingspan.runtime.transport.transport import Transport
 from wingspan.testbed import counters, network
 from wingspan.testbed.layout import Layout, make_layout
 

@@ -23,13 +23,14 @@ from dataclasses import dataclass
 import torch
 
 from wingspan.placement.simple import linear
-from wingspan.runtime.buffers import Buffers
-from wingspan.runtime.dispatch import Dispatcher, FlatDispatcher
-from wingspan.runtime.dispatch_shared import SharedMemoryDispatcher
-from wingspan.runtime.launch import run_ranks
-from wingspan.runtime.slots import SlotMap
-from wingspan.runtime.transport import Transport
-from wingspan.runtime.transport_shm import SharedMemoryTransport
+from wingspan.runtime.dispatch.buffers import Buffers
+from wingspan.runtime.dispatch.dispatcher import Dispatcher
+from wingspan.runtime.dispatch.flat import FlatDispatcher
+from wingspan.runtime.dispatch.shared import SharedMemoryDispatcher
+from wingspan.runtime.dispatch.slots import SlotMap
+from wingspan.runtime.ranks.launch import run_ranks
+from wingspan.runtime.transport.shm import SharedMemoryTransport
+from wingspan.runtime.transport.transport import Transport
 
 CPU = torch.device("cpu")
 

@@ -32,9 +32,9 @@ from training.train_tiny import (
     training_losses,
 )
 from wingspan.models.balancing import balancing_loss, expert_load
-from wingspan.runtime.engine import Engine, default_placement, describe, load, parameters_of_experts
-from wingspan.runtime.launch import run_ranks
-from wingspan.runtime.transport import Transport
+from wingspan.runtime.model.engine import Engine, default_placement, describe, load, parameters_of_experts
+from wingspan.runtime.ranks.launch import run_ranks
+from wingspan.runtime.transport.transport import Transport
 
 Batches = list[Tensor]
 

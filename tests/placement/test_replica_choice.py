@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 from tests.placement.examples import topology  # noqa: E402
 from wingspan.placement.balanced import balanced  # noqa: E402
 from wingspan.placement.exact import replica_of  # noqa: E402
-from wingspan.runtime.slots import SlotMap  # noqa: E402
-from wingspan.runtime.world import World  # noqa: E402
+from wingspan.runtime.dispatch.slots import SlotMap  # noqa: E402
+from wingspan.runtime.ranks.world import World  # noqa: E402
 
 
 @pytest.mark.parametrize("per_node", [1, 2, 4])

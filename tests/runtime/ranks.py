@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from wingspan.runtime.launch import run_ranks
-from wingspan.runtime.nodes import Nodes
-from wingspan.runtime.transport import Transport
+from wingspan.runtime.ranks.launch import run_ranks
+from wingspan.runtime.ranks.nodes import Nodes
+from wingspan.runtime.transport.transport import Transport
 
 
 def on_ranks(

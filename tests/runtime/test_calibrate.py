@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from wingspan.runtime.calibrate import Links, Measurements, measure
-from wingspan.runtime.launch import run_ranks
-from wingspan.runtime.measured_cluster import line, measured_cluster
-from wingspan.runtime.transport import LocalTransport
+from wingspan.runtime.measuring.calibrate import Links, Measurements, measure
+from wingspan.runtime.measuring.cluster import line, measured_cluster
+from wingspan.runtime.ranks.launch import run_ranks
+from wingspan.runtime.transport.transport import LocalTransport
 from wingspan.specs.cluster import load_cluster, save_cluster
 from wingspan.specs.precision import Precision
 

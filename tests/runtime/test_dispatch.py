@@ -13,15 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.runtime.ranks import on_ranks
+from wingspan.errors import RunError
 from wingspan.placement.placement import EMPTY, Placement
-from wingspan.runtime.buffers import Buffers
-from wingspan.runtime.dispatch import Dispatcher, FlatDispatcher
-from wingspan.runtime.dispatch_deduplicated import DeduplicatingDispatcher
-from wingspan.runtime.dispatch_hierarchical import HierarchicalDispatcher, make_levels
-from wingspan.runtime.dispatch_shared import SharedMemoryDispatcher
-from wingspan.runtime.slots import SlotMap
-from wingspan.runtime.transport import LocalTransport, Transport
-from wingspan.runtime.transport_shm import SharedMemoryTransport
+from wingspan.runtime.dispatch.buffers import Buffers
+from wingspan.runtime.dispatch.deduplicated import DeduplicatingDispatcher
+from wingspan.runtime.dispatch.dispatcher import Dispatcher
+from wingspan.runtime.dispatch.flat import FlatDispatcher
+from wingspan.runtime.dispatch.hierarchical import HierarchicalDispatcher, make_levels
+from wingspan.runtime.dispatch.shared import SharedMemoryDispatcher
+from wingspan.runtime.dispatch.slots import SlotMap
+from wingspan.runtime.transport.shm import SharedMemoryTransport
+from wingspan.runtime.transport.transport import LocalTransport, Transport
 
 CPU = torch.device("cpu")
 DISPATCHERS = [FlatDispatcher, DeduplicatingDispatcher]
@@ -186,7 +188,7 @@ def check_any_routing_and_placement(
     assert on_ranks(work, size, folder, ranks_per_node) == [[]] * size
 
 
-@pytest.mark.parametrize("kind", DISPATCHERS)
+@pytest.mark.parametrize("kind", [*DISPATCHERS, flat_over_shared, deduplicating_over_shared])
 def test_gradients_flow_through_both_exchanges(kind, tmp_path):
     """d/dx of the weighted sum reaches the tokens' home; the weights' gradient too."""
     placement = Placement(np.array([[[0, 3], [1, 2]]]), 4)
@@ -243,3 +245,14 @@ def test_deduplication_sends_one_row_per_token_and_rank(tmp_path):
 
     # Tokens 0 and 1 need rank 1, tokens 1 and 2 need rank 0: two rows each, of nine (token, expert) pairs.
     assert on_ranks(work, 2, tmp_path) == [[2, 2]] * 2
+
+
+@pytest.mark.parametrize(("kind", "mend"), [(shared, "--transport torch"), (hierarchical, "--dispatch flat")])
+def test_dispatchers_without_gradients_say_so(kind, mend, tmp_path):
+    def work(transport: Transport) -> None:
+        dispatcher = make(kind, Placement(np.array([[[0], [1]]]), 2), transport)
+        x_TD = torch.ones((1, 4), requires_grad=True)
+        dispatcher.route(x_TD, torch.zeros((1, 1), dtype=torch.int64), torch.ones((1, 1)), 1, 0)
+
+    with pytest.raises(RunError, match=mend):
+        on_ranks(work, 2, tmp_path)

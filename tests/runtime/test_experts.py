@@ -16,8 +16,8 @@ import transformers
 from torch import nn
 from torch.testing import assert_close
 
-from wingspan.runtime import slot_linear
-from wingspan.runtime.experts import LocalExperts
+from wingspan.runtime.model import slot_linear
+from wingspan.runtime.model.experts import LocalExperts
 
 SLOTS = 4
 HIDDEN = 48

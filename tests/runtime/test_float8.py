@@ -12,11 +12,18 @@ from tests.runtime.ranks import on_ranks
 from tests.runtime.test_dispatch import expected, make, random_placement, routing, scaled_experts
 from wingspan.errors import InputError, RunError
 from wingspan.placement.placement import Placement
-from wingspan.runtime.dispatch import FlatDispatcher
-from wingspan.runtime.dispatch_precision import Precision, PrecisionDispatcher
-from wingspan.runtime.dispatchers import dispatch_options
-from wingspan.runtime.float8 import ABSOLUTE_ERROR, BLOCK, RELATIVE_ERROR, decode, encode, packed_bytes
-from wingspan.runtime.transport import LocalTransport, Transport
+from wingspan.runtime.dispatch.choice import dispatch_options
+from wingspan.runtime.dispatch.flat import FlatDispatcher
+from wingspan.runtime.dispatch.float8 import (
+    ABSOLUTE_ERROR,
+    BLOCK,
+    RELATIVE_ERROR,
+    decode,
+    encode,
+    packed_bytes,
+)
+from wingspan.runtime.dispatch.precision import Precision, PrecisionDispatcher
+from wingspan.runtime.transport.transport import LocalTransport, Transport
 
 
 def bound(x_ND: torch.Tensor) -> torch.Tensor:

@@ -13,8 +13,8 @@ import torch
 
 from tests.runtime.ranks import on_ranks
 from wingspan.errors import InputError, RunError
-from wingspan.runtime.launch import run_ranks
-from wingspan.runtime.transport import Transport
+from wingspan.runtime.ranks.launch import run_ranks
+from wingspan.runtime.transport.transport import Transport
 
 CPU = torch.device("cpu")
 

@@ -59,6 +59,13 @@ def test_a_port_in_use_is_named():
     assert "Traceback" not in done.stderr
 
 
+def test_a_port_that_is_none_is_named():
+    done = in_a_shell([sys.executable, *RUN, *TAIL], RANK="0", WORLD_SIZE="4", MASTER_PORT="many")
+    assert done.returncode == 2
+    assert "MASTER_PORT='many'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.fixture
 def two_hosts() -> Iterator[list[str]]:
     """Two network namespaces joined by one link, 10.87.0.1 and 10.87.0.2."""

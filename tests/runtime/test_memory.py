@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, MixtralConfig
 
 from tests.runtime.ranks import on_ranks
-from wingspan.runtime.engine import default_placement, describe, load
-from wingspan.runtime.transport import Transport
+from wingspan.runtime.model.engine import default_placement, describe, load, return_freed_memory
+from wingspan.runtime.transport.transport import Transport
 
 EXPERTS = 16
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
@@ -65,6 +65,7 @@ def measure(checkpoint: Path, ranks: int, scratch: Path) -> list[dict[str, int]]
             engine = load(model, placement, transport, torch.device("cpu"))
         with torch.inference_mode():
             engine.model(torch.arange(16)[None])
+        return_freed_memory()
         return {
             "grown": anonymous_bytes() - before,
             "peak": largest[0] - before,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wingspan.errors import InputError, RunError
-from wingspan.runtime.nodes import Node, Nodes, enter, nodes_from_environment
+from wingspan.runtime.ranks.nodes import Node, Nodes, enter, nodes_from_environment
 
 NODES = Nodes(
     (Node("wingspan-a-node0", "10.77.0.1", "eth0"), Node("wingspan-a-node1", "10.77.0.2", "eth0")), 3

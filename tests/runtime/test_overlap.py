@@ -7,8 +7,8 @@ import torch
 
 from tests.runtime.test_run import PROMPTS, checkpoints, execute  # noqa: F401 - a fixture
 from wingspan.errors import InputError
-from wingspan.runtime.micro_batches import split_rows, take_turns
-from wingspan.runtime.step import SEQUENTIAL, Step, flow_named
+from wingspan.runtime.generation.micro_batches import split_rows, take_turns
+from wingspan.runtime.model.step import SEQUENTIAL, Step, flow_named
 from wingspan.schedule.result import Operation
 
 FLOWS = ["sequential", "chunks=2", "chunks=3", "two-batch"]

@@ -11,11 +11,11 @@ import torch
 
 from tests.runtime.ranks import on_ranks
 from wingspan.placement.simple import linear
-from wingspan.runtime.measure import RankMeasurement, step_report
+from wingspan.runtime.measuring.report import RankMeasurement, step_report
+from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.paced import PacedStep, run_paced
-from wingspan.runtime.step import flow_named
-from wingspan.runtime.transport import Transport
-from wingspan.runtime.world import World
+from wingspan.runtime.ranks.world import World
+from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.result import Operation, StepReport
 
 MS = 1e-3

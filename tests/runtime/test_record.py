@@ -14,7 +14,7 @@ from tests.runtime.ranks import on_ranks
 from wingspan.errors import InputError, RunError
 from wingspan.routing.trace import RoutingTrace
 from wingspan.routing.trace_file import TraceFile
-from wingspan.runtime.engine import default_placement, describe
+from wingspan.runtime.model.engine import default_placement, describe
 from wingspan.runtime.record import RecordRequest, RoutingRecorder, cut_windows, record
 
 CPU = torch.device("cpu")

@@ -11,10 +11,10 @@ import torch
 from tests.runtime.checkpoints import configurations, write
 from tests.runtime.ranks import on_ranks
 from wingspan.errors import InputError
-from wingspan.runtime.engine import default_placement, describe
-from wingspan.runtime.prompts import Prompt, Tokenizer
+from wingspan.runtime.generation.prompts import Prompt, Tokenizer
+from wingspan.runtime.generation.sampling import Sampling
+from wingspan.runtime.model.engine import default_placement, describe
 from wingspan.runtime.run import Listener, RunRequest, RunResult, run
-from wingspan.runtime.sampling import Sampling
 
 CPU = torch.device("cpu")
 SILENT = Listener(on_loaded=lambda seconds: None, on_tokens=lambda tokens: None)

@@ -2,8 +2,8 @@ import numpy as np
 import torch
 
 from wingspan.placement.placement import EMPTY, Placement
-from wingspan.runtime.slots import SlotMap
-from wingspan.runtime.world import World
+from wingspan.runtime.dispatch.slots import SlotMap
+from wingspan.runtime.ranks.world import World
 
 CPU = torch.device("cpu")
 

@@ -13,13 +13,14 @@ import torch
 
 from tests.runtime.ranks import on_ranks
 from wingspan.errors import InputError, LostPeerError, RunError
-from wingspan.runtime import transport_shm
-from wingspan.runtime.shared_memory import Peer, SharedMemory
-from wingspan.runtime.transport import Transport
-from wingspan.runtime.transport_shm import SharedMemoryTransport
-from wingspan.runtime.transports import TransportKind, chosen, transport_kind
+from wingspan.runtime.transport import shm
+from wingspan.runtime.transport.choice import TransportKind, chosen, transport_kind
+from wingspan.runtime.transport.shared_memory import Peer, SharedMemory
+from wingspan.runtime.transport.shm import SharedMemoryTransport
+from wingspan.runtime.transport.transport import Transport
 
 CPU = torch.device("cpu")
+KINDS = ((torch.float32, 5), (torch.bfloat16, 64), (torch.uint8, 33), (torch.int64, 1))
 
 
 def exchange(transport: Transport, step: int, dtype: torch.dtype, width: int) -> torch.Tensor:
@@ -41,10 +42,9 @@ def exchange(transport: Transport, step: int, dtype: torch.dtype, width: int) ->
 def test_equals_gloo_at_every_step(size, ranks_per_node, tmp_path):
     def work(gloo: Transport) -> list[int]:
         shared = SharedMemoryTransport(gloo)
-        kinds = ((torch.float32, 5), (torch.bfloat16, 64), (torch.uint8, 33), (torch.int64, 1))
         wrong = []
         for step in range(60):
-            dtype, width = kinds[step % len(kinds)]
+            dtype, width = KINDS[step % len(KINDS)]
             if not torch.equal(exchange(shared, step, dtype, width), exchange(gloo, step, dtype, width)):
                 wrong.append(step)
         return wrong
@@ -190,7 +190,7 @@ def test_one_node_on_several_machines_is_refused(tmp_path, monkeypatch):
     def work(gloo: Transport) -> list[str]:
         identity = tmp_path / f"boot{gloo.world.rank}"
         identity.write_text(str(gloo.world.rank))
-        monkeypatch.setattr(transport_shm, "_BOOT_ID", identity)
+        monkeypatch.setattr(shm, "_BOOT_ID", identity)
         with chosen(TransportKind.AUTO, gloo, CPU) as transport:
             said = [type(transport).__name__]
         with pytest.raises(InputError, match="several machines; set --ranks-per-node"):

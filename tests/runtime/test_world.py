@@ -1,7 +1,7 @@
 import pytest
 
 from wingspan.errors import InputError
-from wingspan.runtime.world import world_from_environment
+from wingspan.runtime.ranks.world import world_from_environment
 
 
 def test_no_launcher_no_world():

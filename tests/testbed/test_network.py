@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,11 +17,16 @@ import torch
 
 from tests.runtime.ranks import on_ranks
 from wingspan.errors import InputError, RunError
-from wingspan.runtime.transport import Transport
+from wingspan.placement.simple import linear
+from wingspan.runtime.dispatch.buffers import Buffers
+from wingspan.runtime.dispatch.choice import Dispatchers, DispatchKind, DispatchOptions
+from wingspan.runtime.transport.choice import TransportKind, chosen
+from wingspan.runtime.transport.transport import Transport
 from wingspan.testbed import counters, iproute, network
 from wingspan.testbed.layout import Layout, make_layout
 
 MODEL = Path(__file__).parents[2] / "models" / "tiny"
+CPU = torch.device("cpu")
 NAME = f"test{os.getpid()}"
 
 root = pytest.mark.root
@@ -132,6 +138,32 @@ def test_down_ends_what_runs_there_and_clears_a_half_made_one(names):
     network.down(names[0])
     assert sleeper.wait(timeout=5) != 0
     assert namespaces(names[0]) == []
+
+
+@root
+@possible
+@pytest.mark.parametrize("kind", list(DispatchKind))
+def test_a_rank_killed_inside_dispatch_ends_all_and_leaves_nobody_in_the_nodes(names, tmp_path, kind):
+    layout = make_layout(names[0], 2, 2, "400mbit")
+    network.up(layout)
+
+    def work(gloo: Transport) -> None:
+        with chosen(TransportKind.AUTO, gloo, CPU) as transport, torch.inference_mode():
+            options = DispatchOptions(kind)
+            dispatcher = Dispatchers(linear(1, 4, 4), transport, Buffers(), CPU, options).for_layer(0)
+            for step in range(1000):
+                experts_TK = torch.randint(4, (8, 1))
+                (route,) = dispatcher.route(torch.ones(8, 16), experts_TK, torch.ones(8, 1), chunks=1, lane=0)
+                coming = dispatcher.send(route)
+                if step == 20 and gloo.world.rank == 3:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                dispatcher.send_back(coming.wait().rows_ND, route).wait()
+
+    start = time.monotonic()
+    with pytest.raises(RunError, match="rank 3 was killed by signal SIGKILL"):
+        on_ranks(work, 4, tmp_path, 2, layout.places)
+    assert time.monotonic() - start < 10
+    assert [found.processes for found in network.find() if found.name == names[0]] == [[]]
 
 
 @root

@@ -32,10 +32,10 @@ def execute(
         import torch
     except ImportError as error:
         raise InputError(f"this needs {error.name}; pip install 'wingspan[runtime]'") from None
-    from wingspan.runtime.calibrate import measure
-    from wingspan.runtime.device import select_device
-    from wingspan.runtime.group import Group
-    from wingspan.runtime.measured_cluster import measured_cluster
+    from wingspan.runtime.measuring.calibrate import measure
+    from wingspan.runtime.measuring.cluster import measured_cluster
+    from wingspan.runtime.ranks.device import select_device
+    from wingspan.runtime.ranks.group import Group
 
     device = select_device(device_name)
     group = Group.find(os.environ, ranks, ranks_per_node, transport, device)

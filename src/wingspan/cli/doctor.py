@@ -26,7 +26,7 @@ def doctor(
     from rich.markup import escape
     from rich.table import Table
 
-    from wingspan.runtime.machine import examine
+    from wingspan.runtime.measuring.machine import examine
 
     findings = examine()
     if as_json:

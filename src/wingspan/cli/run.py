@@ -34,6 +34,12 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
     dtype: Annotated[str, typer.Option(help="auto (the checkpoint's), float32 or bfloat16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    rebalance: Annotated[
+        str,
+        typer.Option(
+            help='Move experts while running: auto (when the gain exceeds the cost), "every N" steps, or off.'
+        ),
+    ] = "off",
     overlap: Annotated[
         str,
         typer.Option(
@@ -79,6 +85,8 @@ def run(
 
       wingspan run models/tiny --ranks 2 --experts-per-rank 4 --prompt "import "
 
+      wingspan run models/tiny --ranks 12 --rebalance auto --prompt "def main():" --max-new-tokens 200
+
       torchrun --nproc-per-node 8 -m wingspan.cli.main run models/tiny --prompt "def main():"
     """
     from wingspan.cli.run_job import Arguments, execute
@@ -99,6 +107,7 @@ def run(
             seed=seed,
             dtype=dtype,
             device=device,
+            rebalance=rebalance,
             overlap=overlap,
             cluster=cluster,
             transport=transport,

@@ -14,6 +14,7 @@ from wingspan.cli.model_argument import find_checkpoint
 from wingspan.cli.run_view import RunView
 from wingspan.cli.runtime_import import import_runtime
 from wingspan.errors import InputError, RunError
+from wingspan.runtime.live.settings import parse_rebalance
 
 if TYPE_CHECKING:
     from wingspan.cli.execution_choice import Execution
@@ -39,6 +40,7 @@ class Arguments:
     seed: int
     dtype: str
     device: str
+    rebalance: str
     overlap: str
     cluster: str | None
     transport: str
@@ -60,6 +62,10 @@ def execute(arguments: Arguments) -> None:
     group = runtime.Group.find(
         os.environ, arguments.ranks, arguments.ranks_per_node, arguments.transport, device
     )
+    if group.size == 1 and arguments.rebalance != "off":
+        raise InputError(
+            f"--rebalance {arguments.rebalance}: one rank has nowhere to move experts to; use --ranks 2 or more"
+        )
     model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
     placement = runtime.default_placement(model.shape, group.size, arguments.experts_per_rank)
     tokenizer = runtime.Tokenizer(folder)
@@ -75,6 +81,7 @@ def execute(arguments: Arguments) -> None:
         runtime.dispatch_options(chosen.dispatch, arguments.precision),
         flows={phase: runtime.flow_named(name) for phase, name in chosen.overlap.items()},
         check=arguments.check,
+        rebalance=parse_rebalance(arguments.rebalance),
         keep_spans=arguments.trace is not None,
     )
     view = RunView(
@@ -149,6 +156,7 @@ def _finish(result: Any, arguments: Arguments, view: RunView) -> None:
 
 def _check_cheap(arguments: Arguments) -> None:
     """What can be refused before seconds go into importing torch."""
+    parse_rebalance(arguments.rebalance)
     if arguments.experts_per_rank < 1:
         raise InputError(f"--experts-per-rank {arguments.experts_per_rank}: use 1 or more")
     if arguments.top_p is not None and not 0 < arguments.top_p <= 1:

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from wingspan.report.rebalance import lines
 from wingspan.report.units import bytes_text
 from wingspan.schedule.result import Operation, StepReport
 
@@ -108,6 +109,8 @@ class RunView:
         self._console.print(_rank_table(result))
         self._console.print(_load_line(result.report))
         self._console.print(self._speed_line(result))
+        if result.rebalance is not None:
+            self._console.print(_rebalance_text(result.rebalance))
         if trace is not None:
             self._console.print(f"trace: {trace} (open in ui.perfetto.dev or chrome://tracing)")
         if result.check is not None:
@@ -160,6 +163,12 @@ def _load_line(report: StepReport) -> str:
     ]
     layers = " ".join(f"{ratio:.2f}" for ratio in per_layer[:12]) + (" ..." if len(per_layer) > 12 else "")
     return f"tokens per expert, max/mean per layer: {layers}; mean over layers {report.imbalance:.2f}"
+
+
+def _rebalance_text(events: list[Any]) -> str:
+    if not events:
+        return "rebalancing: the run ended before the first decision"
+    return "\n".join(["rebalancing:", *(f"  {line}" for line in lines(events))])
 
 
 def _check_line(check: Any) -> str:

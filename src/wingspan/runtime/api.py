@@ -7,26 +7,23 @@ import torch
 
 from wingspan.errors import InputError
 from wingspan.models import write_random_checkpoint
-from wingspan.runtime.calibrate import measure_links
-from wingspan.runtime.device import select_device
-from wingspan.runtime.dispatchers import dispatch_options
-from wingspan.runtime.engine import default_placement, describe, load
-from wingspan.runtime.group import Group
-from wingspan.runtime.inspection import ModelSummary, summarize
-from wingspan.runtime.measure import step_report
-from wingspan.runtime.measured_cluster import with_links
-from wingspan.runtime.paced import PacedStep, run_paced
-from wingspan.runtime.prompts import Tokenizer, assign, check_context
+from wingspan.runtime.dispatch.choice import dispatch_options
+from wingspan.runtime.generation.prompts import Tokenizer, assign, check_context
+from wingspan.runtime.generation.sampling import Sampling
+from wingspan.runtime.measuring.calibrate import measure_links
+from wingspan.runtime.measuring.cluster import with_links
+from wingspan.runtime.model.engine import default_placement, describe, load
+from wingspan.runtime.model.inspection import ModelSummary, summarize
+from wingspan.runtime.model.step import flow_named
+from wingspan.runtime.ranks.device import select_device
+from wingspan.runtime.ranks.group import Group
 from wingspan.runtime.record import Recorded, RecordRequest, cut_windows, record
 from wingspan.runtime.run import Listener, RunRequest, RunResult, run
-from wingspan.runtime.sampling import Sampling
-from wingspan.runtime.step import flow_named
 
 __all__ = [
     "Group",
     "Listener",
     "ModelSummary",
-    "PacedStep",
     "RecordRequest",
     "Recorded",
     "RunRequest",
@@ -46,9 +43,7 @@ __all__ = [
     "process_started_seconds",
     "record",
     "run",
-    "run_paced",
     "select_device",
-    "step_report",
     "summarize",
     "with_links",
     "write_random_checkpoint",

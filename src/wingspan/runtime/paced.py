@@ -19,15 +19,15 @@ import torch
 from numpy.typing import NDArray
 
 from wingspan.placement.placement import Placement
-from wingspan.runtime.buffers import Buffers
-from wingspan.runtime.dispatchers import DEFAULT_DISPATCH, Dispatchers, DispatchOptions
-from wingspan.runtime.layer import ExpertParallelLayer
-from wingspan.runtime.measure import RankMeasurement, peak_memory_bytes
-from wingspan.runtime.micro_batches import split_rows, take_turns
-from wingspan.runtime.monitor import LoadMonitor
-from wingspan.runtime.recorder import Place, Recorder
-from wingspan.runtime.step import SEQUENTIAL, Flow, Step
-from wingspan.runtime.transport import Transport
+from wingspan.runtime.dispatch.buffers import Buffers
+from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers, DispatchOptions
+from wingspan.runtime.generation.micro_batches import split_rows, take_turns
+from wingspan.runtime.measuring.monitor import LoadMonitor
+from wingspan.runtime.measuring.recorder import Place, Recorder
+from wingspan.runtime.measuring.report import RankMeasurement, peak_memory_bytes
+from wingspan.runtime.model.layer import ExpertParallelLayer
+from wingspan.runtime.model.step import SEQUENTIAL, Flow, Step
+from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.result import Operation
 
 

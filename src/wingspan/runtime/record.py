@@ -22,9 +22,9 @@ from wingspan.errors import InputError, RunError
 from wingspan.placement.placement import Placement
 from wingspan.routing.trace import RoutingTrace, concatenate
 from wingspan.routing.trace_file import TraceWriter
-from wingspan.runtime.engine import Engine, Model, load
-from wingspan.runtime.prompts import Prompt, batch
-from wingspan.runtime.transport import Transport
+from wingspan.runtime.generation.prompts import Prompt, batch
+from wingspan.runtime.model.engine import Engine, Model, load
+from wingspan.runtime.transport.transport import Transport
 
 OnStep = Callable[[int], None]
 """Called on rank 0 after each step with the number of tokens recorded so far."""

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from time import monotonic
 from typing import Any, Literal
 
 import torch
 
 from wingspan.placement.placement import Placement
-from wingspan.runtime.dispatchers import DEFAULT_DISPATCH, DispatchOptions
-from wingspan.runtime.engine import Engine, Model, load
-from wingspan.runtime.generate import Generated, Generator, OnTokens
-from wingspan.runtime.measure import RankMeasurement, peak_memory_bytes, step_report
-from wingspan.runtime.prompts import Prompt, Tokenizer
-from wingspan.runtime.reference import Check, check
-from wingspan.runtime.sampling import Sampling
-from wingspan.runtime.step import SEQUENTIAL, Flow
-from wingspan.runtime.transport import Transport
+from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, DispatchOptions
+from wingspan.runtime.generation.generate import Generated, Generator, OnTokens
+from wingspan.runtime.generation.prompts import Prompt, Tokenizer
+from wingspan.runtime.generation.sampling import Sampling
+from wingspan.runtime.live.rebalancer import Rebalancer
+from wingspan.runtime.live.settings import Rebalance
+from wingspan.runtime.measuring.report import RankMeasurement, peak_memory_bytes, step_report
+from wingspan.runtime.model.engine import Engine, Model, load
+from wingspan.runtime.model.reference import Check, check
+from wingspan.runtime.model.step import SEQUENTIAL, Flow
+from wingspan.runtime.transport.transport import Transport
+from wingspan.schedule.rebalance_result import RebalanceEvent
 from wingspan.schedule.result import Span, StepReport
 
 
@@ -37,6 +40,7 @@ class RunRequest:
     """The schedule of each phase; sequential where none is named."""
     check: bool = False
     keep_spans: bool = False
+    rebalance: Rebalance | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class RunResult:
     load_seconds: float
     check: Check | None = None
     spans: list[Span] = field(default_factory=list)
+    rebalance: list[RebalanceEvent] | None = None
+    """The log of live balancing; None where it was off."""
 
     @property
     def report(self) -> StepReport:
@@ -73,6 +79,7 @@ class RunResult:
             "report": self.report.model_dump(mode="json"),
             "prefill_report": self.prefill.model_dump(mode="json"),
             "load_seconds": self.load_seconds,
+            "rebalance": [event.model_dump(mode="json") for event in self.rebalance or []],
             "check": asdict(self.check) | {"passed": self.check.passed} if self.check else None,
         }
 
@@ -92,8 +99,15 @@ def run(
     engine, load_seconds = _load(transport, request)
     if transport.world.rank == 0:
         listener.on_loaded(load_seconds)
+    rebalancer = _rebalancer(engine, request)
     generator = Generator(
-        engine.model, transport, engine.recorder, engine.monitor, engine.step, request.flows
+        engine.model,
+        transport,
+        engine.recorder,
+        engine.monitor,
+        engine.step,
+        request.flows,
+        rebalancer,
     )
     generated = generator.run(
         request.prompts,
@@ -102,10 +116,29 @@ def run(
         keep_logits=request.check,
         on_tokens=listener.on_tokens,
     )
-    parts = transport.gather((_measurement(engine, generated), generated.token_ids, generated.logits))
+    events = None if rebalancer is None else rebalancer.finish()
+    measurement = _measurement(engine, generated, rebalancer)
+    parts = transport.gather((measurement, generated.token_ids, generated.logits))
     if parts is None:
         return None
-    return _bring_together(parts, request, tokenizer, transport, load_seconds)
+    return replace(_bring_together(parts, request, tokenizer, transport, load_seconds), rebalance=events)
+
+
+def _rebalancer(engine: Engine, request: RunRequest) -> Rebalancer | None:
+    """None where nothing can move: switched off, or a single rank."""
+    if request.rebalance is None or engine.transport.world.size == 1:
+        return None
+    return Rebalancer(
+        request.rebalance,
+        engine.transport,
+        request.placement,
+        list(engine.layers.values()),
+        engine.dispatchers,
+        engine.monitor,
+        engine.recorder,
+        request.model.config.get_text_config().hidden_size * request.model.dtype.itemsize,
+        request.device,
+    )
 
 
 def _load(transport: Transport, request: RunRequest) -> tuple[Engine, float]:
@@ -121,7 +154,8 @@ def _load(transport: Transport, request: RunRequest) -> tuple[Engine, float]:
     return engine, monotonic() - start
 
 
-def _measurement(engine: Engine, generated: Generated) -> RankMeasurement:
+def _measurement(engine: Engine, generated: Generated, rebalancer: Rebalancer | None) -> RankMeasurement:
+    staging = {} if rebalancer is None else {"migration_staging": rebalancer.staging_bytes}
     return RankMeasurement(
         rank=engine.transport.world.rank,
         steps=engine.recorder.steps,
@@ -131,6 +165,7 @@ def _measurement(engine: Engine, generated: Generated) -> RankMeasurement:
             "expert_weights": engine.expert_bytes,
             "kv_cache": generated.cache_bytes,
             "communication_buffers": engine.buffers.size_bytes,
+            **staging,
         },
         peak_memory_bytes=peak_memory_bytes(),
         spans=engine.recorder.spans,

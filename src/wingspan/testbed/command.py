@@ -42,7 +42,7 @@ def run(layout: Layout, command: Sequence[str], environment: Mapping[str, str]) 
 
     Args:
         layout: a testbed that is up.
-        command: `wingspan ...`, or a program that starts ranks by `wingspan.runtime.launch.run_ranks`.
+        command: `wingspan ...`, or a program that starts ranks by `wingspan.runtime.ranks.launch.run_ranks`.
         environment: what the command inherits.
 
     Raises:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wingspan.errors import InputError
-from wingspan.runtime.nodes import Node, Nodes
+from wingspan.runtime.ranks.nodes import Node, Nodes
 
 PREFIX = "wingspan-"
 SWITCH = "switch"

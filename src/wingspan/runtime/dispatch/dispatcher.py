@@ -1,0 +1,154 @@
+"""Tokens to experts and back: the `Dispatcher` interface, and what its implementations share.
+
+Shapes: T tokens of this rank, K experts per token, D hidden size, R ranks, S local slots, M rows sent,
+N rows received.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Generic, Protocol, TypeVar
+
+import torch
+
+from wingspan.runtime.dispatch.buffers import Buffers
+from wingspan.runtime.transport.transport import Pending, Transport, exchange_with_gradient
+
+Value = TypeVar("Value")
+Changed = TypeVar("Changed")
+
+
+@dataclass(frozen=True)
+class Received:
+    """The rows that came to this rank's experts, sorted by slot, and how many each slot got."""
+
+    rows_ND: torch.Tensor
+    counts_S: list[int]
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes of one dispatch or combine, to and from each rank (its own included)."""
+
+    sent_R: list[int]
+    received_R: list[int]
+
+
+class Route(ABC):
+    """Where a chunk of tokens goes: what a dispatcher remembers from `route` to `send_back`."""
+
+    @property
+    @abstractmethod
+    def traffic(self) -> Traffic:
+        """Bytes of the dispatch."""
+
+    @property
+    def back_traffic(self) -> Traffic:
+        """Bytes of the combine: as many rows the other way."""
+        there = self.traffic
+        return Traffic(there.received_R, there.sent_R)
+
+
+RouteT = TypeVar("RouteT", bound=Route)
+
+
+class Coming(Generic[Value]):
+    """Something on its way, to be waited for once.
+
+    Args:
+        pending: its transfers.
+        value: makes it, when they have ended.
+    """
+
+    def __init__(self, pending: Sequence[Pending], value: Callable[[], Value]) -> None:
+        self._pending = pending
+        self._value = value
+        self.ended_seconds = 0.0
+        """After `wait`: when the last transfer ended, on the clock of `time.monotonic`."""
+
+    def wait(self) -> Value:
+        """Block until it is here."""
+        ends = [transfer.wait() for transfer in self._pending]
+        self.ended_seconds = max((end for end in ends if end is not None), default=time.monotonic())
+        return self._value()
+
+    def then(self, change: Callable[[Value], Changed]) -> Coming[Changed]:
+        """What `change` makes of it, when it is here."""
+        return Coming(self._pending, lambda: change(self._value()))
+
+    def beside(self, other: Coming[Changed]) -> Coming[tuple[Value, Changed]]:
+        """Both, when both are here."""
+        return Coming((*self._pending, *other._pending), lambda: (self._value(), other._value()))
+
+
+class Dispatcher(Protocol[RouteT]):
+    """Brings every token to the ranks of its experts, and their weighted results home.
+
+    All three calls are collective: every rank makes them in the same order, with zero tokens too. `send` and
+    `send_back` only start a transfer: what happens until `wait` happens beside it. A library such as DeepEP plugs
+    in here: `route` maps to its layout call, `send` to its dispatch (the route keeps its handle), `send_back` to its
+    combine, and `wait` to its events.
+    """
+
+    def route(
+        self, x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor, chunks: int, lane: int
+    ) -> list[RouteT]:
+        """Agree with all ranks on who sends how much, for `chunks` parts of the tokens at once.
+
+        Args:
+            x_TD: the tokens' hidden states.
+            experts_TK: logical experts of each token.
+            weights_TK: by which their outputs are summed.
+            chunks: parts, in token order; the same number on all ranks.
+            lane: which of several forwards in flight this is; each has buffers of its own.
+        """
+
+    def send(self, route: RouteT) -> Coming[Received]:
+        """Start to send a chunk's tokens to their experts; what comes is for this rank's experts."""
+
+    def send_back(self, y_ND: torch.Tensor, route: RouteT) -> Coming[torch.Tensor]:
+        """Start to send the experts' outputs (rows as `Received` had them) home: the chunk's weighted sums (T, D)."""
+
+
+def chunk_slices(tokens: int, chunks: int) -> list[slice]:
+    """The tokens in `chunks` parts as even as can be; some are empty where tokens are few."""
+    bounds = [tokens * c // chunks for c in range(chunks + 1)]
+    return [slice(begin, end) for begin, end in pairwise(bounds)]
+
+
+def order_by_slot(arriving_RS: torch.Tensor) -> torch.Tensor:
+    """The order that sorts rows by slot, of rows that come sorted by source rank and then slot."""
+    R, S = arriving_RS.shape
+    slot_N = torch.arange(S, device=arriving_RS.device).repeat(R).repeat_interleave(arriving_RS.flatten())
+    return torch.argsort(slot_N, stable=True)
+
+
+def take_rows(x_TD: torch.Tensor, index_M: torch.Tensor, buffers: Buffers, name: str) -> torch.Tensor:
+    """`x_TD[index_M]`, into a reused buffer where no gradient needs the copy."""
+    if torch.is_grad_enabled() and x_TD.requires_grad:
+        return x_TD[index_M]
+    out = buffers.take(name, (len(index_M), x_TD.shape[1]), x_TD.dtype, x_TD.device)
+    return torch.index_select(x_TD.detach(), 0, index_M, out=out)
+
+
+def exchange(
+    transport: Transport,
+    buffers: Buffers,
+    name: str,
+    sent_ND: torch.Tensor,
+    received_R: Sequence[int],
+    sent_R: Sequence[int],
+) -> Coming[torch.Tensor]:
+    """Start an exchange of rows. Where gradients are kept it is over on return; else buffers are reused."""
+    if torch.is_grad_enabled():
+        arrived_ND = exchange_with_gradient(transport, sent_ND, received_R, sent_R)
+        return Coming((), lambda: arrived_ND)
+    sent_ND = sent_ND.contiguous()
+    received_ND = buffers.take(name, (sum(received_R), sent_ND.shape[1]), sent_ND.dtype, sent_ND.device)
+    pending = transport.exchange_rows(received_ND, sent_ND, received_R, sent_R)
+    # The pair keeps the rows alive until they have left.
+    return Coming((pending,), lambda: (received_ND, sent_ND)[0])

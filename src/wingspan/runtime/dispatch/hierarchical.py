@@ -1,0 +1,236 @@
+"""One row per (token, node) over the network: for nodes whose inner links are much faster than those between them.
+
+A token crosses to each node that holds some of its experts once, to the rank with its home's local index (its
+rail), with the list of its choices there; that rank forwards it inside the node. On the way back the outputs are
+weighted and summed inside the node, and one row per (token, node) comes home. Inference only.
+
+Shapes: T tokens of this rank, K experts per token, D hidden size, G nodes, L ranks per node, M rows sent to other
+nodes, A rows that arrive from them, P choices sent along, N rows computed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from wingspan.errors import RunError
+from wingspan.runtime.dispatch.buffers import Buffers
+from wingspan.runtime.dispatch.choices import Choices, choices_of_rows
+from wingspan.runtime.dispatch.dispatcher import (
+    Coming,
+    Received,
+    Route,
+    Traffic,
+    chunk_slices,
+    exchange,
+    take_rows,
+)
+from wingspan.runtime.dispatch.node_exchange import NodeExchange, RowExchange
+from wingspan.runtime.dispatch.shared import SharedExchange
+from wingspan.runtime.dispatch.slots import SlotMap
+from wingspan.runtime.ranks.world import World
+from wingspan.runtime.transport.shm import NodeTransport, SharedMemoryTransport
+from wingspan.runtime.transport.transport import Transport
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A group's two levels, as one rank sees them: its rail across the nodes, and its node."""
+
+    world: World
+    across: Transport
+    inside: Transport
+
+
+def make_levels(transport: Transport) -> Levels:
+    """Collective: split a group into rails and nodes; made once, for all layers."""
+    world = transport.world
+    rail = world.rank % world.ranks_per_node
+    if isinstance(transport, SharedMemoryTransport):
+        return Levels(world, transport.outer.split(rail), transport.inside)
+    return Levels(world, transport.split(rail), transport.split(world.node))
+
+
+@dataclass(frozen=True)
+class HierarchicalRoute(Route):
+    """The route of one chunk."""
+
+    x_TD: torch.Tensor
+    chosen: _All
+    token_M: torch.Tensor
+    packed_P2: torch.Tensor
+    sent_G: list[int]
+    received_G: list[int]
+    choices_sent_G: list[int]
+    choices_received_G: list[int]
+    world: World
+    buffer: str
+    inside: list[Any] = field(default_factory=list)
+    """The route inside the node, known when the rows from other nodes are here."""
+
+    @property
+    def traffic(self) -> Traffic:
+        """Bytes of the rows, each level's; without the 8 bytes of each choice."""
+        inner: Traffic = self.inside[-1].traffic
+        return Traffic(
+            self._over_ranks(self.sent_G, inner.sent_R), self._over_ranks(self.received_G, inner.received_R)
+        )
+
+    def _over_ranks(self, rows_G: list[int], inside_L: list[int]) -> list[int]:
+        world, L = self.world, self.world.ranks_per_node
+        row_bytes = self.x_TD.shape[1] * self.x_TD.element_size()
+        bytes_R = [0] * world.size
+        bytes_R[world.rank % L :: L] = [rows * row_bytes for rows in rows_G]
+        for index, size in enumerate(inside_L):
+            bytes_R[world.node * L + index] += size
+        return bytes_R
+
+
+class HierarchicalDispatcher:
+    """See the file's head. Same results as `FlatDispatcher` up to the order of summation."""
+
+    def __init__(
+        self, levels: Levels, slots: SlotMap, local_slots_R: Sequence[int], buffers: Buffers
+    ) -> None:
+        world = levels.world
+        self._world = world
+        self._across = levels.across
+        self._slots = slots
+        self._widest = max(1, *local_slots_R)
+        self._buffers = buffers
+        first = world.node * world.ranks_per_node
+        here = local_slots_R[first : first + world.ranks_per_node]
+        self._inside: NodeExchange = (
+            SharedExchange(levels.inside, here, buffers)
+            if isinstance(levels.inside, NodeTransport)
+            else RowExchange(levels.inside, here, buffers)
+        )
+
+    def route(
+        self, x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor, chunks: int, lane: int
+    ) -> list[HierarchicalRoute]:
+        """See `Dispatcher.route`: agrees on what crosses; inside the node that is settled when it has arrived."""
+        if torch.is_grad_enabled() and x_TD.requires_grad:
+            raise RunError("the hierarchical dispatcher carries no gradient; train with --dispatch flat")
+        world = self._world
+        rank_TK, slot_TK = self._slots(experts_TK)
+        parts = chunk_slices(len(x_TD), chunks)
+        all_C = [
+            _All(rank_TK[part], slot_TK[part], weights_TK[part], world.ranks_per_node, self._widest)
+            for part in parts
+        ]
+        rows_C = [chosen.rows_across(world) for chosen in all_C]
+        packed_C = [chosen.packed_across(world) for chosen in all_C]
+        counts_C = [
+            torch.stack((rows[1], packed[1]), dim=1) for rows, packed in zip(rows_C, packed_C, strict=True)
+        ]
+        arriving_GC2 = self._across.exchange_counts(torch.cat(counts_C, dim=1)).unflatten(1, (chunks, 2))
+        return [
+            HierarchicalRoute(
+                x_TD=x_TD[part],
+                chosen=all_C[c],
+                token_M=rows_C[c][0],
+                packed_P2=packed_C[c][0],
+                sent_G=counts_C[c][:, 0].tolist(),
+                received_G=arriving_GC2[:, c, 0].tolist(),
+                choices_sent_G=counts_C[c][:, 1].tolist(),
+                choices_received_G=arriving_GC2[:, c, 1].tolist(),
+                world=world,
+                buffer=f"{lane}.{c}",
+            )
+            for c, part in enumerate(parts)
+        ]
+
+    def send(self, route: HierarchicalRoute) -> Coming[Received]:
+        """See `Dispatcher.send`: rows cross the network at once, and are forwarded when they are waited for."""
+        rows_MD = take_rows(route.x_TD, route.token_M, self._buffers, f"send {route.buffer}")
+        rows = self._cross("across", rows_MD, route.received_G, route.sent_G, route.buffer)
+        packed = self._cross(
+            "choices", route.packed_P2, route.choices_received_G, route.choices_sent_G, route.buffer
+        )
+
+        def forward(come: tuple[torch.Tensor, torch.Tensor]) -> Received:
+            rows_AD, packed_A2 = come
+            choices = route.chosen.here(self._world, packed_A2, len(rows_AD))
+            route.inside.append(self._inside.route([route.x_TD, rows_AD], choices, route.buffer))
+            return self._inside.send(route.inside[-1]).wait()
+
+        return rows.beside(packed).then(forward)
+
+    def send_back(self, y_ND: torch.Tensor, route: HierarchicalRoute) -> Coming[torch.Tensor]:
+        """See `Dispatcher.send_back`: sums are made inside the node first, and cross the network then."""
+        sums_XD = self._inside.send_back(y_ND, route.inside[-1]).wait()
+        own_TD, away_AD = sums_XD[: len(route.x_TD)], sums_XD[len(route.x_TD) :]
+        coming = self._cross("back", away_AD, route.sent_G, route.received_G, route.buffer)
+        return coming.then(lambda back_MD: own_TD.index_add_(0, route.token_M, back_MD))
+
+    def _cross(
+        self, name: str, sent: torch.Tensor, received_G: list[int], sent_G: list[int], buffer: str
+    ) -> Coming[torch.Tensor]:
+        return exchange(self._across, self._buffers, f"{name} {buffer}", sent, received_G, sent_G)
+
+
+class _All:
+    """All choices of this rank's tokens, told apart by whether they lie on its node."""
+
+    def __init__(
+        self,
+        rank_TK: torch.Tensor,
+        slot_TK: torch.Tensor,
+        weights_TK: torch.Tensor,
+        ranks_per_node: int,
+        widest: int,
+    ) -> None:
+        self._node_TK = rank_TK // ranks_per_node
+        self._place_TK = rank_TK % ranks_per_node * widest + slot_TK
+        self._weights_TK = weights_TK
+        self._widest = widest
+
+    def rows_across(self, world: World) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tokens that each other node needs, once each, node by node; and how many each gets (G)."""
+        T, K = self._node_TK.shape
+        needed_GT = torch.zeros(
+            (world.size // world.ranks_per_node, T), dtype=torch.bool, device=self._node_TK.device
+        )
+        token_P = torch.arange(T, device=needed_GT.device).repeat_interleave(K)
+        needed_GT[self._node_TK.flatten(), token_P] = True
+        needed_GT[world.node] = False
+        return needed_GT.nonzero()[:, 1], needed_GT.sum(1)
+
+    def packed_across(self, world: World) -> tuple[torch.Tensor, torch.Tensor]:
+        """The choices that go along, in the order of their rows, 8 bytes each; and how many each node gets (G).
+
+        First word: place in the node, and in the lowest bit whether it is its row's last; second: the weight.
+        """
+        T, K = self._node_TK.shape
+        node_P, place_P = self._node_TK.flatten(), self._place_TK.flatten()
+        away_P = (node_P != world.node).nonzero().flatten()
+        row_P = node_P[away_P] * T + away_P // K
+        order_P = torch.argsort(row_P, stable=True)
+        row_P, away_P = row_P[order_P], away_P[order_P]
+        last_P = torch.ones_like(row_P)
+        last_P[:-1] = row_P[1:] != row_P[:-1]
+        word_P = (place_P[away_P] * 2 + last_P).to(torch.int32)
+        weight_P = self._weights_TK.flatten()[away_P].float().view(torch.int32)
+        counts_G = torch.bincount(node_P[away_P], minlength=world.size // world.ranks_per_node)
+        return torch.stack((word_P, weight_P), dim=1), counts_G
+
+    def here(self, world: World, packed_A2: torch.Tensor, arrived: int) -> Choices:
+        """The own tokens' choices on this node, then those of the rows that arrived."""
+        T, K = self._node_TK.shape
+        own_P = (self._node_TK.flatten() == world.node).nonzero().flatten()
+        word_A = packed_A2[:, 0].long()
+        last_A = word_A & 1
+        row_A = T + last_A.cumsum(0) - last_A
+        place_P = torch.cat((self._place_TK.flatten()[own_P], word_A >> 1))
+        weight_A = packed_A2[:, 1].contiguous().view(torch.float32)
+        return choices_of_rows(
+            T + arrived,
+            torch.cat((own_P // K, row_A)),
+            place_P // self._widest,
+            place_P % self._widest,
+            torch.cat((self._weights_TK.flatten()[own_P].float(), weight_A)),
+        )

@@ -1,0 +1,113 @@
+"""Rows to chosen slots of a small group by its transport, and weighted sums back: a hierarchy's inner level.
+
+`shared.SharedExchange` does the same where the group shares memory.
+
+Shapes: X rows of this rank, P choices, D hidden size, R ranks of the group, S the most slots of a rank,
+N rows computed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from wingspan.runtime.dispatch.buffers import Buffers
+from wingspan.runtime.dispatch.choices import Choices
+from wingspan.runtime.dispatch.dispatcher import Coming, Received, Route, Traffic, exchange, order_by_slot
+from wingspan.runtime.transport.transport import Transport
+
+
+class NodeExchange(Protocol):
+    """Brings rows to the slots that their choices name, and the weighted sums back. Collective in the group."""
+
+    def route(self, parts: Sequence[torch.Tensor], choices: Choices, buffer: str) -> Any:
+        """Agree on what each slot gets of the rows (., D) that one after another are `parts`."""
+
+    def send(self, route: Any) -> Coming[Received]:
+        """Start to send each choice's row."""
+
+    def send_back(self, y_ND: torch.Tensor, route: Any) -> Coming[torch.Tensor]:
+        """Start to send the experts' outputs (rows as `Received` had them) back: the weighted sum per row (X, D)."""
+
+
+@dataclass(frozen=True)
+class RowRoute(Route):
+    """The route of one chunk."""
+
+    rows_PD: torch.Tensor
+    """In the order sent."""
+    choices: Choices
+    place_P: torch.Tensor
+    """Home: where each choice's row stands among those sent."""
+    by_slot_N: torch.Tensor
+    counts_S: list[int]
+    sent_R: list[int]
+    received_R: list[int]
+    buffer: str
+
+    @property
+    def traffic(self) -> Traffic:
+        """Bytes of the rows."""
+        row_bytes = self.rows_PD.shape[1] * self.rows_PD.element_size()
+        return Traffic([n * row_bytes for n in self.sent_R], [n * row_bytes for n in self.received_R])
+
+
+class RowExchange:
+    """`NodeExchange` over any transport: one row per choice."""
+
+    def __init__(self, transport: Transport, local_slots_R: Sequence[int], buffers: Buffers) -> None:
+        self._transport = transport
+        self._local_slots = int(local_slots_R[transport.world.rank])
+        self._widest = max(1, *local_slots_R)
+        self._buffers = buffers
+
+    def route(self, parts: Sequence[torch.Tensor], choices: Choices, buffer: str) -> RowRoute:
+        """See `NodeExchange.route`."""
+        R, S = self._transport.world.size, self._widest
+        slot_P = choices.rank_P * S + choices.slot_P
+        order_P = torch.argsort(slot_P, stable=True)
+        counts_RS = torch.bincount(slot_P, minlength=R * S).view(R, S)
+        arriving_RS = self._transport.exchange_counts(counts_RS)
+        return RowRoute(
+            rows_PD=torch.cat(list(parts))[choices.row_P[order_P]],
+            choices=choices,
+            place_P=_inverse(order_P),
+            by_slot_N=order_by_slot(arriving_RS),
+            counts_S=arriving_RS.sum(0).tolist()[: self._local_slots],
+            sent_R=counts_RS.sum(1).tolist(),
+            received_R=arriving_RS.sum(1).tolist(),
+            buffer=buffer,
+        )
+
+    def send(self, route: RowRoute) -> Coming[Received]:
+        """See `NodeExchange.send`."""
+        coming = exchange(
+            self._transport,
+            self._buffers,
+            f"inside {route.buffer}",
+            route.rows_PD,
+            route.received_R,
+            route.sent_R,
+        )
+        return coming.then(lambda rows_ND: Received(rows_ND[route.by_slot_N], route.counts_S))
+
+    def send_back(self, y_ND: torch.Tensor, route: RowRoute) -> Coming[torch.Tensor]:
+        """See `NodeExchange.send_back`."""
+        coming = exchange(
+            self._transport,
+            self._buffers,
+            f"inside back {route.buffer}",
+            y_ND[_inverse(route.by_slot_N)],
+            route.sent_R,
+            route.received_R,
+        )
+        return coming.then(lambda back_PD: route.choices.weighted_sum(back_PD, route.place_P))
+
+
+def _inverse(order_N: torch.Tensor) -> torch.Tensor:
+    inverse_N = torch.empty_like(order_N)
+    inverse_N[order_N] = torch.arange(len(order_N), device=order_N.device)
+    return inverse_N

@@ -1,0 +1,204 @@
+"""For ranks of one host: rows are never sent. Who needs them reads them where they lie, in shared memory.
+
+Dispatch publishes each rank's tokens once, and which of them each slot wants; the experts' ranks gather straight
+from there. Combine publishes the experts' outputs; the tokens' homes sum straight from there. Inference only.
+
+Shapes: T tokens of this rank, K experts per token, D hidden size, R ranks, S the most slots of a rank,
+P choices (token and expert), N rows computed here, X rows published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wingspan.errors import RunError
+from wingspan.runtime.dispatch.buffers import Buffers
+from wingspan.runtime.dispatch.choices import Choices, choices_of
+from wingspan.runtime.dispatch.dispatcher import Coming, Received, Route, Traffic, chunk_slices
+from wingspan.runtime.dispatch.slots import SlotMap
+from wingspan.runtime.transport.shm import NodeTransport
+
+_WORD_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How what this rank computes for others is laid out."""
+
+    begin_RS: NDArray[np.int64]
+    """Where each (source, slot)'s rows begin among the rows computed."""
+    arriving_R: list[int]
+
+
+@dataclass(frozen=True)
+class SharedRoute(Route):
+    """The route of one chunk: rows that one after another are `parts`, and what each chose."""
+
+    parts: Sequence[torch.Tensor]
+    choices: Choices
+    order_P: NDArray[np.int64]
+    """Sorts the choices by slot."""
+    counts_RS: NDArray[np.int64]
+    buffer: str
+    arrived: list[Layout] = field(default_factory=list)
+    """Filled when the rows are here."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Of a row on its way to the experts."""
+        return self.parts[0].shape[1] * self.parts[0].element_size()
+
+    @property
+    def traffic(self) -> Traffic:
+        """Bytes of the rows as the experts' ranks read them."""
+        arriving_R = self.arrived[-1].arriving_R
+        return Traffic(
+            (self.counts_RS.sum(1) * self.row_bytes).tolist(), [n * self.row_bytes for n in arriving_R]
+        )
+
+
+class SharedMemoryDispatcher:
+    """See the file's head. Same results as `FlatDispatcher`."""
+
+    def __init__(
+        self, transport: NodeTransport, slots: SlotMap, local_slots_R: Sequence[int], buffers: Buffers
+    ) -> None:
+        self._slots = slots
+        self._exchange = SharedExchange(transport, local_slots_R, buffers)
+
+    def route(
+        self, x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor, chunks: int, lane: int
+    ) -> list[SharedRoute]:
+        """See `Dispatcher.route`; nothing need be agreed on: the counts lie beside the rows."""
+        rank_TK, local_TK = self._slots(experts_TK)
+        return [
+            self._exchange.route(
+                [x_TD[part]], choices_of(rank_TK[part], local_TK[part], weights_TK[part]), f"{lane}.{c}"
+            )
+            for c, part in enumerate(chunk_slices(len(x_TD), chunks))
+        ]
+
+    def send(self, route: SharedRoute) -> Coming[Received]:
+        """See `Dispatcher.send`."""
+        return self._exchange.send(route)
+
+    def send_back(self, y_ND: torch.Tensor, route: SharedRoute) -> Coming[torch.Tensor]:
+        """See `Dispatcher.send_back`."""
+        return self._exchange.send_back(y_ND, route)
+
+
+class SharedExchange:
+    """Rows and choices to the slots of one node's ranks, and weighted sums back."""
+
+    def __init__(self, transport: NodeTransport, local_slots_R: Sequence[int], buffers: Buffers) -> None:
+        self._memory = transport.memory
+        self._rank = transport.world.rank
+        self._local_slots = int(local_slots_R[self._rank])
+        self._shape_RS = (len(local_slots_R), max(1, *local_slots_R))
+        self._buffers = buffers
+
+    def route(self, parts: Sequence[torch.Tensor], choices: Choices, buffer: str) -> SharedRoute:
+        """What each slot of the node gets of the rows (., D) that one after another are `parts`.
+
+        Raises:
+            RunError: a gradient is wanted.
+        """
+        if torch.is_grad_enabled() and any(part.requires_grad for part in parts):
+            raise RunError("rows in shared memory carry no gradient; train with --transport torch")
+        R, S = self._shape_RS
+        slot_P = (choices.rank_P * S + choices.slot_P).numpy()
+        order_P = np.argsort(slot_P, kind="stable")
+        counts_RS = np.bincount(slot_P, minlength=R * S).reshape(R, S)
+        return SharedRoute(parts, choices, order_P, counts_RS, buffer)
+
+    def send(self, route: SharedRoute) -> Coming[Received]:
+        """Let each choice's slot have its row: published now, read when waited for."""
+        tables = [route.counts_RS.ravel(), route.choices.row_P.numpy()[route.order_P]]
+        number = self._publish(tables, route.parts)
+        return Coming((), lambda: self._receive(number, route))
+
+    def send_back(self, y_ND: torch.Tensor, route: SharedRoute) -> Coming[torch.Tensor]:
+        """The outputs of this rank's slots to whoever chose them: the weighted sum per row of the route."""
+        number = self._publish([route.arrived[-1].begin_RS.ravel()], [y_ND])
+        return Coming((), lambda: self._sum(number, y_ND.dtype, y_ND.shape[1], route))
+
+    def _receive(self, number: int, route: SharedRoute) -> Received:
+        width, dtype = route.parts[0].shape[1], route.parts[0].dtype
+        arriving_RS, row_N = self._arriving(number, route.row_bytes)
+        rows_ND = self._buffers.take(
+            f"dispatch {route.buffer}", (len(row_N), width), dtype, route.parts[0].device
+        )
+        torch.index_select(self._memory.rows(dtype, width), 0, torch.from_numpy(row_N), out=rows_ND)
+        self._memory.finish(number)
+        route.arrived.append(Layout(_begins(arriving_RS.T).T, arriving_RS.sum(1).tolist()))
+        return Received(rows_ND, arriving_RS.sum(0).tolist()[: self._local_slots])
+
+    def _sum(self, number: int, dtype: torch.dtype, width: int, route: SharedRoute) -> torch.Tensor:
+        first_RS = self._results(number, width * dtype.itemsize)
+        # The choices in slot order are numbered on; each slot's stretch of them starts elsewhere.
+        shift_RS = first_RS - _begins(route.counts_RS)
+        place_P = np.empty_like(route.order_P)
+        place_P[route.order_P] = np.arange(len(place_P)) + np.repeat(
+            shift_RS.ravel(), route.counts_RS.ravel()
+        )
+        sums_XD = route.choices.weighted_sum(self._memory.rows(dtype, width), torch.from_numpy(place_P))
+        self._memory.finish(number)
+        return sums_XD
+
+    def _publish(self, tables: list[NDArray[np.int64]], parts: Sequence[torch.Tensor]) -> int:
+        """Let the others read tables of words and, from the next whole row of memory on, rows."""
+        memory, width, dtype = self._memory, parts[0].shape[1], parts[0].dtype
+        row_bytes = width * dtype.itemsize
+        words = sum(len(table) for table in tables)
+        offset = memory.allocate(words * _WORD_BYTES + (1 + sum(len(part) for part in parts)) * row_bytes)
+        begin = offset // _WORD_BYTES
+        np.concatenate(tables, out=memory.words[begin : begin + words])
+        first = -(-(offset + words * _WORD_BYTES) // row_bytes)
+        for part in parts:
+            memory.rows(dtype, width)[first : first + len(part)].copy_(part.detach())
+            first += len(part)
+        return memory.publish(offset)
+
+    def _tables(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where every rank's publication begins, in words (R), and the table at its head (R, R, S)."""
+        R, S = self._shape_RS
+        begin_R = self._memory.offsets_of(number) // _WORD_BYTES
+        return begin_R, self._memory.words[begin_R[:, None] + np.arange(R * S)].reshape(R, R, S)
+
+    def _arriving(self, number: int, row_bytes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How many rows each (source, slot) brings here, and where in memory each row lies, sorted by slot."""
+        R, S = self._shape_RS
+        begin_R, counts_RRS = self._tables(number)
+        ends_RR = counts_RRS.sum(2).cumsum(1)
+        first_R = -(-(begin_R + R * S + ends_RR[:, -1]) * _WORD_BYTES // row_bytes)
+        to_R = begin_R + R * S + ends_RR[:, self._rank]
+        arriving_RS = counts_RRS[:, self._rank]
+        from_R = to_R - arriving_RS.sum(1)
+        stretches = zip(from_R.tolist(), to_R.tolist(), first_R.tolist(), strict=True)
+        row_N = np.concatenate([self._memory.words[start:end] + first for start, end, first in stretches])
+        return arriving_RS, row_N if S == 1 else row_N[_by_slot(arriving_RS)]
+
+    def _results(self, number: int, row_bytes: int) -> NDArray[np.int64]:
+        """Where in memory every (rank, slot)'s outputs for this rank's tokens begin, in rows."""
+        R, S = self._shape_RS
+        begin_R, begins_RRS = self._tables(number)
+        first_R = -(-(begin_R + R * S) * _WORD_BYTES // row_bytes)
+        return begins_RRS[:, self._rank] + first_R[:, None]
+
+
+def _begins(counts_XY: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each entry's items begin when all lie one after another in that order; shaped like the counts."""
+    flat = counts_XY.ravel()
+    return (flat.cumsum() - flat).reshape(counts_XY.shape)
+
+
+def _by_slot(arriving_RS: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The order that brings rows sorted by (source, slot) into that by (slot, source)."""
+    sources, slots = arriving_RS.shape
+    slot_N = np.repeat(np.tile(np.arange(slots), sources), arriving_RS.ravel())
+    return np.argsort(slot_N, kind="stable")

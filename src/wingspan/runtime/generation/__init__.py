@@ -1,0 +1,1 @@
+"""Prompts in, tokens out: batches, caches, sampling, micro-batches."""

@@ -1,0 +1,101 @@
+"""From the loads to a proposal: the one place that calls the placement planner. Pure; imports no torch.
+
+Shapes: L MoE layers, E logical experts, N nodes, R ranks, S slots per rank, K experts per token, X sampled choices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wingspan.placement.demand import Demand
+from wingspan.placement.difference import fetched
+from wingspan.placement.expected import expect
+from wingspan.placement.placement import Placement
+from wingspan.placement.plan import Moving, plan
+from wingspan.placement.topology import Topology
+from wingspan.routing.load import imbalance
+from wingspan.routing.statistics import RoutingStatistics, collect
+from wingspan.routing.trace import RoutingTrace
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the planner is asked.
+
+    Args:
+        source_LEN: tokens per step by the node where they live: the exponential mean.
+        recent_LE: tokens per step of the last few steps.
+        sample_LXK: sampled choices, oldest first; None without any.
+        present: the placement in use.
+        topology: ranks, links, what a row costs; its `expert_bytes` is in terms of what a move costs.
+        horizon_steps: over which a gain adds up.
+    """
+
+    source_LEN: Floats
+    recent_LE: Floats
+    sample_LXK: NDArray[np.int16] | None
+    present: Placement
+    topology: Topology
+    horizon_steps: int
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A placement, and what is expected of it beside the present one; seconds are per step, over all layers."""
+
+    placement: Placement
+    present_seconds: float
+    predicted_seconds: float
+    imbalance_present: float
+    imbalance_predicted: float
+    fetched_LR: NDArray[np.int64]
+    """Experts that each rank must fetch."""
+
+
+def propose(question: Question) -> Proposal:
+    """Plan for the exponential mean; predict for it and for the last few steps, and keep the smaller gain."""
+    topology, present = question.topology, question.present
+    demand = _demand(question)
+    moving = Moving(steps=question.horizon_steps)
+    chosen = plan(demand, topology, present.slots_per_rank, present, moving).placement
+    outlooks = [
+        (expect(present.slots_LRS, load, topology), expect(chosen.slots_LRS, load, topology))
+        for load in (demand, Demand.of_load(question.recent_LE, topology.nodes))
+    ]
+    before, after = min(outlooks, key=lambda o: float(o[0].seconds_L.sum() - o[1].seconds_L.sum()))
+    return Proposal(
+        chosen,
+        float(before.seconds_L.sum()),
+        float(after.seconds_L.sum()),
+        imbalance(before.rank_tokens_LR),
+        imbalance(after.rank_tokens_LR),
+        fetched(present.slots_LRS, chosen.slots_LRS),
+    )
+
+
+def _demand(question: Question) -> Demand:
+    """Load and sources as counted; which experts go together from the sample, where ranks are on several nodes."""
+    load_LE = question.source_LEN.sum(axis=2)
+    plain = Demand.of_load(load_LE, question.topology.nodes)
+    sample_LXK = question.sample_LXK
+    if question.topology.nodes == 1 or sample_LXK is None or sample_LXK.shape[1] < 2:
+        return Demand(load_LE, question.source_LEN, plain.together_LEE)
+    half = sample_LXK.shape[1] // 2
+    experts, ranks = load_LE.shape[1], question.topology.ranks
+    halves = [_counted(part, experts, ranks) for part in (sample_LXK[:, :half], sample_LXK[:, half:])]
+    # The halves' comparison drops what they do not share: a small sample then says little, and does no harm.
+    sampled = Demand.of(halves[0], halves[1], question.topology)
+    scale_L = load_LE.sum(axis=1) / np.maximum(sampled.load_LE.sum(axis=1), 1)
+    return Demand(load_LE, question.source_LEN, sampled.together_LEE * scale_L[:, None, None])
+
+
+def _counted(sample_LXK: NDArray[np.int16], num_experts: int, num_ranks: int) -> RoutingStatistics:
+    picks_XLK = sample_LXK.transpose(1, 0, 2)
+    nowhere_X = np.zeros(len(picks_XLK), dtype=np.int32)
+    trace = RoutingTrace(picks_XLK, nowhere_X, nowhere_X, nowhere_X, num_experts, num_ranks)
+    return collect([trace], trace.num_tokens, num_windows=1)

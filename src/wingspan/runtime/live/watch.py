@@ -1,0 +1,121 @@
+"""What one rank sees of the load between two reports: counts, a few tokens' choices, rows computed, times.
+
+Shapes: L MoE layers, E logical experts, T tokens, K experts per token, X choices sampled per layer.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wingspan.runtime.measuring.recorder import Recorder
+from wingspan.runtime.model.experts import LocalExperts
+from wingspan.schedule.result import Operation
+
+
+@dataclass(frozen=True)
+class Report:
+    """One rank's part of the load, for rank 0."""
+
+    steps: int
+    load_LE: NDArray[np.int32]
+    """Choices of this rank's own tokens."""
+    sample_LXK: NDArray[np.int16]
+    """Choices of a few of them: the sketch of which experts go together."""
+    rows_L: NDArray[np.int64]
+    """Rows that this rank's experts computed."""
+    expert_seconds: float
+    step_seconds: float
+    """Median; 0 without a step."""
+    upper_seconds: float
+    """Upper quartile: a step above it is slower than noise makes it."""
+    longest_seconds: float
+    busy_seconds: float
+    """Spent on balancing itself, between steps."""
+
+
+class Watch:
+    """Counts cheaply and always: one addition per step, a few rows copied per layer.
+
+    Args:
+        experts: of every layer.
+        num_experts: logical experts per layer.
+        recorder: whose times to report.
+        sample_tokens: choices to keep per layer and report.
+    """
+
+    def __init__(
+        self, experts: Sequence[LocalExperts], num_experts: int, recorder: Recorder, sample_tokens: int
+    ) -> None:
+        self._experts = experts
+        self._recorder = recorder
+        self._sample_tokens = sample_tokens
+        self._load_LE = np.zeros((len(experts), num_experts), dtype=np.int32)
+        self._sample: list[list[torch.Tensor]] = [[] for _ in experts]
+        self._sampled = [0] * len(experts)
+        self.steps = 0
+        """Since the last report."""
+        self.begin_measuring()
+
+    def observe(self, layer: int, experts_TK: torch.Tensor) -> None:
+        """Keep some of one layer's choices; called as they are made."""
+        wanted = min(self._sample_tokens - self._sampled[layer], max(1, self._sample_tokens // 8))
+        if wanted > 0 and len(experts_TK):
+            # From evenly spaced tokens, so that all sequences of a batch are heard.
+            picked = experts_TK[:: -(-len(experts_TK) // wanted)]
+            self._sample[layer].append(picked.clone())
+            self._sampled[layer] += len(picked)
+
+    def count(self, load_LE: torch.Tensor) -> None:
+        """Add the choices of this rank's tokens in the step that is about to end."""
+        self._load_LE += load_LE.cpu().numpy().astype(np.int32)
+        self.steps += 1
+        step = self._recorder.open_step
+        if step is not None:
+            self._expert_seconds += step.operation_seconds.get(Operation.EXPERT, 0.0)
+
+    def take(self) -> Report:
+        """All since the last call, and begin anew."""
+        seconds = self._step_seconds()
+        report = Report(
+            self.steps,
+            self._load_LE.copy(),
+            self._take_sample(),
+            np.array([e.rows for e in self._experts]) - self._rows_before_L,
+            self._expert_seconds,
+            statistics.median(seconds) if seconds else 0.0,
+            float(np.quantile(seconds, 0.75)) if seconds else 0.0,
+            max(seconds, default=0.0),
+            self.busy_seconds,
+        )
+        self._load_LE[:] = 0
+        self.steps = 0
+        self.begin_measuring()
+        return report
+
+    def begin_measuring(self) -> None:
+        """Rows and times begin anew; the counts of choices go on."""
+        self.busy_seconds = self._expert_seconds = 0.0
+        self._rows_before_L = np.array([e.rows for e in self._experts], dtype=np.int64)
+        self._first_step = len(self._recorder.steps) + (self._recorder.open_step is not None)
+
+    def _step_seconds(self) -> list[float]:
+        """Of each step since measuring began; the one that is about to end as long as it has lasted."""
+        step = self._recorder.open_step
+        ended = [s.seconds for s in self._recorder.steps[self._first_step :]]
+        return ended if step is None else [*ended, self._recorder.now() - step.start_seconds]
+
+    def _take_sample(self) -> NDArray[np.int16]:
+        """As many from each layer as the poorest has."""
+        least = min(self._sampled)
+        kept = [torch.cat(parts)[:least] for parts in self._sample] if least else []
+        self._sample = [[] for _ in self._experts]
+        self._sampled = [0] * len(self._experts)
+        if not kept:
+            return np.zeros((len(self._experts), 0, 0), dtype=np.int16)
+        return torch.stack(kept).cpu().numpy().astype(np.int16)

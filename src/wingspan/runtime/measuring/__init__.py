@@ -1,0 +1,1 @@
+"""What a rank did and when; the machine's own figures."""

@@ -1,0 +1,136 @@
+"""Measure the machine under the ranks: matrix products, memory, and each link level through the real transport.
+
+All ranks measure at the same time, as they would work: what they share (cores, memory, cards) counts. Every rank
+keeps its best of several tries; the slowest rank's is taken, because an exchange ends with its slowest rank.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from wingspan.runtime.transport.transport import Transport
+from wingspan.specs.precision import Precision
+
+_TRIES = 5
+_WIDTH = 1024
+_ROWS = (1, 16, 64, 256, 1024)
+_READ_BYTES = 64 * 2**20
+_MESSAGE_BYTES = (2**10, 2**14, 2**18, 2**20, 2**22)
+_DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}
+
+Sample = tuple[float, float]
+"""(amount, seconds): FLOP of a product, or bytes of a message."""
+
+
+@dataclass(frozen=True)
+class Links:
+    """Samples of messages to a rank of the own node, and of another; empty where there is none."""
+
+    within: list[Sample]
+    across: list[Sample]
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What one calibration found.
+
+    Args:
+        ranks: in the whole group.
+        ranks_per_node: of them, on one node.
+        products: samples per precision.
+        read: bytes that a rank reads from memory in one pass over a large matrix, and the seconds that takes.
+        links: messages at each level.
+    """
+
+    ranks: int
+    ranks_per_node: int
+    products: dict[Precision, list[Sample]]
+    read: Sample
+    links: Links
+
+
+def measure(transport: Transport, device: torch.device) -> Measurements:
+    """Measure on every rank of the group at once; the same result on all of them."""
+    world = transport.world
+    per_node = min(world.ranks_per_node, world.size)
+    return Measurements(
+        ranks=world.size,
+        ranks_per_node=per_node,
+        products={kind: _products(transport, device, dtype) for kind, dtype in _DTYPES.items()},
+        read=_read(transport, device),
+        links=measure_links(transport, device),
+    )
+
+
+def measure_links(
+    transport: Transport, device: torch.device, message_bytes: Sequence[int] = _MESSAGE_BYTES
+) -> Links:
+    """Only the links, with messages of about these sizes; the same result on all ranks."""
+    world = transport.world
+    node = [rank for rank in range(world.size) if world.node_of(rank) == world.node]
+    others = [rank for rank in range(world.size) if rank not in node]
+    return Links(
+        within=_messages(transport, device, [r for r in node if r != world.rank], message_bytes),
+        across=_messages(transport, device, others, message_bytes),
+    )
+
+
+def _products(transport: Transport, device: torch.device, dtype: torch.dtype) -> list[Sample]:
+    right = torch.ones(_WIDTH, _WIDTH, dtype=dtype, device=device)
+    samples = []
+    for rows in _ROWS:
+        left = torch.ones(rows, _WIDTH, dtype=dtype, device=device)
+        out = torch.empty(rows, _WIDTH, dtype=dtype, device=device)
+        seconds = _slowest(transport, device, lambda x=left, y=out: torch.mm(x, right, out=y))  # type: ignore[misc]
+        samples.append((2.0 * rows * _WIDTH * _WIDTH, seconds))
+    return samples
+
+
+def _read(transport: Transport, device: torch.device) -> Sample:
+    """One row times a matrix that no cache holds: its bytes are read once, as decode reads weights."""
+    matrix = torch.ones(_READ_BYTES // 4 // _WIDTH, _WIDTH, device=device)
+    vector = torch.ones(_WIDTH, device=device)
+    out = torch.empty(len(matrix), device=device)
+    return float(_READ_BYTES), _slowest(transport, device, lambda: torch.mv(matrix, vector, out=out))
+
+
+def _messages(
+    transport: Transport, device: torch.device, peers: list[int], message_bytes: Sequence[int]
+) -> list[Sample]:
+    """All ranks exchange with all of these at once, as in a dispatch, in growing sizes: bytes that each rank sends."""
+    samples: list[Sample] = []
+    for length in message_bytes if peers else ():
+        sent = torch.zeros(len(peers), length // len(peers), dtype=torch.uint8, device=device)
+        received = torch.empty_like(sent)
+        rows_R = [int(rank in peers) for rank in range(transport.world.size)]
+
+        def exchange(
+            sent: torch.Tensor = sent, received: torch.Tensor = received, rows_R: list[int] = rows_R
+        ) -> None:
+            transport.exchange_rows(received, sent, rows_R, rows_R).wait()
+
+        samples.append((float(sent.numel()), _slowest(transport, device, exchange)))
+    return samples
+
+
+def _slowest(transport: Transport, device: torch.device, work: Callable[[], object]) -> float:
+    """Seconds of `work`: each rank's best try, then the slowest rank's."""
+    best = float("inf")
+    for _ in range(_TRIES + 1):
+        # Begin together: sharing a value waits for everyone. The first try only warms up.
+        transport.share(torch.zeros(1))
+        _finish(device)
+        begun = time.perf_counter()
+        work()
+        _finish(device)
+        best = min(best, time.perf_counter() - begun)
+    return float(transport.share(torch.tensor([best], dtype=torch.float64)).max())
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,133 @@
+"""What one rank did and when: time per operation and step, bytes per peer, and spans for a timeline if wanted.
+
+Shapes: R ranks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from wingspan.schedule.result import Operation, Span, Stream
+
+
+@dataclass
+class StepRecord:
+    """One step of one rank."""
+
+    phase: str
+    tokens: int = 0
+    start_seconds: float = 0.0
+    seconds: float = 0.0
+    operation_seconds: dict[Operation, float] = field(default_factory=dict)
+    """Busy time; of a transfer from its start to its end, whatever was computed meanwhile."""
+    exposed_seconds: list[tuple[Operation, float]] = field(default_factory=list)
+    """What each exchange held this rank up, in the order in which all ranks meet in them."""
+    sent_R: list[int] = field(default_factory=list)
+    received_R: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a step something happens."""
+
+    layer: int | None = None
+    micro_batch: int | None = None
+    chunk: int | None = None
+
+
+class Recorder:
+    """Collects `StepRecord`s, and every `Span` where `keep_spans` is set. Costs two clock readings a span."""
+
+    def __init__(self, rank: int, ranks: int, *, keep_spans: bool = False) -> None:
+        self._rank = rank
+        self._ranks = ranks
+        self._keep_spans = keep_spans
+        self.steps: list[StepRecord] = []
+        self.spans: list[Span] = []
+        self._step: StepRecord | None = None
+
+    @property
+    def open_step(self) -> StepRecord | None:
+        """The step that has begun and not ended; its `seconds` are not known yet."""
+        return self._step
+
+    @staticmethod
+    def now() -> float:
+        """Seconds on a clock that all ranks of one machine share."""
+        return time.monotonic()
+
+    def begin_step(self, phase: str, tokens: int) -> None:
+        """All that follows belongs to a new step of `tokens` tokens on this rank."""
+        self._step = StepRecord(phase, tokens, sent_R=[0] * self._ranks, received_R=[0] * self._ranks)
+        self._step.start_seconds = self.now()
+
+    def end_step(self) -> None:
+        """Close the step."""
+        if self._step is not None:
+            self._step.seconds = self.now() - self._step.start_seconds
+            self.steps.append(self._step)
+            self._step = None
+
+    def compute(self, operation: Operation, place: Place, start_seconds: float) -> float:
+        """Record computing from `start_seconds` until now; returns now."""
+        end = self.now()
+        if self._step is not None:
+            self._add(operation, end - start_seconds)
+            if self._keep_spans:
+                self._span(Stream.COMPUTE, operation, place, start_seconds, end)
+        return end
+
+    def transfer(
+        self,
+        operation: Operation,
+        place: Place,
+        start_seconds: float,
+        end_seconds: float,
+        exposed_seconds: float,
+        moved: tuple[Sequence[int], Sequence[int]],
+    ) -> None:
+        """Record an exchange: when it was under way, what it held this rank up, its bytes to and from every rank."""
+        if self._step is None:
+            return
+        self._add(operation, end_seconds - start_seconds)
+        self._step.exposed_seconds.append((operation, exposed_seconds))
+        for peer, (sent, received) in enumerate(zip(*moved, strict=True)):
+            self._step.sent_R[peer] += sent
+            self._step.received_R[peer] += received
+            if self._keep_spans and peer != self._rank and (sent or received):
+                self._span(
+                    Stream.COMMUNICATION, operation, place, start_seconds, end_seconds, peer, (sent, received)
+                )
+
+    def _add(self, operation: Operation, seconds: float) -> None:
+        if self._step is not None:
+            times = self._step.operation_seconds
+            times[operation] = times.get(operation, 0.0) + seconds
+
+    def _span(
+        self,
+        stream: Stream,
+        operation: Operation,
+        place: Place,
+        start: float,
+        end: float,
+        peer: int | None = None,
+        moved_bytes: tuple[int, int] | None = None,
+    ) -> None:
+        self.spans.append(
+            Span(
+                rank=self._rank,
+                stream=stream,
+                operation=operation,
+                start_seconds=start,
+                end_seconds=end,
+                layer=place.layer,
+                micro_batch=place.micro_batch,
+                chunk=place.chunk,
+                peer=peer,
+                sent_bytes=moved_bytes[0] if moved_bytes else None,
+                received_bytes=moved_bytes[1] if moved_bytes else None,
+            )
+        )

@@ -1,0 +1,1 @@
+"""One rank's share of a transformers model: loading, experts, layers."""

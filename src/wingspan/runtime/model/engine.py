@@ -1,0 +1,171 @@
+"""One rank of a deployment, ready to generate: the model with its experts spread over the group."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from wingspan.errors import InputError
+from wingspan.placement.placement import Placement
+from wingspan.placement.simple import linear
+from wingspan.runtime.dispatch.buffers import Buffers
+from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers, DispatchKind, DispatchOptions
+from wingspan.runtime.dispatch.dispatcher import Dispatcher
+from wingspan.runtime.measuring.monitor import LoadMonitor
+from wingspan.runtime.measuring.recorder import Recorder
+from wingspan.runtime.model.experts import LocalExperts
+from wingspan.runtime.model.instrument import decoder_layers, instrument
+from wingspan.runtime.model.layer import ExpertParallelLayer, install
+from wingspan.runtime.model.loading import MoeShape, build_on_meta, load_config, load_for_rank, moe_shape
+from wingspan.runtime.model.step import Step
+from wingspan.runtime.transport.transport import Transport
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that is described but not loaded: what all ranks agree on before they read any weight."""
+
+    folder: Path
+    config: PreTrainedConfig
+    structure: PreTrainedModel
+    shape: MoeShape
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A loaded rank."""
+
+    model: PreTrainedModel
+    config: PreTrainedConfig
+    shape: MoeShape
+    placement: Placement
+    layers: dict[str, ExpertParallelLayer]
+    dispatchers: Dispatchers
+    recorder: Recorder
+    monitor: LoadMonitor
+    buffers: Buffers
+    step: Step
+    transport: Transport
+
+    @property
+    def expert_bytes(self) -> int:
+        """Weights of this rank's experts."""
+        return sum(layer.experts.weight_bytes for layer in self.layers.values())
+
+    @property
+    def shared_bytes(self) -> int:
+        """All other weights."""
+        inside = {id(p) for path in self.layers for p in self.model.get_submodule(path).parameters()}
+        return sum(p.nbytes for p in self.model.parameters() if id(p) not in inside)
+
+
+def describe(
+    folder: Path, dtype: torch.dtype | None = None, changes: Mapping[str, Any] | None = None
+) -> Model:
+    """Read a model's configuration and structure.
+
+    Args:
+        folder: a checkpoint in the Hugging Face format, or a configuration file alone.
+        dtype: of the weights in memory; None keeps the checkpoint's.
+        changes: values that replace the configuration's.
+
+    Raises:
+        InputError: not a model, one without experts, or a change to something it does not have.
+    """
+    config = load_config(folder)
+    for key, value in (changes or {}).items():
+        if not hasattr(config, key):
+            raise InputError(f"{folder}: model type {config.model_type!r} has no {key} to change")
+        setattr(config, key, value)
+    kept = dtype or (config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32)
+    structure = build_on_meta(config, kept)
+    return Model(folder, config, structure, moe_shape(structure, config), kept)
+
+
+def default_placement(shape: MoeShape, ranks: int, experts_per_rank: int) -> Placement:
+    """Experts in order over the ranks; raises `InputError` where they do not fit."""
+    return linear(len(shape.paths), shape.num_experts, ranks, experts_per_rank)
+
+
+def load(
+    model: Model,
+    placement: Placement,
+    transport: Transport,
+    device: torch.device,
+    *,
+    dispatch: DispatchOptions = DEFAULT_DISPATCH,
+    keep_spans: bool = False,
+    training: bool = False,
+) -> Engine:
+    """Load this rank's share of the weights and spread the experts over the group.
+
+    Args:
+        model: from `describe`.
+        placement: over exactly the transport's ranks.
+        transport: the group.
+        device: where the weights and tokens live.
+        dispatch: how tokens travel.
+        keep_spans: record every operation for a timeline.
+        training: leave the expert weights as parameters that gradients reach, not packed for inference.
+    """
+    world = transport.world
+    loaded = load_for_rank(model.folder, model.structure, model.shape, placement, world.rank, model.dtype)
+    nn.Module.to(loaded, device)
+    recorder = Recorder(world.rank, world.size, keep_spans=keep_spans)
+    monitor = LoadMonitor(placement.num_layers, placement.num_experts, device)
+    buffers, step = Buffers(), Step()
+    numbers = [f"{path}." for path, _ in decoder_layers(loaded, model.shape.paths)]
+    dispatchers = Dispatchers(placement, transport, buffers, device, dispatch, training=training)
+    layers = {}
+    for index, path in enumerate(model.shape.paths):
+        experts = LocalExperts(loaded.get_submodule(path))
+        if not training:
+            experts.pack()
+        dispatcher = dispatchers.for_layer(index)
+        number = next(n for n, inside in enumerate(numbers) if path.startswith(inside))
+        layers[path] = ExpertParallelLayer(index, number, experts, dispatcher, monitor, recorder, step)
+    return_freed_memory()
+    install(loaded, layers)
+    instrument(loaded, layers, recorder)
+    return Engine(
+        loaded,
+        model.config,
+        model.shape,
+        placement,
+        layers,
+        dispatchers,
+        recorder,
+        monitor,
+        buffers,
+        step,
+        transport,
+    )
+
+
+def return_freed_memory() -> None:
+    """Give back to the system what this process freed: the allocator would keep it, on every rank of the machine."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
+
+
+def make_dispatcher(
+    placement: Placement, layer: int, transport: Transport, buffers: Buffers, device: torch.device
+) -> Dispatcher[Any]:
+    """One layer's flat dispatcher, on its own."""
+    return Dispatchers(placement, transport, buffers, device, DispatchOptions(DispatchKind.FLAT)).for_layer(
+        layer
+    )
+
+
+def parameters_of_experts(engine: Engine) -> list[nn.Parameter]:
+    """This rank's expert weights: gradients of all other parameters are summed over ranks, these are not."""
+    return [p for path in engine.layers for p in engine.model.get_submodule(path).parameters()]

@@ -1,0 +1,108 @@
+"""What a model is: its layers, experts and sizes, read from its configuration without any weight in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from wingspan.runtime.model.engine import Model
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """Counts and sizes of a Mixture-of-Experts model; bytes are those of the weights in `dtype`."""
+
+    model_type: str
+    dtype: str
+    layers: int
+    moe_layers: int
+    experts_per_layer: int
+    experts_per_token: int
+    hidden_size: int
+    expert_layout: str
+    expert_matrices: dict[str, list[int]]
+    """Shape of each parameter of one expert, as the model stores it."""
+    expert_parameters: int
+    expert_bytes: int
+    all_experts_parameters: int
+    shared_parameters: int
+    """Everything that each rank holds: attention, dense layers, shared experts, routers, embeddings."""
+    total_parameters: int
+    active_parameters: int
+    """Used by one token: the shared ones and top-k experts of every MoE layer."""
+    total_bytes: int
+
+    @property
+    def dense_layers(self) -> int:
+        """Layers without experts."""
+        return self.layers - self.moe_layers
+
+    @property
+    def shared_bytes(self) -> int:
+        """Bytes of `shared_parameters`."""
+        return self.total_bytes - self.all_experts_parameters * (self.expert_bytes // self.expert_parameters)
+
+    def rank_bytes(self, experts_per_rank: int) -> int:
+        """Weights of a rank that holds `experts_per_rank` experts of every MoE layer."""
+        return self.shared_bytes + self.moe_layers * experts_per_rank * self.expert_bytes
+
+
+def summarize(model: Model) -> ModelSummary:
+    """Read the figures off the model's structure."""
+    modules = [model.structure.get_submodule(path) for path in model.shape.paths]
+    first = modules[0]
+    one_expert = _per_expert(first, model.shape.num_experts)
+    expert_parameters = sum(_count(shape) for shape in one_expert.values())
+    in_experts = len(modules) * model.shape.num_experts * expert_parameters
+    total = sum(p.numel() for p in model.structure.parameters())
+    text = model.config.get_text_config()
+    return ModelSummary(
+        model_type=model.config.model_type,
+        dtype=str(model.dtype).removeprefix("torch."),
+        layers=text.num_hidden_layers,
+        moe_layers=len(modules),
+        experts_per_layer=model.shape.num_experts,
+        experts_per_token=model.shape.top_k,
+        hidden_size=text.hidden_size,
+        expert_layout=layout_of(first),
+        expert_matrices=one_expert,
+        expert_parameters=expert_parameters,
+        expert_bytes=expert_parameters * model.dtype.itemsize,
+        all_experts_parameters=in_experts,
+        shared_parameters=total - in_experts,
+        total_parameters=total,
+        active_parameters=total - in_experts + in_experts * model.shape.top_k // model.shape.num_experts,
+        total_bytes=total * model.dtype.itemsize,
+    )
+
+
+def layout_of(experts: nn.Module) -> str:
+    """In words, how transformers' registry says that this module stores and computes its experts."""
+    flags: Any = experts
+    words = ["gated (three matrices)" if flags.has_gate else "plain (two matrices)"]
+    if flags.has_gate:
+        words.append("gate and up fused" + ("" if flags.is_concatenated else ", interleaved"))
+    if flags.is_transposed:
+        words.append("transposed")
+    if flags.has_bias:
+        words.append("with biases")
+    if flags.has_post_expert_norm:
+        words.append("with a norm after each expert")
+    return ", ".join(words)
+
+
+def _per_expert(experts: nn.Module, num_experts: int) -> dict[str, list[int]]:
+    return {
+        name: list(parameter.shape[1:])
+        for name, parameter in experts.named_parameters(recurse=False)
+        if parameter.shape[0] == num_experts
+    }
+
+
+def _count(shape: list[int]) -> int:
+    count = 1
+    for extent in shape:
+        count *= extent
+    return count

@@ -1,0 +1,109 @@
+"""Time for what happens outside the experts, by forward hooks on an unmodified transformers model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from torch import nn
+
+from wingspan.runtime.measuring.recorder import Place, Recorder
+from wingspan.runtime.model.layer import ExpertParallelLayer
+from wingspan.runtime.model.shared_expert import SharedExpert
+from wingspan.schedule.result import Operation
+
+
+def instrument(model: nn.Module, layers: dict[str, ExpertParallelLayer], recorder: Recorder) -> None:
+    """Record attention, dense MLPs, gates, shared experts, embedding and head of every step.
+
+    Args:
+        model: a causal language model.
+        layers: the expert-parallel layer at each experts module's path.
+        recorder: takes the times.
+    """
+    blocks = _blocks_with_experts(layers)
+    for number, (path, decoder_layer) in enumerate(decoder_layers(model, layers)):
+        for name, child in decoder_layer.named_children():
+            block = blocks.get(f"{path}.{name}")
+            if block is not None:
+                _time_shared_experts(child, block, recorder)
+                _time_gate(child, block)
+            elif operation := _operation_of(name, child):
+                _time(child, operation, number, recorder)
+    embedding = model.get_input_embeddings()  # type: ignore[operator]
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    for module, operation in ((embedding, Operation.EMBED), (head, Operation.HEAD)):
+        if module is not None:
+            _time(module, operation, None, recorder)
+
+
+def _blocks_with_experts(layers: dict[str, ExpertParallelLayer]) -> dict[str, ExpertParallelLayer]:
+    """The module just above each experts module: gate, experts, shared experts."""
+    return {path.rpartition(".")[0]: layer for path, layer in layers.items()}
+
+
+def decoder_layers(model: nn.Module, experts_paths: Iterable[str]) -> Iterator[tuple[str, nn.Module]]:
+    """All members of the module list that holds the experts, dense layers too, each with its path."""
+    first = next(iter(experts_paths))
+    for path, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and first.startswith(f"{path}."):
+            for name, member in module.named_children():
+                yield f"{path}.{name}", member
+            return
+
+
+def _operation_of(name: str, module: nn.Module) -> Operation | None:
+    if "norm" in name or "norm" in type(module).__name__.lower():
+        return None
+    if "attn" in name or "attention" in name or "mixer" in name:
+        return Operation.ATTENTION
+    if "mlp" in name or "feed_forward" in name or "ffn" in name:
+        return Operation.DENSE
+    return None
+
+
+def _time(module: nn.Module, operation: Operation, layer: int | None, recorder: Recorder) -> None:
+    start = [0.0]
+
+    def before(*_: Any) -> None:
+        start[0] = recorder.now()
+
+    def after(*_: Any) -> None:
+        recorder.compute(operation, Place(layer), start[0])
+
+    _hook(module, before, after)
+
+
+def _time_gate(block: nn.Module, layer: ExpertParallelLayer) -> None:
+    """The gate's time runs from the block's start to its experts'; the layer itself records its end."""
+
+    def before(*_: Any) -> None:
+        layer.gate_start_seconds = Recorder.now()
+        if layer.shared_expert is not None:
+            layer.shared_expert.begin_block()
+
+    block.register_forward_pre_hook(before)
+
+
+def _time_shared_experts(block: nn.Module, layer: ExpertParallelLayer, recorder: Recorder) -> None:
+    for name, child in block.named_children():
+        if "shared" not in name or "gate" in name:
+            continue
+        forward = child.forward
+
+        def timed(*inputs: Any, forward: Callable[..., Any] = forward, **options: Any) -> Any:
+            start = recorder.now()
+            out = forward(*inputs, **options)
+            end = recorder.compute(Operation.SHARED_EXPERT, layer.place(), start)
+            # Where the shared expert runs before the routed ones its time is not the gate's.
+            if layer.gate_start_seconds is not None:
+                layer.gate_start_seconds += end - start
+            return out
+
+        child.forward = timed
+        layer.shared_expert = SharedExpert(child)
+
+
+def _hook(module: nn.Module, before: Callable[..., None], after: Callable[..., None]) -> None:
+    module.register_forward_pre_hook(before)
+    module.register_forward_hook(after)

@@ -1,0 +1,197 @@
+"""One MoE layer's experts under expert parallelism, and its place in an unmodified transformers model.
+
+Shapes: T tokens, V of them valid (the rest is padding), D hidden size, K experts per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+from wingspan.runtime.dispatch.dispatcher import Coming, Dispatcher, Received, Route
+from wingspan.runtime.measuring.monitor import LoadMonitor
+from wingspan.runtime.measuring.recorder import Place, Recorder
+from wingspan.runtime.model.experts import LocalExperts
+from wingspan.runtime.model.shared_expert import SharedExpert
+from wingspan.runtime.model.step import Step
+from wingspan.schedule.result import Operation
+
+IMPLEMENTATION = "wingspan"
+"""Name of our experts function in transformers' registry."""
+
+_ATTRIBUTE = "expert_parallel_layer"
+
+
+class ExpertParallelLayer:
+    """Replaces the body of a transformers experts module: dispatch, this rank's experts, combine.
+
+    Args:
+        index: number among the MoE layers.
+        number: number among all layers.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        number: int,
+        experts: LocalExperts,
+        dispatcher: Dispatcher[Any],
+        monitor: LoadMonitor,
+        recorder: Recorder,
+        step: Step,
+    ) -> None:
+        self.index = index
+        self.number = number
+        self.experts = experts
+        self.dispatcher = dispatcher
+        self.shared_expert: SharedExpert | None = None
+        self.gate_start_seconds: float | None = None
+        self._monitor = monitor
+        self._recorder = recorder
+        self._step = step
+
+    def __call__(
+        self, hidden_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor
+    ) -> torch.Tensor:
+        """The weighted sum of each token's experts (T, D); zero for padding. Collective over the EP group."""
+        if self.gate_start_seconds is not None:
+            self._recorder.compute(Operation.GATE, self.place(), self.gate_start_seconds)
+            self.gate_start_seconds = None
+        valid_T = self._step.valid_T
+        if valid_T is None:
+            return self._exchange_and_compute(hidden_TD, hidden_TD, experts_TK, weights_TK)
+        y_VD = self._exchange_and_compute(
+            hidden_TD, hidden_TD[valid_T], experts_TK[valid_T], weights_TK[valid_T]
+        )
+        y_TD = torch.zeros_like(hidden_TD)
+        y_TD[valid_T] = y_VD
+        return y_TD
+
+    def place(self, chunk: int | None = None) -> Place:
+        """Where in the step this layer is, for the recorder."""
+        micro_batch = self._step.micro_batch if self._step.flow.micro_batches > 1 else None
+        return Place(self.number, micro_batch, chunk if self._step.flow.chunks > 1 else None)
+
+    def _exchange_and_compute(
+        self, all_TD: torch.Tensor, x_VD: torch.Tensor, experts_VK: torch.Tensor, weights_VK: torch.Tensor
+    ) -> torch.Tensor:
+        """The layer's operations in the order that the step's schedule has them."""
+        step, chunks = self._step, self._step.flow.chunks
+        shared = self.shared_expert if self.shared_expert and self.shared_expert.comes_later else None
+        self._monitor.count(self.index, experts_VK)
+        routed = _Clock(self._recorder.now())
+        routes = self.dispatcher.route(x_VD, experts_VK, weights_VK, chunks, step.micro_batch)
+        under_way = [_Chunk(self, c, route) for c, route in enumerate(routes)]
+        under_way[0].dispatched = routed
+        for operation, c in step.flow.of_layer:
+            if operation is Operation.DISPATCH:
+                under_way[c].send()
+            elif operation is Operation.EXPERT:
+                under_way[c].compute()
+            elif operation is Operation.COMBINE:
+                under_way[c].send_back()
+            elif shared is not None:
+                shared.compute_ahead(all_TD)
+            if operation is Operation.DISPATCH or (operation is Operation.COMBINE and c == chunks - 1):
+                step.pause()
+        parts = [chunk.take() for chunk in under_way]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(x_VD.dtype)
+
+
+class _Clock:
+    """When an exchange began, and how long it has held this rank up so far."""
+
+    def __init__(self, start_seconds: float) -> None:
+        self.start_seconds = start_seconds
+        self.exposed_seconds = 0.0
+
+
+class _Chunk:
+    """A part of a layer's tokens on its way to the experts and back."""
+
+    def __init__(self, layer: ExpertParallelLayer, number: int, route: Route) -> None:
+        self._layer = layer
+        self._recorder = layer._recorder
+        self._number = number
+        self._route = route
+        self._coming: Coming[Received] | None = None
+        self._going: Coming[torch.Tensor] | None = None
+        self._rows_out: torch.Tensor | None = None
+        self._returned = _Clock(0.0)
+        self.dispatched: _Clock | None = None
+
+    def send(self) -> None:
+        """Start the dispatch. What of it is done on the spot (sorting, copying) counts as exposed."""
+        begun = self._recorder.now()
+        self.dispatched = self.dispatched or _Clock(begun)
+        self._coming = self._layer.dispatcher.send(self._route)
+        # From the clock's start, because the first chunk's began with the exchange of counts.
+        since = begun if self._number else self.dispatched.start_seconds
+        self.dispatched.exposed_seconds += self._recorder.now() - since
+
+    def compute(self) -> None:
+        """Wait for the rows, and let this rank's experts have them."""
+        if self._coming is None or self.dispatched is None:
+            raise RuntimeError("the schedule computes a chunk before its dispatch")
+        received = self._wait(Operation.DISPATCH, self._coming, self.dispatched)
+        start = self._recorder.now()
+        self._rows_out = self._layer.experts(received.rows_ND, received.counts_S)
+        self._recorder.compute(Operation.EXPERT, self._layer.place(self._number), start)
+
+    def send_back(self) -> None:
+        """Start the combine."""
+        if self._rows_out is None:
+            raise RuntimeError("the schedule combines a chunk before its experts")
+        self._returned = _Clock(self._recorder.now())
+        self._going = self._layer.dispatcher.send_back(self._rows_out, self._route)
+        self._returned.exposed_seconds = self._recorder.now() - self._returned.start_seconds
+
+    def take(self) -> torch.Tensor:
+        """Wait for the weighted sums."""
+        if self._going is None:
+            raise RuntimeError("the schedule leaves a chunk without its combine")
+        return self._wait(Operation.COMBINE, self._going, self._returned)
+
+    def _wait(self, operation: Operation, coming: Coming[Any], clock: _Clock) -> Any:
+        start = self._recorder.now()
+        value = coming.wait()
+        clock.exposed_seconds += self._recorder.now() - start
+        traffic = self._route.traffic if operation is Operation.DISPATCH else self._route.back_traffic
+        self._recorder.transfer(
+            operation,
+            self._layer.place(self._number),
+            clock.start_seconds,
+            # What is done after the transfer, to sort or sum the rows, belongs to it; what it lay finished does not.
+            max(coming.ended_seconds, clock.start_seconds + clock.exposed_seconds),
+            clock.exposed_seconds,
+            (traffic.sent_R, traffic.received_R),
+        )
+        return value
+
+
+def experts_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every experts module of the model by its path, in layer order: those that transformers' registry serves."""
+    for name, module in model.named_modules():
+        if hasattr(module, "_is_expert_parallel") and hasattr(module, "num_experts"):
+            yield name, module
+
+
+def install(model: nn.Module, layers: dict[str, ExpertParallelLayer]) -> None:
+    """Make the experts modules at these paths compute through their `ExpertParallelLayer`."""
+    for path, layer in layers.items():
+        object.__setattr__(model.get_submodule(path), _ATTRIBUTE, layer)
+    model.set_experts_implementation(IMPLEMENTATION)  # type: ignore[operator]
+
+
+def _experts_function(
+    module: nn.Module, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
+) -> torch.Tensor:
+    layer: ExpertParallelLayer = getattr(module, _ATTRIBUTE)
+    return layer(hidden_states, top_k_index, top_k_weights)
+
+
+ALL_EXPERTS_FUNCTIONS.register(IMPLEMENTATION, _experts_function)

@@ -1,0 +1,39 @@
+"""The device on which a rank computes, and its share of the machine's cores."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from wingspan.errors import InputError
+from wingspan.runtime.ranks.world import World
+
+
+def select_device(name: str) -> torch.device:
+    """The device of a command-line name, checked to be there."""
+    if name not in ("cpu", "cuda"):
+        raise InputError(f"--device {name}: use cpu or cuda")
+    # Asking NVML instead of CUDA leaves this process free to fork ranks that use CUDA.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")
+    return torch.device(name)
+
+
+def take_share(world: World, device: torch.device) -> None:
+    """Let this rank compute on its GPU, or on its part of the host's cores where nobody has set another.
+
+    Raises:
+        InputError: the host has fewer GPUs than ranks.
+    """
+    ranks_here = min(world.ranks_per_node, world.size)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks_here))
+    if device.type == "cuda":
+        if world.local_rank >= torch.cuda.device_count():
+            raise InputError(
+                f"--device cuda: rank {world.rank} is number {world.local_rank} on its host, which has "
+                f"{torch.cuda.device_count()} GPUs; start at most that many ranks there"
+            )
+        torch.cuda.set_device(world.local_rank)

@@ -1,0 +1,1 @@
+"""How bytes move between ranks: torch.distributed, shared memory, MPI."""

@@ -1,0 +1,61 @@
+"""Which transport a run uses: from the user's choice and where its ranks are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+
+import torch
+
+from wingspan.errors import InputError
+from wingspan.runtime.transport import futex
+from wingspan.runtime.transport.shm import SharedMemoryTransport, one_host_per_node
+from wingspan.runtime.transport.transport import Transport
+
+
+class TransportKind(StrEnum):
+    """How rows move between ranks."""
+
+    AUTO = "auto"
+    """Shared memory inside nodes where it is possible, torch.distributed for the rest."""
+    TORCH = "torch"
+    """torch.distributed everywhere: gloo or NCCL."""
+    SHM = "shm"
+    """Shared memory inside nodes, torch.distributed across."""
+    MPI = "mpi"
+    """MPI everywhere; started by mpirun."""
+
+
+def transport_kind(name: str) -> TransportKind:
+    """The kind of a command-line name; raises `InputError` for unknown ones."""
+    if name not in [kind.value for kind in TransportKind]:
+        raise InputError(f"--transport {name}: use one of {', '.join(TransportKind)}")
+    return TransportKind(name)
+
+
+@contextmanager
+def chosen(kind: TransportKind, joined: Transport, device: torch.device) -> Iterator[Transport]:
+    """Collective: the transport of that kind over a group that is joined already, which stays open.
+
+    Raises:
+        InputError: shared memory is wanted and not possible here.
+    """
+    if not _wants_shared_memory(kind, joined, device):
+        yield joined
+        return
+    transport = SharedMemoryTransport(joined)
+    try:
+        yield transport
+    finally:
+        transport.close()
+
+
+def _wants_shared_memory(kind: TransportKind, joined: Transport, device: torch.device) -> bool:
+    if kind == TransportKind.SHM:
+        if device.type != "cpu":
+            raise InputError(f"--transport shm moves rows of the CPU; use --transport torch on {device.type}")
+        return True
+    if kind != TransportKind.AUTO or device.type != "cpu" or joined.world.ranks_per_node == 1:
+        return False
+    return futex.available() and one_host_per_node(joined)

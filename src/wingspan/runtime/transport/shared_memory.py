@@ -1,0 +1,274 @@
+"""Memory that the ranks of one host share: each publishes blocks, the others read them where they lie.
+
+Every rank makes the same calls in the same order, so publication n of one rank belongs with publication n of
+every other. A block stays until all have finished with it. The memory has no name and no file: it is gone with
+its last process, however that ended.
+
+Layout: control words, then one arena per rank. Arenas are address space; pages come when first written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import os
+import select
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wingspan.errors import LostPeerError, RunError
+from wingspan.runtime.transport import futex
+
+_LINE_BYTES = 64
+_LINE_WORDS = _LINE_BYTES // 8
+"""Words with different writers lie in different cache lines."""
+
+_RING = 1024
+"""Publications that a rank may be ahead of its slowest reader; many chunks' may be under way at once."""
+
+_CHECK_SECONDS = 0.5
+"""A rank that sleeps looks this often whether those it waits for are alive."""
+
+_SILENCE_SECONDS = 600.0
+"""Longest wait for a peer that lives but says nothing, as in the other transports."""
+
+_SPIN_SECONDS = 30e-6
+"""Time to look again before sleeping, where every rank has a core: about what going to sleep costs."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A rank of this host: its number in the whole group, for messages, and its process."""
+
+    rank: int
+    pid: int
+
+
+class SharedMemory:
+    """One rank's hold on the shared memory.
+
+    Args:
+        fd: of the memory, made by `create`; this object keeps a mapping, not the descriptor.
+        peers: all ranks of this host, in order; the same on each.
+        own: this rank's place among them.
+
+    `region` is all of the memory as bytes, `words` the same as int64.
+    """
+
+    def __init__(self, fd: int, peers: Sequence[Peer], own: int) -> None:
+        self.own = own
+        self.size = len(peers)
+        self._peers = peers
+        self._map = mmap.mmap(fd, 0)
+        self.region = torch.frombuffer(self._map, dtype=torch.uint8)
+        self.words = np.frombuffer(self._map, dtype=np.int64, count=len(self._map) // 8)
+        self._base = self.region.data_ptr()
+        self._control = (ctypes.c_uint64 * (_control_bytes(self.size) // 8)).from_address(self._base)
+        self._finished_start = self.size * _LINE_WORDS
+        self._ring_start = 2 * self.size * _LINE_WORDS
+        self._posted_R = self.words[: self._finished_start : _LINE_WORDS]
+        ring_end = self._ring_start + self.size * _RING
+        self._offset_RN = self.words[self._ring_start : ring_end].reshape(self.size, _RING)
+        self._arena_bytes = (len(self.region) - _control_bytes(self.size)) // self.size
+        self._arena_start = _control_bytes(self.size) + own * self._arena_bytes
+        self._rows: dict[tuple[torch.dtype, int], torch.Tensor] = {}
+        self._blocks: deque[tuple[int, int, int]] = deque()
+        self._published = 0
+        self._finished: set[int] = set()
+        self._all_finished = 0
+        self._processes = [_process(peer) for peer in peers]
+        self._spin_seconds = _SPIN_SECONDS if len(os.sched_getaffinity(0)) >= self.size else 0.0
+
+    @staticmethod
+    def create(ranks: int) -> int:
+        """Make memory for that many ranks; returns its descriptor."""
+        fd = os.memfd_create("wingspan", os.MFD_CLOEXEC)
+        physical_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        arena_bytes = physical_bytes // (2 * ranks) // mmap.PAGESIZE * mmap.PAGESIZE
+        os.ftruncate(fd, _control_bytes(ranks) + ranks * arena_bytes)
+        return fd
+
+    def allocate(self, size_bytes: int, align_bytes: int = _LINE_BYTES) -> int:
+        """Room for the next publication: its offset in `region`, a multiple of `align_bytes`.
+
+        Raises:
+            RunError: larger than this rank's arena.
+        """
+        while True:
+            self._release()
+            offset = self._gap(size_bytes, align_bytes)
+            if offset is not None:
+                self._blocks.append((self._published + 1, offset, offset + size_bytes))
+                return offset
+            if not self._blocks:
+                raise RunError(
+                    f"rank {self._peers[self.own].rank}: {size_bytes / 1e9:.2f} GB at once do not fit its "
+                    f"{self._arena_bytes / 1e9:.2f} GB of shared memory; use --transport torch or fewer tokens"
+                )
+            self._until_finished(self._blocks[0][0])
+
+    def publish(self, offset: int) -> int:
+        """Let the others read what was written at `offset`; returns the publication's number."""
+        number = self._published + 1
+        if number > _RING:
+            self._until_finished(number - _RING)
+        self._control[self._ring_start + self.own * _RING + number % _RING] = offset
+        self._published = number
+        word = self._posted_word(self.own)
+        futex.fence(self._address(word))
+        self._control[word] = number
+        futex.wake(self._address(word))
+        return number
+
+    def rows(self, dtype: torch.dtype, width: int) -> torch.Tensor:
+        """All memory as rows of one kind, wherever they lie; only published ones mean anything."""
+        if (dtype, width) not in self._rows:
+            row_bytes = width * dtype.itemsize
+            count = len(self.region) // row_bytes
+            self._rows[dtype, width] = self.region[: count * row_bytes].view(dtype).view(count, width)
+        return self._rows[dtype, width]
+
+    def ready(self, peer: int, number: int) -> bool:
+        """Whether that rank has published so far; never waits."""
+        return self._control[self._posted_word(peer)] >= number
+
+    def offset_of(self, peer: int, number: int) -> int:
+        """Where that rank's publication lies; waits for it.
+
+        Raises:
+            LostPeerError: it ended, or is silent for too long.
+        """
+        word = self._posted_word(peer)
+        if self._control[word] < number:
+            self._sleep_until(peer, word, number)
+        futex.fence(self._address(word))
+        return int(self._control[self._ring_start + peer * _RING + number % _RING])
+
+    def offsets_of(self, number: int) -> NDArray[np.int64]:
+        """Where every rank's publication lies, in rank order (R); waits for all, as `offset_of` does."""
+        if (self._posted_R < number).any():
+            for peer in range(self.size):
+                self.offset_of(peer, number)
+        futex.fence(self._address(self._posted_word(self.own)))
+        return self._offset_RN[:, number % _RING].copy()
+
+    def finish(self, number: int) -> None:
+        """Say that this rank needs no rank's publication of that number any more; once for each, in any order."""
+        self._finished.add(number)
+        while self._all_finished + 1 in self._finished:
+            self._all_finished += 1
+            self._finished.remove(self._all_finished)
+        word = self._finished_word(self.own)
+        futex.fence(self._address(word))
+        self._control[word] = self._all_finished
+
+    def close(self) -> None:
+        """End the use of this object; the mapping goes with the last tensor that still looks at it."""
+        for fd in self._processes:
+            os.close(fd)
+        self._rows.clear()
+        del self.region, self.words, self._control, self._posted_R, self._offset_RN, self._map
+
+    def _release(self) -> None:
+        """Forget blocks that all have finished with."""
+        if self._blocks:
+            finished = min(int(self._control[self._finished_word(r)]) for r in range(self.size))
+            while self._blocks and self._blocks[0][0] <= finished:
+                self._blocks.popleft()
+
+    def _gap(self, size_bytes: int, align_bytes: int) -> int | None:
+        """The lowest place that fits: few pages are touched, and those stay in the caches."""
+        start, end = self._arena_start, self._arena_start + self._arena_bytes
+        for _, first, last in sorted(self._blocks, key=lambda block: block[1]):
+            offset = -(-start // align_bytes) * align_bytes
+            if offset + size_bytes <= first:
+                return offset
+            start = max(start, last)
+        offset = -(-start // align_bytes) * align_bytes
+        return offset if offset + size_bytes <= end else None
+
+    def _until_finished(self, number: int) -> None:
+        """Wait until no rank reads publications up to `number` any more. Rare: naps cost the readers nothing."""
+        start, pause = time.monotonic(), 20e-6
+        for reader in range(self.size):
+            word = self._finished_word(reader)
+            while self._control[word] < number:
+                time.sleep(pause)
+                pause = min(2 * pause, 1e-3)
+                if time.monotonic() - start > _CHECK_SECONDS:
+                    self._check(reader, start, lambda word=word: self._control[word] >= number)  # type: ignore[misc]
+
+    def _sleep_until(self, peer: int, word: int, number: int) -> None:
+        start = time.monotonic()
+        while time.monotonic() < start + self._spin_seconds:
+            if self._control[word] >= number:
+                return
+        while (seen := self._control[word]) < number:
+            futex.wait(self._address(word), seen, _CHECK_SECONDS)
+            if self._control[word] < number and time.monotonic() - start > _CHECK_SECONDS / 2:
+                self._check(peer, start, lambda: self._control[word] >= number)
+
+    def _check(self, peer: int, start: float, arrived: object) -> None:
+        """Raise unless that rank lives; what it did before it ended counts."""
+        name = f"rank {self._peers[self.own].rank} lost contact with its peers: rank {self._peers[peer].rank}"
+        ended = bool(select.select([self._processes[peer]], [], [], 0)[0])
+        if ended and callable(arrived) and not arrived():
+            raise LostPeerError(f"{name} ended")
+        if time.monotonic() - start > _SILENCE_SECONDS:
+            raise LostPeerError(f"{name} said nothing for {_SILENCE_SECONDS:.0f} s")
+
+    def _posted_word(self, rank: int) -> int:
+        """Of the number of a rank's last publication."""
+        return rank * _LINE_WORDS
+
+    def _finished_word(self, rank: int) -> int:
+        """Of the number up to which a rank has finished with all publications."""
+        return self._finished_start + rank * _LINE_WORDS
+
+    def _address(self, word: int) -> int:
+        # The low half of the 64-bit word comes first on the machines that `futex` knows.
+        return self._base + 8 * word
+
+
+def share_among(peers: Sequence[tuple[int, int, int]], own: int) -> SharedMemory:
+    """Open the memory that the first of the host's ranks made.
+
+    Args:
+        peers: (rank, pid, descriptor or -1) of all ranks of this host; the first one's descriptor counts.
+        own: this rank's place among them.
+
+    Raises:
+        RunError: the first rank's process is hidden from this one.
+    """
+    members = [Peer(rank, pid) for rank, pid, _ in peers]
+    _, pid, descriptor = peers[0]
+    path = f"/proc/{pid}/fd/{descriptor}"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise RunError(
+            f"rank {members[own].rank}: cannot open the shared memory of rank {members[0].rank} "
+            f"({error.strerror}); use --transport torch"
+        ) from None
+    with contextlib.closing(os.fdopen(fd)):
+        return SharedMemory(fd, members, own)
+
+
+def _process(peer: Peer) -> int:
+    """A descriptor that tells when the process has ended, which its number, given anew, would not."""
+    try:
+        return os.pidfd_open(peer.pid)
+    except ProcessLookupError:
+        raise LostPeerError(f"rank {peer.rank} ended before it could share memory") from None
+
+
+def _control_bytes(ranks: int) -> int:
+    size = 8 * ranks * (2 * _LINE_WORDS + _RING)
+    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -1,0 +1,103 @@
+"""Run a deployment on real links with paced compute, and predict the very same: slowed GPUs, drawn loads, these links.
+
+Shapes: L MoE layers, E experts, R ranks, T tokens of a rank, K experts per token.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wingspan.deployment import Deployment, Dispatcher, ScheduleKind
+from wingspan.routing.draws import draw_choices
+from wingspan.routing.workload_shares import expert_shares
+from wingspan.runtime.dispatch.choice import DispatchKind, DispatchOptions
+from wingspan.runtime.measuring.report import step_report
+from wingspan.runtime.model.step import SEQUENTIAL, Flow, in_chunks, in_two_batches
+from wingspan.runtime.paced import PacedStep, run_paced
+from wingspan.runtime.transport.transport import Transport
+from wingspan.schedule.result import Span, StepReport
+from wingspan.simulate.pace import Pace
+from wingspan.specs.cluster import Cluster
+from wingspan.specs.emulation import on_links
+from wingspan.specs.workload import RecordedRouting
+
+
+def choices(deployment: Deployment) -> NDArray[np.int64]:
+    """Which experts every rank's tokens choose: (R, L, T, K), drawn by the workload's routing and seed."""
+    shares_LE = expert_shares(deployment.model, deployment.workload)
+    tokens, top_k = deployment.workload.tokens_per_gpu, deployment.model.experts.per_token
+    return np.stack(
+        [
+            draw_choices(shares_LE, tokens, top_k, (deployment.workload.seed, rank))
+            for rank in range(deployment.ranks)
+        ]
+    )
+
+
+def emulated(
+    given: Deployment, links: Cluster, ranks_per_node: int, time_scale: float, choices_RLTK: NDArray[np.int64]
+) -> Deployment:
+    """The deployment as it will run: its GPUs slowed, on these links, with exactly the loads that were drawn."""
+    E = given.model.experts.count
+    loads_LE = [np.bincount(layer.ravel(), minlength=E) for layer in choices_RLTK.swapaxes(0, 1)]
+    routing = RecordedRouting(
+        source="the run's own draw", loads=tuple(tuple(row.tolist()) for row in loads_LE)
+    )
+    cluster = on_links(given.cluster, links, time_scale).model_copy(
+        update={
+            "nodes": given.ranks // ranks_per_node,
+            "gpus_per_node": ranks_per_node,
+            "scale_up_domain_gpus": ranks_per_node,
+        }
+    )
+    workload = given.workload.model_copy(update={"routing": routing, "fluctuating": False})
+    return given.model_copy(update={"cluster": cluster, "workload": workload})
+
+
+def run_emulated(
+    transport: Transport,
+    deployment: Deployment,
+    choices_RLTK: NDArray[np.int64],
+    steps: int,
+    *,
+    keep_spans: bool = False,
+) -> tuple[StepReport, list[Span]] | None:
+    """Collective: paced steps of what `emulated` made; on rank 0 their report and the last one's timeline."""
+    model, workload = deployment.model, deployment.workload
+    flow = _flow(deployment)
+    step = PacedStep(
+        layers=model.layers,
+        moe_layers=tuple(model.moe_layers),
+        hidden=model.hidden,
+        dtype=torch.bfloat16,
+        placement=deployment.build_placement(),
+        shared_expert=model.experts.shared_intermediate > 0,
+        flow=flow,
+        dispatch=DispatchOptions(
+            DispatchKind.HIERARCHICAL
+            if deployment.dispatcher is Dispatcher.HIERARCHICAL
+            else DispatchKind.FLAT
+        ),
+        steps=steps,
+    )
+    rank = transport.world.rank
+    pace = Pace(deployment, flow.micro_batches, rank)
+    measurement = run_paced(transport, step, pace, choices_RLTK[rank], workload.phase, keep_spans=keep_spans)
+    ranks: Any = transport.gather(measurement)
+    if ranks is None:
+        return None
+    report = step_report(ranks, workload.phase, step.placement, transport.world, flow.name, source="paced")
+    if report is None:
+        raise RuntimeError("no step was measured")
+    return report, [span for r in ranks for span in r.spans]
+
+
+def _flow(deployment: Deployment) -> Flow:
+    options = deployment.options
+    if options.schedule is ScheduleKind.CHUNKS:
+        return in_chunks(options.chunks)
+    return in_two_batches() if options.schedule is ScheduleKind.TWO_BATCH else SEQUENTIAL

@@ -1,0 +1,86 @@
+"""`wingspan compare`: one deployment, predicted and run on real ranks with paced compute."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+CONFIG = {
+    "model_type": "wingspan_moe", "vocab_size": 1000, "hidden_size": 256, "num_hidden_layers": 3,
+    "first_k_dense_replace": 1, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 64,
+    "intermediate_size": 512, "moe_intermediate_size": 512, "num_experts": 4, "num_experts_per_tok": 2,
+    "n_shared_experts": 1, "gated_experts": True, "dtype": "bfloat16",
+}  # fmt: skip
+
+
+@pytest.fixture
+def saved(wingspan, tmp_path):
+    """Writes a deployment file with these options of `simulate`."""
+
+    def save(*options: str) -> Path:
+        config, out = tmp_path / "model.json", tmp_path / "deployment.json"
+        config.write_text(json.dumps(CONFIG))
+        done = wingspan(
+            "simulate", str(config), "--ranks", "4", "--phase", "prefill", "--tokens-per-gpu", "64", "--context", "32",
+            "--cluster", "seed-ideal", "--save", str(out), *options,
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        return out
+
+    return save
+
+
+@pytest.mark.parametrize("schedule", [["--schedule", "sequential"], ["--schedule", "two-batch"]])
+@pytest.mark.parametrize("dispatcher", ["flat", "hierarchical"])
+def test_bytes_and_paced_compute_are_as_predicted(wingspan, saved, schedule, dispatcher):
+    deployment = saved(*schedule, "--dispatcher", dispatcher, "--routing", "log-normal:0.5")
+    done = wingspan(
+        "compare", str(deployment), "--ranks-per-node", "2", "--time-scale", "2000", "--steps", "1", "--json"
+    )
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    predicted, measured = result["predicted"], result["measured"]
+    assert (measured["source"], measured["schedule"]) == ("paced", predicted["schedule"])
+    assert measured["load_tokens"] == predicted["load_tokens"]
+    assert sum(measured["sent_across_nodes_bytes"]) == pytest.approx(
+        sum(predicted["sent_across_nodes_bytes"]), rel=0.1
+    )
+    for operation in ("attention", "expert", "shared_expert", "dense"):
+        # A sleep lasts at least as long as it was told, and the prediction is what it was told.
+        total = sum(measured["operation_seconds"][operation])
+        assert total >= 0.99 * sum(predicted["operation_seconds"][operation])
+
+
+def test_the_table_and_both_traces(wingspan, saved, tmp_path):
+    done = wingspan("compare", str(saved()), "--trace", str(tmp_path / "step"), "--steps", "1")
+    assert done.code == 0, done.err
+    assert "compute is paced" in " ".join(done.out.split())
+    for kind in ("predicted", "measured"):
+        events = json.loads((tmp_path / f"step-{kind}.json").read_text())["traceEvents"]
+        assert {e["pid"] for e in events} == {0, 1, 2, 3}
+        assert any(e["name"].startswith("dispatch") for e in events)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--time-scale", "0"], "--time-scale 0"),
+        (["--links", "none.yaml"], "none.yaml: neither a cluster file nor a preset"),
+        (["--transport", "pigeon"], "--transport pigeon"),
+        (["--ranks-per-node", "3"], "--ranks-per-node 3"),
+        (["--trace", "no/such/t"], "--trace no/such/t"),
+    ],
+)
+def test_bad_options_are_one_line(wingspan, saved, options, named):
+    done = wingspan("compare", str(saved()), *options)
+    assert (done.code, done.out) == (2, "")
+    assert named in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+def test_attention_over_several_ranks_is_refused(wingspan, saved):
+    done = wingspan("compare", str(saved("--attention-ranks", "2")))
+    assert done.code == 2
+    assert "attention_ranks 2" in done.err
