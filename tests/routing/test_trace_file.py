@@ -102,10 +102,11 @@ def test_nothing_recorded_is_an_error(tmp_path):
         write_trace(tmp_path / "no" / "t.parquet", [random_trace(1, 1, 1, 1)], "test")
 
 
-def rewritten(path, *, drop=(), **about):
+def rewritten(path, *, drop=(), whole=None, **about):
     """The same file with changed metadata or without some columns."""
     table = pq.read_table(path).drop_columns(list(drop))
-    text = json.dumps({"version": 1, "num_experts": 8, "num_ranks": 3, "origin": "test"} | about)
+    usual = {"version": 1, "num_experts": 8, "num_ranks": 3, "origin": "test"}
+    text = json.dumps(usual | about if whole is None else whole)
     pq.write_table(table.replace_schema_metadata({"wingspan.routing_trace": text}), path)
     return path
 
@@ -118,7 +119,8 @@ def rewritten(path, *, drop=(), **about):
         (lambda p: p.write_bytes(p.read_bytes()[:-20]), "not a Parquet file"),
         (lambda p: pq.write_table(pa.table({"a": [1]}), p), "no routing trace"),
         (lambda p: rewritten(p, version=2), "schema version 2; this Wingspan reads 1"),
-        (lambda p: rewritten(p, num_experts="many"), "garbles"),
+        (lambda p: rewritten(p, num_experts="many"), "num_experts.*is no number.*many"),
+        (lambda p: rewritten(p, whole=[]), "not a JSON object"),
         (lambda p: rewritten(p, num_experts=2), "names expert"),
         (lambda p: rewritten(p, drop=["home_rank"]), "column home_rank is missing"),
         (lambda p: rewritten(p, drop=["layer_0"]), "column layer_0 is missing"),

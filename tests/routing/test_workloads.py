@@ -130,6 +130,8 @@ def test_planted_groups_come_with_the_seed():
         ("communities", {"groups": 9}, "use at most 8 groups"),
         ("communities", {"groups": 0}, "--groups 0: use 1 or more"),
         ("communities", {"noise": 1.5}, "--noise 1.5: use a share"),
+        ("power-law", {"exponent": float("nan")}, "--exponent nan: use a number from 0 to 8"),
+        ("log-normal", {"sigma": float("inf")}, "--sigma inf: use a number from 0 to 8"),
         ("source-affine", {"groups": 17}, "need as many ranks"),
         ("hot-set", {"hot_share": 1.0}, "use less than 1"),
     ],

@@ -124,9 +124,10 @@ def _topology(arguments: Arguments, model: ModelSpec, cluster: Cluster, experts:
     """The plain numbers of model and cluster."""
     expert_bytes = model.parameters.expert * model.expert_weights.weight_bytes
     ranks = arguments.ranks or -(-experts // arguments.slots_per_rank)
+    all_ranks = ranks + arguments.spare_ranks
     return Topology(
-        ranks=ranks + arguments.spare_ranks,
-        ranks_per_node=arguments.ranks_per_node or cluster.scale_up_domain_gpus,
+        ranks=all_ranks,
+        ranks_per_node=arguments.ranks_per_node or min(cluster.scale_up_domain_gpus, all_ranks),
         within_bytes_per_second=cluster.scale_up.sustained_bytes_per_second,
         across_bytes_per_second=cluster.scale_out.sustained_bytes_per_second,
         row_bytes=int(model.hidden * _ROWS.row_bytes),

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from wingspan.deployment import load_deployment
 from wingspan.errors import InputError
 from wingspan.placement.placement import Placement
 
 
 def read_placement(path: Path) -> Placement:
-    """The placement in a JSON file, or under its key `placement`; raises `InputError` where there is none."""
+    """The placement in a JSON file, under its key `placement`, or of a deployment; `InputError` where there is none."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error})") from None
+    if isinstance(data, dict) and "schema_version" in data:
+        return load_deployment(path).build_placement()
     try:
         return Placement.from_dict(data.get("placement", data) if isinstance(data, dict) else data)
     except InputError as error:

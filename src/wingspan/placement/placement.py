@@ -78,6 +78,10 @@ class Placement:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Placement:
         """Read the JSON form back; raises `InputError` where it is not a placement."""
+        if not isinstance(data, dict):
+            raise InputError(
+                f"placement: expected an object with num_experts and slots, found {type(data).__name__}"
+            )
         try:
             return cls(np.asarray(data["slots"], dtype=np.int64), int(data["num_experts"]))
         except (KeyError, TypeError, ValueError) as error:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.errors import InputError
-from wingspan.routing.trace import RoutingTrace
+from wingspan.routing.trace import MAX_EXPERTS, RoutingTrace
 
 _CHUNK_TOKENS = 4096
 
@@ -51,6 +51,8 @@ class TraceShape:
                 raise InputError(f"synthetic trace: {name} = {value}; use 1 or more")
         if self.top_k > self.experts:
             raise InputError(f"synthetic trace: top-{self.top_k} of {self.experts} experts cannot be")
+        if self.experts > MAX_EXPERTS:
+            raise InputError(f"synthetic trace: {self.experts} experts; a trace holds at most {MAX_EXPERTS}")
 
     @property
     def requests(self) -> int:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wingspan.errors import InputError
 
-_MAX_EXPERTS = int(np.iinfo(np.int16).max) + 1
+MAX_EXPERTS = int(np.iinfo(np.int16).max) + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +44,8 @@ class RoutingTrace:
     num_ranks: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.num_experts <= _MAX_EXPERTS:
-            raise InputError(f"routing trace: {self.num_experts} experts per layer; use 1 to {_MAX_EXPERTS}")
+        if not 1 <= self.num_experts <= MAX_EXPERTS:
+            raise InputError(f"routing trace: {self.num_experts} experts per layer; use 1 to {MAX_EXPERTS}")
         self._set("experts_TLK", _integers("experts_TLK", self.experts_TLK, np.int16))
         for name in ("home_rank_T", "request_T", "step_T"):
             self._set(name, _integers(name, getattr(self, name), np.int32))

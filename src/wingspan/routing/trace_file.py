@@ -151,7 +151,9 @@ class TraceFile:
                     str(about["origin"]),
                 )
             except (KeyError, TypeError, ValueError) as error:
-                raise InputError(f"{path}: its {_KEY} metadata lacks or garbles {error}") from None
+                raise InputError(
+                    f"{path}: its {_KEY} metadata lacks num_experts, num_ranks or origin, or one is no number ({error})"
+                ) from None
 
     def chunks(self) -> Iterator[RoutingTrace]:
         """The trace piece by piece (a row group each), in time order."""
@@ -236,9 +238,11 @@ def _about(path: Path, *metadata: dict[bytes, bytes]) -> dict[str, Any]:
     for entries in metadata:
         if (text := entries.get(_KEY.encode())) is not None:
             try:
-                about: dict[str, Any] = json.loads(text)
+                about = json.loads(text)
             except ValueError:
                 raise InputError(f"{path}: its {_KEY} metadata is not JSON") from None
+            if not isinstance(about, dict):
+                raise InputError(f"{path}: its {_KEY} metadata is not a JSON object")
             version = about.get("version")
             if version != SCHEMA_VERSION:
                 raise InputError(

@@ -186,6 +186,10 @@ KINDS: dict[str, Callable[..., Workload]] = {
 }
 
 
+_STEEPEST = 8
+"""Of exponent and sigma: beyond it the least likely experts have no weight that a float32 holds."""
+
+
 def workload(kind: str, shape: TraceShape, seed: int, **knobs: float) -> Workload:
     """The workload of this name; raises `InputError` for an unknown kind or a knob that it does not have."""
     if kind not in KINDS:
@@ -198,6 +202,9 @@ def workload(kind: str, shape: TraceShape, seed: int, **knobs: float) -> Workloa
     for knob in ("groups", "turns", "every"):
         if knobs.get(knob, 1) < 1:
             raise InputError(f"--{knob} {knobs[knob]:g}: use 1 or more")
+    for knob in ("exponent", "sigma"):
+        if not 0 <= knobs.get(knob, 0) <= _STEEPEST:
+            raise InputError(f"--{knob} {knobs[knob]:g}: use a number from 0 to {_STEEPEST}")
     return KINDS[kind](shape, seed, **knobs)
 
 
