@@ -35,7 +35,7 @@ def test_dimensions_that_cannot_be_are_refused(options, named):
 
 
 def test_unknown_preset_names_the_known_ones():
-    with pytest.raises(InputError, match="seed, seed-small"):
+    with pytest.raises(InputError, match="seed, seed-gated, seed-small"):
         load_preset("seeds")
 
 

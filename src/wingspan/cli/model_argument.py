@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import wingspan
 from wingspan.errors import InputError
-
-# Found by path, not through `wingspan.models`, which would import torch.
-_PRESETS = Path(wingspan.__file__).parent / "models" / "presets"
-
-
-def preset_names() -> list[str]:
-    """Names of the presets of the seed's architecture."""
-    return sorted(file.stem for file in _PRESETS.glob("*.json"))
+from wingspan.specs.models import MODEL_PRESETS, model_presets
 
 
 def find_model(text: str) -> Path:
@@ -21,14 +13,14 @@ def find_model(text: str) -> Path:
     path = Path(text)
     if (path / "config.json").is_file() or path.is_file():
         return path
-    if text in preset_names():
-        return _PRESETS / f"{text}.json"
+    if text in model_presets():
+        return MODEL_PRESETS / f"{text}.json"
     if path.is_dir():
         raise InputError(
             f"{path}: no config.json in this folder; give a checkpoint in the Hugging Face format"
         )
     raise InputError(
-        f"{text}: no such folder or file, and no preset; presets are {', '.join(preset_names())}"
+        f"{text}: no such folder or file, and no preset; presets are {', '.join(model_presets())}"
     )
 
 

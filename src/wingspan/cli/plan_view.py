@@ -23,8 +23,8 @@ def show(plan: Plan, out: Path | None) -> None:
     deployment = plan.shown.deployment
     parameters = deployment.model.parameters
     console.print(
-        f"[bold]{deployment.model.name}[/bold]: {parameters.total / 1e9:.1f} B parameters, "
-        f"{parameters.active / 1e9:.1f} B active; {parameters.moe_layers} MoE layers of "
+        f"[bold]{deployment.model.name}[/bold]: {_millions(parameters.total)} parameters, "
+        f"{_millions(parameters.active)} active; {parameters.moe_layers} MoE layers of "
         f"{parameters.experts_per_layer} experts, top-{parameters.experts_per_token}"
     )
     if plan.choices:
@@ -44,6 +44,10 @@ def show(plan: Plan, out: Path | None) -> None:
     console.print(_batches(plan))
     if out is not None:
         console.print(f"deployment: {out} (wingspan simulate {out})")
+
+
+def _millions(parameters: float) -> str:
+    return f"{parameters / 1e9:.1f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"
 
 
 def to_json(plan: Plan) -> str:

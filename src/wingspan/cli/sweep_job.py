@@ -27,7 +27,7 @@ from wingspan.specs.precision import Precision
 from wingspan.specs.reading import parse
 from wingspan.specs.workload import Workload
 
-_OPEN_EXPERTS = ("seed", "seed-gated")
+_OPEN_EXPERTS = ("seed", "seed-gated", "seed-small")
 """The seed's document leaves the number of experts open: one for each GPU."""
 _MOST_ROWS = 60
 """Longer tables are not printed: the CSV and the page have all."""

@@ -5,7 +5,7 @@ Importing this package registers `model_type="wingspan_moe"` with `AutoConfig` a
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
-from wingspan.models.checkpoints import PRESETS, load_preset, seed, seed_small, write_random_checkpoint
+from wingspan.models.checkpoints import load_preset, seed, seed_small, write_random_checkpoint
 from wingspan.models.configuration import WingspanMoeConfig
 from wingspan.models.modeling import WingspanMoeForCausalLM, WingspanMoeModel
 from wingspan.models.tokenizer import build_byte_tokenizer
@@ -15,7 +15,6 @@ AutoModel.register(WingspanMoeConfig, WingspanMoeModel, exist_ok=True)
 AutoModelForCausalLM.register(WingspanMoeConfig, WingspanMoeForCausalLM, exist_ok=True)
 
 __all__ = [
-    "PRESETS",
     "WingspanMoeConfig",
     "WingspanMoeForCausalLM",
     "WingspanMoeModel",

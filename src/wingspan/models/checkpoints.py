@@ -11,18 +11,15 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from wingspan.errors import InputError
 from wingspan.models.configuration import WingspanMoeConfig
 from wingspan.models.tokenizer import VOCAB_SIZE, build_byte_tokenizer
-
-PRESETS = Path(__file__).parent / "presets"
-"""One `<name>.json` per preset, each a `config.json` that any command takes as a model."""
+from wingspan.specs.models import MODEL_PRESETS, model_presets
 
 
 def load_preset(name: str) -> WingspanMoeConfig:
-    """Read a preset by name; raises `InputError` with the known names where there is none."""
-    path = PRESETS / f"{name}.json"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.json")))
-        raise InputError(f"preset {name!r} is unknown; known: {known}")
-    return WingspanMoeConfig.from_json_file(path)
+    """A preset of this architecture by name; raises `InputError` with the known names where there is none."""
+    known = [preset for preset in model_presets() if preset.startswith("seed")]
+    if name not in known:
+        raise InputError(f"preset {name!r} is unknown; known: {', '.join(known)}")
+    return WingspanMoeConfig.from_json_file(MODEL_PRESETS / f"{name}.json")
 
 
 def seed() -> WingspanMoeConfig:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from wingspan.errors import InputError
 from wingspan.specs.families import model_from_config
 from wingspan.specs.model import ModelSpec
+
+MODEL_PRESETS = Path(__file__).parent / "presets" / "models"
+"""One `<name>.json` per preset, each a `config.json` that any command takes as a model."""
 
 
 def load_model(name_or_path: str) -> ModelSpec:
@@ -22,8 +24,8 @@ def load_model(name_or_path: str) -> ModelSpec:
         InputError: neither a preset nor a readable config; the line names the presets.
     """
     if name_or_path in model_presets():
-        text = (_presets() / f"{name_or_path}.json").read_text(encoding="utf-8")
-        return model_from_config({"name": name_or_path, **json.loads(text)}, f"preset {name_or_path}")
+        config = _read_json(MODEL_PRESETS / f"{name_or_path}.json")
+        return model_from_config({"name": name_or_path, **config}, f"preset {name_or_path}")
     path = Path(name_or_path)
     if path.is_dir():
         path = path / "config.json"
@@ -39,11 +41,7 @@ def load_model(name_or_path: str) -> ModelSpec:
 
 def model_presets() -> list[str]:
     """Names of the models that come with Wingspan."""
-    return sorted(f.name.removesuffix(".json") for f in _presets().iterdir() if f.name.endswith(".json"))
-
-
-def _presets() -> Any:
-    return resources.files("wingspan.specs") / "presets" / "models"
+    return sorted(file.stem for file in MODEL_PRESETS.glob("*.json"))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
