@@ -69,6 +69,8 @@ def execute(arguments: Arguments) -> None:
     if trace.num_ranks not in (topology.ranks, topology.ranks - arguments.spare_ranks):
         about += f"; requests of {trace.num_ranks} home ranks dealt to {topology.ranks} in turn"
         trace = spread_requests(trace, topology.ranks)
+    if model.experts.count != source.experts:
+        about += f"; sizes of {model.name} (--model), which has {model.experts.count} experts itself"
     result = compare(
         trace,
         topology,

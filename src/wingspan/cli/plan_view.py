@@ -39,8 +39,9 @@ def show(plan: Plan, out: Path | None) -> None:
     console.print()
     console.print(memory_table(plan.shown.report, capacity))
     if plan.breaking_part is not None:
-        console.print(f"memory overflows with: [bold]{plan.breaking_part}[/bold]")
+        console.print(f"\nmemory overflows with: [bold]{plan.breaking_part}[/bold]\n")
         console.print(_ways(plan))
+    console.print()
     console.print(_batches(plan))
     if out is not None:
         console.print(f"deployment: {out} (wingspan simulate {out})")
@@ -137,7 +138,7 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _ways(plan: Plan) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
     table.add_column("cheapest ways out", max_width=41)
     table.add_column("changes", no_wrap=True)
     for column in ("GB", "tokens/s/GPU"):
@@ -157,7 +158,7 @@ def _way(table: Table, text: str, changed: str, peak_bytes: float, rate: float) 
 
 def _batches(plan: Plan) -> Table:
     unit = "sequences" if plan.shown.deployment.workload.phase == "decode" else "tokens"
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
     table.add_column("context", justify="right")
     table.add_column(f"most {unit} per GPU that fit", justify="right")
     for context, batch in plan.batches.items():

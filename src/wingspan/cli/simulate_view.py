@@ -30,10 +30,10 @@ def show(deployment: Deployment, report: StepReport, trace: Path | None) -> None
         f"{report.tokens_per_second:,.0f} in all"
     )
     console.print(fit_line(report, deployment.cluster.gpu.memory_bytes))
+    for table in (_times(report), _links(report), memory_table(report, deployment.cluster.gpu.memory_bytes)):
+        console.print()
+        console.print(table)
     console.print()
-    console.print(_times(report))
-    console.print(_links(report))
-    console.print(memory_table(report, deployment.cluster.gpu.memory_bytes))
     console.print(
         f"load: fullest expert {report.imbalance:.2f} x the mean, mean over layers. "
         f"Slowest: {report.slowest_reason}"
@@ -140,7 +140,7 @@ def _links(report: StepReport) -> Table:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
     table.add_column(title, min_width=26)
     for column in columns:
         table.add_column(column, justify="right", min_width=11)
