@@ -6,6 +6,8 @@
 (b) the naive sequence: argsort, `all_to_all_single`, a loop over the experts,
 (c) all experts in every process, nothing exchanged (memory times the ranks; for scale, not a rival).
 
+Ours is as `wingspan run` takes it on one host, rows through shared memory; and once more over gloo, as the peers go.
+
 All run in one process group on the same weights and inputs, rounds interleaved, and each is checked against an FP32
 reference. Times are medians over rounds of the slowest rank; ratios above 1 mean that ours is faster.
 
@@ -35,6 +37,7 @@ from wingspan.runtime.model.experts import LocalExperts
 from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.runtime.model.step import Step
 from wingspan.runtime.ranks.launch import run_ranks
+from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.result import Operation
 
@@ -123,9 +126,11 @@ def on_rank(transport: Transport, case: Case, gate_up_EID: torch.Tensor, down_ED
     """Build every contestant, check it, take part in the rounds; rank 0 prints."""
     rank, S = transport.world.rank, case.experts // case.ranks
     mine = slice(rank * S, (rank + 1) * S)
-    layer, recorder = ours(transport, case, gate_up_EID[mine], down_EDI[mine])
+    shared = SharedMemoryTransport(transport)
+    layer, recorder = ours(shared, case, gate_up_EID[mine], down_EDI[mine])
     contestants: dict[str, peers.Layer] = {
         "ours": layer,
+        "gloo": ours(transport, case, gate_up_EID[mine], down_EDI[mine])[0],
         "a eager": peers.all_to_all_ep(gate_up_EID[mine], down_EDI[mine], "eager"),
         "a grouped": peers.all_to_all_ep(gate_up_EID[mine], down_EDI[mine], "grouped_mm"),
         "b": peers.naive(gate_up_EID[mine], down_EDI[mine]),
@@ -143,6 +148,7 @@ def on_rank(transport: Transport, case: Case, gate_up_EID: torch.Tensor, down_ED
     parts = breakdown(layer, recorder, inputs)
     if rank == 0:
         show(case, times, parts)
+    shared.close()
 
 
 def rounds(
@@ -216,7 +222,13 @@ def reference(
 def show(case: Case, times: dict[str, float], parts: dict[Operation, float]) -> None:
     """Print one line of the table."""
     a = min(times["a eager"], times["a grouped"])
-    ratios = {"a": a / times["ours"], "b": times["b"] / times["ours"], "c": times["c"] / times["ours"]}
+    best = times["ours"]
+    ratios = {
+        "a": a / best,
+        "b": times["b"] / best,
+        "c": times["c"] / best,
+        "ours/gloo": times["gloo"] / best,
+    }
     spent = " ".join(f"{op.value} {seconds * 1e3:.1f}" for op, seconds in parts.items())
     print(
         f"{case.shape.name.split(':')[0]:6} {case.ranks} ranks {str(case.dtype)[6:]:8} {case.routing:8} "
