@@ -87,7 +87,7 @@ def test_a_rank_holds_its_share(checkpoint, ranks, tmp_path):
 
 
 def test_loading_never_holds_more_than_the_share(checkpoint, tmp_path):
-    """With 8 ranks, a rank that may use a fifth of the checkpoint's size loads it all the same."""
+    """With 8 ranks, a rank that may use a third of the checkpoint's size loads it all the same."""
     size_bytes = sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
     for rank in measure(checkpoint, 8, tmp_path / "scratch"):
-        assert rank["peak"] <= size_bytes / 5
+        assert rank["peak"] <= size_bytes / 3
