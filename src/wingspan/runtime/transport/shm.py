@@ -9,6 +9,7 @@ Shapes: R ranks, C counts, N rows, B bytes per row, L ranks of this node.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -25,7 +26,54 @@ _WORD_BYTES = 8
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-class NodeTransport:
+class _OverAnother(ABC):
+    """Moves rows by shared memory; all else goes by another transport among the same ranks.
+
+    Args:
+        world: this rank's place among them.
+        outer: the other transport; it stays open when this one closes.
+    """
+
+    def __init__(self, world: World, outer: Transport) -> None:
+        self.world = world
+        self.outer = outer
+
+    @abstractmethod
+    def exchange_rows(
+        self,
+        received_NB: torch.Tensor,
+        sent_NB: torch.Tensor,
+        received_R: Sequence[int],
+        sent_R: Sequence[int],
+    ) -> Pending:
+        """See `Transport`."""
+
+    def exchange_counts(self, send_RC: torch.Tensor) -> torch.Tensor:
+        """See `Transport`."""
+        send_RC = send_RC.contiguous()
+        received_RC = torch.empty_like(send_RC)
+        ones = [1] * self.world.size
+        self.exchange_rows(received_RC, send_RC, ones, ones).wait()
+        return received_RC
+
+    def share(self, value_X: torch.Tensor) -> torch.Tensor:
+        """See `Transport`."""
+        return self.outer.share(value_X)
+
+    def gather(self, value: object) -> list[object] | None:
+        """See `Transport`."""
+        return self.outer.gather(value)
+
+    def broadcast(self, value: object) -> object:
+        """See `Transport`."""
+        return self.outer.broadcast(value)
+
+    def split(self, color: int) -> Transport:
+        """See `Transport`. The parts do not share memory."""
+        return self.outer.split(color)
+
+
+class NodeTransport(_OverAnother):
     """Shared memory among the ranks of one node; what is not rows goes by their part of another transport.
 
     Args:
@@ -35,17 +83,8 @@ class NodeTransport:
     """
 
     def __init__(self, memory: SharedMemory, world: World, outer: Transport) -> None:
-        self.world = world
+        super().__init__(world, outer)
         self.memory = memory
-        self._outer = outer
-
-    def exchange_counts(self, send_RC: torch.Tensor) -> torch.Tensor:
-        """See `Transport`."""
-        send_RC = send_RC.contiguous()
-        received_RC = torch.empty_like(send_RC)
-        ones = [1] * self.world.size
-        self.exchange_rows(received_RC, send_RC, ones, ones).wait()
-        return received_RC
 
     def exchange_rows(
         self,
@@ -58,22 +97,6 @@ class NodeTransport:
         return _Exchange(
             self.memory, self._publish(as_bytes(sent_NB), sent_R), as_bytes(received_NB), received_R
         )
-
-    def share(self, value_X: torch.Tensor) -> torch.Tensor:
-        """See `Transport`."""
-        return self._outer.share(value_X)
-
-    def gather(self, value: object) -> list[object] | None:
-        """See `Transport`."""
-        return self._outer.gather(value)
-
-    def broadcast(self, value: object) -> object:
-        """See `Transport`."""
-        return self._outer.broadcast(value)
-
-    def split(self, color: int) -> Transport:
-        """See `Transport`. The parts do not share memory."""
-        return self._outer.split(color)
 
     def close(self) -> None:
         """Leave the shared memory; `outer` stays open."""
@@ -92,7 +115,7 @@ class NodeTransport:
         return self.memory.publish(offset)
 
 
-class SharedMemoryTransport:
+class SharedMemoryTransport(_OverAnother):
     """`inside` the node by shared memory; `outer` across nodes and for everything that is not rows.
 
     Args:
@@ -110,8 +133,7 @@ class SharedMemoryTransport:
                 f"--transport shm: {outer.world.ranks_per_node} ranks count as one node but run on several "
                 "machines; set --ranks-per-node"
             )
-        self.world = outer.world
-        self.outer = outer
+        super().__init__(outer.world, outer)
         per_node = outer.world.ranks_per_node
         self._first = outer.world.node * per_node
         self._last = self._first + per_node
@@ -124,14 +146,6 @@ class SharedMemoryTransport:
     def covers_all(self) -> bool:
         """Whether all ranks of the group share this memory."""
         return self.world.size == self._last - self._first
-
-    def exchange_counts(self, send_RC: torch.Tensor) -> torch.Tensor:
-        """See `Transport`."""
-        send_RC = send_RC.contiguous()
-        received_RC = torch.empty_like(send_RC)
-        ones = [1] * self.world.size
-        self.exchange_rows(received_RC, send_RC, ones, ones).wait()
-        return received_RC
 
     def exchange_rows(
         self,
@@ -147,22 +161,6 @@ class SharedMemoryTransport:
         outside = self._exchange_outside(received_NB, sent_NB, received_R, sent_R)
         local = slice(self._first, self._last)
         return _Both(self.inside.exchange_rows(here, to_here, received_R[local], sent_R[local]), outside)
-
-    def share(self, value_X: torch.Tensor) -> torch.Tensor:
-        """See `Transport`."""
-        return self.outer.share(value_X)
-
-    def gather(self, value: object) -> list[object] | None:
-        """See `Transport`."""
-        return self.outer.gather(value)
-
-    def broadcast(self, value: object) -> object:
-        """See `Transport`."""
-        return self.outer.broadcast(value)
-
-    def split(self, color: int) -> Transport:
-        """See `Transport`. The parts do not share memory."""
-        return self.outer.split(color)
 
     def close(self) -> None:
         """Leave the shared memory; `outer` stays open."""
