@@ -67,8 +67,10 @@ class Coming(Generic[Value]):
     def __init__(self, pending: Sequence[Pending], value: Callable[[], Value]) -> None:
         self._pending = pending
         self._value = value
+        self.began_seconds: float | None = None
+        """After `wait`: when it was begun, on the clock of `time.monotonic`; None: when it was asked for."""
         self.ended_seconds = 0.0
-        """After `wait`: when the last transfer ended, on the clock of `time.monotonic`."""
+        """After `wait`: when the last transfer ended."""
 
     def wait(self) -> Value:
         """Block until it is here."""

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
+from wingspan.runtime.dispatch.beside import BesideDispatcher
 from wingspan.runtime.dispatch.dispatcher import Coming, Dispatcher, Received, Route
 from wingspan.runtime.measuring.monitor import LoadMonitor
 from wingspan.runtime.measuring.recorder import Place, Recorder
@@ -83,9 +84,10 @@ class ExpertParallelLayer:
         step, chunks = self._step, self._step.flow.chunks
         shared = self.shared_expert if self.shared_expert and self.shared_expert.comes_later else None
         self._monitor.count(self.index, experts_VK)
+        dispatcher = self._dispatcher_for(x_VD)
         routed = _Clock(self._recorder.now())
-        routes = self.dispatcher.route(x_VD, experts_VK, weights_VK, chunks, step.micro_batch)
-        under_way = [_Chunk(self, c, route) for c, route in enumerate(routes)]
+        routes = dispatcher.route(x_VD, experts_VK, weights_VK, chunks, step.micro_batch)
+        under_way = [_Chunk(self, dispatcher, c, route) for c, route in enumerate(routes)]
         under_way[0].dispatched = routed
         for operation, c in step.flow.of_layer:
             if operation is Operation.DISPATCH:
@@ -101,6 +103,15 @@ class ExpertParallelLayer:
         parts = [chunk.take() for chunk in under_way]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(x_VD.dtype)
 
+    def _dispatcher_for(self, x_VD: torch.Tensor) -> Dispatcher[Any]:
+        """On the communication stream where the schedule has compute beside exchanges.
+
+        CUDA has streams of its own, and gradients are exchanged on the spot.
+        """
+        if not self._step.flow.overlaps or x_VD.is_cuda or torch.is_grad_enabled():
+            return self.dispatcher
+        return BesideDispatcher(self.dispatcher, self._step.communication)
+
 
 class _Clock:
     """When an exchange began, and how long it has held this rank up so far."""
@@ -113,8 +124,11 @@ class _Clock:
 class _Chunk:
     """A part of a layer's tokens on its way to the experts and back."""
 
-    def __init__(self, layer: ExpertParallelLayer, number: int, route: Route) -> None:
+    def __init__(
+        self, layer: ExpertParallelLayer, dispatcher: Dispatcher[Any], number: int, route: Route
+    ) -> None:
         self._layer = layer
+        self._dispatcher = dispatcher
         self._recorder = layer._recorder
         self._number = number
         self._route = route
@@ -128,7 +142,7 @@ class _Chunk:
         """Start the dispatch. What of it is done on the spot (sorting, copying) counts as exposed."""
         begun = self._recorder.now()
         self.dispatched = self.dispatched or _Clock(begun)
-        self._coming = self._layer.dispatcher.send(self._route)
+        self._coming = self._dispatcher.send(self._route)
         # From the clock's start, because the first chunk's began with the exchange of counts.
         since = begun if self._number else self.dispatched.start_seconds
         self.dispatched.exposed_seconds += self._recorder.now() - since
@@ -147,7 +161,7 @@ class _Chunk:
         if self._rows_out is None:
             raise RuntimeError("the schedule combines a chunk before its experts")
         self._returned = _Clock(self._recorder.now())
-        self._going = self._layer.dispatcher.send_back(self._rows_out, self._route)
+        self._going = self._dispatcher.send_back(self._rows_out, self._route)
         self._returned.exposed_seconds = self._recorder.now() - self._returned.start_seconds
 
     def take(self) -> torch.Tensor:
@@ -161,12 +175,16 @@ class _Chunk:
         value = coming.wait()
         clock.exposed_seconds += self._recorder.now() - start
         traffic = self._route.traffic if operation is Operation.DISPATCH else self._route.back_traffic
+        began, ended = coming.began_seconds, coming.ended_seconds
+        if began is None:
+            began = clock.start_seconds
+            # What is done after the transfer, to sort or sum the rows, belongs to it; what it lay finished does not.
+            ended = max(ended, began + clock.exposed_seconds)
         self._recorder.transfer(
             operation,
             self._layer.place(self._number),
-            clock.start_seconds,
-            # What is done after the transfer, to sort or sum the rows, belongs to it; what it lay finished does not.
-            max(coming.ended_seconds, clock.start_seconds + clock.exposed_seconds),
+            began,
+            ended,
             clock.exposed_seconds,
             (traffic.sent_R, traffic.received_R),
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from wingspan.errors import InputError
+from wingspan.runtime.dispatch.beside import CommunicationStream
 from wingspan.schedule.result import Operation
 from wingspan.schedule.schedule import Layers, Schedule, chunked, sequential, two_batch
 
@@ -26,6 +27,11 @@ class Flow:
     chunks: int
     of_layer: tuple[tuple[Operation, int], ...]
     """(operation, chunk) in order, from the first dispatch to the last combine of one micro-batch."""
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether experts compute while other rows travel."""
+        return self.micro_batches > 1 or self.chunks > 1
 
     @classmethod
     def of(cls, schedule: Schedule) -> Flow:
@@ -78,3 +84,5 @@ class Step:
     micro_batch: int = 0
     pause: Callable[[], None] = field(default=go_on)
     """Called when a transfer is under way: another micro-batch may go on here."""
+    communication: CommunicationStream = field(default_factory=CommunicationStream)
+    """Where exchanges run beside compute."""

@@ -1,0 +1,137 @@
+"""Exchanges beside compute: the communication stream of a rank, and any dispatcher with its exchanges on it.
+
+The processor's counterpart of a CUDA stream. What an exchange needs besides its transfer (agreeing on counts,
+forwarding inside a node, sorting rows) happens there too, so none of it holds the compute up.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from wingspan.runtime.dispatch.dispatcher import Coming, Dispatcher, Received, Route, RouteT, Traffic
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Done(Generic[Value]):
+    """What a job made, and when it ran, on the clock of `time.monotonic`."""
+
+    value: Value
+    began_seconds: float
+    ended_seconds: float
+
+
+class CommunicationStream:
+    """Runs jobs one after another, in the order given, on a thread of its own.
+
+    Every rank gives the same jobs in the same order, so collective calls in them meet. After a job that failed none
+    runs any more: its peers have missed an exchange, and all later ones would wait for nothing.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        self._failed: BaseException | None = None
+        self._thread: threading.Thread | None = None
+
+    def submit(self, job: Callable[[], Value]) -> Future[Done[Value]]:
+        """Run this after all earlier ones, with the caller's gradient mode."""
+        if self._thread is None:
+            # A daemon, because a rank that fails must not wait at its exit for an exchange that never ends.
+            self._thread = threading.Thread(target=self._run, name="communication", daemon=True)
+            self._thread.start()
+        inference = torch.is_inference_mode_enabled()
+        done: Future[Done[Value]] = Future()
+        self._jobs.put((done, lambda: _timed(job, inference)))
+        return done
+
+    def _run(self) -> None:
+        while True:
+            done, job = self._jobs.get()
+            try:
+                if self._failed is not None:
+                    raise self._failed
+                done.set_result(job())
+            except BaseException as error:
+                self._failed = error
+                done.set_exception(error)
+
+
+def _timed(job: Callable[[], Value], inference: bool) -> Done[Value]:
+    began = time.monotonic()
+    with torch.no_grad(), torch.inference_mode(inference):
+        value = job()
+    return Done(value, began, time.monotonic())
+
+
+class BesideRoute(Route):
+    """A route that may not be agreed on yet."""
+
+    def __init__(self, routes: Future[Done[list[Any]]], chunk: int) -> None:
+        self._routes = routes
+        self._chunk = chunk
+
+    @property
+    def agreed(self) -> Any:
+        """The dispatcher's own route; waits for it."""
+        return self._routes.result().value[self._chunk]
+
+    @property
+    def traffic(self) -> Traffic:
+        """See `Route`."""
+        return self.agreed.traffic  # type: ignore[no-any-return]
+
+    @property
+    def back_traffic(self) -> Traffic:
+        """See `Route`."""
+        return self.agreed.back_traffic  # type: ignore[no-any-return]
+
+
+class BesideDispatcher(Generic[RouteT]):
+    """A dispatcher all of whose exchanges, the counts' too, run on a communication stream. Inference only.
+
+    Its calls return at once. An exchange begins when those before it have ended, as in a `schedule.Schedule`.
+    """
+
+    def __init__(self, dispatcher: Dispatcher[RouteT], stream: CommunicationStream) -> None:
+        self._dispatcher = dispatcher
+        self._stream = stream
+
+    def route(
+        self, x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor, chunks: int, lane: int
+    ) -> list[BesideRoute]:
+        """See `Dispatcher.route`."""
+        routes = self._stream.submit(
+            lambda: self._dispatcher.route(x_TD, experts_TK, weights_TK, chunks, lane)
+        )
+        return [BesideRoute(routes, chunk) for chunk in range(chunks)]
+
+    def send(self, route: BesideRoute) -> Coming[Received]:
+        """See `Dispatcher.send`."""
+        return _Beside(self._stream.submit(lambda: self._dispatcher.send(route.agreed).wait()))
+
+    def send_back(self, y_ND: torch.Tensor, route: BesideRoute) -> Coming[torch.Tensor]:
+        """See `Dispatcher.send_back`."""
+        return _Beside(self._stream.submit(lambda: self._dispatcher.send_back(y_ND, route.agreed).wait()))
+
+
+class _Beside(Coming[Value]):
+    """What a job of the stream makes."""
+
+    def __init__(self, done: Future[Done[Value]]) -> None:
+        super().__init__((), lambda: done.result().value)
+        self._done = done
+
+    def wait(self) -> Value:
+        """See `Coming`."""
+        done = self._done.result()
+        self.began_seconds, self.ended_seconds = done.began_seconds, done.ended_seconds
+        return done.value
