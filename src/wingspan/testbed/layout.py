@@ -17,6 +17,9 @@ SWITCH = "switch"
 INTERFACE = "eth0"
 """A node's only link."""
 
+NETWORK = "10.77.0.0/24"
+"""The nodes' addresses. Testbeds share no network, so all may use the same ones."""
+
 MTU_BYTES = 9000
 """Jumbo frames, as data centres use: headers stay under 1 % of the bytes."""
 
@@ -123,7 +126,7 @@ def show_rate(bits: int) -> str:
 
 
 def address(node: int) -> str:
-    """A node's address. Testbeds share no network, so all may use the same ones."""
+    """A node's address in `NETWORK`."""
     return f"10.77.0.{node + 1}"
 
 

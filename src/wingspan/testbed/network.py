@@ -19,7 +19,17 @@ from pydantic import ValidationError
 
 from wingspan.errors import InputError, RunError, WingspanError
 from wingspan.testbed.iproute import check_possible, ip, ip_batch, ip_json, tc_batch
-from wingspan.testbed.layout import FRAME_BYTES, INTERFACE, MTU_BYTES, SWITCH, Layout, Part, address, part_of
+from wingspan.testbed.layout import (
+    FRAME_BYTES,
+    INTERFACE,
+    MTU_BYTES,
+    NETWORK,
+    SWITCH,
+    Layout,
+    Part,
+    address,
+    part_of,
+)
 
 _BURST_SECONDS = 50e-6
 """A link that idled may send this much at once: far less than a transfer, more than the kernel's timers slip."""
@@ -27,6 +37,9 @@ _BURST_SECONDS = 50e-6
 _QUEUE_BYTES = 64_000_000
 """Longest queue before a link. Deep enough that many senders to one node lose nothing: the networks of GPU
 clusters are lossless too."""
+
+_LONGEST_QUEUE_SECONDS = 2
+"""TCP takes nothing for lost before: what is late here waits in a queue, and repeating it would lengthen that."""
 
 _GRACE_SECONDS = 2.0
 
@@ -112,6 +125,7 @@ def _build(layout: Layout) -> None:
                 f"link set dev {INTERFACE} addrgenmode none",
                 f"link set dev {INTERFACE} up",
                 f"address add {address(i)}/24 dev {INTERFACE}",
+                f"route change {NETWORK} dev {INTERFACE} congctl cubic rto_min {_LONGEST_QUEUE_SECONDS}s",
             ],
         )
         tc_batch(namespace, [_shape(INTERFACE, layout.rate_bits)])

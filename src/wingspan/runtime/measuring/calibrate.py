@@ -1,7 +1,7 @@
 """Measure the machine under the ranks: matrix products, memory, and each link level through the real transport.
 
-All ranks measure at the same time, as they would work: what they share (cores, memory, cards) counts. Every rank
-keeps its best of several tries; the slowest rank's is taken, because an exchange ends with its slowest rank.
+All ranks measure at the same time, as they would work: what they share (cores, memory, cards, links) counts. A try
+takes as long as its slowest rank, because an exchange ends with it; of several tries the median is kept.
 """
 
 from __future__ import annotations
@@ -118,17 +118,17 @@ def _messages(
 
 
 def _slowest(transport: Transport, device: torch.device, work: Callable[[], object]) -> float:
-    """Seconds of `work`: each rank's best try, then the slowest rank's."""
-    best = float("inf")
-    for _ in range(_TRIES + 1):
+    """Seconds of `work`: each try's slowest rank, the tries' median."""
+    seconds = torch.empty(_TRIES + 1, dtype=torch.float64)
+    for number in range(len(seconds)):
         # Begin together: sharing a value waits for everyone. The first try only warms up.
         transport.share(torch.zeros(1))
         _finish(device)
         begun = time.perf_counter()
         work()
         _finish(device)
-        best = min(best, time.perf_counter() - begun)
-    return float(transport.share(torch.tensor([best], dtype=torch.float64)).max())
+        seconds[number] = time.perf_counter() - begun
+    return float(transport.share(seconds[1:]).amax(dim=0).median())
 
 
 def _finish(device: torch.device) -> None:
