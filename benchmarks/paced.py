@@ -133,7 +133,7 @@ def overlap(rate: str, steps: int) -> None:
         f"{'schedule':11} {'dispatch':13} {'step':>8} {'exposed':>8} {'predicted step':>15} {'exposed':>8} {'scale':>7}"
     )
     cases = [
-        Case(way, deployment(16, 256, way, dispatcher, layers=8))
+        Case(way, deployment(16, 256, way, dispatcher, layers=16))
         for dispatcher in (Dispatcher.FLAT, Dispatcher.HIERARCHICAL)
         for way in WAYS
     ]

@@ -25,7 +25,8 @@ from wingspan.runtime.live.migration import Migration, Order
 from wingspan.runtime.live.rebalancer import Rebalancer
 from wingspan.runtime.live.settings import Rebalance
 from wingspan.runtime.ranks.launch import run_ranks
-from wingspan.runtime.transport.transport import Pending, Transport
+from wingspan.runtime.transport.pending import Pending
+from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.rebalance_result import Decision, PlannerLost, RebalanceEvent, Rollback, Stopped
 from wingspan.schedule.rebalance_result import Migration as Migrated
 

@@ -20,6 +20,7 @@ from wingspan.runtime.dispatch.dispatcher import (
     Received,
     Route,
     Traffic,
+    agree_on_counts,
     chunk_slices,
     exchange,
     take_rows,
@@ -53,6 +54,8 @@ class DeduplicatedRoute(Route):
     """Where each token's rows begin in `bag_M`."""
     sent_R: list[int]
     received_R: list[int]
+    total_rows: int
+    """Of all ranks in a chunk on average: they agree on it."""
     buffers: str
     """Name of this chunk's buffers."""
     arrived: list[Arrived] = field(default_factory=list)
@@ -87,13 +90,14 @@ class DeduplicatingDispatcher:
         wanted_RT[rank_TK.flatten(), torch.arange(T, device=x_TD.device).repeat_interleave(K)] = True
         parts = chunk_slices(T, chunks)
         sent_RC = torch.stack([wanted_RT[:, part].sum(1) for part in parts], dim=1)
-        received_RC = self._transport.exchange_counts(sent_RC)
+        received_RC, total = agree_on_counts(self._transport, sent_RC, int(sent_RC.sum()))
         return [
             self._route_chunk(
                 x_TD[part],
                 wanted_RT[:, part],
                 (rank_TK[part], local_TK[part], weights_TK[part]),
                 received_RC[:, c].tolist(),
+                total // chunks,
                 f"{lane}.{c}",
             )
             for c, part in enumerate(parts)
@@ -105,6 +109,7 @@ class DeduplicatingDispatcher:
         wanted_RT: torch.Tensor,
         choices: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
         received_R: list[int],
+        total_rows: int,
         buffers: str,
     ) -> DeduplicatedRoute:
         rank_M, token_M = wanted_RT.nonzero().unbind(1)
@@ -119,6 +124,7 @@ class DeduplicatingDispatcher:
             offsets_T=rows_T.cumsum(0) - rows_T,
             sent_R=wanted_RT.sum(1).tolist(),
             received_R=received_R,
+            total_rows=total_rows,
             buffers=buffers,
         )
 
@@ -126,7 +132,7 @@ class DeduplicatingDispatcher:
         """See `Dispatcher.send`."""
         rows_MD = take_rows(route.x_TD, route.token_M, self._buffers, f"send {route.buffers}")
         slots, weights, rows = (
-            self._exchange(f"{name} {route.buffers}", sent, route.received_R, route.sent_R)
+            self._exchange(name, sent, route.received_R, route.sent_R, route)
             for name, sent in (
                 ("slots", route.slots_MC),
                 ("weights", route.weights_MC),
@@ -148,13 +154,26 @@ class DeduplicatingDispatcher:
         """See `Dispatcher.send_back`; `y_PD` has one row per pair."""
         arrived = route.arrived.pop()
         summed_ND = _bag(y_PD, arrived.pair_NC, arrived.weights_NC.to(y_PD.dtype))
-        coming = self._exchange(f"combine {route.buffers}", summed_ND, route.sent_R, route.received_R)
+        coming = self._exchange("combine", summed_ND, route.sent_R, route.received_R, route)
         return coming.then(lambda back_MD: _sum_per_token(back_MD, route))
 
     def _exchange(
-        self, name: str, sent_MX: torch.Tensor, received_R: list[int], sent_R: list[int]
+        self,
+        name: str,
+        sent_MX: torch.Tensor,
+        received_R: list[int],
+        sent_R: list[int],
+        route: DeduplicatedRoute,
     ) -> Coming[torch.Tensor]:
-        return exchange(self._transport, self._buffers, name, sent_MX, received_R, sent_R)
+        return exchange(
+            self._transport,
+            self._buffers,
+            f"{name} {route.buffers}",
+            sent_MX,
+            received_R,
+            sent_R,
+            total_rows=route.total_rows,
+        )
 
     def _choices(
         self,

@@ -16,7 +16,9 @@ from typing import Generic, Protocol, TypeVar
 import torch
 
 from wingspan.runtime.dispatch.buffers import Buffers
-from wingspan.runtime.transport.transport import Pending, Transport, exchange_with_gradient
+from wingspan.runtime.transport.pending import Pending
+from wingspan.runtime.transport.transport import Transport, exchange_with_gradient
+from wingspan.runtime.transport.turns import is_bulk
 
 Value = TypeVar("Value")
 Changed = TypeVar("Changed")
@@ -122,6 +124,13 @@ def chunk_slices(tokens: int, chunks: int) -> list[slice]:
     return [slice(begin, end) for begin, end in pairwise(bounds)]
 
 
+def agree_on_counts(transport: Transport, send_RC: torch.Tensor, rows: int) -> tuple[torch.Tensor, int]:
+    """`Transport.exchange_counts`, and the sum of all ranks' `rows`, which every rank then knows."""
+    rows_R1 = send_RC.new_full((len(send_RC), 1), rows)
+    received_RC = transport.exchange_counts(torch.cat((send_RC, rows_R1), dim=1))
+    return received_RC[:, :-1], int(received_RC[:, -1].sum())
+
+
 def order_by_slot(arriving_RS: torch.Tensor) -> torch.Tensor:
     """The order that sorts rows by slot, of rows that come sorted by source rank and then slot."""
     R, S = arriving_RS.shape
@@ -144,13 +153,19 @@ def exchange(
     sent_ND: torch.Tensor,
     received_R: Sequence[int],
     sent_R: Sequence[int],
+    *,
+    total_rows: int = 0,
 ) -> Coming[torch.Tensor]:
-    """Start an exchange of rows. Where gradients are kept it is over on return; else buffers are reused."""
+    """Start an exchange of rows, `total_rows` of all ranks as they agreed.
+
+    Where gradients are kept it is over on return; else buffers are reused.
+    """
     if torch.is_grad_enabled():
         arrived_ND = exchange_with_gradient(transport, sent_ND, received_R, sent_R)
         return Coming((), lambda: arrived_ND)
     sent_ND = sent_ND.contiguous()
     received_ND = buffers.take(name, (sum(received_R), sent_ND.shape[1]), sent_ND.dtype, sent_ND.device)
-    pending = transport.exchange_rows(received_ND, sent_ND, received_R, sent_R)
+    bulk = is_bulk(total_rows * sent_ND.shape[1] * sent_ND.element_size(), transport.world.size)
+    pending = transport.exchange_rows(received_ND, sent_ND, received_R, sent_R, bulk=bulk)
     # The pair keeps the rows alive until they have left.
     return Coming((pending,), lambda: (received_ND, sent_ND)[0])

@@ -17,6 +17,7 @@ from wingspan.runtime.dispatch.dispatcher import (
     Received,
     Route,
     Traffic,
+    agree_on_counts,
     chunk_slices,
     exchange,
     order_by_slot,
@@ -41,6 +42,8 @@ class FlatRoute(Route):
     counts_S: list[int]
     sent_R: list[int]
     received_R: list[int]
+    total_rows: int
+    """Of all ranks in a chunk on average: they agree on it."""
     buffers: str
     """Name of this chunk's buffers."""
 
@@ -78,11 +81,18 @@ class FlatDispatcher:
         counts_CRS = torch.stack(
             [torch.bincount(slot_TK[part].flatten(), minlength=R * S).view(R, S) for part in parts]
         )
-        arriving_RCS = self._transport.exchange_counts(counts_CRS.transpose(0, 1).reshape(R, -1))
-        arriving_CRS = arriving_RCS.view(R, chunks, S).transpose(0, 1)
+        sending_RCS = counts_CRS.transpose(0, 1).reshape(R, -1)
+        arriving_RCS, total = agree_on_counts(self._transport, sending_RCS, slot_TK.numel())
+        arriving_CRS = arriving_RCS.reshape(R, chunks, S).transpose(0, 1)
         return [
             self._route_chunk(
-                x_TD[part], slot_TK[part], weights_TK[part], counts_CRS[c], arriving_CRS[c], f"{lane}.{c}"
+                x_TD[part],
+                slot_TK[part],
+                weights_TK[part],
+                counts_CRS[c],
+                arriving_CRS[c],
+                total // chunks,
+                f"{lane}.{c}",
             )
             for c, part in enumerate(parts)
         ]
@@ -94,6 +104,7 @@ class FlatDispatcher:
         weights_TK: torch.Tensor,
         counts_RS: torch.Tensor,
         arriving_RS: torch.Tensor,
+        total_rows: int,
         buffers: str,
     ) -> FlatRoute:
         T, K = slot_TK.shape
@@ -109,13 +120,14 @@ class FlatDispatcher:
             counts_S=arriving_RS.sum(0).tolist()[: self._local_slots],
             sent_R=counts_RS.sum(1).tolist(),
             received_R=arriving_RS.sum(1).tolist(),
+            total_rows=total_rows,
             buffers=buffers,
         )
 
     def send(self, route: FlatRoute) -> Coming[Received]:
         """See `Dispatcher.send`."""
         sent_MD = take_rows(route.x_TD, route.token_M, self._buffers, f"send {route.buffers}")
-        coming = self._exchange(f"dispatch {route.buffers}", sent_MD, route.received_R, route.sent_R)
+        coming = self._exchange("dispatch", sent_MD, route.received_R, route.sent_R, route)
         order_N = route.by_slot_N
         return coming.then(
             lambda rows_ND: Received(rows_ND if order_N is None else rows_ND[order_N], route.counts_S)
@@ -127,13 +139,21 @@ class FlatDispatcher:
             unsorted_N = torch.empty_like(route.by_slot_N)
             unsorted_N[route.by_slot_N] = torch.arange(len(unsorted_N), device=unsorted_N.device)
             y_ND = y_ND[unsorted_N]
-        coming = self._exchange(f"combine {route.buffers}", y_ND, route.sent_R, route.received_R)
+        coming = self._exchange("combine", y_ND, route.sent_R, route.received_R, route)
         return coming.then(lambda back_MD: weighted_sum(back_MD, route.row_TK, route.weights_TK))
 
     def _exchange(
-        self, name: str, sent_MD: torch.Tensor, received_R: list[int], sent_R: list[int]
+        self, name: str, sent_MD: torch.Tensor, received_R: list[int], sent_R: list[int], route: FlatRoute
     ) -> Coming[torch.Tensor]:
-        return exchange(self._transport, self._buffers, name, sent_MD, received_R, sent_R)
+        return exchange(
+            self._transport,
+            self._buffers,
+            f"{name} {route.buffers}",
+            sent_MD,
+            received_R,
+            sent_R,
+            total_rows=route.total_rows,
+        )
 
 
 def weighted_sum(rows_MD: torch.Tensor, row_TK: torch.Tensor, weights_TK: torch.Tensor) -> torch.Tensor:

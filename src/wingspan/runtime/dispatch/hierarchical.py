@@ -24,6 +24,7 @@ from wingspan.runtime.dispatch.dispatcher import (
     Received,
     Route,
     Traffic,
+    agree_on_counts,
     chunk_slices,
     exchange,
     take_rows,
@@ -66,6 +67,8 @@ class HierarchicalRoute(Route):
     received_G: list[int]
     choices_sent_G: list[int]
     choices_received_G: list[int]
+    total_rows: int
+    """Of all ranks of the rail in a chunk on average: they agree on it."""
     world: World
     buffer: str
     inside: list[Any] = field(default_factory=list)
@@ -127,7 +130,9 @@ class HierarchicalDispatcher:
         counts_C = [
             torch.stack((rows[1], packed[1]), dim=1) for rows, packed in zip(rows_C, packed_C, strict=True)
         ]
-        arriving_GC2 = self._across.exchange_counts(torch.cat(counts_C, dim=1)).unflatten(1, (chunks, 2))
+        counts_GC2 = torch.cat(counts_C, dim=1)
+        arriving_GC2, total = agree_on_counts(self._across, counts_GC2, int(counts_GC2[:, ::2].sum()))
+        arriving_GC2 = arriving_GC2.unflatten(1, (chunks, 2))
         return [
             HierarchicalRoute(
                 x_TD=x_TD[part],
@@ -138,6 +143,7 @@ class HierarchicalDispatcher:
                 received_G=arriving_GC2[:, c, 0].tolist(),
                 choices_sent_G=counts_C[c][:, 1].tolist(),
                 choices_received_G=arriving_GC2[:, c, 1].tolist(),
+                total_rows=total // chunks,
                 world=world,
                 buffer=f"{lane}.{c}",
             )
@@ -147,10 +153,10 @@ class HierarchicalDispatcher:
     def send(self, route: HierarchicalRoute) -> Coming[Received]:
         """See `Dispatcher.send`: rows cross the network at once, and are forwarded when they are waited for."""
         rows_MD = take_rows(route.x_TD, route.token_M, self._buffers, f"send {route.buffer}")
-        rows = self._cross("across", rows_MD, route.received_G, route.sent_G, route.buffer)
         packed = self._cross(
-            "choices", route.packed_P2, route.choices_received_G, route.choices_sent_G, route.buffer
+            "choices", route.packed_P2, route.choices_received_G, route.choices_sent_G, route
         )
+        rows = self._cross("across", rows_MD, route.received_G, route.sent_G, route)
 
         def forward(come: tuple[torch.Tensor, torch.Tensor]) -> Received:
             rows_AD, packed_A2 = come
@@ -164,13 +170,26 @@ class HierarchicalDispatcher:
         """See `Dispatcher.send_back`: sums are made inside the node first, and cross the network then."""
         sums_XD = self._inside.send_back(y_ND, route.inside[-1]).wait()
         own_TD, away_AD = sums_XD[: len(route.x_TD)], sums_XD[len(route.x_TD) :]
-        coming = self._cross("back", away_AD, route.sent_G, route.received_G, route.buffer)
+        coming = self._cross("back", away_AD, route.sent_G, route.received_G, route)
         return coming.then(lambda back_MD: own_TD.index_add_(0, route.token_M, back_MD))
 
     def _cross(
-        self, name: str, sent: torch.Tensor, received_G: list[int], sent_G: list[int], buffer: str
+        self,
+        name: str,
+        sent: torch.Tensor,
+        received_G: list[int],
+        sent_G: list[int],
+        route: HierarchicalRoute,
     ) -> Coming[torch.Tensor]:
-        return exchange(self._across, self._buffers, f"{name} {buffer}", sent, received_G, sent_G)
+        return exchange(
+            self._across,
+            self._buffers,
+            f"{name} {route.buffer}",
+            sent,
+            received_G,
+            sent_G,
+            total_rows=route.total_rows,
+        )
 
 
 class _All:

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from wingspan.errors import InputError
-from wingspan.runtime.transport.transport import Pending
+from wingspan.runtime.transport.pending import Pending
 
 
 class Courier:

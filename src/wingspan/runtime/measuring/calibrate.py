@@ -9,13 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from wingspan.runtime.transport.transport import Transport
+from wingspan.runtime.transport.turns import is_bulk
 from wingspan.specs.precision import Precision
 
 _TRIES = 5
+_IN_A_ROW = 8
 _WIDTH = 1024
 _ROWS = (1, 16, 64, 256, 1024)
 _READ_BYTES = 64 * 2**20
@@ -101,20 +104,28 @@ def _read(transport: Transport, device: torch.device) -> Sample:
 def _messages(
     transport: Transport, device: torch.device, peers: list[int], message_bytes: Sequence[int]
 ) -> list[Sample]:
-    """All ranks exchange with all of these at once, as in a dispatch, in growing sizes: bytes that each rank sends."""
+    """All ranks exchange with all of these at once, as in a dispatch, in growing sizes: bytes that each rank sends.
+
+    Small ones several times in a row, as ranks that begin together are not quite together.
+    """
     samples: list[Sample] = []
     for length in message_bytes if peers else ():
         sent = torch.zeros(len(peers), length // len(peers), dtype=torch.uint8, device=device)
         received = torch.empty_like(sent)
-        rows_R = [int(rank in peers) for rank in range(transport.world.size)]
-
-        def exchange(
-            sent: torch.Tensor = sent, received: torch.Tensor = received, rows_R: list[int] = rows_R
-        ) -> None:
-            transport.exchange_rows(received, sent, rows_R, rows_R).wait()
-
-        samples.append((float(sent.numel()), _slowest(transport, device, exchange)))
+        in_a_row = max(1, min(_IN_A_ROW, 2**20 // length))
+        work = partial(_exchange, transport, received, sent, peers, in_a_row)
+        samples.append((float(sent.numel()), _slowest(transport, device, work) / in_a_row))
     return samples
+
+
+def _exchange(
+    transport: Transport, received: torch.Tensor, sent: torch.Tensor, peers: list[int], times: int
+) -> None:
+    size = transport.world.size
+    rows_R = [int(rank in peers) for rank in range(size)]
+    bulk = is_bulk(size * sent.numel(), size)
+    for _ in range(times):
+        transport.exchange_rows(received, sent, rows_R, rows_R, bulk=bulk).wait()
 
 
 def _slowest(transport: Transport, device: torch.device, work: Callable[[], object]) -> float:

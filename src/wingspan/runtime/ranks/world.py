@@ -42,13 +42,15 @@ class World:
 
 
 def within(world: World, members: list[int]) -> World:
-    """A rank's place in a part of the group, all of which counts as one node.
+    """A rank's place in a part of the group; it counts as one node unless every member is on another one.
 
     Args:
         world: its place in the whole group.
         members: the part's ranks in order, its own among them.
     """
     place = members.index(world.rank)
+    if len({world.node_of(member) for member in members}) == len(members):
+        return World(rank=place, size=len(members), ranks_per_node=1, local_rank=0)
     return World(rank=place, size=len(members), ranks_per_node=len(members), local_rank=place)
 
 

@@ -15,7 +15,8 @@ import torch
 
 from wingspan.errors import InputError
 from wingspan.runtime.ranks.world import World, within
-from wingspan.runtime.transport.transport import Pending, Transport, as_bytes
+from wingspan.runtime.transport.pending import Pending
+from wingspan.runtime.transport.transport import Transport, as_bytes
 
 
 class MpiTransport:
@@ -38,6 +39,8 @@ class MpiTransport:
         sent_NB: torch.Tensor,
         received_R: Sequence[int],
         sent_R: Sequence[int],
+        *,
+        bulk: bool = False,  # noqa: ARG002 - MPI has ways of its own
     ) -> Pending:
         """See `Transport`."""
         sent, received = _Rows(sent_NB, sent_R), _Rows(received_NB, received_R)

@@ -19,8 +19,9 @@ import torch
 from wingspan.errors import InputError
 from wingspan.runtime.ranks.world import World, within
 from wingspan.runtime.transport import futex
+from wingspan.runtime.transport.pending import Pending
 from wingspan.runtime.transport.shared_memory import SharedMemory, share_among
-from wingspan.runtime.transport.transport import Pending, Transport, as_bytes
+from wingspan.runtime.transport.transport import Transport, as_bytes
 
 _WORD_BYTES = 8
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -45,6 +46,8 @@ class _OverAnother(ABC):
         sent_NB: torch.Tensor,
         received_R: Sequence[int],
         sent_R: Sequence[int],
+        *,
+        bulk: bool = False,
     ) -> Pending:
         """See `Transport`."""
 
@@ -92,6 +95,8 @@ class NodeTransport(_OverAnother):
         sent_NB: torch.Tensor,
         received_R: Sequence[int],
         sent_R: Sequence[int],
+        *,
+        bulk: bool = False,  # noqa: ARG002 - the interface's
     ) -> Pending:
         """See `Transport`. What is sent may be written again at once; what comes is read in `wait`."""
         return _Exchange(
@@ -153,12 +158,14 @@ class SharedMemoryTransport(_OverAnother):
         sent_NB: torch.Tensor,
         received_R: Sequence[int],
         sent_R: Sequence[int],
+        *,
+        bulk: bool = False,
     ) -> Pending:
         """See `Transport`."""
         if self.covers_all:
             return self.inside.exchange_rows(received_NB, sent_NB, received_R, sent_R)
         here, to_here = self._here(received_NB, received_R), self._here(sent_NB, sent_R)
-        outside = self._exchange_outside(received_NB, sent_NB, received_R, sent_R)
+        outside = self._exchange_outside(received_NB, sent_NB, received_R, sent_R, bulk=bulk)
         local = slice(self._first, self._last)
         return _Both(self.inside.exchange_rows(here, to_here, received_R[local], sent_R[local]), outside)
 
@@ -179,15 +186,17 @@ class SharedMemoryTransport(_OverAnother):
         sent_NB: torch.Tensor,
         received_R: Sequence[int],
         sent_R: Sequence[int],
+        *,
+        bulk: bool,
     ) -> Pending:
         """The rows of other nodes; they must lie together too, without this node's between them."""
         from_R, to_R = self._only_outside(received_R), self._only_outside(sent_R)
         sent = torch.cat(self._around(sent_NB, sent_R))
         before, after = self._around(received_NB, received_R)
         if not (len(before) and len(after)):
-            return self.outer.exchange_rows(before if len(before) else after, sent, from_R, to_R)
+            return self.outer.exchange_rows(before if len(before) else after, sent, from_R, to_R, bulk=bulk)
         rows = received_NB.new_empty((len(before) + len(after), *received_NB.shape[1:]))
-        pending = self.outer.exchange_rows(rows, sent, from_R, to_R)
+        pending = self.outer.exchange_rows(rows, sent, from_R, to_R, bulk=bulk)
         return _Scattered(pending, [(before, rows[: len(before)]), (after, rows[len(before) :])])
 
     def _around(self, rows_NB: torch.Tensor, count_R: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,17 +13,8 @@ import torch
 import torch.distributed as dist
 
 from wingspan.runtime.ranks.world import World, within
-
-
-class Pending(Protocol):
-    """A transfer under way."""
-
-    def wait(self) -> float | None:
-        """Return when the received buffer is complete and the sent one may be written again.
-
-        Returns:
-            When it ended, on the clock of `time.monotonic`; None where only the end of the wait is known.
-        """
+from wingspan.runtime.transport.pending import Pending
+from wingspan.runtime.transport.turns import Exchange, Turns, turns
 
 
 class Transport(Protocol):
@@ -40,10 +31,13 @@ class Transport(Protocol):
         sent_NB: torch.Tensor,
         received_R: Sequence[int],
         sent_R: Sequence[int],
+        *,
+        bulk: bool = False,
     ) -> Pending:
         """Start to send `sent_R[r]` rows to each rank r, in order, and to receive `received_R[r]` from it.
 
-        Both buffers are contiguous, of one dtype, rows along dimension 0; zero rows are allowed anywhere.
+        Both buffers are contiguous, of one dtype, rows along dimension 0; zero rows are allowed anywhere. `bulk`,
+        the same on all ranks, says that much travels: a transport may then spend messages to use its links better.
         """
 
     def share(self, value_X: torch.Tensor) -> torch.Tensor:
@@ -56,7 +50,10 @@ class Transport(Protocol):
         """Rank 0's value, on every rank."""
 
     def split(self, color: int) -> Transport:
-        """A transport among the ranks that gave the same color, numbered in their order; all count as one node."""
+        """A transport among the ranks that gave the same color, numbered in their order.
+
+        They count as one node, or, where each is on another one, as a node each.
+        """
 
     def close(self) -> None:
         """Leave the group."""
@@ -83,14 +80,22 @@ class TorchTransport:
         sent_NB: torch.Tensor,
         received_R: Sequence[int],
         sent_R: Sequence[int],
+        *,
+        bulk: bool = False,
     ) -> Pending:
-        """See `Transport`."""
+        """See `Transport`. In bulk, nodes take turns on the CPU; NCCL has ways of its own."""
         # Bytes, because the backends do not know every dtype (gloo has no FP8, nor BF16 everywhere).
+        exchange = Exchange(as_bytes(received_NB), as_bytes(sent_NB), received_R, sent_R)
+        if bulk and self._device.type == "cpu" and self.world.size > 2 * self.world.ranks_per_node:
+            return Turns(turns(exchange, self.world), self._start)
+        return self._start(exchange)
+
+    def _start(self, exchange: Exchange) -> Pending:
         work = dist.all_to_all_single(
-            as_bytes(received_NB),
-            as_bytes(sent_NB),
-            list(received_R),
-            list(sent_R),
+            exchange.received_NB,
+            exchange.sent_NB,
+            list(exchange.received_R),
+            list(exchange.sent_R),
             group=self._group,
             async_op=True,
         )
@@ -179,6 +184,8 @@ class LocalTransport:
         sent_NB: torch.Tensor,
         received_R: Sequence[int],  # noqa: ARG002 - the interface's
         sent_R: Sequence[int],  # noqa: ARG002
+        *,
+        bulk: bool = False,  # noqa: ARG002
     ) -> Pending:
         """See `Transport`."""
         received_NB.copy_(sent_NB)
