@@ -67,7 +67,10 @@ class CommunicationStream:
 
 def _timed(job: Callable[[], Value], inference: bool) -> Done[Value]:
     began = time.monotonic()
-    with torch.no_grad(), torch.inference_mode(inference):
+    with (
+        torch.inference_mode(inference),
+        torch.no_grad(),
+    ):  # in this order: the first sets the second's mode too
         value = job()
     return Done(value, began, time.monotonic())
 
