@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 # The nodes have no name service; torch would warn of it once per rank.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -32,7 +35,7 @@ from wingspan.specs.cluster import Cluster, load_cluster
 from wingspan.specs.families import model_from_config
 from wingspan.specs.workload import Context, Workload
 from wingspan.testbed import emulate, network
-from wingspan.testbed.layout import make_layout
+from wingspan.testbed.layout import make_layout, show_rate
 
 CPU = torch.device("cpu")
 TRANSFERS = (Operation.DISPATCH, Operation.COMBINE)
@@ -83,37 +86,58 @@ def deployment(
     )
 
 
-Show = Callable[[Case, StepReport, StepReport, float], None]
+@dataclass(frozen=True)
+class Result:
+    """A case as predicted and as measured."""
+
+    case: Case
+    scale: float
+    predicted: StepReport
+    measured: StepReport
 
 
-def run(nodes: int, ranks_per_node: int, rate: str, cases: Iterable[Case], steps: int, show: Show) -> None:
-    """Build a testbed, run the cases one after another in one group, and remove it; rank 0 shows each."""
+Show = Callable[[Result], None]
+
+
+def run(
+    nodes: int, ranks_per_node: int, rate: str, cases: Iterable[Case], steps: int, show: Show
+) -> list[Result]:
+    """Build a testbed, run the cases one after another in one group, and remove it; rank 0 shows each as it ends."""
     layout = make_layout("bench_paced", nodes, ranks_per_node, rate)
     places = layout.places
 
-    def on_rank(joined: Transport) -> None:
+    def on_rank(joined: Transport, kept: Path) -> None:
         transport = SharedMemoryTransport(joined)
         links = measure_links(transport, CPU)
+        results = []
         for case in cases:
-            measure(transport, case, with_links(case.deployment.cluster, links), steps, show)
+            result = measure(transport, case, with_links(case.deployment.cluster, links), steps)
+            if result is not None:
+                show(result)
+                results.append(result)
+        if joined.world.rank == 0:
+            kept.write_bytes(pickle.dumps(results))
         transport.close()
 
     network.up(layout)
     try:
-        run_ranks(on_rank, places.size, places.ranks_per_node, CPU, places)
+        with TemporaryDirectory() as folder:
+            kept = Path(folder) / "results"
+            run_ranks(lambda joined: on_rank(joined, kept), places.size, places.ranks_per_node, CPU, places)
+            results: list[Result] = pickle.loads(kept.read_bytes())
+            return results
     finally:
         network.down(layout.name)
 
 
-def measure(transport: Transport, case: Case, links: Cluster, steps: int, show: Show) -> None:
-    """Collective: one case."""
+def measure(transport: Transport, case: Case, links: Cluster, steps: int) -> Result | None:
+    """Collective: one case; its result on rank 0."""
     drawn = emulate.choices(case.deployment)
     per_node = transport.world.ranks_per_node
     scale = case.time_scale or _equal_scale(case.deployment, links, per_node, drawn)
     emulated = emulate.emulated(case.deployment, links, per_node, scale, drawn)
     measured = emulate.run_emulated(transport, emulated, drawn, steps)
-    if measured is not None:
-        show(case, simulate(emulated), measured[0], scale)
+    return None if measured is None else Result(case, scale, simulate(emulated), measured[0])
 
 
 def _equal_scale(given: Deployment, links: Cluster, per_node: int, drawn: object) -> float:
@@ -138,11 +162,12 @@ def overlap(rate: str, steps: int) -> None:
         for way in WAYS
     ]
 
-    def show(case: Case, predicted: StepReport, measured: StepReport, scale: float) -> None:
+    def show(result: Result) -> None:
+        case, predicted, measured = result.case, result.predicted, result.measured
         print(
             f"{case.name:11} {case.deployment.dispatcher.value:13} "
             f"{measured.step_seconds:7.2f}s {measured.overhead:8.1%} "
-            f"{predicted.step_seconds:9.2f}s {predicted.overhead:8.1%} {scale:7.0f}",
+            f"{predicted.step_seconds:9.2f}s {predicted.overhead:8.1%} {result.scale:7.0f}",
             flush=True,
         )
 
@@ -160,51 +185,42 @@ def prediction(rate: str, steps: int) -> None:
         for way in WAYS
     ]
 
-    def show(case: Case, predicted: StepReport, measured: StepReport, _: float) -> None:
-        error = predicted.step_seconds / measured.step_seconds - 1
+    def show(result: Result) -> None:
+        deployment, predicted, measured = result.case.deployment, result.predicted, result.measured
         print(
-            f"{case.deployment.workload.tokens_per_gpu:6} {case.deployment.dispatcher.value:13} {case.name:11} "
-            f"{predicted.step_seconds:9.2f}s {measured.step_seconds:8.2f}s {error:+7.1%}",
+            f"{deployment.workload.tokens_per_gpu:6} {deployment.dispatcher.value:13} {result.case.name:11} "
+            f"{predicted.step_seconds:9.2f}s {measured.step_seconds:8.2f}s "
+            f"{predicted.step_seconds / measured.step_seconds - 1:+7.1%}",
             flush=True,
         )
 
     run(4, 4, rate, cases, steps, show)
 
 
-# What a node's link stands for: eight network cards of 50 GB/s (H100), or eight times the seed's 1.44 TB/s.
-NETWORKS = {"h100": 8 * 50e9, "seed-ideal": 8 * 1.44e12}
+# What a node's link stands for, in bytes per second: eight network cards of 50 GB/s (H100), or eight times the
+# seed's 1.44 TB/s; and how many times faster than the given rate its stand-in is, so that a step does not last minutes.
+NETWORKS = {"h100": (8 * 50e9, 1), "seed-ideal": (8 * 1.44e12, 10)}
 
 
 def scaling(rate: str, steps: int) -> None:
     """EP 8 (one node), 16, 32, 64 in nodes of 8: tokens per second and GPU against one node's."""
     bits = make_layout("bench_paced", 1, 1, rate).rate_bits
-    print(f"nodes of 8 ranks, {rate} a node, 32 tokens a rank; {steps} steps, paced")
-    print(
-        f"{'network':11} {'EP':>3} {'scale':>9} {'step':>9} {'predicted':>10} {'efficiency':>11} {'predicted':>10}"
-    )
-    for name, bytes_per_second in NETWORKS.items():
-        alone: dict[str, float] = {}
-
-        def show(
-            case: Case, predicted: StepReport, measured: StepReport, scale: float, name: str = name
-        ) -> None:
-            for kind, report in (("predicted", predicted), ("measured", measured)):
-                alone.setdefault(kind, report.step_seconds)  # noqa: B023 - filled within the round
+    print(f"nodes of 8 ranks, 32 tokens a rank; {steps} steps, paced")
+    print("network         rate  EP    scale     step  predicted  efficiency  predicted")
+    for name, (bytes_per_second, faster) in NETWORKS.items():
+        scale = bytes_per_second / (bits * faster / 8)
+        alone: Result | None = None
+        for ranks in (8, 16, 32, 64):
+            given = deployment(ranks, 32, "sequential", Dispatcher.HIERARCHICAL, layers=2, hidden=7168)
+            nodes_rate = f"{bits * faster}bit"
+            (result,) = run(ranks // 8, 8, nodes_rate, [Case(name, given, scale)], steps, lambda _: None)
+            alone = alone or result
+            predicted, measured = result.predicted.step_seconds, result.measured.step_seconds
             print(
-                f"{name:11} {case.deployment.ranks:3} {scale:9,.0f} {measured.step_seconds:8.2f}s "
-                f"{predicted.step_seconds:9.2f}s {alone['measured'] / measured.step_seconds:11.1%} "  # noqa: B023
-                f"{alone['predicted'] / predicted.step_seconds:10.1%}",  # noqa: B023
+                f"{name:11} {show_rate(bits * faster):>8} {ranks:3} {scale:8,.0f} {measured:7.2f}s {predicted:9.2f}s "
+                f"{alone.measured.step_seconds / measured:11.1%} {alone.predicted.step_seconds / predicted:10.1%}",
                 flush=True,
             )
-
-        for ranks in (8, 16, 32, 64):
-            scale = bytes_per_second / (bits / 8)
-            case = Case(
-                name,
-                deployment(ranks, 32, "sequential", Dispatcher.HIERARCHICAL, layers=2, hidden=7168),
-                scale,
-            )
-            run(ranks // 8, 8, rate, [case], steps, show)
 
 
 def main() -> None:
