@@ -24,6 +24,7 @@ import torch.distributed as dist
 
 from wingspan.errors import InputError, LostPeerError, RunError, WingspanError
 from wingspan.runtime.ranks.device import take_share
+from wingspan.runtime.ranks.lifeline import Lifeline
 from wingspan.runtime.ranks.nodes import Nodes, enter, listen_on
 from wingspan.runtime.ranks.world import World, export
 from wingspan.runtime.transport.mpi import join_mpi, leave_mpi
@@ -95,7 +96,10 @@ def join_ranks(work: Work, world: World, device: torch.device) -> None:
                     f"port {port} on {address} is in use; set MASTER_PORT to a free one"
                 ) from None
             raise
-        _work_and_leave(work, TorchTransport(world, device))
+        transport = TorchTransport(world, device)
+        lifeline = Lifeline(transport, address)
+    with lifeline, _plain_errors(world):
+        _work_and_leave(work, transport)
 
 
 def _meeting_point() -> tuple[str, int]:
