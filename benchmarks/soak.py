@@ -1,22 +1,19 @@
 """Many steps of random uneven batches over every transport: none may hang, leak, or come out wrong.
 
-`python -m benchmarks.soak` (1,000 steps on 8 ranks over each of the four):
+`python -m benchmarks.soak` (1,000 steps on 8 ranks over each of these):
 
-gloo       torch.distributed
-shm        shared memory, and the dispatcher that reads rows where they lie
-shm-nodes  the ranks count as two nodes: the hierarchical dispatcher, shared memory inside, gloo across
-mpi        MPI, by mpirun, where it is installed
+gloo        torch.distributed
+gloo-nodes  the ranks count as four nodes, which take turns in bulk exchanges
+shm         shared memory, and the dispatcher that reads rows where they lie
+shm-nodes   the ranks count as two nodes: the hierarchical dispatcher, shared memory inside, gloo across
+mpi         MPI, by mpirun, where it is installed
 
-A step is two MoE layers, one with an expert per rank and one with replicas, in a schedule drawn at random. Each rank
-has from no tokens to some hundreds, some of them padding, and is late now and then; sometimes no rank has any, or all
-choose one expert. An expert multiplies by a number of its own, so one line of torch gives what must come out, and
-numbers are such that every sum is exact in any order.
+A step is two MoE layers, in a schedule and on a batch drawn at random (see `benchmarks.uneven`); each rank is late now
+and then.
 
 The first steps show every buffer its largest batch. From then on (at least a fifth of the steps) a rank's resident
 memory may grow by the bound that is printed, and its descriptors and threads not at all. A rank that is longer in a
 step than the limit shows where it is and ends the run. The exit code is 1 where anything was not as it must be.
-
-Shapes: R ranks, E = R experts, T tokens of this rank, K experts per token, D hidden size, S slots of this rank, N rows.
 """
 
 from __future__ import annotations
@@ -30,33 +27,40 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
-from wingspan.errors import RunError
+from benchmarks.uneven import (
+    TOP_K,
+    Batch,
+    MultiplyingExperts,
+    batch,
+    expected,
+    largest_steps,
+    placements,
+    plan,
+)
+from wingspan.errors import RunError, WingspanError
 from wingspan.placement.placement import Placement
-from wingspan.placement.simple import linear
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers
 from wingspan.runtime.generation.micro_batches import split_rows, take_turns
 from wingspan.runtime.measuring.monitor import LoadMonitor
 from wingspan.runtime.measuring.recorder import Recorder
+from wingspan.runtime.model.engine import return_freed_memory
 from wingspan.runtime.model.layer import ExpertParallelLayer
-from wingspan.runtime.model.step import Flow, Step, flow_named
+from wingspan.runtime.model.step import Step
 from wingspan.runtime.ranks.group import Group
+from wingspan.runtime.ranks.world import world_from_environment
 from wingspan.runtime.transport.transport import Transport
 
 CPU = torch.device("cpu")
-HIDDEN = 64
-TOP_K = 3
-MOST_TOKENS = 300
-FLOWS = [flow_named(name) for name in ("sequential", "chunks=2", "chunks=4", "two-batch")]
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,13 @@ class Way:
 
 WAYS = {
     way.name: way
-    for way in (Way("gloo", "torch"), Way("shm", "shm"), Way("shm-nodes", "shm", nodes=2), Way("mpi", "mpi"))
+    for way in (
+        Way("gloo", "torch"),
+        Way("gloo-nodes", "torch", nodes=4),
+        Way("shm", "shm"),
+        Way("shm-nodes", "shm", nodes=2),
+        Way("mpi", "mpi"),
+    )
 }
 
 
@@ -80,40 +90,20 @@ class Soak:
 
     Args:
         steps: of each way.
-        ranks: at least `TOP_K`.
+        ranks: `TOP_K` or more.
         most_growth_bytes: of a rank's resident memory, from `settled` to the end.
         most_step_seconds: a rank that is longer in one step hangs.
     """
 
     steps: int = 1000
     ranks: int = 8
-    most_growth_bytes: int = 4 << 20
+    most_growth_bytes: int = 4_000_000
     most_step_seconds: float = 60.0
 
     @property
     def settled(self) -> int:
         """The first step after which nothing may grow."""
-        return max(self.steps // 5, len(FLOWS) * self.ranks)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One step, as all ranks know it. `hot`: the expert that every token chooses, if any."""
-
-    flow: Flow
-    dtype: torch.dtype
-    tokens_R: list[int]
-    hot: int | None
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One rank's tokens and their choices in both layers; `valid_T` None: none is padding."""
-
-    x_TD: torch.Tensor
-    valid_T: torch.Tensor | None
-    experts_LTK: torch.Tensor
-    weights_TK: torch.Tensor
+        return max(self.steps // 5, largest_steps(self.ranks))
 
 
 @dataclass(frozen=True)
@@ -123,67 +113,6 @@ class Held:
     resident_bytes: int
     descriptors: int
     threads: int
-
-
-def plan(number: int, soak: Soak) -> Plan:
-    """A random step; the first ones are the largest of every schedule at every expert."""
-    rng = np.random.default_rng((1, number))
-    R, dtype = soak.ranks, (torch.float32, torch.bfloat16)[rng.integers(2)]
-    if number < len(FLOWS) * R:
-        # Wider rows first: they need the larger buffers.
-        return Plan(FLOWS[number % len(FLOWS)], torch.float32, [MOST_TOKENS] * R, number // len(FLOWS))
-    tokens_R = rng.integers(0, MOST_TOKENS + 1, R) * (rng.random(R) < 0.8) * (rng.random() < 0.95)
-    hot = int(rng.integers(R)) if rng.random() < 0.2 else None
-    return Plan(FLOWS[rng.integers(len(FLOWS))], dtype, tokens_R.tolist(), hot)
-
-
-def batch(number: int, plan: Plan, rank: int) -> Batch:
-    """This rank's part of the step."""
-    rng = np.random.default_rng((2, number, rank))
-    T, E = plan.tokens_R[rank], len(plan.tokens_R)
-    skew = rng.choice([0.0, 1.0, 2.0])
-    popularity_E = -skew * np.log(rng.permutation(E) + 1.0)
-    if plan.hot is not None:
-        popularity_E[plan.hot] = np.inf
-    # Gumbel noise on log popularity: the k largest are a draw without replacement.
-    scores_LTE = popularity_E + rng.gumbel(size=(2, T, E))
-    valid_T = torch.from_numpy(rng.random(T) < 0.9) if rng.random() < 0.3 else None
-    return Batch(
-        torch.from_numpy(rng.choice([-2, -1, 1, 2], (T, HIDDEN))).to(plan.dtype),
-        valid_T,
-        torch.from_numpy(np.argsort(-scores_LTE, axis=2)[:, :, :TOP_K].copy()),
-        torch.from_numpy(rng.integers(1, 5, (T, TOP_K)) / 4).float(),
-    )
-
-
-def factor_of(experts: torch.Tensor) -> torch.Tensor:
-    """What each expert multiplies by: at most 8, so that BF16 holds every sum of quarters exactly."""
-    return 1 + experts % 8
-
-
-def expected(given: Batch, layer: int) -> torch.Tensor:
-    """The plain dense sum (T, D) of a layer, in FP32; zero for padding."""
-    factor_TK = given.weights_TK * factor_of(given.experts_LTK[layer])
-    y_TD = given.x_TD.float() * factor_TK.sum(1, keepdim=True)
-    return y_TD if given.valid_T is None else y_TD * given.valid_T[:, None]
-
-
-class MultiplyingExperts:
-    """A rank's experts."""
-
-    def __init__(self, experts: Sequence[int]) -> None:
-        self._factor_S = factor_of(torch.tensor(experts))
-
-    def __call__(self, rows_ND: torch.Tensor, counts_S: Sequence[int]) -> torch.Tensor:
-        """Each row times its expert's factor."""
-        factor_N = self._factor_S.repeat_interleave(torch.tensor(counts_S))
-        return rows_ND * factor_N[:, None].to(rows_ND.dtype)
-
-
-def replicated(ranks: int) -> Placement:
-    """Every expert twice: on the rank of its number and on the one before."""
-    slots = [[[rank, (rank + 1) % ranks] for rank in range(ranks)]]
-    return Placement(np.array(slots), ranks)
 
 
 class Rank:
@@ -196,9 +125,9 @@ class Rank:
         self._step = Step()
         self._recorder = Recorder(self._rank, soak.ranks)
         self._monitor = LoadMonitor(2, soak.ranks, CPU)
-        placements = [linear(1, soak.ranks, soak.ranks), replicated(soak.ranks)]
-        dispatchers = Dispatchers(placements[0], transport, Buffers(), CPU, DEFAULT_DISPATCH)
-        self._layers = [self._layer(i, placed, dispatchers) for i, placed in enumerate(placements)]
+        placed = placements(soak.ranks)
+        dispatchers = Dispatchers(placed[0], transport, Buffers(), CPU, DEFAULT_DISPATCH)
+        self._layers = [self._layer(index, of_layer, dispatchers) for index, of_layer in enumerate(placed)]
 
     def _layer(self, index: int, placement: Placement, dispatchers: Dispatchers) -> ExpertParallelLayer:
         experts: Any = MultiplyingExperts(placement.experts_on(0, self._rank))
@@ -210,7 +139,7 @@ class Rank:
     @torch.inference_mode()
     def step(self, number: int) -> None:
         """Collective. Raises `RunError` where a result is wrong."""
-        now = plan(number, self._soak)
+        now = plan(number, self._soak.ranks)
         mine = batch(number, now, self._rank)
         self._recorder.begin_step("prefill", len(mine.x_TD))
         self._step.flow = now.flow
@@ -244,8 +173,9 @@ class Rank:
 
 
 def held() -> Held:
-    """What this process holds now; of its memory what it wrote, not what it mapped from files."""
+    """What this process holds now; of its memory what it wrote and still uses, not what it mapped from files."""
     gc.collect()
+    return_freed_memory()
     status = Path("/proc/self/status").read_text()
     kilobytes = [int(re.search(rf"{name}:\s+(\d+)", status)[1]) for name in ("RssAnon", "RssShmem")]  # type: ignore[index]
     return Held(sum(kilobytes) * 1024, len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task")))
@@ -255,14 +185,14 @@ def on_rank(transport: Transport, way: Way, soak: Soak) -> None:
     """Collective: all steps; rank 0 prints. Raises `RunError` where anything is not as it must be."""
     rank, start = Rank(transport, soak), time.monotonic()
     speaks = transport.world.rank == 0
-    settled = slowest = None
+    settled, slowest = None, 0.0
     for number in range(soak.steps):
         if number == soak.settled:
             settled = held()
         faulthandler.dump_traceback_later(soak.most_step_seconds, exit=True, file=2)
         begun = time.monotonic()
         rank.step(number)
-        slowest = max(slowest or 0.0, time.monotonic() - begun)
+        slowest = max(slowest, time.monotonic() - begun)
         faulthandler.cancel_dump_traceback_later()
         if speaks and (number + 1) % 100 == 0:
             print(f"{way.name:10} {number + 1:5} steps {time.monotonic() - start:6.1f} s", flush=True)
@@ -276,7 +206,10 @@ def on_rank(transport: Transport, way: Way, soak: Soak) -> None:
 def judge(way: Way, soak: Soak, changes: list[Any]) -> None:
     """Print what each rank holds more than when it had settled; raise `RunError` where that is too much."""
     growth_R = [late.resident_bytes - early.resident_bytes for early, late in changes]
-    print(f"{way.name:10} resident memory since step {soak.settled}, kB: {[g // 1000 for g in growth_R]}")
+    print(
+        f"{way.name:10} resident memory since step {soak.settled}: "
+        f"{' '.join(f'{growth / 1000:+.0f}' for growth in growth_R)} kB (at most {soak.most_growth_bytes // 1000})"
+    )
     problems = [
         f"rank {rank} grew by {growth} bytes"
         for rank, growth in enumerate(growth_R)
@@ -296,25 +229,35 @@ def judge(way: Way, soak: Soak, changes: list[Any]) -> None:
 
 def run(way: Way, soak: Soak) -> None:
     """All steps over one way, on ranks of their own; raises `RunError` where anything is not as it must be."""
-    if way.transport == "mpi" and "OMPI_COMM_WORLD_SIZE" not in os.environ:
+    names = set(os.listdir("/dev/shm"))
+    if way.transport == "mpi":
         _by_mpirun(way, soak)
-        return
-    group = Group.find(os.environ, soak.ranks, soak.ranks // way.nodes, way.transport)
-    group.run(lambda transport: on_rank(transport, way, soak))
+    else:
+        group = Group.find({}, soak.ranks, soak.ranks // way.nodes, way.transport)
+        group.run(lambda transport: on_rank(transport, way, soak))
+    left = set(os.listdir("/dev/shm")) - names
+    if left:
+        raise RunError(f"{way.name}: left in /dev/shm: {', '.join(sorted(left))}")
+    if psutil.Process().children(recursive=True):
+        raise RunError(f"{way.name}: left processes behind")
 
 
 def _by_mpirun(way: Way, soak: Soak) -> None:
-    """This command once more, on every rank."""
+    """This command once more, by every rank."""
     if shutil.which("mpirun") is None:
         print(f"{way.name:10} left out: mpirun is not installed")
         return
     launcher = ["mpirun", "--oversubscribe", "-n", str(soak.ranks)]
     launcher += ["--allow-run-as-root"] if os.geteuid() == 0 else []
-    command = [sys.executable, "-m", "benchmarks.soak", "--ways", way.name, "--ranks", str(soak.ranks)]
-    options = ["--steps", str(soak.steps), "--most-growth-mb", str(soak.most_growth_bytes / 1e6)]
-    limit = ["--step-limit", str(soak.most_step_seconds)]
-    if subprocess.run([*launcher, *command, *options, *limit], check=False).returncode:
+    command = [sys.executable, "-m", "benchmarks.soak", *sys.argv[1:], "--ways", way.name]
+    if subprocess.run([*launcher, *command], check=False).returncode:
         raise RunError(f"{way.name}: mpirun failed")
+
+
+def join(way: Way, soak: Soak) -> None:
+    """One of mpirun's ranks."""
+    group = Group.find(os.environ, soak.ranks, None, way.transport)
+    group.run(lambda transport: on_rank(transport, way, soak))
 
 
 def main() -> int:
@@ -328,15 +271,15 @@ def main() -> int:
     parser.add_argument("--most-growth-mb", type=float, default=default.most_growth_bytes / 1e6)
     parser.add_argument("--step-limit", type=float, default=default.most_step_seconds, help="seconds")
     chosen = parser.parse_args()
-    soak = replace(
-        default, steps=chosen.steps, ranks=chosen.ranks, most_growth_bytes=int(chosen.most_growth_mb * 1e6),
-        most_step_seconds=chosen.step_limit,
-    )  # fmt: skip
+    soak = Soak(chosen.steps, chosen.ranks, int(chosen.most_growth_mb * 1e6), chosen.step_limit)
+    if soak.ranks < TOP_K or soak.steps <= soak.settled:
+        parser.error(f"needs {TOP_K} ranks or more, and more than {largest_steps(soak.ranks)} steps")
+    under_mpirun = world_from_environment(os.environ) is not None
     failed = 0
     for name in chosen.ways:
         try:
-            run(WAYS[name], soak)
-        except RunError as error:
+            (join if under_mpirun else run)(WAYS[name], soak)
+        except WingspanError as error:
             print(f"FAILED: {error}", flush=True)
             failed = 1
     return failed
