@@ -186,9 +186,9 @@ def prediction(rate: str, steps: int) -> None:
     ]
 
     def show(result: Result) -> None:
-        deployment, predicted, measured = result.case.deployment, result.predicted, result.measured
+        given, predicted, measured = result.case.deployment, result.predicted, result.measured
         print(
-            f"{deployment.workload.tokens_per_gpu:6} {deployment.dispatcher.value:13} {result.case.name:11} "
+            f"{given.workload.tokens_per_gpu:6} {given.dispatcher.value:13} {result.case.name:11} "
             f"{predicted.step_seconds:9.2f}s {measured.step_seconds:8.2f}s "
             f"{predicted.step_seconds / measured.step_seconds - 1:+7.1%}",
             flush=True,

@@ -23,30 +23,34 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifeline, "_NAMING_SECONDS", 20.0)
 
 
+def never_returns() -> None:
+    time.sleep(60)
+
+
+def notices() -> None:
+    raise LostPeerError("somebody")
+
+
 @pytest.mark.parametrize("victim", range(SIZE))
-def test_ranks_in_a_call_that_never_ends_are_ended(victim, tmp_path):
+@pytest.mark.parametrize(
+    ("survivor", "says"),
+    [
+        (never_returns, "wingspan: rank {rank} lost contact with its peers: rank {victim} ended\n"),
+        (notices, "rank {rank} lost contact with its peers: rank {victim} ended"),
+    ],
+)
+def test_the_others_end_and_name_the_one_that_ended(survivor, says, victim, tmp_path):
+    """In a call that never returns, and where the transport noticed that somebody is lost."""
+
     def work(transport: Transport) -> None:
         if transport.world.rank == victim:
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(60)
+        survivor()
 
     codes, said = unsupervised(work, SIZE, tmp_path)
     assert codes == [-signal.SIGKILL if rank == victim else 1 for rank in range(SIZE)]
     for rank in set(range(SIZE)) - {victim}:
-        assert said[rank] == f"wingspan: rank {rank} lost contact with its peers: rank {victim} ended\n"
-
-
-@pytest.mark.parametrize("victim", range(SIZE))
-def test_a_rank_whose_transport_noticed_names_the_one_that_ended(victim, tmp_path):
-    def work(transport: Transport) -> None:
-        if transport.world.rank == victim:
-            os.kill(os.getpid(), signal.SIGKILL)
-        raise LostPeerError("somebody")
-
-    codes, said = unsupervised(work, SIZE, tmp_path)
-    assert codes == [-signal.SIGKILL if rank == victim else 1 for rank in range(SIZE)]
-    for rank in set(range(SIZE)) - {victim}:
-        assert said[rank] == f"rank {rank} lost contact with its peers: rank {victim} ended"
+        assert said[rank] == says.format(rank=rank, victim=victim)
 
 
 @pytest.mark.parametrize("early", range(SIZE))

@@ -67,10 +67,8 @@ class CommunicationStream:
 
 def _timed(job: Callable[[], Value], inference: bool) -> Done[Value]:
     began = time.monotonic()
-    with (
-        torch.inference_mode(inference),
-        torch.no_grad(),
-    ):  # in this order: the first sets the second's mode too
+    # In this order: leaving inference mode off would turn gradients on again.
+    with torch.inference_mode(inference), torch.no_grad():
         value = job()
     return Done(value, began, time.monotonic())
 
