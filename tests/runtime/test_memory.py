@@ -60,6 +60,7 @@ def measure(checkpoint: Path, ranks: int, scratch: Path) -> list[dict[str, int]]
     placement = default_placement(model.shape, ranks, EXPERTS // ranks)
 
     def work(transport: Transport) -> dict[str, int]:
+        return_freed_memory()  # What the parent had freed: a rank that used it again would not seem to grow.
         before = anonymous_bytes()
         with peak() as largest:
             engine = load(model, placement, transport, torch.device("cpu"))
@@ -82,8 +83,8 @@ def test_a_rank_holds_its_share(checkpoint, ranks, tmp_path):
     all_experts = 2 * EXPERTS * 3 * 512 * 1024 * 4
     for rank in measure(checkpoint, ranks, tmp_path / "scratch"):
         assert rank["experts"] == all_experts // ranks
-        # Shared weights may stay mapped from the file, and memory that the parent had freed is used again.
-        assert 0.5 * rank["experts"] <= rank["grown"] <= 1.1 * rank["parts"]
+        # Shared weights may stay mapped from the file.
+        assert 0.9 * rank["experts"] <= rank["grown"] <= 1.1 * rank["parts"]
 
 
 def test_loading_never_holds_more_than_the_share(checkpoint, tmp_path):
