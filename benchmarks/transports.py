@@ -29,6 +29,7 @@ from wingspan.runtime.dispatch.flat import FlatDispatcher
 from wingspan.runtime.dispatch.shared import SharedMemoryDispatcher
 from wingspan.runtime.dispatch.slots import SlotMap
 from wingspan.runtime.ranks.launch import run_ranks
+from wingspan.runtime.ranks.memory import keep_freed_memory
 from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.runtime.transport.transport import Transport
 
@@ -56,6 +57,7 @@ class Times:
 
 @torch.inference_mode()
 def on_rank(transport: Transport, cases: Sequence[Case]) -> None:
+    keep_freed_memory()
     size = transport.world.size
     shared = SharedMemoryTransport(transport)
     slots = SlotMap(linear(1, size, size, 1), 0, transport.world, CPU)

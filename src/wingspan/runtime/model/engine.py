@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from wingspan.runtime.model.instrument import decoder_layers, instrument
 from wingspan.runtime.model.layer import ExpertParallelLayer, install
 from wingspan.runtime.model.loading import MoeShape, build_on_meta, load_config, load_for_rank, moe_shape
 from wingspan.runtime.model.step import Step
+from wingspan.runtime.ranks.memory import keep_freed_memory, return_freed_memory
 from wingspan.runtime.transport.transport import Transport
 
 
@@ -133,6 +133,7 @@ def load(
         number = next(n for n, inside in enumerate(numbers) if path.startswith(inside))
         layers[path] = ExpertParallelLayer(index, number, experts, dispatcher, monitor, recorder, step)
     return_freed_memory()
+    keep_freed_memory()
     install(loaded, layers)
     instrument(loaded, layers, recorder)
     return Engine(
@@ -148,13 +149,6 @@ def load(
         step,
         transport,
     )
-
-
-def return_freed_memory() -> None:
-    """Give back to the system what this process freed: the allocator would keep it, on every rank of the machine."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-    if trim is not None:
-        trim(0)
 
 
 def make_dispatcher(

@@ -1,0 +1,28 @@
+"""What a rank's allocator does with freed memory: keep it, or give it back. glibc's; others decide for themselves."""
+
+from __future__ import annotations
+
+import ctypes
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_NEVER = -1
+_LARGEST_KEPT_BYTES = 32 << 20
+"""More than that at once always comes straight from the system: the most that glibc allows."""
+
+
+def return_freed_memory() -> None:
+    """Give back to the system what this process freed: the allocator would keep it, on every rank of the machine."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def keep_freed_memory() -> None:
+    """From now on keep it until `return_freed_memory`, for the next layer: it needs tensors of the same sizes.
+
+    Otherwise the large ones' pages come and go, at a page fault for every 4 KiB: longer than to sum into them.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
+        set_option(_TRIM_THRESHOLD, _NEVER)
