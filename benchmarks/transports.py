@@ -64,7 +64,7 @@ def on_rank(transport: Transport, cases: Sequence[Case]) -> None:
     contestants: dict[str, Dispatcher] = {
         "gloo": FlatDispatcher(transport, slots, [1] * size, Buffers()),
         "shm": FlatDispatcher(shared, slots, [1] * size, Buffers()),
-        "shared": SharedMemoryDispatcher(shared.inside, slots, [1] * size, Buffers()),
+        "shared": SharedMemoryDispatcher(shared.inside, slots, [1] * size),
     }
     for case in cases:
         measure(transport, shared, contestants, case)

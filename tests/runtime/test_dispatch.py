@@ -29,9 +29,9 @@ CPU = torch.device("cpu")
 DISPATCHERS = [FlatDispatcher, DeduplicatingDispatcher]
 
 
-def shared(transport: Transport, *arguments: Any) -> Dispatcher:
+def shared(transport: Transport, slots: SlotMap, held_R: list[int], _: Buffers) -> Dispatcher:
     """Reads rows in shared memory; one host only."""
-    return SharedMemoryDispatcher(SharedMemoryTransport(transport).inside, *arguments)
+    return SharedMemoryDispatcher(SharedMemoryTransport(transport).inside, slots, held_R)
 
 
 def flat_over_shared(transport: Transport, *arguments: Any) -> Dispatcher:
@@ -57,9 +57,17 @@ def make(kind: Callable[..., Dispatcher], placement: Placement, transport: Trans
 
 
 def there_and_back(
-    dispatcher: Dispatcher, placement: Placement, rank: int, *tokens: Any, chunks: int = 1
+    dispatcher: Dispatcher,
+    placement: Placement,
+    rank: int,
+    *tokens: Any,
+    chunks: int = 1,
+    in_place: bool = False,
 ) -> tuple[torch.Tensor, int]:
-    """The weighted sums that come home in all chunks, and how many rows were computed here."""
+    """The weighted sums that come home in all chunks, and how many rows were computed here.
+
+    All of them are in flight together; `in_place`: the experts write over the rows that they received.
+    """
     routes = dispatcher.route(*tokens, chunks, lane=0)
     coming = [dispatcher.send(route) for route in routes]
     homes, computed = [], 0
@@ -68,6 +76,8 @@ def there_and_back(
         computed += sum(received.counts_S)
         assert sum(received.counts_S) == len(received.rows_ND)
         y_ND = scaled_experts(placement, rank, received.rows_ND, received.counts_S)
+        if in_place:
+            y_ND = received.rows_ND.copy_(y_ND)
         homes.append(dispatcher.send_back(y_ND, route))
     return torch.cat([home.wait() for home in homes]), computed
 
@@ -113,18 +123,19 @@ def expected(x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Ten
     tokens=st.integers(0, 20),
     experts=st.integers(1, 9),
     chunks=st.integers(1, 4),
+    in_place=st.booleans(),
     data=st.data(),
 )
-def test_one_rank_gives_the_weighted_sum(kind, seed, tokens, experts, chunks, data):
+def test_one_rank_gives_the_weighted_sum(kind, seed, tokens, experts, chunks, in_place, data):
     rng = np.random.default_rng(seed)
     top_k = data.draw(st.integers(1, experts))
     placement = Placement(rng.permutation(experts)[None, None], experts)
     dispatcher = make(kind, placement, LocalTransport())
     experts_TK, weights_TK = routing(rng, tokens, experts, top_k)
     x_TD = torch.randn(tokens, 5)
-    with torch.set_grad_enabled(chunks == 1):
+    with torch.set_grad_enabled(chunks == 1 and not in_place):
         out_TD, computed = there_and_back(
-            dispatcher, placement, 0, x_TD, experts_TK, weights_TK, chunks=chunks
+            dispatcher, placement, 0, x_TD, experts_TK, weights_TK, chunks=chunks, in_place=in_place
         )
     assert computed == tokens * top_k
     torch.testing.assert_close(out_TD, expected(x_TD, experts_TK, weights_TK))
@@ -158,7 +169,7 @@ def test_any_routing_and_placement_over_nodes(kind, size, ranks_per_node, tmp_pa
 def check_any_routing_and_placement(
     kind: Callable[..., Dispatcher], size: int, ranks_per_node: int, folder: Path
 ) -> None:
-    """Thirty random cases in one group: uneven and zero tokens, replicas, empty ranks, reused buffers."""
+    """Thirty random cases in one group: uneven and zero tokens, replicas, empty ranks, reused buffers, in place."""
 
     def work(transport: Transport) -> list[str]:
         wrong = []
@@ -175,7 +186,14 @@ def check_any_routing_and_placement(
             x_TD = torch.tensor(own.standard_normal((tokens, 6)), dtype=torch.float32)
             with torch.no_grad():
                 out_TD, rows = there_and_back(
-                    dispatcher, placement, rank, x_TD, experts_TK, weights_TK, chunks=1 + case % 4
+                    dispatcher,
+                    placement,
+                    rank,
+                    x_TD,
+                    experts_TK,
+                    weights_TK,
+                    chunks=1 + case % 4,
+                    in_place=case % 3 > 0,
                 )
             total = sum(int(n) for n in transport.share(torch.tensor([tokens * top_k])))
             computed = sum(int(n) for n in transport.share(torch.tensor([rows])))
@@ -186,6 +204,58 @@ def check_any_routing_and_placement(
         return wrong
 
     assert on_ranks(work, size, folder, ranks_per_node) == [[]] * size
+
+
+@pytest.mark.parametrize("kind", [shared, flat_over_shared, FlatDispatcher])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_outputs_on_their_way_home_stay_while_more_rows_come(kind, in_place, tmp_path):
+    """The next lane's rows arrive between `send_back` and its `wait`, and so do those of the lane after it."""
+    placement = Placement(np.array([[[0, 3], [1, 2]]]), 4)
+
+    def work(transport: Transport) -> list[bool]:
+        dispatcher, rank = make(kind, placement, transport), transport.world.rank
+        rng, right = np.random.default_rng(rank), []
+        waiting = []
+        for lane in range(6):
+            tokens = int(rng.integers(1, 9))
+            experts_TK, weights_TK = routing(rng, tokens, 4, 2)
+            x_TD = torch.tensor(rng.standard_normal((tokens, 5)), dtype=torch.float32)
+            (route,) = dispatcher.route(x_TD, experts_TK, weights_TK, 1, lane=lane % 3)
+            received = dispatcher.send(route).wait()
+            y_ND = scaled_experts(placement, rank, received.rows_ND, received.counts_S)
+            if in_place:
+                y_ND = received.rows_ND.copy_(y_ND)
+            waiting.append((dispatcher.send_back(y_ND, route), expected(x_TD, experts_TK, weights_TK)))
+            if len(waiting) == 3 or lane == 5:
+                # The later ones first: blocks are not given back in the order of their publication.
+                right += [torch.allclose(home.wait(), sums, atol=1e-5) for home, sums in reversed(waiting)]
+                waiting.clear()
+        return right
+
+    with torch.no_grad():
+        assert on_ranks(work, 2, tmp_path) == [[True] * 6] * 2
+
+
+def test_outputs_of_another_type_come_home(tmp_path):
+    """As where rows travel in one precision and outputs in another."""
+    placement = Placement(np.array([[[0, 3], [1, 2]]]), 4)
+
+    def work(transport: Transport) -> bool:
+        dispatcher, right = make(shared, placement, transport), True
+        for case in range(3):
+            rng = np.random.default_rng((case, transport.world.rank))
+            experts_TK, weights_TK = routing(rng, 4, 4, 2)
+            x_TD = torch.tensor(rng.standard_normal((4, 6)), dtype=torch.float32)
+            (route,) = dispatcher.route(x_TD, experts_TK, weights_TK, 1, lane=0)
+            received = dispatcher.send(route).wait()
+            y_ND = scaled_experts(placement, transport.world.rank, received.rows_ND, received.counts_S)
+            home_TD = dispatcher.send_back(y_ND.double(), route).wait()
+            right &= home_TD.dtype == torch.float64
+            right &= torch.allclose(home_TD.float(), expected(x_TD, experts_TK, weights_TK), atol=1e-5)
+        return right
+
+    with torch.no_grad():
+        assert on_ranks(work, 2, tmp_path) == [True] * 2
 
 
 @pytest.mark.parametrize("kind", [*DISPATCHERS, flat_over_shared, deduplicating_over_shared])

@@ -160,6 +160,21 @@ def test_more_than_the_arena_is_refused_with_the_way_out():
     os.close(fd)
 
 
+def test_blocks_that_the_rank_itself_still_needs_are_not_waited_for():
+    """Nobody else could give them back: it says so instead."""
+    fd = SharedMemory.create(1)
+    memory = SharedMemory(fd, [Peer(0, os.getpid())], 0)
+    half_bytes = len(memory.region) // 2
+    number = memory.publish(memory.allocate(half_bytes))
+    with pytest.raises(RunError, match="do not fit"):
+        memory.allocate(half_bytes)
+    memory.finish(number)
+    memory.discard(memory.allocate(half_bytes))
+    memory.publish(memory.allocate(half_bytes))
+    memory.close()
+    os.close(fd)
+
+
 def test_no_name_and_no_descriptor_is_left(tmp_path):
     before = set(os.listdir("/dev/shm"))
 

@@ -105,7 +105,7 @@ class Dispatchers:
         if self._levels is not None:
             return HierarchicalDispatcher(self._levels, slots, held_R, self._buffers)
         if isinstance(transport, SharedMemoryTransport) and transport.covers_all and not self._training:
-            return SharedMemoryDispatcher(transport.inside, slots, held_R, self._buffers)
+            return SharedMemoryDispatcher(transport.inside, slots, held_R)
         # Per (token, rank) where ranks hold several experts, else per expert: whichever sends least.
         if max(held_R) > 1:
             return DeduplicatingDispatcher(transport, slots, held_R, self._buffers)

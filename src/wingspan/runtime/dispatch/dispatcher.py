@@ -26,7 +26,10 @@ Changed = TypeVar("Changed")
 
 @dataclass(frozen=True)
 class Received:
-    """The rows that came to this rank's experts, sorted by slot, and how many each slot got."""
+    """The rows that came to this rank's experts, sorted by slot, and how many each slot got.
+
+    Outputs may be written over them, where no gradient is kept; after `send_back` they are not to be touched.
+    """
 
     rows_ND: torch.Tensor
     counts_S: list[int]

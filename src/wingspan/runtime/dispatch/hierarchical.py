@@ -107,7 +107,7 @@ class HierarchicalDispatcher:
         first = world.node * world.ranks_per_node
         here = local_slots_R[first : first + world.ranks_per_node]
         self._inside: NodeExchange = (
-            SharedExchange(levels.inside, here, buffers)
+            SharedExchange(levels.inside, here)
             if isinstance(levels.inside, NodeTransport)
             else RowExchange(levels.inside, here, buffers)
         )

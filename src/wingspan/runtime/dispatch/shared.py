@@ -1,7 +1,8 @@
 """For ranks of one host: rows are never sent. Who needs them reads them where they lie, in shared memory.
 
 Dispatch publishes each rank's tokens once, and which of them each slot wants; the experts' ranks gather straight
-from there. Combine publishes the experts' outputs; the tokens' homes sum straight from there. Inference only.
+from there, into the block that will publish their outputs. Outputs written over these rows are published as they
+lie, others are copied there. The tokens' homes sum straight from that block. Inference only.
 
 Shapes: T tokens of this rank, K experts per token, D hidden size, R ranks, S the most slots of a rank,
 P choices (token and expert), N rows computed here, X rows published.
@@ -17,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 
 from wingspan.errors import RunError
-from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choices import Choices, choices_of
 from wingspan.runtime.dispatch.dispatcher import Coming, Received, Route, Traffic, chunk_slices
 from wingspan.runtime.dispatch.slots import SlotMap
@@ -27,12 +27,21 @@ _WORD_BYTES = 8
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How what this rank computes for others is laid out."""
+class Block:
+    """Room for a publication: tables of words at its head and, from the next whole row of memory on, rows."""
 
+    offset: int
+    rows_XD: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """What this rank computes for others, and the block for its outputs."""
+
+    block: Block
     begin_RS: NDArray[np.int64]
-    """Where each (source, slot)'s rows begin among the rows computed."""
-    arriving_R: list[int]
+    """Where each (source, slot)'s rows begin among the rows computed; the block's table."""
+    rows_R: list[int]
 
 
 @dataclass(frozen=True)
@@ -44,8 +53,7 @@ class SharedRoute(Route):
     order_P: NDArray[np.int64]
     """Sorts the choices by slot."""
     counts_RS: NDArray[np.int64]
-    buffer: str
-    arrived: list[Layout] = field(default_factory=list)
+    arrived: list[Arrived] = field(default_factory=list)
     """Filled when the rows are here."""
 
     @property
@@ -56,31 +64,32 @@ class SharedRoute(Route):
     @property
     def traffic(self) -> Traffic:
         """Bytes of the rows as the experts' ranks read them."""
-        arriving_R = self.arrived[-1].arriving_R
+        rows_R = self.arrived[-1].rows_R
         return Traffic(
-            (self.counts_RS.sum(1) * self.row_bytes).tolist(), [n * self.row_bytes for n in arriving_R]
+            (self.counts_RS.sum(1) * self.row_bytes).tolist(), [n * self.row_bytes for n in rows_R]
         )
 
 
 class SharedMemoryDispatcher:
     """See the file's head. Same results as `FlatDispatcher`."""
 
-    def __init__(
-        self, transport: NodeTransport, slots: SlotMap, local_slots_R: Sequence[int], buffers: Buffers
-    ) -> None:
+    def __init__(self, transport: NodeTransport, slots: SlotMap, local_slots_R: Sequence[int]) -> None:
         self._slots = slots
-        self._exchange = SharedExchange(transport, local_slots_R, buffers)
+        self._exchange = SharedExchange(transport, local_slots_R)
 
     def route(
-        self, x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor, chunks: int, lane: int
+        self,
+        x_TD: torch.Tensor,
+        experts_TK: torch.Tensor,
+        weights_TK: torch.Tensor,
+        chunks: int,
+        lane: int,  # noqa: ARG002 - the interface's
     ) -> list[SharedRoute]:
         """See `Dispatcher.route`; nothing need be agreed on: the counts lie beside the rows."""
         rank_TK, local_TK = self._slots(experts_TK)
         return [
-            self._exchange.route(
-                [x_TD[part]], choices_of(rank_TK[part], local_TK[part], weights_TK[part]), f"{lane}.{c}"
-            )
-            for c, part in enumerate(chunk_slices(len(x_TD), chunks))
+            self._exchange.route([x_TD[part]], choices_of(rank_TK[part], local_TK[part], weights_TK[part]))
+            for part in chunk_slices(len(x_TD), chunks)
         ]
 
     def send(self, route: SharedRoute) -> Coming[Received]:
@@ -95,14 +104,18 @@ class SharedMemoryDispatcher:
 class SharedExchange:
     """Rows and choices to the slots of one node's ranks, and weighted sums back."""
 
-    def __init__(self, transport: NodeTransport, local_slots_R: Sequence[int], buffers: Buffers) -> None:
+    def __init__(self, transport: NodeTransport, local_slots_R: Sequence[int]) -> None:
         self._memory = transport.memory
         self._rank = transport.world.rank
         self._local_slots = int(local_slots_R[self._rank])
         self._shape_RS = (len(local_slots_R), max(1, *local_slots_R))
-        self._buffers = buffers
 
-    def route(self, parts: Sequence[torch.Tensor], choices: Choices, buffer: str) -> SharedRoute:
+    def route(
+        self,
+        parts: Sequence[torch.Tensor],
+        choices: Choices,
+        buffer: str = "",  # noqa: ARG002 - the interface's
+    ) -> SharedRoute:
         """What each slot of the node gets of the rows (., D) that one after another are `parts`.
 
         Raises:
@@ -112,31 +125,45 @@ class SharedExchange:
             raise RunError("rows in shared memory carry no gradient; train with --transport torch")
         R, S = self._shape_RS
         slot_P = (choices.rank_P * S + choices.slot_P).numpy()
-        order_P = np.argsort(slot_P, kind="stable")
+        order_P = _order(slot_P, R * S)
         counts_RS = np.bincount(slot_P, minlength=R * S).reshape(R, S)
-        return SharedRoute(parts, choices, order_P, counts_RS, buffer)
+        return SharedRoute(parts, choices, order_P, counts_RS)
 
     def send(self, route: SharedRoute) -> Coming[Received]:
         """Let each choice's slot have its row: published now, read when waited for."""
+        rows, width, dtype = route.choices.rows, route.parts[0].shape[1], route.parts[0].dtype
         tables = [route.counts_RS.ravel(), route.choices.row_P.numpy()[route.order_P]]
-        number = self._publish(tables, route.parts)
-        return Coming((), lambda: self._receive(number, route))
+        block = self._block(tables, (rows, width), dtype)
+        for place, part in zip(block.rows_XD.split([len(p) for p in route.parts]), route.parts, strict=True):
+            place.copy_(part.detach())
+        number = self._memory.publish(block.offset)
+        return Coming((), lambda: self._receive(number, width, dtype, route))
 
     def send_back(self, y_ND: torch.Tensor, route: SharedRoute) -> Coming[torch.Tensor]:
         """The outputs of this rank's slots to whoever chose them: the weighted sum per row of the route."""
-        number = self._publish([route.arrived[-1].begin_RS.ravel()], [y_ND])
+        block = self._holding(y_ND, route.arrived[-1])
+        number = self._memory.publish(block.offset)
         return Coming((), lambda: self._sum(number, y_ND.dtype, y_ND.shape[1], route))
 
-    def _receive(self, number: int, route: SharedRoute) -> Received:
-        width, dtype = route.parts[0].shape[1], route.parts[0].dtype
-        arriving_RS, row_N = self._arriving(number, route.row_bytes)
-        rows_ND = self._buffers.take(
-            f"dispatch {route.buffer}", (len(row_N), width), dtype, route.parts[0].device
-        )
-        torch.index_select(self._memory.rows(dtype, width), 0, torch.from_numpy(row_N), out=rows_ND)
+    def _receive(self, number: int, width: int, dtype: torch.dtype, route: SharedRoute) -> Received:
+        arriving_RS, row_N = self._arriving(number, width * dtype.itemsize)
+        begin_RS = _begins(arriving_RS.T).T
+        block = self._block([begin_RS.ravel()], (len(row_N), width), dtype)
+        torch.index_select(self._memory.rows(dtype, width), 0, torch.from_numpy(row_N), out=block.rows_XD)
         self._memory.finish(number)
-        route.arrived.append(Layout(_begins(arriving_RS.T).T, arriving_RS.sum(1).tolist()))
-        return Received(rows_ND, arriving_RS.sum(0).tolist()[: self._local_slots])
+        route.arrived.append(Arrived(block, begin_RS, arriving_RS.sum(1).tolist()))
+        return Received(block.rows_XD, arriving_RS.sum(0).tolist()[: self._local_slots])
+
+    def _holding(self, y_ND: torch.Tensor, arrived: Arrived) -> Block:
+        """A block that holds these outputs: that of the rows, where it can."""
+        block = arrived.block
+        if _same_memory(y_ND, block.rows_XD):
+            return block
+        if (y_ND.shape, y_ND.dtype) != (block.rows_XD.shape, block.rows_XD.dtype):
+            block = self._block([arrived.begin_RS.ravel()], (len(y_ND), y_ND.shape[1]), y_ND.dtype)
+            self._memory.discard(arrived.block.offset)
+        block.rows_XD.copy_(y_ND.detach())
+        return block
 
     def _sum(self, number: int, dtype: torch.dtype, width: int, route: SharedRoute) -> torch.Tensor:
         first_RS = self._results(number, width * dtype.itemsize)
@@ -150,19 +177,16 @@ class SharedExchange:
         self._memory.finish(number)
         return sums_XD
 
-    def _publish(self, tables: list[NDArray[np.int64]], parts: Sequence[torch.Tensor]) -> int:
-        """Let the others read tables of words and, from the next whole row of memory on, rows."""
-        memory, width, dtype = self._memory, parts[0].shape[1], parts[0].dtype
+    def _block(self, tables: list[NDArray[np.int64]], shape_XD: tuple[int, int], dtype: torch.dtype) -> Block:
+        """A block with these tables, and rows still to be written."""
+        rows, width = shape_XD
         row_bytes = width * dtype.itemsize
         words = sum(len(table) for table in tables)
-        offset = memory.allocate(words * _WORD_BYTES + (1 + sum(len(part) for part in parts)) * row_bytes)
+        offset = self._memory.allocate(words * _WORD_BYTES + (1 + rows) * row_bytes)
         begin = offset // _WORD_BYTES
-        np.concatenate(tables, out=memory.words[begin : begin + words])
+        np.concatenate(tables, out=self._memory.words[begin : begin + words])
         first = -(-(offset + words * _WORD_BYTES) // row_bytes)
-        for part in parts:
-            memory.rows(dtype, width)[first : first + len(part)].copy_(part.detach())
-            first += len(part)
-        return memory.publish(offset)
+        return Block(offset, self._memory.block_rows(first * row_bytes, rows, width, dtype))
 
     def _tables(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where every rank's publication begins, in words (R), and the table at its head (R, R, S)."""
@@ -191,6 +215,10 @@ class SharedExchange:
         return begins_RRS[:, self._rank] + first_R[:, None]
 
 
+def _same_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return (a.data_ptr(), a.shape, a.stride(), a.dtype) == (b.data_ptr(), b.shape, b.stride(), b.dtype)
+
+
 def _begins(counts_XY: NDArray[np.int64]) -> NDArray[np.int64]:
     """Where each entry's items begin when all lie one after another in that order; shaped like the counts."""
     flat = counts_XY.ravel()
@@ -201,4 +229,10 @@ def _by_slot(arriving_RS: NDArray[np.int64]) -> NDArray[np.int64]:
     """The order that brings rows sorted by (source, slot) into that by (slot, source)."""
     sources, slots = arriving_RS.shape
     slot_N = np.repeat(np.tile(np.arange(slots), sources), arriving_RS.ravel())
-    return np.argsort(slot_N, kind="stable")
+    return _order(slot_N, slots)
+
+
+def _order(slot_P: NDArray[np.int64], slots: int) -> NDArray[np.int64]:
+    """The stable order that sorts slot numbers below `slots`."""
+    # As narrow numbers, which numpy sorts by their digits: four times as fast.
+    return np.argsort(slot_P.astype(np.min_scalar_type(slots)), kind="stable")

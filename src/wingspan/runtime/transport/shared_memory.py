@@ -15,7 +15,6 @@ import mmap
 import os
 import select
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from wingspan.errors import LostPeerError, RunError
 from wingspan.runtime.transport import futex
+from wingspan.runtime.transport.arena import Arena
 
 _LINE_BYTES = 64
 _LINE_WORDS = _LINE_BYTES // 8
@@ -68,6 +68,8 @@ class SharedMemory:
         self._peers = peers
         self._map = mmap.mmap(fd, 0)
         self.region = torch.frombuffer(self._map, dtype=torch.uint8)
+        # The same bytes as another tensor: torch refuses to gather rows of one into itself.
+        self._writable = torch.frombuffer(self._map, dtype=torch.uint8)
         self.words = np.frombuffer(self._map, dtype=np.int64, count=len(self._map) // 8)
         self._base = self.region.data_ptr()
         self._control = (ctypes.c_uint64 * (_control_bytes(self.size) // 8)).from_address(self._base)
@@ -76,10 +78,10 @@ class SharedMemory:
         self._posted_R = self.words[: self._finished_start : _LINE_WORDS]
         ring_end = self._ring_start + self.size * _RING
         self._offset_RN = self.words[self._ring_start : ring_end].reshape(self.size, _RING)
-        self._arena_bytes = (len(self.region) - _control_bytes(self.size)) // self.size
-        self._arena_start = _control_bytes(self.size) + own * self._arena_bytes
+        arena_bytes = (len(self.region) - _control_bytes(self.size)) // self.size
+        arena_start = _control_bytes(self.size) + own * arena_bytes
+        self._arena = Arena(arena_start, arena_start + arena_bytes)
         self._rows: dict[tuple[torch.dtype, int], torch.Tensor] = {}
-        self._blocks: deque[tuple[int, int, int]] = deque()
         self._published = 0
         self._finished: set[int] = set()
         self._all_finished = 0
@@ -96,30 +98,35 @@ class SharedMemory:
         return fd
 
     def allocate(self, size_bytes: int, align_bytes: int = _LINE_BYTES) -> int:
-        """Room for the next publication: its offset in `region`, a multiple of `align_bytes`.
+        """A block to write and then publish: its offset in `region`, a multiple of `align_bytes`.
 
         Raises:
-            RunError: larger than this rank's arena.
+            RunError: no room beside the blocks that this rank still needs itself.
         """
         while True:
             self._release()
-            offset = self._gap(size_bytes, align_bytes)
+            offset = self._arena.take(size_bytes, align_bytes)
             if offset is not None:
-                self._blocks.append((self._published + 1, offset, offset + size_bytes))
                 return offset
-            if not self._blocks:
+            oldest = self._arena.oldest
+            if oldest is None or oldest > self._all_finished:
                 raise RunError(
                     f"rank {self._peers[self.own].rank}: {size_bytes / 1e9:.2f} GB at once do not fit its "
-                    f"{self._arena_bytes / 1e9:.2f} GB of shared memory; use --transport torch or fewer tokens"
+                    f"{self._arena.size_bytes / 1e9:.2f} GB of shared memory; use --transport torch or fewer tokens"
                 )
-            self._until_finished(self._blocks[0][0])
+            self._until_finished(oldest)
+
+    def discard(self, offset: int) -> None:
+        """Give back a block that is not to be published after all."""
+        self._arena.discard(offset)
 
     def publish(self, offset: int) -> int:
-        """Let the others read what was written at `offset`; returns the publication's number."""
+        """Let the others read the block at `offset`, no longer to be written; returns the publication's number."""
         number = self._published + 1
         if number > _RING:
             self._until_finished(number - _RING)
         self._control[self._ring_start + self.own * _RING + number % _RING] = offset
+        self._arena.publish(offset, number)
         self._published = number
         word = self._posted_word(self.own)
         futex.fence(self._address(word))
@@ -134,6 +141,11 @@ class SharedMemory:
             count = len(self.region) // row_bytes
             self._rows[dtype, width] = self.region[: count * row_bytes].view(dtype).view(count, width)
         return self._rows[dtype, width]
+
+    def block_rows(self, offset: int, rows: int, width: int, dtype: torch.dtype) -> torch.Tensor:
+        """Rows (rows, width) of an own block, from that offset in `region` on, to be written."""
+        end = offset + rows * width * dtype.itemsize
+        return self._writable[offset:end].view(dtype).view(rows, width)
 
     def ready(self, peer: int, number: int) -> bool:
         """Whether that rank has published so far; never waits."""
@@ -174,25 +186,12 @@ class SharedMemory:
         for fd in self._processes:
             os.close(fd)
         self._rows.clear()
-        del self.region, self.words, self._control, self._posted_R, self._offset_RN, self._map
+        del self.region, self._writable, self.words, self._control, self._posted_R, self._offset_RN, self._map
 
     def _release(self) -> None:
         """Forget blocks that all have finished with."""
-        if self._blocks:
-            finished = min(int(self._control[self._finished_word(r)]) for r in range(self.size))
-            while self._blocks and self._blocks[0][0] <= finished:
-                self._blocks.popleft()
-
-    def _gap(self, size_bytes: int, align_bytes: int) -> int | None:
-        """The lowest place that fits: few pages are touched, and those stay in the caches."""
-        start, end = self._arena_start, self._arena_start + self._arena_bytes
-        for _, first, last in sorted(self._blocks, key=lambda block: block[1]):
-            offset = -(-start // align_bytes) * align_bytes
-            if offset + size_bytes <= first:
-                return offset
-            start = max(start, last)
-        offset = -(-start // align_bytes) * align_bytes
-        return offset if offset + size_bytes <= end else None
+        if self._arena.oldest is not None:
+            self._arena.release(min(int(self._control[self._finished_word(r)]) for r in range(self.size)))
 
     def _until_finished(self, number: int) -> None:
         """Wait until no rank reads publications up to `number` any more. Rare: naps cost the readers nothing."""
