@@ -80,9 +80,11 @@ class PacedExperts(LocalExperts):
 
     seconds_per_row = 0.0
 
-    def __call__(self, rows_ND: torch.Tensor, counts_S: Sequence[int]) -> torch.Tensor:
+    def __call__(
+        self, rows_ND: torch.Tensor, counts_S: Sequence[int], *, in_place: bool = False
+    ) -> torch.Tensor:
         """See `LocalExperts`."""
-        out_ND = super().__call__(rows_ND, counts_S)
+        out_ND = super().__call__(rows_ND, counts_S, in_place=in_place)
         time.sleep(len(rows_ND) * self.seconds_per_row)
         return out_ND
 

@@ -189,6 +189,33 @@ def test_packed_experts_compute_the_same_without_gradients(
     assert experts.weight_bytes == before
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("counts", [[4, 0, 6, 1], [0, 0, 1100, 3], [0] * SLOTS])
+@pytest.mark.parametrize(("family", "name"), LAYOUTS)
+def test_in_place_gives_the_same_rows(
+    family: str, name: str, counts: list[int], dtype: torch.dtype, packed: bool
+) -> None:
+    module = _layout(family, name, dtype)
+    experts = LocalExperts(module)
+    if packed:
+        experts.pack()
+    rows_ND = _rows(counts, dtype)
+    with torch.no_grad():
+        expected_ND = experts(rows_ND, counts)
+        out_ND = experts(rows_ND, counts, in_place=True)
+    assert_close(out_ND, expected_ND, rtol=0, atol=0)
+    assert out_ND.data_ptr() == rows_ND.data_ptr() or module.has_post_expert_norm
+
+
+@pytest.mark.parametrize(("family", "name"), LAYOUTS)
+def test_gradients_keep_the_rows(family: str, name: str) -> None:
+    counts = [4, 0, 6, 1]
+    rows_ND = _rows(counts)
+    LocalExperts(_layout(family, name))(rows_ND, counts, in_place=True)
+    assert torch.equal(rows_ND, _rows(counts))
+
+
 def test_packing_frees_the_modules_own_matrices_and_can_be_read_back() -> None:
     module = _layout("gpt_oss", "GptOssExperts")
     layer = slot_linear.SlotLinear(module, "down_proj")

@@ -75,7 +75,13 @@ class PacedExperts:
         self._pace = pace
         self._layer = layer
 
-    def __call__(self, rows_ND: torch.Tensor, counts_S: Sequence[int]) -> torch.Tensor:
+    def __call__(
+        self,
+        rows_ND: torch.Tensor,
+        counts_S: Sequence[int],
+        *,
+        in_place: bool = False,  # noqa: ARG002 - as `LocalExperts`
+    ) -> torch.Tensor:
         """The rows themselves, after the time that computing on them takes."""
         time.sleep(self._pace.experts_seconds(self._layer, counts_S))
         return rows_ND

@@ -41,12 +41,15 @@ class LocalExperts:
         self.rows = 0
         """Rows computed since the start."""
 
-    def __call__(self, rows_ND: torch.Tensor, counts_S: Sequence[int]) -> torch.Tensor:
+    def __call__(
+        self, rows_ND: torch.Tensor, counts_S: Sequence[int], *, in_place: bool = False
+    ) -> torch.Tensor:
         """The experts' outputs, not yet weighted.
 
         Args:
             rows_ND: sorted by slot.
             counts_S: rows of each slot; zeros are welcome; the sum is N.
+            in_place: the outputs may take the rows' place, where no gradient is kept.
 
         Returns:
             One output row (N, D) per input row. It depends on `rows_ND` and, with at least one slot, on the
@@ -58,7 +61,7 @@ class LocalExperts:
         module: Any = self._module
         hidden_NI = self._up(rows_ND, counts_S)
         hidden_NI = module._apply_gate(hidden_NI) if module.has_gate else module.act_fn(hidden_NI)
-        out_ND = self._down(hidden_NI, counts_S)
+        out_ND = self._down(hidden_NI, counts_S, rows_ND if in_place else None)
         return module.post_expert_norm(out_ND) if module.has_post_expert_norm else out_ND
 
     @property

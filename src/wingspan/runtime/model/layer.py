@@ -153,7 +153,7 @@ class _Chunk:
             raise RuntimeError("the schedule computes a chunk before its dispatch")
         received = self._wait(Operation.DISPATCH, self._coming, self.dispatched)
         start = self._recorder.now()
-        self._rows_out = self._layer.experts(received.rows_ND, received.counts_S)
+        self._rows_out = self._layer.experts(received.rows_ND, received.counts_S, in_place=True)
         self._recorder.compute(Operation.EXPERT, self._layer.place(self._number), start)
 
     def send_back(self) -> None:

@@ -16,6 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+_ROWS_AT_ONCE = 512
+"""Rows of a packed product that are copied elsewhere while they are in the cache; as fast as all at once."""
+
 
 @dataclass(frozen=True)
 class SlotWeights:
@@ -123,12 +126,18 @@ class SlotLinear:
     def _dtype(self) -> torch.dtype:
         return self._parameter.dtype
 
-    def __call__(self, rows_NJ: torch.Tensor, counts_S: Sequence[int]) -> torch.Tensor:
-        """Each row (N, J) through its slot's layer: (N, O)."""
+    def __call__(
+        self, rows_NJ: torch.Tensor, counts_S: Sequence[int], out_NO: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Each row (N, J) through its slot's layer: (N, O); into `out_NO`, where it can and no gradient is kept."""
+        if torch.is_grad_enabled():
+            out_NO = None
         if self._packed is not None:
-            return packed_by_slot(rows_NJ, counts_S, self._packed, self.bias_SO)
+            return packed_by_slot(rows_NJ, counts_S, self._packed, self.bias_SO, out_NO)
         if len(counts_S) > 1 and rows_NJ.is_cuda and _grouped_product_fits(rows_NJ, self.weight_SOJ):
             return grouped_linear(rows_NJ, counts_S, self.weight_SOJ, self.bias_SO)
+        if out_NO is not None:
+            return linear_into(out_NO, rows_NJ, counts_S, self.weight_SOJ, self.bias_SO)
         return linear_by_slot(rows_NJ, counts_S, self.weight_SOJ, self.bias_SO)
 
 
@@ -143,19 +152,46 @@ def linear_by_slot(
     return _joined(pieces) if pieces else F.linear(rows_NJ, weights[0], biases[0])
 
 
+def linear_into(
+    out_NO: torch.Tensor,
+    rows_NJ: torch.Tensor,
+    counts_S: Sequence[int],
+    weight_SOJ: torch.Tensor,
+    bias_SO: torch.Tensor | None,
+) -> torch.Tensor:
+    """`linear_by_slot` without gradients, written to `out_NO`."""
+    for s, start, end in _spans(counts_S):
+        place_NO, part_NJ, weight_JO = out_NO[start:end], rows_NJ[start:end], weight_SOJ[s].T
+        if bias_SO is None:
+            torch.mm(part_NJ, weight_JO, out=place_NO)
+        else:
+            torch.addmm(bias_SO[s], part_NJ, weight_JO, out=place_NO)
+    return out_NO
+
+
 def packed_by_slot(
     rows_NJ: torch.Tensor,
     counts_S: Sequence[int],
     packed: Sequence[torch.Tensor],
     bias_SO: torch.Tensor | None,
+    out_NO: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`linear_by_slot` on matrices in oneDNN's own layout; no gradients."""
-    pieces = [
-        torch.ops.mkldnn._linear_pointwise(
-            rows_NJ[start:end], packed[s], None if bias_SO is None else bias_SO[s], "none", [], ""
+
+    def product(s: int, start: int, end: int) -> torch.Tensor:
+        bias_O = None if bias_SO is None else bias_SO[s]
+        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            rows_NJ[start:end], packed[s], bias_O, "none", [], ""
         )
-        for s, start, end in _spans(counts_S)
-    ]
+        return out
+
+    if out_NO is not None:
+        for s, start, end in _spans(counts_S):
+            for begin in range(start, end, _ROWS_AT_ONCE):
+                part = slice(begin, min(begin + _ROWS_AT_ONCE, end))
+                out_NO[part] = product(s, part.start, part.stop)
+        return out_NO
+    pieces = [product(s, start, end) for s, start, end in _spans(counts_S)]
     return _joined(pieces) if pieces else rows_NJ.new_empty((0, packed[0].shape[0]))
 
 
