@@ -85,6 +85,10 @@ class BesideRoute(Route):
         """The dispatcher's own route; waits for it."""
         return self._routes.result().value[self._chunk]
 
+    def begin_seconds(self, dispatched: Done[Any]) -> float:
+        """When that dispatch of it began: the first chunk's with the exchange of counts."""
+        return dispatched.began_seconds if self._chunk else self._routes.result().began_seconds
+
     @property
     def traffic(self) -> Traffic:
         """See `Route`."""
@@ -117,22 +121,25 @@ class BesideDispatcher(Generic[RouteT]):
 
     def send(self, route: BesideRoute) -> Coming[Received]:
         """See `Dispatcher.send`."""
-        return _Beside(self._stream.submit(lambda: self._dispatcher.send(route.agreed).wait()))
+        done = self._stream.submit(lambda: self._dispatcher.send(route.agreed).wait())
+        return _Beside(done, route.begin_seconds)
 
     def send_back(self, y_ND: torch.Tensor, route: BesideRoute) -> Coming[torch.Tensor]:
         """See `Dispatcher.send_back`."""
-        return _Beside(self._stream.submit(lambda: self._dispatcher.send_back(y_ND, route.agreed).wait()))
+        done = self._stream.submit(lambda: self._dispatcher.send_back(y_ND, route.agreed).wait())
+        return _Beside(done, lambda done: done.began_seconds)
 
 
 class _Beside(Coming[Value]):
     """What a job of the stream makes."""
 
-    def __init__(self, done: Future[Done[Value]]) -> None:
+    def __init__(self, done: Future[Done[Value]], begin_seconds: Callable[[Done[Value]], float]) -> None:
         super().__init__((), lambda: done.result().value)
         self._done = done
+        self._begin_seconds = begin_seconds
 
     def wait(self) -> Value:
         """See `Coming`."""
         done = self._done.result()
-        self.began_seconds, self.ended_seconds = done.began_seconds, done.ended_seconds
+        self.under_way_seconds = (self._begin_seconds(done), done.ended_seconds)
         return done.value

@@ -6,7 +6,6 @@ N rows received.
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import torch
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.transport.pending import Pending
 from wingspan.runtime.transport.transport import Transport, exchange_with_gradient
-from wingspan.runtime.transport.turns import is_bulk
+from wingspan.runtime.transport.turns import is_bulk, take_turns
 
 Value = TypeVar("Value")
 Changed = TypeVar("Changed")
@@ -72,15 +71,13 @@ class Coming(Generic[Value]):
     def __init__(self, pending: Sequence[Pending], value: Callable[[], Value]) -> None:
         self._pending = pending
         self._value = value
-        self.began_seconds: float | None = None
-        """After `wait`: when it was begun, on the clock of `time.monotonic`; None: when it was asked for."""
-        self.ended_seconds = 0.0
-        """After `wait`: when the last transfer ended."""
+        self.under_way_seconds: tuple[float, float] | None = None
+        """After `wait`: from when to when, on the clock of `time.monotonic`; None: to the wait's end at the latest."""
 
     def wait(self) -> Value:
         """Block until it is here."""
-        ends = [transfer.wait() for transfer in self._pending]
-        self.ended_seconds = max((end for end in ends if end is not None), default=time.monotonic())
+        for transfer in self._pending:
+            transfer.wait()
         return self._value()
 
     def then(self, change: Callable[[Value], Changed]) -> Coming[Changed]:
@@ -128,10 +125,14 @@ def chunk_slices(tokens: int, chunks: int) -> list[slice]:
 
 
 def agree_on_counts(transport: Transport, send_RC: torch.Tensor, rows: int) -> tuple[torch.Tensor, int]:
-    """`Transport.exchange_counts`, and the sum of all ranks' `rows`, which every rank then knows."""
-    rows_R1 = send_RC.new_full((len(send_RC), 1), rows)
-    received_RC = transport.exchange_counts(torch.cat((send_RC, rows_R1), dim=1))
-    return received_RC[:, :-1], int(received_RC[:, -1].sum())
+    """`Transport.exchange_counts`, and the sum of all ranks' `rows`, which every rank then knows.
+
+    0 where nobody needs to know it.
+    """
+    if not take_turns(transport.world):
+        return transport.exchange_counts(send_RC), 0
+    received_RC = transport.exchange_counts(torch.nn.functional.pad(send_RC, (0, 1), value=rows))
+    return received_RC[:, :-1], sum(received_RC[:, -1].tolist())
 
 
 def order_by_slot(arriving_RS: torch.Tensor) -> torch.Tensor:
@@ -139,6 +140,13 @@ def order_by_slot(arriving_RS: torch.Tensor) -> torch.Tensor:
     R, S = arriving_RS.shape
     slot_N = torch.arange(S, device=arriving_RS.device).repeat(R).repeat_interleave(arriving_RS.flatten())
     return torch.argsort(slot_N, stable=True)
+
+
+def inverse(order_N: torch.Tensor) -> torch.Tensor:
+    """Where each item went: the order that undoes that one."""
+    inverse_N = torch.empty_like(order_N)
+    inverse_N[order_N] = torch.arange(len(order_N), device=order_N.device)
+    return inverse_N
 
 
 def take_rows(x_TD: torch.Tensor, index_M: torch.Tensor, buffers: Buffers, name: str) -> torch.Tensor:

@@ -19,6 +19,7 @@ from wingspan.runtime.measuring.recorder import Place, Recorder
 from wingspan.runtime.model.experts import LocalExperts
 from wingspan.runtime.model.shared_expert import SharedExpert
 from wingspan.runtime.model.step import Step
+from wingspan.runtime.transport.turns import is_bulk
 from wingspan.schedule.result import Operation
 
 IMPLEMENTATION = "wingspan"
@@ -84,7 +85,7 @@ class ExpertParallelLayer:
         step, chunks = self._step, self._step.flow.chunks
         shared = self.shared_expert if self.shared_expert and self.shared_expert.comes_later else None
         self._monitor.count(self.index, experts_VK)
-        dispatcher = self._dispatcher_for(x_VD)
+        dispatcher = self._dispatcher_for(x_VD, experts_VK.shape[1], shared)
         routed = _Clock(self._recorder.now())
         routes = dispatcher.route(x_VD, experts_VK, weights_VK, chunks, step.micro_batch)
         under_way = [_Chunk(self, dispatcher, c, route) for c, route in enumerate(routes)]
@@ -103,12 +104,16 @@ class ExpertParallelLayer:
         parts = [chunk.take() for chunk in under_way]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(x_VD.dtype)
 
-    def _dispatcher_for(self, x_VD: torch.Tensor) -> Dispatcher[Any]:
+    def _dispatcher_for(self, x_VD: torch.Tensor, top_k: int, shared: SharedExpert | None) -> Dispatcher[Any]:
         """On the communication stream where the schedule has compute beside exchanges.
 
-        CUDA has streams of its own, and gradients are exchanged on the spot.
+        CUDA has streams of its own, and gradients are exchanged on the spot. A dispatch beside the shared expert alone
+        must be worth the change of threads; every rank may judge for itself, its exchanges' order is the same.
         """
-        if not self._step.flow.overlaps or x_VD.is_cuda or torch.is_grad_enabled():
+        beside = self._step.flow.overlaps or (
+            shared is not None and is_bulk(x_VD.numel() * x_VD.element_size() * top_k, ranks=1)
+        )
+        if not beside or x_VD.is_cuda or torch.is_grad_enabled():
             return self.dispatcher
         return BesideDispatcher(self.dispatcher, self._step.communication)
 
@@ -175,11 +180,7 @@ class _Chunk:
         value = coming.wait()
         clock.exposed_seconds += self._recorder.now() - start
         traffic = self._route.traffic if operation is Operation.DISPATCH else self._route.back_traffic
-        began, ended = coming.began_seconds, coming.ended_seconds
-        if began is None:
-            began = clock.start_seconds
-            # What is done after the transfer, to sort or sum the rows, belongs to it; what it lay finished does not.
-            ended = max(ended, began + clock.exposed_seconds)
+        began, ended = coming.under_way_seconds or (clock.start_seconds, self._recorder.now())
         self._recorder.transfer(
             operation,
             self._layer.place(self._number),

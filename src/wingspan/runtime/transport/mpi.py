@@ -100,11 +100,10 @@ class _Request:
         self._request = request
         self._rows = (sent, received)
 
-    def wait(self) -> float | None:
+    def wait(self) -> None:
         self._request.Wait()
         for rows in self._rows:
             rows.free()
-        return None
 
 
 def join_mpi(world: World) -> MpiTransport:

@@ -218,7 +218,7 @@ class _Exchange:
         self._received_NB = received_NB
         self._begin_R = [0, *accumulate(received_R)]
 
-    def wait(self) -> float | None:
+    def wait(self) -> None:
         """Copy each rank's rows as it has them ready; sleep only where none has."""
         memory = self._memory
         # From the next rank on round the node, so that not all read from the same one.
@@ -229,7 +229,6 @@ class _Exchange:
                 self._take(rank)
             missing = [rank for rank in missing if rank not in ready]
         memory.finish(self._number)
-        return None
 
     def _take(self, rank: int) -> None:
         memory = self._memory
@@ -247,9 +246,9 @@ class _Both:
     def __init__(self, inside: Pending, outside: Pending) -> None:
         self._parts = (inside, outside)
 
-    def wait(self) -> float | None:
-        ends = [end for part in self._parts if (end := part.wait()) is not None]
-        return max(ends, default=None)
+    def wait(self) -> None:
+        for part in self._parts:
+            part.wait()
 
 
 class _Scattered:
@@ -259,11 +258,10 @@ class _Scattered:
         self._pending = pending
         self._parts = parts
 
-    def wait(self) -> float | None:
-        end = self._pending.wait()
+    def wait(self) -> None:
+        self._pending.wait()
         for place, rows in self._parts:
             place.copy_(rows)
-        return end
 
 
 def one_host_per_node(transport: Transport) -> bool:

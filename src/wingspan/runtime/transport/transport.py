@@ -5,7 +5,6 @@ Shapes: R ranks, N rows, B bytes per row.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -14,7 +13,7 @@ import torch.distributed as dist
 
 from wingspan.runtime.ranks.world import World, within
 from wingspan.runtime.transport.pending import Pending
-from wingspan.runtime.transport.turns import Exchange, Turns, turns
+from wingspan.runtime.transport.turns import Exchange, Turns, take_turns, turns
 
 
 class Transport(Protocol):
@@ -86,12 +85,13 @@ class TorchTransport:
         """See `Transport`. In bulk, nodes take turns on the CPU; NCCL has ways of its own."""
         # Bytes, because the backends do not know every dtype (gloo has no FP8, nor BF16 everywhere).
         exchange = Exchange(as_bytes(received_NB), as_bytes(sent_NB), received_R, sent_R)
-        if bulk and self._device.type == "cpu" and self.world.size > 2 * self.world.ranks_per_node:
+        if bulk and self._device.type == "cpu" and take_turns(self.world):
             return Turns(turns(exchange, self.world), self._start)
         return self._start(exchange)
 
     def _start(self, exchange: Exchange) -> Pending:
-        work = dist.all_to_all_single(
+        # Of NCCL's, `wait` makes the current stream wait, not the caller.
+        work: dist.Work = dist.all_to_all_single(
             exchange.received_NB,
             exchange.sent_NB,
             list(exchange.received_R),
@@ -99,7 +99,7 @@ class TorchTransport:
             group=self._group,
             async_op=True,
         )
-        return _Work(work) if self._device.type == "cpu" else _StreamWork(work)
+        return work
 
     def share(self, value_X: torch.Tensor) -> torch.Tensor:
         """See `Transport`."""
@@ -133,39 +133,14 @@ class TorchTransport:
         dist.destroy_process_group(self._group)
 
 
-class _Work:
-    """A transfer of gloo's threads; they note its end, which may be long before anyone waits for it."""
-
-    def __init__(self, work: dist.Work) -> None:
-        self._work = work
-        self._ended_seconds: float | None = None
-        work.get_future().then(self._note_end)
-
-    def _note_end(self, _: object) -> None:
-        self._ended_seconds = time.monotonic()
-
-    def wait(self) -> float | None:
-        self._work.wait()
-        return self._ended_seconds
-
-
-class _StreamWork:
-    """A transfer of NCCL: `wait` makes the current stream wait, not the caller."""
-
-    def __init__(self, work: dist.Work) -> None:
-        self._work = work
-
-    def wait(self) -> float | None:
-        self._work.wait()
-        return None
-
-
 def as_bytes(rows_NX: torch.Tensor) -> torch.Tensor:
     """The same memory as rows of bytes; torch refuses to reinterpret some strides of tensors without elements."""
     if not rows_NX.numel():
         return rows_NX.new_empty((rows_NX.shape[0], 0), dtype=torch.uint8)
-    # Flat and back: a dimension of one element may have any stride, and torch minds it.
-    return rows_NX.view(-1).view(rows_NX.shape).view(torch.uint8)
+    if rows_NX.stride(-1) != 1:
+        # Flat and back: a dimension of one element may have any stride, and torch minds it.
+        rows_NX = rows_NX.view(-1).view(rows_NX.shape)
+    return rows_NX.view(torch.uint8)
 
 
 class LocalTransport:
@@ -213,8 +188,8 @@ class LocalTransport:
 
 
 class _Done:
-    def wait(self) -> float | None:
-        return None
+    def wait(self) -> None:
+        return
 
 
 class _ExchangeRows(torch.autograd.Function):

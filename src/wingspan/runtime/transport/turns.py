@@ -32,6 +32,11 @@ class Exchange:
     sent_R: Sequence[int]
 
 
+def take_turns(world: World) -> bool:
+    """Whether the nodes are so many that turns can help."""
+    return world.size > 2 * world.ranks_per_node
+
+
 def is_bulk(total_bytes: int, ranks: int) -> bool:
     """Whether that much among so many ranks is what `Transport.exchange_rows` calls bulk."""
     return total_bytes >= _BULK_BYTES * ranks
@@ -73,11 +78,9 @@ class Turns:
         self._under_way = [start(exchange) for exchange in exchanges[:2]]
         self._later = list(exchanges[2:])
 
-    def wait(self) -> float | None:
+    def wait(self) -> None:
         """See `Pending`. The later turns are started here."""
-        end = None
         for exchange in (*self._later, None):
             for pending in self._under_way:
-                end = pending.wait()
+                pending.wait()
             self._under_way = [] if exchange is None else [self._start(exchange)]
-        return end
