@@ -16,6 +16,8 @@ from transformers import MixtralConfig
 from transformers.distributed.expert_parallel import AllToAllEP
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
+from benchmarks.plain import plain_sequence
+
 Layer = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -44,29 +46,16 @@ def everything_here(gate_up_EID: torch.Tensor, down_EDI: torch.Tensor, implement
 
 
 def naive(gate_up_SID: torch.Tensor, down_SDI: torch.Tensor) -> Layer:
-    """The plain sequence: argsort, `all_to_all_single`, a loop over the experts, and back."""
-    R, S = dist.get_world_size(), len(down_SDI)
+    """The plain sequence, with a loop over the experts."""
+    S = len(down_SDI)
 
-    def layer(x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor) -> torch.Tensor:
-        T, K = experts_TK.shape
-        order = torch.argsort(experts_TK.flatten())
-        rows = x_TD[order // K]
-        counts_RS = torch.bincount(experts_TK.flatten(), minlength=R * S).view(R, S)
-        arriving_RS = torch.empty_like(counts_RS)
-        dist.all_to_all_single(arriving_RS, counts_RS)
-        sent, received = counts_RS.sum(1).tolist(), arriving_RS.sum(1).tolist()
-        rows_ND = x_TD.new_empty((sum(received), x_TD.shape[1]))
-        dist.all_to_all_single(rows_ND, rows, received, sent)
-        slot_N = torch.arange(S).repeat(R).repeat_interleave(arriving_RS.flatten())
+    def experts(rows_ND: torch.Tensor, arriving_RS: torch.Tensor) -> torch.Tensor:
+        slot_N = torch.arange(S).repeat(len(arriving_RS)).repeat_interleave(arriving_RS.flatten())
         out_ND = torch.empty_like(rows_ND)
         for s in range(S):
             of_slot = (slot_N == s).nonzero().flatten()
             gate_NI, up_NI = F.linear(rows_ND[of_slot], gate_up_SID[s]).chunk(2, -1)
             out_ND[of_slot] = F.linear(F.silu(gate_NI) * up_NI, down_SDI[s])
-        back = torch.empty_like(rows)
-        dist.all_to_all_single(back, out_ND, sent, received)
-        unsorted = torch.empty_like(back)
-        unsorted[order] = back
-        return (unsorted.view(T, K, -1) * weights_TK[..., None]).sum(1).to(x_TD.dtype)
+        return out_ND
 
-    return layer
+    return plain_sequence(experts, S)

@@ -16,15 +16,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 
+from benchmarks.exchange import Case, Times, rounds, through
 from wingspan.placement.simple import linear
 from wingspan.runtime.dispatch.buffers import Buffers
-from wingspan.runtime.dispatch.dispatcher import Dispatcher
 from wingspan.runtime.dispatch.flat import FlatDispatcher
 from wingspan.runtime.dispatch.shared import SharedMemoryDispatcher
 from wingspan.runtime.dispatch.slots import SlotMap
@@ -36,87 +34,22 @@ from wingspan.runtime.transport.transport import Transport
 CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True)
-class Case:
-    """One line per contestant."""
-
-    tokens: int
-    dtype: torch.dtype
-    hidden: int
-    top_k: int
-    rounds: int
-
-
-@dataclass(frozen=True)
-class Times:
-    """One round: the slowest rank's wall time, and all ranks' processor time."""
-
-    wall_seconds: float
-    processor_seconds: float
-
-
 @torch.inference_mode()
 def on_rank(transport: Transport, cases: Sequence[Case]) -> None:
+    """Take part in the rounds of every case; rank 0 prints."""
     keep_freed_memory()
     size = transport.world.size
     shared = SharedMemoryTransport(transport)
     slots = SlotMap(linear(1, size, size, 1), 0, transport.world, CPU)
-    contestants: dict[str, Dispatcher] = {
-        "gloo": FlatDispatcher(transport, slots, [1] * size, Buffers()),
-        "shm": FlatDispatcher(shared, slots, [1] * size, Buffers()),
-        "shared": SharedMemoryDispatcher(shared.inside, slots, [1] * size),
+    contestants = {
+        "gloo": through(FlatDispatcher(transport, slots, [1] * size, Buffers())),
+        "shm": through(FlatDispatcher(shared, slots, [1] * size, Buffers())),
+        "shared": through(SharedMemoryDispatcher(shared.inside, slots, [1] * size)),
     }
     for case in cases:
-        measure(transport, shared, contestants, case)
-
-
-def measure(transport: Transport, shared: Transport, contestants: dict[str, Dispatcher], case: Case) -> None:
-    x_TD, experts_TK, weights_TK = inputs(case, transport.world.rank, transport.world.size)
-    times: dict[str, list[Times]] = {name: [] for name in contestants}
-    names = list(contestants)
-    for number in range(case.rounds + 1):
-        turn = number % len(names)
-        results = {}
-        for name in names[turn:] + names[:turn]:
-            call = there_and_back(contestants[name], x_TD, experts_TK, weights_TK)
-            times[name].append(timed(transport, shared, call))
-            results[name] = call.result
-        if any(not torch.equal(result, results["gloo"]) for result in results.values()):
-            raise RuntimeError(f"{case}: the contestants' results differ")
-    if transport.world.rank == 0:
-        show(case, {name: rounds[1:] for name, rounds in times.items()})
-
-
-class there_and_back:  # noqa: N801 - reads as a call
-    """One dispatch and combine; the experts hand back what they got."""
-
-    def __init__(self, dispatcher: Dispatcher, *inputs: torch.Tensor) -> None:
-        self._dispatcher = dispatcher
-        self._inputs = inputs
-        self.result = torch.empty(0)
-
-    def __call__(self) -> None:
-        """Collective."""
-        (route,) = self._dispatcher.route(*self._inputs, chunks=1, lane=0)
-        received = self._dispatcher.send(route).wait()
-        self.result = self._dispatcher.send_back(received.rows_ND, route).wait()
-
-
-def timed(transport: Transport, shared: Transport, call: Callable[[], None]) -> Times:
-    # A barrier that wakes all ranks within microseconds.
-    shared.exchange_counts(torch.zeros((transport.world.size, 1), dtype=torch.int64))
-    wall, processor = time.perf_counter(), time.process_time()
-    call()
-    spent = torch.tensor([time.perf_counter() - wall, time.process_time() - processor], dtype=torch.float64)
-    wall_R, processor_R = transport.share(spent).unbind(1)
-    return Times(float(wall_R.max()), float(processor_R.sum()))
-
-
-def inputs(case: Case, rank: int, experts: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(rank)
-    x_TD = torch.randn(case.tokens, case.hidden, generator=generator).to(case.dtype)
-    experts_TK = torch.rand(case.tokens, experts, generator=generator).topk(case.top_k).indices
-    return x_TD, experts_TK, torch.rand(case.tokens, case.top_k, generator=generator)
+        times = rounds(transport, shared, contestants, case)
+        if transport.world.rank == 0:
+            show(case, times)
 
 
 def show(case: Case, times: dict[str, list[Times]]) -> None:

@@ -1,7 +1,7 @@
 """One row per (token, expert), straight to the expert's rank: the flat dispatcher.
 
 Shapes: T tokens of this rank, K experts per token, D hidden size, R ranks, C chunks, S local slots,
-M rows sent (one per token and expert), N rows received.
+X the slots of a rank in all chunks one after another, M rows sent (one per token and expert), N rows received.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from wingspan.runtime.dispatch.dispatcher import (
     agree_on_counts,
     chunk_slices,
     exchange,
+    inverse,
     order_by_slot,
     take_rows,
 )
@@ -33,10 +34,8 @@ class FlatRoute(Route):
 
     x_TD: torch.Tensor
     weights_TK: torch.Tensor
-    token_M: torch.Tensor
-    """Token of each row sent, in the order sent."""
-    row_TK: torch.Tensor
-    """The row that each (token, expert) travels in."""
+    order_M: torch.Tensor
+    """Which (token, expert), counted through, each row sent is of."""
     by_slot_N: torch.Tensor | None
     """Order that sorts the rows received by slot; None where they come so."""
     counts_S: list[int]
@@ -76,57 +75,34 @@ class FlatDispatcher:
         """See `Dispatcher.route`."""
         R, S = self._transport.world.size, self._widest
         rank_TK, local_TK = self._slots(experts_TK)
-        slot_TK = rank_TK * S + local_TK
+        slot_TK = rank_TK if S == 1 else rank_TK * S + local_TK
         parts = chunk_slices(len(x_TD), chunks)
-        counts_CRS = torch.stack(
-            [torch.bincount(slot_TK[part].flatten(), minlength=R * S).view(R, S) for part in parts]
+        counts_RX = torch.cat(
+            [torch.bincount(slot_TK[part].flatten(), minlength=R * S).view(R, S) for part in parts], dim=1
         )
-        sending_RCS = counts_CRS.transpose(0, 1).reshape(R, -1)
-        arriving_RCS, total = agree_on_counts(self._transport, sending_RCS, slot_TK.numel())
-        arriving_CRS = arriving_RCS.reshape(R, chunks, S).transpose(0, 1)
+        arriving_RX, total = agree_on_counts(self._transport, counts_RX, slot_TK.numel())
+        # As numbers: there are few, and summing them takes no kernels.
+        sending, arriving = counts_RX.tolist(), arriving_RX.tolist()
+        chunk_X = [slice(c * S, (c + 1) * S) for c in range(chunks)]
         return [
-            self._route_chunk(
-                x_TD[part],
-                slot_TK[part],
-                weights_TK[part],
-                counts_CRS[c],
-                arriving_CRS[c],
-                total // chunks,
-                f"{lane}.{c}",
+            FlatRoute(
+                x_TD=x_TD[part],
+                weights_TK=weights_TK[part],
+                order_M=torch.argsort(slot_TK[part].flatten(), stable=True),
+                by_slot_N=None if S == 1 else order_by_slot(arriving_RX[:, of]),
+                counts_S=[sum(n_R) for n_R in zip(*arriving, strict=True)][of][: self._local_slots],
+                sent_R=[sum(n_X[of]) for n_X in sending],
+                received_R=[sum(n_X[of]) for n_X in arriving],
+                total_rows=total // chunks,
+                buffers=f"{lane}.{c}",
             )
-            for c, part in enumerate(parts)
+            for c, (part, of) in enumerate(zip(parts, chunk_X, strict=True))
         ]
-
-    def _route_chunk(
-        self,
-        x_TD: torch.Tensor,
-        slot_TK: torch.Tensor,
-        weights_TK: torch.Tensor,
-        counts_RS: torch.Tensor,
-        arriving_RS: torch.Tensor,
-        total_rows: int,
-        buffers: str,
-    ) -> FlatRoute:
-        T, K = slot_TK.shape
-        order_M = torch.argsort(slot_TK.flatten(), stable=True)
-        row_M = torch.empty_like(order_M)
-        row_M[order_M] = torch.arange(T * K, device=order_M.device)
-        return FlatRoute(
-            x_TD=x_TD,
-            weights_TK=weights_TK,
-            token_M=order_M // K,
-            row_TK=row_M.view(T, K),
-            by_slot_N=None if self._widest == 1 else order_by_slot(arriving_RS),
-            counts_S=arriving_RS.sum(0).tolist()[: self._local_slots],
-            sent_R=counts_RS.sum(1).tolist(),
-            received_R=arriving_RS.sum(1).tolist(),
-            total_rows=total_rows,
-            buffers=buffers,
-        )
 
     def send(self, route: FlatRoute) -> Coming[Received]:
         """See `Dispatcher.send`."""
-        sent_MD = take_rows(route.x_TD, route.token_M, self._buffers, f"send {route.buffers}")
+        token_M = route.order_M // route.weights_TK.shape[1]
+        sent_MD = take_rows(route.x_TD, token_M, self._buffers, f"send {route.buffers}")
         coming = self._exchange("dispatch", sent_MD, route.received_R, route.sent_R, route)
         order_N = route.by_slot_N
         return coming.then(
@@ -136,11 +112,11 @@ class FlatDispatcher:
     def send_back(self, y_ND: torch.Tensor, route: FlatRoute) -> Coming[torch.Tensor]:
         """See `Dispatcher.send_back`."""
         if route.by_slot_N is not None:
-            unsorted_N = torch.empty_like(route.by_slot_N)
-            unsorted_N[route.by_slot_N] = torch.arange(len(unsorted_N), device=unsorted_N.device)
-            y_ND = y_ND[unsorted_N]
+            y_ND = y_ND[inverse(route.by_slot_N)]
         coming = self._exchange("combine", y_ND, route.sent_R, route.received_R, route)
-        return coming.then(lambda back_MD: weighted_sum(back_MD, route.row_TK, route.weights_TK))
+        # Here, because it is done while the rows travel.
+        row_TK = inverse(route.order_M).view_as(route.weights_TK)
+        return coming.then(lambda back_MD: weighted_sum(back_MD, row_TK, route.weights_TK))
 
     def _exchange(
         self, name: str, sent_MD: torch.Tensor, received_R: list[int], sent_R: list[int], route: FlatRoute

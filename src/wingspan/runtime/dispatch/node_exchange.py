@@ -16,7 +16,15 @@ import torch
 
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choices import Choices
-from wingspan.runtime.dispatch.dispatcher import Coming, Received, Route, Traffic, exchange, order_by_slot
+from wingspan.runtime.dispatch.dispatcher import (
+    Coming,
+    Received,
+    Route,
+    Traffic,
+    exchange,
+    inverse,
+    order_by_slot,
+)
 from wingspan.runtime.transport.transport import Transport
 
 
@@ -74,7 +82,7 @@ class RowExchange:
         return RowRoute(
             rows_PD=torch.cat(list(parts))[choices.row_P[order_P]],
             choices=choices,
-            place_P=_inverse(order_P),
+            place_P=inverse(order_P),
             by_slot_N=order_by_slot(arriving_RS),
             counts_S=arriving_RS.sum(0).tolist()[: self._local_slots],
             sent_R=counts_RS.sum(1).tolist(),
@@ -100,14 +108,8 @@ class RowExchange:
             self._transport,
             self._buffers,
             f"inside back {route.buffer}",
-            y_ND[_inverse(route.by_slot_N)],
+            y_ND[inverse(route.by_slot_N)],
             route.sent_R,
             route.received_R,
         )
         return coming.then(lambda back_PD: route.choices.weighted_sum(back_PD, route.place_P))
-
-
-def _inverse(order_N: torch.Tensor) -> torch.Tensor:
-    inverse_N = torch.empty_like(order_N)
-    inverse_N[order_N] = torch.arange(len(order_N), device=order_N.device)
-    return inverse_N

@@ -26,6 +26,7 @@ class SlotMap:
         table = [[c[i % len(c)] for i in range(widest)] for c in candidates]
         table_EC2 = torch.tensor(table, dtype=torch.int64, device=device)
         self._rank_EC, self._local_EC = table_EC2.unbind(-1)
+        self._rank_E, self._local_E = self._rank_EC[:, 0], self._local_EC[:, 0]
         self._choices_E = torch.tensor([len(c) for c in candidates], dtype=torch.int64, device=device)
         self._has_replicas = widest > 1
         self._turn = world.rank
@@ -33,7 +34,7 @@ class SlotMap:
     def __call__(self, experts_TK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The destination rank and the slot there of every (token, expert): two int64 tensors (T, K)."""
         if not self._has_replicas:
-            return self._rank_EC[:, 0][experts_TK], self._local_EC[:, 0][experts_TK]
+            return self._rank_E[experts_TK], self._local_E[experts_TK]
         turn_T = torch.arange(experts_TK.shape[0], device=experts_TK.device) + self._turn
         choice_TK = turn_T[:, None] % self._choices_E[experts_TK]
         return self._rank_EC[experts_TK, choice_TK], self._local_EC[experts_TK, choice_TK]
