@@ -108,8 +108,9 @@ def test_freed_memory_is_kept_until_it_is_returned(tmp_path):
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             torch.ones(4 << 20)
             faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-        return sum(faults[1:11]), faults[11]
+        # Some take new pages all the same, where a small tensor lies in the room of the one before.
+        return sorted(faults[1:11])[5], faults[11]
 
     ((kept, returned),) = on_ranks(work, 1, tmp_path)
-    assert kept < 1000
+    assert kept < 100
     assert returned > 3000
