@@ -100,10 +100,12 @@ class MultiplyingExperts:
     def __init__(self, experts: Sequence[int]) -> None:
         self._factor_S = factor_of(torch.tensor(experts))
 
-    def __call__(self, rows_ND: torch.Tensor, counts_S: Sequence[int]) -> torch.Tensor:
+    def __call__(
+        self, rows_ND: torch.Tensor, counts_S: Sequence[int], *, in_place: bool = False
+    ) -> torch.Tensor:
         """Rows sorted by slot, each times its expert's number."""
         factor_N = self._factor_S.repeat_interleave(torch.tensor(counts_S))
-        return rows_ND * factor_N[:, None].to(rows_ND.dtype)
+        return torch.mul(rows_ND, factor_N[:, None].to(rows_ND.dtype), out=rows_ND if in_place else None)
 
 
 def placements(ranks: int) -> tuple[Placement, Placement]:
