@@ -48,7 +48,7 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Case:
-    """One deployment and how much slower than its GPU it computes; None: as long as its transfers take."""
+    """One deployment and how much slower than its GPU it computes; None: as long as its transfers should take."""
 
     name: str
     deployment: Deployment
@@ -65,13 +65,16 @@ def deployment(
     hidden: int = 1024,
     top_k: int = 4,
 ) -> Deployment:
-    """A prefill step of a plain MoE model, one expert per rank, on the seed's ideal GPUs (flat 60 % of the peak)."""
+    """A prefill step of a plain MoE model, one expert per rank, on the seed's ideal GPUs (flat 60 % of the peak).
+
+    With hidden 1024 and top-4 its experts compute as long as its attention, so that two batches can alternate.
+    """
     schedule, chunks = WAYS[way]
     model = model_from_config(
         {
             "name": "benchmark", "model_type": "wingspan_moe", "vocab_size": 1024, "hidden_size": hidden,
             "num_hidden_layers": layers, "first_k_dense_replace": 0, "num_attention_heads": 16,
-            "num_key_value_heads": 16, "head_dim": 128, "intermediate_size": 2048, "moe_intermediate_size": 1024,
+            "num_key_value_heads": 16, "head_dim": 128, "intermediate_size": 2048, "moe_intermediate_size": 1472,
             "num_experts": ranks, "num_experts_per_tok": top_k, "n_shared_experts": 0, "gated_experts": False,
             "dtype": "bfloat16",
         },
@@ -141,7 +144,7 @@ def measure(transport: Transport, case: Case, links: Cluster, steps: int) -> Res
 
 
 def _equal_scale(given: Deployment, links: Cluster, per_node: int, drawn: object) -> float:
-    """The scale at which a sequential step computes as long as it transfers."""
+    """The scale at which a sequential step should compute as long as it transfers."""
     options = given.options.model_copy(update={"schedule": ScheduleKind.SEQUENTIAL})
     plain = given.model_copy(update={"options": options})
     report = simulate(emulate.emulated(plain, links, per_node, 1.0, drawn))  # type: ignore[arg-type]
@@ -150,15 +153,27 @@ def _equal_scale(given: Deployment, links: Cluster, per_node: int, drawn: object
     return transfers / (sum(mean.values()) - transfers)
 
 
+def _measured_scale(sequential: Result) -> float:
+    """The scale at which that step would have computed as long as it transferred."""
+    transfers = sequential.measured.overhead
+    return sequential.scale * transfers / (1 - transfers)
+
+
 def overlap(rate: str, steps: int) -> None:
     """4 nodes x 4 ranks, compute as long as the transfers: what each schedule leaves exposed."""
     print(f"4 nodes x 4 ranks, {rate} a node, compute and transfers equally long; {steps} steps, paced")
     print(
         f"{'schedule':11} {'dispatch':13} {'step':>8} {'exposed':>8} {'predicted step':>15} {'exposed':>8} {'scale':>7}"
     )
+    dispatchers = (Dispatcher.FLAT, Dispatcher.HIERARCHICAL)
+    as_predicted = [
+        Case("sequential", deployment(16, 256, "sequential", dispatcher, layers=16))
+        for dispatcher in dispatchers
+    ]
+    scales = [_measured_scale(result) for result in run(4, 4, rate, as_predicted, 1, lambda _: None)]
     cases = [
-        Case(way, deployment(16, 256, way, dispatcher, layers=16))
-        for dispatcher in (Dispatcher.FLAT, Dispatcher.HIERARCHICAL)
+        Case(way, deployment(16, 256, way, dispatcher, layers=16), scale)
+        for dispatcher, scale in zip(dispatchers, scales, strict=True)
         for way in WAYS
     ]
 

@@ -41,6 +41,14 @@ clusters are lossless too."""
 _LONGEST_QUEUE_SECONDS = 2
 """TCP takes nothing for lost before: what is late here waits in a queue, and repeating it would lengthen that."""
 
+_TCP = (
+    # A link's sender does not start slowly again after each pause, as TCP does; one layer's exchange is always a
+    # pause after the other's.
+    "net.ipv4.tcp_slow_start_after_idle=0",
+    # Nor does it send the end of an exchange twice because the answer waits in a queue.
+    "net.ipv4.tcp_early_retrans=0",
+)
+
 _GRACE_SECONDS = 2.0
 
 
@@ -129,9 +137,7 @@ def _build(layout: Layout) -> None:
             ],
         )
         tc_batch(namespace, [_shape(INTERFACE, layout.rate_bits)])
-        # A link's sender does not start slowly again after each pause, as TCP does; one layer's exchange is
-        # always a pause after the other's.
-        ip("netns", "exec", namespace, "sysctl", "-qw", "net.ipv4.tcp_slow_start_after_idle=0")
+        ip("netns", "exec", namespace, "sysctl", "-qw", *_TCP)
     # Last, because a testbed is complete when it says what it is.
     kept = layout.model_dump_json(exclude_none=True, exclude={"name"})
     ip("-n", layout.switch, "link", "set", "dev", SWITCH, "alias", kept)
