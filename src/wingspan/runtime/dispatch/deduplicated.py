@@ -90,7 +90,7 @@ class DeduplicatingDispatcher:
         wanted_RT[rank_TK.flatten(), torch.arange(T, device=x_TD.device).repeat_interleave(K)] = True
         parts = chunk_slices(T, chunks)
         sent_RC = torch.stack([wanted_RT[:, part].sum(1) for part in parts], dim=1)
-        received_RC, total = agree_on_counts(self._transport, sent_RC, int(sent_RC.sum()))
+        received_RC, total = agree_on_counts(self._transport, sent_RC, int(sent_RC.sum())).wait()
         return [
             self._route_chunk(
                 x_TD[part],

@@ -124,15 +124,25 @@ def chunk_slices(tokens: int, chunks: int) -> list[slice]:
     return [slice(begin, end) for begin, end in pairwise(bounds)]
 
 
-def agree_on_counts(transport: Transport, send_RC: torch.Tensor, rows: int) -> tuple[torch.Tensor, int]:
-    """`Transport.exchange_counts`, and the sum of all ranks' `rows`, which every rank then knows.
+def agree_on_counts(
+    transport: Transport, send_RC: torch.Tensor, rows: int
+) -> Coming[tuple[torch.Tensor, int]]:
+    """Start to send row r of `send_RC` to every rank r: the rows received, and the sum of all ranks' `rows`.
 
-    0 where nobody needs to know it.
+    That is 0 where nobody needs to know it.
     """
-    if not take_turns(transport.world):
-        return transport.exchange_counts(send_RC), 0
-    received_RC = transport.exchange_counts(torch.nn.functional.pad(send_RC, (0, 1), value=rows))
-    return received_RC[:, :-1], sum(received_RC[:, -1].tolist())
+    totals = take_turns(transport.world)
+    sent_RC = torch.nn.functional.pad(send_RC, (0, 1), value=rows) if totals else send_RC.contiguous()
+    received_RC = torch.empty_like(sent_RC)
+    one_R = [1] * transport.world.size
+    pending = transport.exchange_rows(received_RC, sent_RC, one_R, one_R)
+
+    def agreed() -> tuple[torch.Tensor, int]:
+        # Named, to keep them until they have left.
+        _ = sent_RC
+        return (received_RC[:, :-1], sum(received_RC[:, -1].tolist())) if totals else (received_RC, 0)
+
+    return Coming((pending,), agreed)
 
 
 def order_by_slot(arriving_RS: torch.Tensor) -> torch.Tensor:

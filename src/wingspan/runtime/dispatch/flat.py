@@ -32,7 +32,7 @@ from wingspan.runtime.transport.transport import Transport
 class FlatRoute(Route):
     """The flat dispatcher's route of one chunk."""
 
-    x_TD: torch.Tensor
+    sent_MD: torch.Tensor
     weights_TK: torch.Tensor
     order_M: torch.Tensor
     """Which (token, expert), counted through, each row sent is of."""
@@ -49,7 +49,7 @@ class FlatRoute(Route):
     @property
     def traffic(self) -> Traffic:
         """Bytes of the rows."""
-        row_bytes = self.x_TD.shape[1] * self.x_TD.element_size()
+        row_bytes = self.sent_MD.shape[1] * self.sent_MD.element_size()
         return Traffic([n * row_bytes for n in self.sent_R], [n * row_bytes for n in self.received_R])
 
 
@@ -80,15 +80,22 @@ class FlatDispatcher:
         counts_RX = torch.cat(
             [torch.bincount(slot_TK[part].flatten(), minlength=R * S).view(R, S) for part in parts], dim=1
         )
-        arriving_RX, total = agree_on_counts(self._transport, counts_RX, slot_TK.numel())
+        agreed = agree_on_counts(self._transport, counts_RX, slot_TK.numel())
+        # Sorted and gathered while the counts travel.
+        order_CM = [torch.argsort(slot_TK[part].flatten(), stable=True) for part in parts]
+        sent_CMD = [
+            take_rows(x_TD[part], order_M // experts_TK.shape[1], self._buffers, f"send {lane}.{c}")
+            for c, (part, order_M) in enumerate(zip(parts, order_CM, strict=True))
+        ]
+        arriving_RX, total = agreed.wait()
         # As numbers: there are few, and summing them takes no kernels.
         sending, arriving = counts_RX.tolist(), arriving_RX.tolist()
         chunk_X = [slice(c * S, (c + 1) * S) for c in range(chunks)]
         return [
             FlatRoute(
-                x_TD=x_TD[part],
+                sent_MD=sent_CMD[c],
                 weights_TK=weights_TK[part],
-                order_M=torch.argsort(slot_TK[part].flatten(), stable=True),
+                order_M=order_CM[c],
                 by_slot_N=None if S == 1 else order_by_slot(arriving_RX[:, of]),
                 counts_S=[sum(n_R) for n_R in zip(*arriving, strict=True)][of][: self._local_slots],
                 sent_R=[sum(n_X[of]) for n_X in sending],
@@ -101,9 +108,7 @@ class FlatDispatcher:
 
     def send(self, route: FlatRoute) -> Coming[Received]:
         """See `Dispatcher.send`."""
-        token_M = route.order_M // route.weights_TK.shape[1]
-        sent_MD = take_rows(route.x_TD, token_M, self._buffers, f"send {route.buffers}")
-        coming = self._exchange("dispatch", sent_MD, route.received_R, route.sent_R, route)
+        coming = self._exchange("dispatch", route.sent_MD, route.received_R, route.sent_R, route)
         order_N = route.by_slot_N
         return coming.then(
             lambda rows_ND: Received(rows_ND if order_N is None else rows_ND[order_N], route.counts_S)

@@ -131,7 +131,7 @@ class HierarchicalDispatcher:
             torch.stack((rows[1], packed[1]), dim=1) for rows, packed in zip(rows_C, packed_C, strict=True)
         ]
         counts_GC2 = torch.cat(counts_C, dim=1)
-        arriving_GC2, total = agree_on_counts(self._across, counts_GC2, int(counts_GC2[:, ::2].sum()))
+        arriving_GC2, total = agree_on_counts(self._across, counts_GC2, int(counts_GC2[:, ::2].sum())).wait()
         arriving_GC2 = arriving_GC2.unflatten(1, (chunks, 2))
         return [
             HierarchicalRoute(
