@@ -81,5 +81,5 @@ def test_rails_take_turns_as_nodes_of_one_rank(tmp_path):
 
 
 def test_only_much_is_bulk():
-    assert is_bulk(8 * 2**20, 8)
+    assert is_bulk(8 * 2**22, 8)
     assert not is_bulk(8 * 1024, 8)

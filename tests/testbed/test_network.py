@@ -92,6 +92,24 @@ def test_ranks_meet_over_shaped_links(names, tmp_path):
 
 @root
 @possible
+def test_each_flow_stays_on_one_processor(names):
+    """Else packets overtake each other under load, and TCP takes some for lost."""
+    layout = make_layout(names[0], 2, 2, "1gbit", "1gbit", 1)
+    network.up(layout)
+    for namespace in namespaces(layout.name):
+        shown = 'for f in /sys/class/net/*/queues/rx-*/rps_cpus; do echo "$f $(cat $f)"; done'
+        lines = subprocess.check_output(["ip", "netns", "exec", namespace, "sh", "-c", shown], text=True)
+        masks = {
+            file: int(mask.replace(",", ""), 16)
+            for file, mask in map(str.split, lines.splitlines())
+            if "port" in file or "eth" in file or "up" in file or "down" in file
+        }
+        assert masks
+        assert set(masks.values()) == {2 ** (os.cpu_count() or 1) - 1}
+
+
+@root
+@possible
 def test_a_group_uplink_is_the_narrow_place(names, tmp_path):
     """Node 0 to node 1 in one group at 400 Mbit/s, across groups at 40: ten times as long."""
     seconds = {}

@@ -41,14 +41,6 @@ clusters are lossless too."""
 _LONGEST_QUEUE_SECONDS = 2
 """TCP takes nothing for lost before: what is late here waits in a queue, and repeating it would lengthen that."""
 
-_TCP = (
-    # A link's sender does not start slowly again after each pause, as TCP does; one layer's exchange is always a
-    # pause after the other's.
-    "net.ipv4.tcp_slow_start_after_idle=0",
-    # Nor does it send the end of an exchange twice because the answer waits in a queue.
-    "net.ipv4.tcp_early_retrans=0",
-)
-
 _GRACE_SECONDS = 2.0
 
 
@@ -137,7 +129,11 @@ def _build(layout: Layout) -> None:
             ],
         )
         tc_batch(namespace, [_shape(INTERFACE, layout.rate_bits)])
-        ip("netns", "exec", namespace, "sysctl", "-qw", *_TCP)
+        # A link's sender does not start slowly again after each pause, as TCP does; one layer's exchange is
+        # always a pause after the other's.
+        ip("netns", "exec", namespace, "sysctl", "-qw", "net.ipv4.tcp_slow_start_after_idle=0")
+    for namespace in (layout.switch, *nodes):
+        ip("netns", "exec", namespace, "sh", "-c", _keep_order())
     # Last, because a testbed is complete when it says what it is.
     kept = layout.model_dump_json(exclude_none=True, exclude={"name"})
     ip("-n", layout.switch, "link", "set", "dev", SWITCH, "alias", kept)
@@ -174,6 +170,17 @@ def _switch_shapes(layout: Layout) -> list[str]:
 def _shape(device: str, rate_bits: int) -> str:
     burst_bytes = max(2 * FRAME_BYTES, round(rate_bits / 8 * _BURST_SECONDS))
     return f"qdisc add dev {device} root tbf rate {rate_bits}bit burst {burst_bytes}b limit {_QUEUE_BYTES}b"
+
+
+def _keep_order() -> str:
+    """A shell command: each flow's packets are received by one processor, else they overtake each other.
+
+    TCP drops what comes too late, or sends again what only seems lost, and now and then an exchange lasts seconds.
+    """
+    digits = f"{(1 << (os.cpu_count() or 1)) - 1:x}"
+    digits = digits.zfill(-(-len(digits) // 8) * 8)
+    mask = ",".join(digits[i : i + 8] for i in range(0, len(digits), 8))
+    return f"for file in /sys/class/net/*/queues/rx-*/rps_cpus; do echo {mask} > $file; done"
 
 
 def _parts() -> list[Part]:

@@ -18,8 +18,9 @@ import torch
 from wingspan.runtime.ranks.world import World
 from wingspan.runtime.transport.pending import Pending
 
-_BULK_BYTES = 2**19
-"""From this much per rank on an exchange is bulk: even 10 Gbit/s take longer for it than a few messages do."""
+_BULK_BYTES = 2**21
+"""From this much per rank on an exchange is bulk. Of less, the links' queues hold so much that they stay busy anyway; see
+`docs/transports.md` for the measurement."""
 
 
 @dataclass(frozen=True)
