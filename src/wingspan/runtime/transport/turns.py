@@ -19,8 +19,8 @@ from wingspan.runtime.ranks.world import World
 from wingspan.runtime.transport.pending import Pending
 
 _BULK_BYTES = 2**21
-"""From this much per rank on an exchange is bulk. Of less, the links' queues hold so much that they stay busy anyway; see
-`docs/transports.md` for the measurement."""
+"""From this much per rank on an exchange is bulk. Of less, the links' queues hold so much that they stay busy anyway;
+`docs/transports.md` has the measurement."""
 
 
 @dataclass(frozen=True)
