@@ -12,10 +12,14 @@ Printed per batch: bytes that all nodes sent per dispatch + combine, over the fo
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from dataclasses import dataclass
 from math import comb
+
+# The nodes have no name service; torch would warn of it once per rank.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 import torch
 

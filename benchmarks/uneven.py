@@ -19,7 +19,7 @@ from wingspan.placement.placement import Placement
 from wingspan.placement.simple import linear
 from wingspan.runtime.model.step import Flow, flow_named
 
-HIDDEN = 1536
+HIDDEN = 1024
 """Wide enough that the larger exchanges count as bulk, and the others do not."""
 TOP_K = 3
 MOST_TOKENS = 300
