@@ -137,12 +137,11 @@ def agree_on_counts(
     one_R = [1] * transport.world.size
     pending = transport.exchange_rows(received_RC, sent_RC, one_R, one_R)
 
-    def agreed() -> tuple[torch.Tensor, int]:
-        # Named, to keep them until they have left.
-        _ = sent_RC
-        return (received_RC[:, :-1], sum(received_RC[:, -1].tolist())) if totals else (received_RC, 0)
+    def agreed(counts_RC: torch.Tensor) -> tuple[torch.Tensor, int]:
+        return (counts_RC[:, :-1], sum(counts_RC[:, -1].tolist())) if totals else (counts_RC, 0)
 
-    return Coming((pending,), agreed)
+    # The pair keeps the counts alive until they have left.
+    return Coming((pending,), lambda: (received_RC, sent_RC)[0]).then(agreed)
 
 
 def order_by_slot(arriving_RS: torch.Tensor) -> torch.Tensor:

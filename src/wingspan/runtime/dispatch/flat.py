@@ -90,6 +90,7 @@ class FlatDispatcher:
         arriving_RX, total = agreed.wait()
         # As numbers: there are few, and summing them takes no kernels.
         sending, arriving = counts_RX.tolist(), arriving_RX.tolist()
+        arriving_X = [sum(n_R) for n_R in zip(*arriving, strict=True)]
         chunk_X = [slice(c * S, (c + 1) * S) for c in range(chunks)]
         return [
             FlatRoute(
@@ -97,7 +98,7 @@ class FlatDispatcher:
                 weights_TK=weights_TK[part],
                 order_M=order_CM[c],
                 by_slot_N=None if S == 1 else order_by_slot(arriving_RX[:, of]),
-                counts_S=[sum(n_R) for n_R in zip(*arriving, strict=True)][of][: self._local_slots],
+                counts_S=arriving_X[of][: self._local_slots],
                 sent_R=[sum(n_X[of]) for n_X in sending],
                 received_R=[sum(n_X[of]) for n_X in arriving],
                 total_rows=total // chunks,
