@@ -160,9 +160,10 @@ class Deployment(Spec):
             raise ValueError(
                 f"{ranks} ranks exceed the cluster's {self.cluster.gpus} GPUs; give it more nodes or use fewer ranks"
             )
-        if ranks % group or self.cluster.gpus_per_node % group:
+        in_node = min(ranks, self.cluster.gpus_per_node)
+        if ranks % group or in_node % group:
             raise ValueError(
-                f"attention_ranks {group} must divide the {ranks} ranks and the node's {self.cluster.gpus_per_node}"
+                f"attention_ranks {group} must divide the {ranks} ranks and the {in_node} of a node"
             )
         if self.model.attention.heads % group:
             raise ValueError(f"attention_ranks {group} must divide the {self.model.attention.heads} heads")
@@ -176,7 +177,7 @@ class Deployment(Spec):
     @property
     def used_cluster(self) -> Cluster:
         """As much of the cluster as the ranks fill."""
-        return self.cluster.with_gpus(self.ranks)
+        return self.cluster.part(self.ranks)
 
     @property
     def dispatcher(self) -> Dispatcher:

@@ -13,6 +13,7 @@ from wingspan.errors import InputError
 from wingspan.schedule.result import Operation, StepReport
 from wingspan.simulate.scaling import with_experts
 from wingspan.simulate.step import predict, simulate
+from wingspan.specs.cluster import Cluster
 from wingspan.specs.models import load_model
 from wingspan.specs.precision import Precision
 
@@ -256,3 +257,33 @@ def test_a_trace_of_another_model_is_refused() -> None:
 def test_the_same_seed_gives_the_same_step() -> None:
     made = deployment(routing={"kind": "power_law", "exponent": 1.0}, seed=9)
     assert simulate(made) == simulate(made)
+
+
+def _pairs(**changes: Any) -> Cluster:
+    """Nodes of eight GPUs: NVLink in pairs, which meet over PCIe."""
+    scale_out = cluster().scale_out.model_copy(update={"bandwidth_bytes_per_second": 25e9})
+    return cluster(gpus=16, scale_up_domain_gpus=2, scale_out=scale_out, **changes)
+
+
+@pytest.mark.parametrize("dispatcher", ["flat", "hierarchical"])
+def test_a_part_of_a_node_is_predicted_as_a_node_of_its_own(dispatcher: str) -> None:
+    options = {"dispatcher": dispatcher, "attention_ranks": 2}
+    part = simulate(deployment(4, on=_pairs(), options=options))
+    alone = simulate(deployment(4, on=_pairs(nodes=1, gpus_per_node=4), options=options))
+    assert part == alone
+    joined = cluster(gpus=16, scale_out=_pairs().scale_out)
+    assert part.step_seconds > simulate(deployment(4, on=joined, options=options)).step_seconds
+
+
+def test_attention_over_several_pairs_gathers_over_what_joins_them() -> None:
+    """With the same GPUs and links, only the gathers of four ranks differ between pairs and one domain."""
+    joined = cluster(gpus=16, scale_out=_pairs().scale_out)
+    gathers = [
+        max(
+            simulate(deployment(4, on=on, options={"attention_ranks": 4})).operation_seconds[
+                Operation.ALL_GATHER
+            ]
+        )
+        for on in (_pairs(), joined)
+    ]
+    assert gathers[0] > 2 * gathers[1]

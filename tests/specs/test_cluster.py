@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wingspan.errors import InputError
 from wingspan.specs.cluster import Cluster, cluster_presets, load_cluster, save_cluster
@@ -51,12 +53,54 @@ def test_an_nvlink_domain_larger_than_a_node():
 def test_other_numbers_of_gpus():
     cluster = load_cluster("h100-sxm")
     assert cluster.with_gpus(256).nodes == 32
-    small = cluster.with_gpus(4)
+    whole = cluster.with_gpus(4)
+    assert (whole.nodes, whole.gpus_per_node, whole.with_gpus(16)) == (1, 8, cluster.with_gpus(16))
+    small = cluster.part(4)
     assert (small.nodes, small.gpus_per_node, small.scale_up_domain_gpus) == (1, 4, 4)
+    assert cluster.part(16) == cluster.with_gpus(16)
     with pytest.raises(InputError, match="12 GPUs do not fill whole nodes of 8"):
         cluster.with_gpus(12)
     with pytest.raises(InputError, match="0 GPUs"):
         cluster.with_gpus(0)
+
+
+def test_a_part_of_pairs_keeps_its_pairs():
+    """Nodes of eight GPUs, two of which share NVLink; the pairs meet over PCIe."""
+    pairs = load_cluster("h100-sxm").model_copy(update={"scale_up_domain_gpus": 2})
+    for gpus in (2, 4, 6, 8, 16):
+        assert pairs.part(gpus).scale_up_domain_gpus == 2
+    assert pairs.part(1).scale_up_domain_gpus == 1
+    odd = pairs.part(3)  # a pair and one
+    assert parse(Cluster, odd.model_dump(), "x.yaml") == odd
+    assert pairs.with_nodes(2, 3).scale_up_domain_gpus == 1
+
+
+def test_a_part_of_a_domain_of_nodes_keeps_the_domain():
+    rack = load_cluster("gb200-nvl72")
+    for gpus in (8, 36, 144):
+        assert (rack.part(gpus).gpus_per_node, rack.part(gpus).scale_up_domain_gpus) == (4, 72)
+    assert (rack.part(2).nodes, rack.part(2).gpus_per_node) == (1, 2)
+    assert rack.part(2).scale_up_domain_gpus >= 2
+
+
+@given(node=st.integers(1, 16), factor=st.integers(1, 4), inside=st.booleans(), gpus=st.integers(1, 64))
+def test_any_part_is_a_cluster_whose_neighbours_stay_neighbours(
+    node: int, factor: int, inside: bool, gpus: int
+):
+    """Two GPUs of a part share a scale-up domain or a node exactly if they do in the whole."""
+    domain = max(d for d in range(1, node + 1) if node % d == 0 and d <= factor) if inside else node * factor
+    whole = load_cluster("h100-sxm").model_copy(
+        update={"nodes": 64, "gpus_per_node": node, "scale_up_domain_gpus": domain}
+    )
+    if gpus > node:
+        gpus -= gpus % node
+    part = whole.part(gpus)
+    assert parse(Cluster, part.model_dump(), "x.yaml") == part
+    assert part.gpus == gpus
+    for one in range(gpus):
+        for level in ("gpus_per_node", "scale_up_domain_gpus"):
+            shared = one // getattr(whole, level) == (gpus - 1) // getattr(whole, level)
+            assert (one // getattr(part, level) == (gpus - 1) // getattr(part, level)) is shared
 
 
 def test_a_file_gives_the_same_cluster_back(tmp_path: Path):

@@ -52,13 +52,7 @@ def choose(
     fullest = max(sum(p.home_rank == rank for p in prompts) for rank in range(group.size))
     tokens = max(sum(len(p.ids) for p in prompts if p.home_rank == rank) for rank in range(group.size))
     length = max(1, round(sum(len(p.ids) for p in prompts) / len(prompts)))
-    cluster = load_cluster(cluster_file).model_copy(
-        update={
-            "nodes": group.size // group.ranks_per_node,
-            "gpus_per_node": group.ranks_per_node,
-            "scale_up_domain_gpus": group.ranks_per_node,
-        }
-    )
+    cluster = load_cluster(cluster_file).with_nodes(group.size // group.ranks_per_node, group.ranks_per_node)
 
     def step(phase: str, tokens_per_gpu: int, context: int) -> Deployment:
         return Deployment(

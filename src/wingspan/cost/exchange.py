@@ -90,7 +90,7 @@ class Collective(StrEnum):
 
 
 def collective_seconds(cluster: Cluster, kind: Collective, total_bytes: ArrayLike, ranks: int) -> Array:
-    """A collective over `ranks` of one scale-up domain.
+    """A collective over `ranks` neighbours; beyond one scale-up domain it runs at the pace of the slower link.
 
     Args:
         total_bytes: of the whole buffer: what an all-gather ends with, what a reduce-scatter begins with, what one
@@ -100,9 +100,10 @@ def collective_seconds(cluster: Cluster, kind: Collective, total_bytes: ArrayLik
     kernel = cluster.kernels.collective
     rounds = 2 if kind is Collective.ALL_REDUCE else 1
     through_port = rounds * total * (ranks - 1) / ranks
-    rate = cluster.scale_up.sustained_bytes_per_second * kernel.scale_up_share
+    links = [cluster.scale_up] + ([cluster.scale_out] if cluster.scale_up_domain_gpus % ranks else [])
+    rate = min(link.sustained_bytes_per_second for link in links) * kernel.scale_up_share
     latency = kernel.launch_seconds + kernel.doubling_seconds * np.log2(max(ranks, 1))
-    latency += cluster.scale_up.latency_seconds
+    latency += max(link.latency_seconds for link in links)
     return np.where((total > 0) & (ranks > 1), through_port / rate + latency, 0.0)
 
 

@@ -6,6 +6,7 @@ All bandwidths are of one direction and per GPU; a figure that a vendor prints f
 from __future__ import annotations
 
 from importlib import resources
+from math import gcd
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -74,7 +75,8 @@ class Cluster(Spec):
     """Where a model is to run.
 
     Raises (through `parse`):
-        InputError: the scale-up domain does not consist of whole nodes, or a node not of whole domains.
+        InputError: the scale-up domain does not consist of whole nodes, or nodes not of whole domains. A single node
+            may end with a narrower domain: three GPUs of a node of pairs are a pair and one.
     """
 
     name: str
@@ -99,7 +101,7 @@ class Cluster(Spec):
     @model_validator(mode="after")
     def _whole_domains(self) -> Self:
         domain, node = self.scale_up_domain_gpus, self.gpus_per_node
-        if domain % node and node % domain:
+        if domain % node and (node % domain if self.nodes > 1 else domain > node):
             raise ValueError(
                 f"scale_up_domain_gpus {domain} and gpus_per_node {node} do not divide each other; "
                 f"use {node} or a multiple of it"
@@ -112,24 +114,45 @@ class Cluster(Spec):
         return self.nodes * self.gpus_per_node
 
     def with_gpus(self, gpus: int) -> Cluster:
-        """The same hardware with as many nodes as `gpus` need; fewer than a node make one smaller node.
+        """The same hardware with as many nodes as `gpus` need; nodes stay whole, also where one is not filled.
 
         Raises:
             InputError: `gpus` is neither below one node nor a number of whole nodes.
         """
         if gpus < 1:
             raise InputError(f"{gpus} GPUs: use 1 or more")
-        per_node = min(gpus, self.gpus_per_node)
-        if gpus % per_node:
+        per_node = self.gpus_per_node
+        if gpus > per_node and gpus % per_node:
             fewer = gpus // per_node * per_node
             raise InputError(
                 f"{gpus} GPUs do not fill whole nodes of {per_node}; use {fewer} or {fewer + per_node}"
             )
+        return self.with_nodes(-(-gpus // per_node), per_node)
+
+    def part(self, gpus: int) -> Cluster:
+        """So many of its GPUs, with the links that lie between them: whole nodes, or some GPUs of one.
+
+        Raises:
+            InputError: as `with_gpus`.
+        """
+        whole = self.with_gpus(gpus)
+        return whole if gpus >= self.gpus_per_node else self.with_nodes(1, gpus)
+
+    def with_nodes(self, nodes: int, gpus_per_node: int) -> Cluster:
+        """The same GPUs and links in nodes of another number or size, which keep their scale-up domains.
+
+        A domain of whole nodes stays of as many nodes. One that is part of a node stays as wide, as far as nodes of
+        the new size consist of such domains: several nodes of three GPUs, cut from pairs, hold no whole number.
+        """
         domain = self.scale_up_domain_gpus
-        if per_node < self.gpus_per_node:
-            domain = per_node
+        if domain >= self.gpus_per_node:
+            domain = domain // self.gpus_per_node * gpus_per_node
+        elif nodes > 1:
+            domain = gcd(domain, gpus_per_node)
+        else:
+            domain = min(domain, gpus_per_node)
         return self.model_copy(
-            update={"nodes": gpus // per_node, "gpus_per_node": per_node, "scale_up_domain_gpus": domain}
+            update={"nodes": nodes, "gpus_per_node": gpus_per_node, "scale_up_domain_gpus": domain}
         )
 
 

@@ -85,7 +85,7 @@ def _predictor(row: Row) -> Callable[[Row, Cluster], Headline] | None:
 
 def _normal(row: Row, cluster: Cluster) -> Headline:
     phase, ranks, tokens = _phase(row), int(row["ep"]), float(row["batch_per_gpu"])
-    machine = _with_processors(cluster.with_gpus(ranks))
+    machine = _with_processors(cluster.part(ranks))
     size = row_bytes(_HIDDEN, _row_precision(row, phase))
     arguments = (machine, ranks, tokens, size, _EXPERTS, _TOP_K, Method.NORMAL, _MOST_NODES_PER_TOKEN)
     traffic = uniform_traffic(*arguments)
@@ -117,7 +117,7 @@ def _low_latency_rate(row: Row, cluster: Cluster) -> Headline:
 
 def _low_latency(row: Row, cluster: Cluster) -> tuple[float, Phase, int, float | None]:
     phase, ranks, tokens = _phase(row), int(row["ep"]), float(row["batch_per_gpu"])
-    machine = cluster.with_gpus(ranks)
+    machine = cluster.part(ranks)
     size = row_bytes(_HIDDEN, _row_precision(row, phase))
     traffic = uniform_traffic(machine, ranks, tokens, size, _EXPERTS, _TOP_K, Method.LOW_LATENCY)
     seconds = float(exchange_seconds(machine, traffic, Method.LOW_LATENCY, phase).seconds)

@@ -53,7 +53,7 @@ def network_claims(model: ModelSpec, ideal: Cluster, real: Cluster, points: list
 
 def _dispatch_seconds(model: ModelSpec, cluster: Cluster, tokens: Array) -> Array:
     """Of a whole dispatch at EP 64 with so many tokens on every GPU, in BF16 and with low-latency kernels."""
-    sized, row = cluster.with_gpus(64), row_bytes(model.hidden, Precision.BF16)
+    sized, row = cluster.part(64), row_bytes(model.hidden, Precision.BF16)
     way = uniform_traffic(sized, 64, tokens, row, 64, model.experts.per_token, Method.LOW_LATENCY)
     return exchange_seconds(sized, way, Method.LOW_LATENCY).seconds
 
