@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wingspan.errors import InputError
+from wingspan.host import usable_cores, usable_memory_bytes
 
 
 def execute(
@@ -28,7 +29,6 @@ def execute(
         raise InputError(f"--device {device_name}: use cpu or cuda")
     # Only now the seconds that importing torch takes.
     try:
-        import psutil
         import torch
     except ImportError as error:
         raise InputError(f"this needs {error.name}; pip install 'wingspan[runtime]'") from None
@@ -49,8 +49,8 @@ def execute(
             properties = torch.cuda.get_device_properties(device)
             chip, memory = properties.name, float(properties.total_memory)
         else:
-            chip = f"{platform.machine()} CPU, {os.cpu_count()} cores"
-            memory = float(psutil.virtual_memory().total // max(Counter(hosts).values()))
+            chip = f"{platform.machine()} CPU, {usable_cores()} cores"
+            memory = float(usable_memory_bytes() // max(Counter(hosts).values()))
         _finish(measured_cluster(found, name, chip, memory), found, out)
 
     group.run(work)

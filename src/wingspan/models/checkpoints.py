@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import psutil
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from wingspan.errors import InputError
+from wingspan.host import free_memory_bytes
 from wingspan.models.configuration import WingspanMoeConfig
 from wingspan.models.tokenizer import VOCAB_SIZE, build_byte_tokenizer
 from wingspan.specs.models import MODEL_PRESETS, model_presets
@@ -61,7 +61,7 @@ def _check_memory(config: PreTrainedConfig) -> None:
         needed_bytes = sum(
             p.nbytes for p in AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).parameters()
         )
-    free_bytes = psutil.virtual_memory().available
+    free_bytes = free_memory_bytes()
     if needed_bytes > free_bytes:
         raise InputError(
             f"config: {needed_bytes / 1e9:,.1f} GB of weights do not fit {free_bytes / 1e9:,.1f} GB of free memory; "

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from wingspan.host import free_memory_bytes, usable_cores, usable_memory_bytes
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -42,15 +44,14 @@ def _python() -> Finding:
 
 
 def _cores() -> Finding:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Finding("CPU cores", f"{cores} (more ranks than that take turns)", "")
+    return Finding("CPU cores", f"{usable_cores()} (more ranks than that take turns)", "")
 
 
 def _memory() -> Finding:
     if not hasattr(os, "sysconf"):
         return Finding("memory", "", "memory checks before a run are left out")
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Finding("memory", f"{total / 1e9:.1f} GB", "")
+    total, free = usable_memory_bytes(), free_memory_bytes()
+    return Finding("memory", f"{total / 1e9:.1f} GB, {free / 1e9:.1f} GB of them free", "")
 
 
 def _torch() -> Iterator[Finding]:

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from wingspan.errors import LostPeerError, RunError
+from wingspan.host import usable_cores, usable_memory_bytes
 from wingspan.runtime.transport import futex
 from wingspan.runtime.transport.arena import Arena
 
@@ -86,14 +87,13 @@ class SharedMemory:
         self._finished: set[int] = set()
         self._all_finished = 0
         self._processes = [_process(peer) for peer in peers]
-        self._spin_seconds = _SPIN_SECONDS if len(os.sched_getaffinity(0)) >= self.size else 0.0
+        self._spin_seconds = _SPIN_SECONDS if usable_cores() >= self.size else 0.0
 
     @staticmethod
     def create(ranks: int) -> int:
         """Make memory for that many ranks; returns its descriptor."""
         fd = os.memfd_create("wingspan", os.MFD_CLOEXEC)
-        physical_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        arena_bytes = physical_bytes // (2 * ranks) // mmap.PAGESIZE * mmap.PAGESIZE
+        arena_bytes = usable_memory_bytes() // (2 * ranks) // mmap.PAGESIZE * mmap.PAGESIZE
         os.ftruncate(fd, _control_bytes(ranks) + ranks * arena_bytes)
         return fd
 
