@@ -7,6 +7,7 @@ import os
 import torch
 
 from wingspan.errors import InputError
+from wingspan.host import usable_cores
 from wingspan.runtime.ranks.world import World
 
 
@@ -24,12 +25,16 @@ def select_device(name: str) -> torch.device:
 def take_share(world: World, device: torch.device) -> None:
     """Let this rank compute on its GPU, or on its part of the host's cores where nobody has set another.
 
+    The first that a rank does with torch: see the thread pool.
+
     Raises:
         InputError: the host has fewer GPUs than ranks.
     """
     ranks_here = min(world.ranks_per_node, world.size)
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks_here))
+    given = "OMP_NUM_THREADS" in os.environ
+    # In a forked rank this also puts a new thread pool in the place of the parent's, whose threads did not come along.
+    # Left to the first use, several threads (a checkpoint's loaders) would replace it at once, without a lock.
+    torch.set_num_threads(torch.get_num_threads() if given else max(1, usable_cores() // ranks_here))
     if device.type == "cuda":
         if world.local_rank >= torch.cuda.device_count():
             raise InputError(
