@@ -145,12 +145,11 @@ def test_what_routing_refuses(wingspan, trace, arguments, message):
 def test_export_and_import(wingspan, tmp_path):
     placement, out, back = (tmp_path / n for n in ("p.json", "s.json", "back.json"))
     placement.write_text(json.dumps({"num_experts": 3, "slots": [[[0], [1], [2], [-1]]] * 2}))
-    refused = wingspan("export", str(placement), "--to", "sglang", "--out", str(out))
+    said = ("--to", "sglang", "--moe-layers", "1,3", "--hidden-layers", "4", "--ranks-per-node", "4")
+    refused = wingspan("export", str(placement), *said, "--out", str(out))
     assert refused.code == 2
     assert "--fill-empty" in refused.err
-    ended = wingspan(
-        "export", str(placement), "--to", "sglang", "--fill-empty", "--moe-layers", "1,3", "--out", str(out)
-    )
+    ended = wingspan("export", str(placement), *said, "--fill-empty", "--out", str(out))
     assert ended.code == 0, ended.err
     assert (
         f"--ep-num-redundant-experts 1 --ep-dispatch-algorithm static --init-expert-location {out}"
@@ -161,7 +160,13 @@ def test_export_and_import(wingspan, tmp_path):
         "import", str(out), "--from", "sglang", "--ranks", "4", "--moe-layers", "1,3", "--out", str(back)
     )
     assert read.code == 0, read.err
-    assert json.loads(back.read_text()) == {"num_experts": 3, "slots": [[[0], [1], [2], [0]]] * 2}
+    assert json.loads(back.read_text()) == {
+        "schema_version": 2,
+        "moe_layers": [1, 3],
+        "hidden_layers": 4,
+        "num_experts": 3,
+        "slots": [[[0], [1], [2], [0]]] * 2,
+    }
     bad = wingspan("export", str(placement), "--to", "sglang", "--moe-layers", "3-x", "--out", str(out))
     assert "expected layer numbers, as 3-60" in bad.err
 

@@ -218,7 +218,7 @@ def spoiled(engine, name, write, message):
         spoiled("sglang", "folder", lambda p: p.mkdir(), "no .pt dump"),
         spoiled("vllm", "x.npy", lambda p: np.save(p, np.zeros((2, 2))), r"expected whole numbers as \(tokens"),
         spoiled("vllm", "x.npz", lambda p: p.write_bytes(b"?"), "not a numpy file"),
-        spoiled("vllm", "x.npy", lambda p: np.save(p, np.zeros((2, 2, 2), int)), "say which with --moe-layers"),
+        spoiled("vllm", "x.npy", lambda p: np.save(p, np.zeros((2, 2, 2), int)), "which of its 2 layers are MoE"),
         spoiled("vllm", "folder", lambda p: p.mkdir(), "no array of routed experts"),
         spoiled("vllm", "x.jsonl", lambda p: p.write_text('{"record_type": "eplb_load_stats"}'), "lacks or garbles"),
         spoiled("tensorrt-llm", "folder", lambda p: p.mkdir(), "meta_info.json: no such file"),

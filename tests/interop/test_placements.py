@@ -6,6 +6,7 @@ The engines' rules are written here anew, from their sources (named at each), in
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wingspan.errors import InputError, RunError
-from wingspan.interop import export as export_module
-from wingspan.interop.export import ModelLayers, export
+from wingspan.interop.export import ENGINES, export
 from wingspan.interop.importing import import_from
 from wingspan.interop.physical import ImportOptions, fill_empty
 from wingspan.placement.placement import EMPTY, Placement
 from wingspan.placement.simple import linear, random
+from wingspan.placement.stored import StoredPlacement
 
 
 @st.composite
@@ -108,24 +109,24 @@ def test_each_engine_loads_the_placement(tmp_path_factory, placement, first, aft
     moe_layers = tuple(range(first, first + layers))
     hidden = first + layers + after
     redundant = ranks * placement.slots_per_rank - experts
-    model = ModelLayers(moe_layers, hidden)
+    stored = StoredPlacement(placement, moe_layers, hidden, ranks)
     wanted = experts_by_slot(placement)
 
-    export(placement, "sglang", folder / "s.json", model)
+    export(stored, "sglang", folder / "s.json")
     loaded = sglang_loads(folder / "s.json", ranks, redundant, hidden, experts)
     assert [loaded[n] for n in moe_layers] == wanted
     for name in ("v.json", "v.jsonl"):
-        export(placement, "vllm", folder / name, model)
+        export(stored, "vllm", folder / name)
         assert vllm_loads(folder / name, ranks, redundant, layers, experts) == wanted
-    export(placement, "vllm-ascend", folder / "a.json", model)
+    export(stored, "vllm-ascend", folder / "a.json")
     assert vllm_ascend_loads(folder / "a.json") == wanted
-    export(placement, "tensorrt-llm", folder / "t.yaml", model)
+    export(stored, "tensorrt-llm", folder / "t.yaml")
     assert tensorrt_llm_loads(folder / "t.yaml", ranks, moe_layers, experts) == wanted
 
-    options = ImportOptions(ranks, experts, moe_layers)
+    options = ImportOptions(ranks, experts, moe_layers, hidden, ranks)
     for engine, name in (("sglang", "s.json"), ("vllm", "v.json"), ("vllm", "v.jsonl"), ("vllm", "a.json"),
                          ("tensorrt-llm", "t.yaml")):  # fmt: skip
-        assert import_from(engine, folder / name, options) == placement
+        assert import_from(engine, folder / name, options) == stored
 
 
 @settings(max_examples=40, deadline=None)
@@ -146,40 +147,42 @@ def test_filling_shares_the_replicas_out():
         fill_empty(linear(1, 2, 2, 3))
 
 
-DEEPSEEK = ModelLayers(tuple(range(3, 5)), 5)
+DEEPSEEK = StoredPlacement(linear(2, 4, 4), (3, 4), 5, 2)
 
 
-@pytest.mark.parametrize("engine", export_module.ENGINES)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_empty_slots_are_refused(engine, tmp_path):
-    with pytest.raises(InputError, match="use --fill-empty"):
-        export(linear(2, 4, 5), engine, tmp_path / "x.json", DEEPSEEK)
+    with pytest.raises(InputError, match="fill them with replicas"):
+        export(replace(DEEPSEEK, placement=linear(2, 4, 5)), engine, tmp_path / "x.json")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("engine", "name", "layers", "message"),
+    ("engine", "name", "stored", "message"),
     [
         ("sglang", "x.yaml", DEEPSEEK, "use .json"),
-        ("sglang", "x.json", ModelLayers((3, 4), 4), "leaves out MoE layer 4"),
-        ("sglang", "x.json", ModelLayers((3,), 5), "names 1 layers, the placement has 2"),
-        ("tensorrt-llm", "x.yaml", ModelLayers((4, 3), 5), "rising numbers"),
+        ("sglang", "x.json", replace(DEEPSEEK, moe_layers=None), "moe_layers is not known"),
+        ("sglang", "x.json", replace(DEEPSEEK, hidden_layers=None), "hidden_layers is not known"),
+        ("vllm", "x.json", replace(DEEPSEEK, ranks_per_node=None), "ranks_per_node is not known"),
         ("vllm", "x.txt", DEEPSEEK, "use .json"),
         ("triton", "x.json", DEEPSEEK, "use one of sglang, vllm"),
         ("vllm", "no/x.json", DEEPSEEK, "cannot be written"),
     ],
 )
-def test_what_cannot_be_exported_is_named(engine, name, layers, message, tmp_path):
+def test_what_cannot_be_exported_is_named(engine, name, stored, message, tmp_path):
     with pytest.raises(InputError, match=message):
-        export(linear(2, 4, 4), engine, tmp_path / name, layers)
+        export(stored, engine, tmp_path / name)
 
 
 def test_an_export_that_reads_back_wrong_is_caught(tmp_path, monkeypatch):
-    monkeypatch.setattr(export_module, "read_placement", lambda *_: linear(2, 4, 2, 2))
+    other = StoredPlacement(linear(2, 4, 2, 2))
+    monkeypatch.setitem(ENGINES, "vllm", replace(ENGINES["vllm"], read=lambda *_: other))
     with pytest.raises(RunError, match="reads back as another placement"):
-        export(linear(2, 4, 4), "vllm", tmp_path / "x.json", DEEPSEEK)
+        export(DEEPSEEK, "vllm", tmp_path / "x.json")
 
 
 OPTIONS = ImportOptions(2)
+FIRST, BOTH = ImportOptions(2, moe_layers=(0,)), ImportOptions(2, moe_layers=(0, 1))
 
 
 @pytest.mark.parametrize(
@@ -187,13 +190,16 @@ OPTIONS = ImportOptions(2)
     [
         ("sglang", "x.json", "{", OPTIONS, "not JSON"),
         ("sglang", "x.json", "{}", OPTIONS, "no physical_to_logical_map"),
-        ("sglang", "x.json", '{"physical_to_logical_map": [[0, 1]]}', ImportOptions(), "add --ranks N"),
-        ("sglang", "x.json", '{"physical_to_logical_map": [[0, 1, 2]]}', OPTIONS, "do not divide"),
-        ("sglang", "x.json", '{"physical_to_logical_map": [[0, 1], [0]]}', OPTIONS, "different numbers"),
-        ("sglang", "x.json", '{"physical_to_logical_map": [[0, 0.5]]}', OPTIONS, "list of expert numbers"),
-        ("sglang", "x.json", '{"physical_to_logical_map": [[0, -1]]}', OPTIONS, "expert number -1"),
-        ("sglang", "x.json", '{"physical_to_logical_map": [[0, 2]]}', OPTIONS, "expert 1 of MoE layer 0 has no"),
+        ("sglang", "x.json", '{"physical_to_logical_map": [[0, 1]]}', ImportOptions(moe_layers=(0,)),
+         "over how many ranks"),
+        ("sglang", "x.json", '{"physical_to_logical_map": [[0, 1, 2]]}', FIRST, "do not divide"),
+        ("sglang", "x.json", '{"physical_to_logical_map": [[0, 1], [0]]}', BOTH, "different numbers"),
+        ("sglang", "x.json", '{"physical_to_logical_map": [[0, 0.5]]}', FIRST, "list of expert numbers"),
+        ("sglang", "x.json", '{"physical_to_logical_map": [[0, -1]]}', FIRST, "expert number -1"),
+        ("sglang", "x.json", '{"physical_to_logical_map": [[0, 2]]}', FIRST, "expert 1 of MoE layer 0 has no"),
         ("sglang", "x.json", '{"physical_to_logical_map": [[0, 1]]}', ImportOptions(2, moe_layers=(1,)), "1 rows"),
+        ("sglang", "x.json", '{"physical_to_logical_map": [[0, 1]]}', OPTIONS, "does not say which are MoE layers"),
+        ("sglang", "x.json", '{"physical_to_logical_map": [[0, 1]]}', replace(FIRST, hidden_layers=2), "not 2"),
         ("vllm", "x.json", "[0, 1]", OPTIONS, "one list for all layers"),
         ("vllm", "x.json", '{"a": 1}', OPTIONS, "not vLLM Ascend"),
         ("vllm", "x.jsonl", '{"record_type": "other"}', OPTIONS, "no eplb_initial_mapping"),
@@ -203,7 +209,7 @@ OPTIONS = ImportOptions(2)
         ("tensorrt-llm", "x.yaml", "num_slots: 2", OPTIONS, "no initial_global_assignments"),
         ("tensorrt-llm", "x.yaml", "num_slots: 3\ninitial_global_assignments: {3: [0, 1]}", OPTIONS, "has 2 slots"),
         ("tensorrt-llm", "x.yaml", "num_slots: 2\ninitial_global_assignments: {3: [0, 1]}",
-         ImportOptions(2, moe_layers=(4,)), "names layer 4"),
+         ImportOptions(2, moe_layers=(4,)), "layer 4 is asked for"),
         ("other", "x.json", "[]", OPTIONS, "use one of sglang"),
     ],
 )  # fmt: skip

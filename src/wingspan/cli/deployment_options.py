@@ -121,7 +121,7 @@ def deployment_of(asked: Asked) -> Deployment:
     if asked.chunks is not None and options.get("schedule") != "chunks":
         raise InputError(f"--chunks {asked.chunks}: only --schedule chunks has them")
     if asked.placement is not None and Path(asked.placement).is_file():
-        data["placement"] = _explicit(asked)
+        data["placement"] = _explicit(data, asked)
     else:
         if asked.ranks is not None or asked.experts_per_rank is not None:
             placement.update(_sized(data, asked))
@@ -157,18 +157,25 @@ def _is_deployment(path: Path) -> bool:
     return isinstance(data, dict) and "schema_version" in data
 
 
-def _explicit(asked: Asked) -> dict[str, Any]:
+def _explicit(data: dict[str, Any], asked: Asked) -> dict[str, Any]:
     """The placement of a file, slot by slot."""
     from wingspan.cli.placement_file import read_placement
     from wingspan.deployment import PlacementSpec
     from wingspan.errors import InputError
+    from wingspan.specs.model import ModelSpec
+    from wingspan.specs.reading import parse
 
     if asked.ranks is not None or asked.experts_per_rank is not None:
         raise InputError(
             f"--placement {asked.placement}: its slots say how many ranks; leave --ranks and --experts-per-rank out"
         )
-    placement = read_placement(Path(str(asked.placement)))
-    return PlacementSpec.explicit(placement).model_dump(mode="json")
+    stored = read_placement(Path(str(asked.placement)))
+    model = parse(ModelSpec, data["model"], asked.source)
+    try:
+        stored.check_model(model.moe_layers, model.layers, model.name)
+    except InputError as error:
+        raise InputError(f"{asked.placement}: {error}") from None
+    return PlacementSpec.explicit(stored.placement).model_dump(mode="json")
 
 
 def _strategy(name: str) -> str:

@@ -14,11 +14,15 @@ def export(
     out: Annotated[Path, typer.Option(help="The file to write.")],
     moe_layers: Annotated[
         str | None,
-        typer.Option(help="Numbers of the MoE layers in the model, 3-60 or 1,3,5 (default: 0 and on)."),
+        typer.Option(
+            help="Numbers of the MoE layers in the model, 3-60 or 1,3,5, where the file lacks them."
+        ),
     ] = None,
     hidden_layers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Hidden layers in all, for sglang (default: last MoE layer + 1)."),
+        int | None, typer.Option(min=1, help="Hidden layers in all, where the file lacks it (sglang).")
+    ] = None,
+    ranks_per_node: Annotated[
+        int | None, typer.Option(min=1, help="Ranks that share a node, where the file lacks it.")
     ] = None,
     fill_empty: Annotated[
         bool, typer.Option("--fill-empty", help="Put replicas into empty slots; engines know no empty slot.")
@@ -28,26 +32,20 @@ def export(
 
     Examples:
 
-      wingspan export placement.json --to sglang --moe-layers 3-60 --out location.json
+      wingspan export placement.json --to sglang --out location.json
 
-      wingspan export placement.json --to tensorrt-llm --moe-layers 3-60 --out balancer.yaml
+      wingspan export old.json --to tensorrt-llm --moe-layers 3-60 --ranks-per-node 8 --out balancer.yaml
 
       wingspan export placement.json --to vllm --fill-empty --out map.json
     """
+    from wingspan.cli.export_job import execute
     from wingspan.cli.outputs import check_outputs
-    from wingspan.cli.placement_file import parse_layers, read_placement
-    from wingspan.interop.export import ModelLayers
-    from wingspan.interop.export import export as write
-    from wingspan.interop.physical import fill_empty as filled
+    from wingspan.cli.placement_file import parse_layers
 
     check_outputs(out)
-    wanted = read_placement(placement)
-    if fill_empty:
-        wanted = filled(wanted)
-    layers = parse_layers(moe_layers) or tuple(range(wanted.num_layers))
-    command = write(wanted, to, out, ModelLayers(layers, hidden_layers or layers[-1] + 1))
-    physical = wanted.num_ranks * wanted.slots_per_rank
-    print(
-        f"{out}: {wanted.num_layers} MoE layers, {wanted.num_experts} experts on {physical} slots of "
-        f"{wanted.num_ranks} ranks; reads back as the same placement\n{command}"
-    )
+    given = {
+        "moe_layers": parse_layers(moe_layers),
+        "hidden_layers": hidden_layers,
+        "ranks_per_node": ranks_per_node,
+    }
+    execute(placement, to, out, given, fill=fill_empty)

@@ -21,14 +21,24 @@ def import_(
     ] = None,
     moe_layers: Annotated[
         str | None,
-        typer.Option(help="Numbers of the MoE layers in the model, 3-60 or 1,3,5 (default: what shows)."),
+        typer.Option(
+            help="Numbers of the MoE layers in the model, 3-60 or 1,3,5 (default: what shows); SGLang's placements "
+            "need it."
+        ),
+    ] = None,
+    hidden_layers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a placement: hidden layers in all, where the file has fewer."),
+    ] = None,
+    ranks_per_node: Annotated[
+        int | None, typer.Option(min=1, help="Of a placement: ranks that share the fast link.")
     ] = None,
 ) -> None:
     """Read an engine's placement, routing dump or load statistics; which of them it is shows in the file.
 
     Examples:
 
-      wingspan import location.json --from sglang --ranks 32 --moe-layers 3-60 --out placement.json
+      wingspan import location.json --from sglang --ranks 32 --moe-layers 3-60 --ranks-per-node 8 --out placement.json
 
       wingspan import dumps/ --from sglang --out trace.parquet
 
@@ -40,4 +50,5 @@ def import_(
     from wingspan.interop.physical import ImportOptions
 
     check_outputs(out)
-    execute(path, from_, out, ImportOptions(ranks, experts, parse_layers(moe_layers)))
+    layers = parse_layers(moe_layers)
+    execute(path, from_, out, ImportOptions(ranks, experts, layers, hidden_layers, ranks_per_node))

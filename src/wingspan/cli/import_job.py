@@ -3,26 +3,56 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from wingspan.cli.placement_file import write_placement
 from wingspan.errors import InputError
 from wingspan.interop.importing import import_from
-from wingspan.interop.physical import ImportOptions
+from wingspan.interop.physical import ImportOptions, NotSaidError
 from wingspan.interop.recorded_load import RecordedLoad, write_load
-from wingspan.placement.placement import Placement
+from wingspan.placement.stored import StoredPlacement, shown_layers
 from wingspan.routing.load import imbalance
 from wingspan.routing.trace import RoutingTrace
 from wingspan.routing.trace_file import write_trace
 
 _MOST_WINDOWS = 64
+_OPTIONS = {
+    "num_ranks": "--ranks",
+    "num_experts": "--experts",
+    "moe_layers": "--moe-layers",
+    "hidden_layers": "--hidden-layers",
+    "ranks_per_node": "--ranks-per-node",
+}
+"""Which option says what a file leaves open."""
+
+
+class _Watched(ImportOptions):
+    """Options that remember which of them were asked for: which ones a file needs shows only in the file."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _OPTIONS:
+            vars(self).setdefault("used", set()).add(name)
+        return super().__getattribute__(name)
+
+    def check_all_used(self, path: Path) -> None:
+        """Raise `InputError` for an option that was given and that nobody asked for."""
+        given = {name for name in _OPTIONS if vars(self)[name] is not None}
+        unused = sorted(given - vars(self).get("used", set()))
+        if unused:
+            raise InputError(f"{_OPTIONS[unused[0]]}: what {path} holds has no use for it; leave it out")
 
 
 def execute(path: Path, engine: str, out: Path, options: ImportOptions) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
     if not out.parent.is_dir():
         raise InputError(f"--out {out}: the folder {out.parent} does not exist; create it")
-    found = import_from(engine, path, options)
-    if isinstance(found, Placement):
+    watched = _Watched(**vars(options))
+    try:
+        found = import_from(engine, path, watched)
+    except NotSaidError as error:
+        raise InputError(f"{error}; add {_OPTIONS[error.field]}") from None
+    watched.check_all_used(path)
+    if isinstance(found, StoredPlacement):
         write_placement(found, out)
         print(f"{out}: placement, {_placement(found)}")
     elif isinstance(found, RoutingTrace):
@@ -33,9 +63,13 @@ def execute(path: Path, engine: str, out: Path, options: ImportOptions) -> None:
         print(f"{out}: recorded load, {_load(found)}")
 
 
-def _placement(found: Placement) -> str:
+def _placement(stored: StoredPlacement) -> str:
+    found, numbers = stored.placement, stored.moe_layers
+    which = (
+        "their numbers in the model not known" if numbers is None else f"{shown_layers(numbers)} of the model"
+    )
     return (
-        f"{found.num_layers} MoE layers, {found.num_experts} experts on {found.num_ranks} ranks x "
+        f"{found.num_layers} MoE layers ({which}), {found.num_experts} experts on {found.num_ranks} ranks x "
         f"{found.slots_per_rank} slots"
     )
 

@@ -18,8 +18,12 @@ def place(
         typer.Option(help="Instead of a trace: a kind that synthesize draws, in the shape of --model."),
     ] = None,
     model: Annotated[
-        str, typer.Option(help="Sizes of rows and experts: a preset, a config.json or its folder.")
-    ] = "deepseek-v3",
+        str | None,
+        typer.Option(
+            help="The trace's model: a preset, a config.json or its folder (default deepseek-v3, where the trace is "
+            "of its shape)."
+        ),
+    ] = None,
     cluster: Annotated[str, typer.Option(help="Speeds: a cluster's preset or its YAML file.")] = "h100-sxm",
     ranks: Annotated[
         int | None,

@@ -15,7 +15,9 @@ from wingspan.errors import InputError
 from wingspan.placement.affinity import spread_requests
 from wingspan.placement.compare import STRATEGIES, Comparison, compare
 from wingspan.placement.limits import check_memory
+from wingspan.placement.placement import Placement
 from wingspan.placement.plan import Moving
+from wingspan.placement.stored import StoredPlacement
 from wingspan.placement.topology import Topology
 from wingspan.routing.synthetic import TraceShape, generate
 from wingspan.routing.trace import RoutingTrace, concatenate
@@ -28,6 +30,7 @@ from wingspan.specs.precision import Precision
 
 _ROWS = Precision.BF16
 """Rows travel, and experts compute, in this format."""
+_USUAL_MODEL = "deepseek-v3"
 _SYNTHETIC_TOKENS = 16_384
 """About as many are drawn: whole steps of one request per rank, so that all ranks hold equally many."""
 
@@ -38,7 +41,7 @@ class Arguments:
 
     trace: Path | None
     synthetic: str | None
-    model: str
+    model: str | None
     cluster: str
     ranks: int | None
     spare_ranks: int
@@ -59,30 +62,33 @@ class Arguments:
 def execute(arguments: Arguments) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
     _check_strategy(arguments.strategy, STRATEGIES)
-    model = load_model(arguments.model)
-    source = _source(arguments, model)
-    topology = _topology(arguments, model, load_cluster(arguments.cluster), source.experts)
+    if (arguments.trace is None) == (arguments.synthetic is None):
+        raise InputError("give either a trace or --synthetic KIND")
+    file = None if arguments.trace is None else TraceFile.open(arguments.trace)
+    model = load_model(arguments.model or _USUAL_MODEL)
+    if file is not None:
+        _check_fit(file, model, named=arguments.model is not None)
+    source = _drawn(arguments, model) if file is None else _recorded(file)
+    topology = _topology(arguments, model, load_cluster(arguments.cluster))
     if arguments.expert_memory_gb is not None:
         budget_bytes = arguments.expert_memory_gb * 1e9
-        check_memory(source.layers, arguments.slots_per_rank, topology.expert_bytes, budget_bytes)
+        check_memory(len(model.moe_layers), arguments.slots_per_rank, topology.expert_bytes, budget_bytes)
     trace, about = source.read(topology.ranks), source.about
     if trace.num_ranks not in (topology.ranks, topology.ranks - arguments.spare_ranks):
         about += f"; requests of {trace.num_ranks} home ranks dealt to {topology.ranks} in turn"
         trace = spread_requests(trace, topology.ranks)
-    if model.experts.count != source.experts:
-        about += f"; sizes of {model.name} (--model), which has {model.experts.count} experts itself"
     result = compare(
         trace,
         topology,
         arguments.slots_per_rank,
-        groups=model.experts.groups if model.experts.count == source.experts else 1,
-        present=read_placement(arguments.present) if arguments.present else None,
+        groups=model.experts.groups,
+        present=None if arguments.present is None else _present(arguments.present, model),
         moving=Moving(steps=arguments.horizon_steps),
         request_routing=arguments.request_routing,
         step_tokens=arguments.step_tokens * topology.ranks if arguments.step_tokens else None,
         seed=arguments.seed,
     )
-    _write(arguments, result)
+    _write(arguments, result, model, topology)
     if arguments.as_json:
         print(json.dumps(_to_dict(about, topology, result)), flush=True)
         return
@@ -95,20 +101,36 @@ def execute(arguments: Arguments) -> None:
 class _Source:
     """Where tokens come from: a file, or a synthetic kind drawn for as many ranks as are planned."""
 
-    experts: int
-    layers: int
     about: str
     read: Callable[[int], RoutingTrace]
 
 
-def _source(arguments: Arguments, model: ModelSpec) -> _Source:
-    if (arguments.trace is None) == (arguments.synthetic is None):
-        raise InputError("give either a trace or --synthetic KIND")
-    if arguments.trace is not None:
-        file = TraceFile.open(arguments.trace)
-        return _Source(
-            file.num_experts, file.num_layers, f"{file.path}, {file.origin}", lambda _ranks: file.read()
-        )
+def _check_fit(file: TraceFile, model: ModelSpec, *, named: bool) -> None:
+    """Raise `InputError` unless the trace is of this model's shape: its rows and experts would be priced wrongly."""
+    shape = (file.num_layers, file.top_k, file.num_experts)
+    own = (len(model.moe_layers), model.experts.per_token, model.experts.count)
+    if shape == own:
+        return
+    trace, wanted = ("{} MoE layers, top-{} of {} experts".format(*each) for each in (shape, own))
+    if named:
+        raise InputError(f"{file.path}: {trace}; --model {model.name} has {wanted}")
+    raise InputError(f"{file.path}: {trace}; add --model, that of the trace ({model.name} has {wanted})")
+
+
+def _present(path: Path, model: ModelSpec) -> Placement:
+    stored = read_placement(path)
+    try:
+        stored.check_model(model.moe_layers, model.layers, model.name)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return stored.placement
+
+
+def _recorded(file: TraceFile) -> _Source:
+    return _Source(f"{file.path}, {file.origin}", lambda _ranks: file.read())
+
+
+def _drawn(arguments: Arguments, model: ModelSpec) -> _Source:
     kind, layers, count = str(arguments.synthetic), len(model.moe_layers), model.experts.count
 
     def draw(ranks: int) -> RoutingTrace:
@@ -119,13 +141,13 @@ def _source(arguments: Arguments, model: ModelSpec) -> _Source:
         drawn = generate(shape, workload(kind, shape, arguments.seed), arguments.seed)
         return concatenate(list(drawn))
 
-    return _Source(count, layers, f"synthetic: {kind}, shape of {model.name}, seed {arguments.seed}", draw)
+    return _Source(f"synthetic: {kind}, shape of {model.name}, seed {arguments.seed}", draw)
 
 
-def _topology(arguments: Arguments, model: ModelSpec, cluster: Cluster, experts: int) -> Topology:
+def _topology(arguments: Arguments, model: ModelSpec, cluster: Cluster) -> Topology:
     """The plain numbers of model and cluster."""
     expert_bytes = model.parameters.expert * model.expert_weights.weight_bytes
-    ranks = arguments.ranks or -(-experts // arguments.slots_per_rank)
+    ranks = arguments.ranks or -(-model.experts.count // arguments.slots_per_rank)
     all_ranks = ranks + arguments.spare_ranks
     return Topology(
         ranks=all_ranks,
@@ -146,11 +168,13 @@ def _check_strategy(strategy: str, known: Iterable[str]) -> None:
         raise InputError(f"--strategy {strategy}: use one of {', '.join(names)}")
 
 
-def _write(arguments: Arguments, result: Comparison) -> None:
+def _write(arguments: Arguments, result: Comparison, model: ModelSpec, topology: Topology) -> None:
     # Two of the strategies are there only where groups divide into nodes, and with --from.
     _check_strategy(arguments.strategy, result.placements)
     if arguments.out is not None:
-        write_placement(result.placements[arguments.strategy], arguments.out)
+        placement = result.placements[arguments.strategy]
+        stored = StoredPlacement(placement, model.moe_layers, model.layers, topology.ranks_per_node)
+        write_placement(stored, arguments.out)
 
 
 def _to_dict(about: str, topology: Topology, result: Comparison) -> dict[str, object]:

@@ -7,29 +7,38 @@ from pathlib import Path
 
 from wingspan.deployment import load_deployment
 from wingspan.errors import InputError
-from wingspan.placement.placement import Placement
+from wingspan.placement.stored import StoredPlacement
+
+_MOST_LAYERS = 100_000
 
 
-def read_placement(path: Path) -> Placement:
+def read_placement(path: Path) -> StoredPlacement:
     """The placement in a JSON file, under its key `placement`, or of a deployment; `InputError` where there is none."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error})") from None
-    if isinstance(data, dict) and "schema_version" in data:
-        return load_deployment(path).build_placement()
+    if isinstance(data, dict) and "model" in data:
+        return _of_deployment(path)
     try:
-        return Placement.from_dict(data.get("placement", data) if isinstance(data, dict) else data)
+        return StoredPlacement.from_dict(data.get("placement", data) if isinstance(data, dict) else data)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
-def write_placement(placement: Placement, path: Path) -> None:
+def _of_deployment(path: Path) -> StoredPlacement:
+    deployment = load_deployment(path)
+    model = deployment.model
+    nodes_of = min(deployment.cluster.gpus_per_node, deployment.ranks)
+    return StoredPlacement(deployment.build_placement(), model.moe_layers, model.layers, nodes_of)
+
+
+def write_placement(stored: StoredPlacement, path: Path) -> None:
     """Write the JSON form."""
     try:
-        path.write_text(json.dumps(placement.to_dict()) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(stored.to_dict()) + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
@@ -42,8 +51,11 @@ def parse_layers(text: str | None) -> tuple[int, ...] | None:
     try:
         for part in text.split(","):
             first, _, last = part.partition("-")
-            numbers += range(int(first), int(last or first) + 1)
-    except ValueError:
+            each = range(int(first), int(last or first) + 1)
+            if len(numbers) + len(each) > _MOST_LAYERS:
+                raise InputError(f"--moe-layers {text}: more than {_MOST_LAYERS:,} layers")
+            numbers += each
+    except (ValueError, OverflowError):
         raise InputError(f"--moe-layers {text!r}: expected layer numbers, as 3-60 or 1,3,5") from None
     if not numbers or sorted(set(numbers)) != numbers:
         raise InputError(f"--moe-layers {text}: expected rising numbers")

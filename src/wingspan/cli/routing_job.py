@@ -61,7 +61,7 @@ def _rank_of_experts(arguments: Arguments, file: TraceFile) -> tuple[NDArray[np.
     if arguments.placement is not None:
         if arguments.ranks is not None:
             raise InputError("--ranks does nothing beside --placement, which names its own ranks")
-        placement = read_placement(arguments.placement)
+        placement = read_placement(arguments.placement).placement
         if (placement.num_layers, placement.num_experts) != (file.num_layers, file.num_experts):
             raise InputError(
                 f"{arguments.placement}: {placement.num_layers} layers of {placement.num_experts} experts, the trace "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,66 +10,78 @@ from wingspan.errors import InputError, RunError
 from wingspan.interop import sglang, tensorrt_llm, vllm
 from wingspan.interop.physical import ImportOptions
 from wingspan.placement.placement import Placement
-
-ENGINES = ("sglang", "vllm", "vllm-ascend", "tensorrt-llm")
+from wingspan.placement.stored import StoredPlacement
 
 
 @dataclass(frozen=True)
-class ModelLayers:
-    """Where the MoE layers lie in the model.
+class Target:
+    """An engine that loads placements.
 
     Args:
-        moe_layers: number of each MoE layer, counted over all hidden layers from 0.
-        hidden_layers: hidden layers in all.
+        needs: fields of `StoredPlacement` without which its file or its command line would be wrong.
+        write: the placement to a file.
+        read: the file back.
+        command: the command line that uses the file, of a placement and its ranks per node.
     """
 
-    moe_layers: tuple[int, ...]
-    hidden_layers: int
+    needs: tuple[str, ...]
+    write: Callable[[StoredPlacement, Path], None]
+    read: Callable[[Path, ImportOptions], StoredPlacement]
+    command: Callable[[Placement, Path, int], str]
 
 
-def export(placement: Placement, engine: str, path: Path, layers: ModelLayers) -> str:
+def _write_sglang(stored: StoredPlacement, path: Path) -> None:
+    sglang.write(stored.placement, path, stored.moe_layers or (), stored.hidden_layers or 0)
+
+
+def _write_tensorrt_llm(stored: StoredPlacement, path: Path) -> None:
+    tensorrt_llm.write(stored.placement, path, stored.moe_layers or ())
+
+
+ENGINES = {
+    "sglang": Target(
+        ("moe_layers", "hidden_layers", "ranks_per_node"), _write_sglang, sglang.read, sglang.command
+    ),
+    "vllm": Target(
+        ("ranks_per_node",), lambda stored, path: vllm.write(stored.placement, path), vllm.read, vllm.command
+    ),
+    "vllm-ascend": Target(
+        ("ranks_per_node",),
+        lambda stored, path: vllm.write_ascend(stored.placement, path),
+        vllm.read,
+        vllm.command_ascend,
+    ),
+    "tensorrt-llm": Target(
+        ("moe_layers", "ranks_per_node"), _write_tensorrt_llm, tensorrt_llm.read, tensorrt_llm.command
+    ),
+}
+
+
+def target(engine: str) -> Target:
+    """An engine by its name; raises `InputError` where there is none."""
+    if engine not in ENGINES:
+        raise InputError(f"engine {engine!r} is unknown; use one of {', '.join(ENGINES)}")
+    return ENGINES[engine]
+
+
+def export(stored: StoredPlacement, engine: str, path: Path) -> str:
     """Write the placement as `engine` loads it; returns the command line that uses the file.
 
     Raises:
-        InputError: an unknown engine, an empty slot, layers that do not fit, or a path that cannot be written.
+        InputError: an unknown engine, something that it needs and the placement does not say, an empty slot, or a
+            path that cannot be written.
         RunError: what was written reads back as another placement.
     """
+    to = target(engine)
+    for field in to.needs:
+        if getattr(stored, field) is None:
+            raise InputError(f"placement: {field} is not known, and {engine} needs it")
     try:
-        if engine == "sglang":
-            sglang.write(placement, path, layers.moe_layers, layers.hidden_layers)
-        elif engine == "vllm":
-            vllm.write(placement, path)
-        elif engine == "vllm-ascend":
-            vllm.write_ascend(placement, path)
-        elif engine == "tensorrt-llm":
-            tensorrt_llm.write(placement, path, layers.moe_layers)
-        else:
-            raise InputError(f"--to {engine}: use one of {', '.join(ENGINES)}")
+        to.write(stored, path)
     except OSError as error:
-        raise InputError(f"--out {path}: cannot be written ({error.strerror})") from None
-    if read_placement(engine, path, _options(placement, layers)) != placement:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    placement = stored.placement
+    options = ImportOptions(placement.num_ranks, placement.num_experts, stored.moe_layers)
+    if to.read(path, options).placement != placement:
         raise RunError(f"{path}: reads back as another placement than was written")
-    return _command(engine, placement, path)
-
-
-def read_placement(engine: str, path: Path, options: ImportOptions) -> Placement:
-    """The placement in an engine's file."""
-    if engine == "sglang":
-        return sglang.read(path, options)
-    if engine == "tensorrt-llm":
-        return tensorrt_llm.read(path, options)[0]
-    return vllm.read(path, options)
-
-
-def _options(placement: Placement, layers: ModelLayers) -> ImportOptions:
-    return ImportOptions(placement.num_ranks, placement.num_experts, layers.moe_layers)
-
-
-def _command(engine: str, placement: Placement, path: Path) -> str:
-    commands = {
-        "sglang": sglang.command,
-        "vllm": vllm.command,
-        "vllm-ascend": vllm.command_ascend,
-        "tensorrt-llm": tensorrt_llm.command,
-    }
-    return commands[engine](placement, path)
+    return to.command(placement, path, stored.ranks_per_node or 1)

@@ -17,10 +17,10 @@ from wingspan.interop.files import read_json, read_json_lines
 from wingspan.interop.physical import ImportOptions
 from wingspan.interop.recorded_load import RecordedLoad
 from wingspan.interop.torch_file import read_torch_file
-from wingspan.placement.placement import Placement
+from wingspan.placement.stored import StoredPlacement
 from wingspan.routing.trace import RoutingTrace
 
-Imported = Placement | RoutingTrace | RecordedLoad
+Imported = StoredPlacement | RoutingTrace | RecordedLoad
 ENGINES = ("sglang", "vllm", "tensorrt-llm")
 
 
@@ -44,8 +44,8 @@ def import_from(engine: str, path: Path, options: ImportOptions) -> Imported:
     if engine == "tensorrt-llm":
         if path.is_dir():
             return tensorrt_llm_statistics.read_folder(path, options)
-        return tensorrt_llm.read(path, options)[0]
-    raise InputError(f"--from {engine}: use one of {', '.join(ENGINES)}")
+        return tensorrt_llm.read(path, options)
+    raise InputError(f"engine {engine!r} is unknown; use one of {', '.join(ENGINES)}")
 
 
 def _from_sglang(path: Path, options: ImportOptions) -> Imported:

@@ -18,6 +18,14 @@ from wingspan.errors import InputError
 from wingspan.placement.placement import EMPTY, Placement
 
 
+class NotSaidError(InputError):
+    """An engine's file leaves something open that nobody gave: `field` of `ImportOptions`."""
+
+    def __init__(self, text: str, field: str) -> None:
+        super().__init__(text)
+        self.field = field
+
+
 @dataclass(frozen=True)
 class ImportOptions:
     """What an engine's file does not say itself.
@@ -26,11 +34,15 @@ class ImportOptions:
         num_ranks: EP size; the files hold only the order of physical experts.
         num_experts: logical experts per layer; None takes the highest id + 1.
         moe_layers: numbers of the MoE layers in the model; None takes what the file shows.
+        hidden_layers: hidden layers in all; None takes what the file shows.
+        ranks_per_node: ranks that share the fast link; no file says it.
     """
 
     num_ranks: int | None = None
     num_experts: int | None = None
     moe_layers: tuple[int, ...] | None = None
+    hidden_layers: int | None = None
+    ranks_per_node: int | None = None
 
 
 def physical_to_logical(placement: Placement) -> NDArray[np.int64]:
@@ -40,7 +52,7 @@ def physical_to_logical(placement: Placement) -> NDArray[np.int64]:
         layer, rank, slot = (int(i) for i in empty[0])
         raise InputError(
             f"placement: slot {slot} of rank {rank} in MoE layer {layer} is empty ({len(empty)} in all) and engines "
-            "know no empty slot; use --fill-empty to put replicas there"
+            "know no empty slot; fill them with replicas first"
         )
     return placement.slots_LRS.reshape(placement.num_layers, -1)
 
@@ -54,10 +66,10 @@ def from_physical(map_LP: Any, source: str, options: ImportOptions) -> Placement
     if physical.ndim != 2 or not physical.size or not np.issubdtype(physical.dtype, np.integer):
         raise InputError(f"{source}: expected one list of expert numbers per layer")
     if options.num_ranks is None:
-        raise InputError(f"{source}: the file does not say over how many ranks; add --ranks N")
+        raise NotSaidError(f"{source}: the file does not say over how many ranks", "num_ranks")
     layers, slots = physical.shape
     if options.num_ranks < 1 or slots % options.num_ranks:
-        raise InputError(f"{source}: {slots} physical experts do not divide over --ranks {options.num_ranks}")
+        raise InputError(f"{source}: {slots} physical experts do not divide over {options.num_ranks} ranks")
     experts = options.num_experts or int(physical.max()) + 1
     if physical.min() < 0:
         raise InputError(f"{source}: expert number {int(physical.min())}; use 0 or more")
@@ -88,13 +100,3 @@ def fill_empty(placement: Placement) -> Placement:
         slots_LRS[layer, rank, slot] = expert
         replicas_LE[layer, expert] += 1
     return Placement(slots_LRS, placement.num_experts)
-
-
-def check_moe_layers(placement: Placement, moe_layers: tuple[int, ...]) -> None:
-    """Raise `InputError` unless the numbers are as many as the placement's layers, rising, from 0."""
-    if len(moe_layers) != placement.num_layers:
-        raise InputError(
-            f"--moe-layers names {len(moe_layers)} layers, the placement has {placement.num_layers}"
-        )
-    if any(n < 0 for n in moe_layers) or list(moe_layers) != sorted(set(moe_layers)):
-        raise InputError(f"--moe-layers {moe_layers}: expected rising numbers from 0")

@@ -85,7 +85,7 @@ def only_used_layers(
     if not used:
         raise InputError(f"{source}: no layer counted any token")
     if max(used) >= load_WHE.shape[1]:
-        raise InputError(f"{source}: --moe-layers names layer {max(used)}, it has {load_WHE.shape[1]}")
+        raise InputError(f"{source}: MoE layer {max(used)} is asked for, it has {load_WHE.shape[1]}")
     return RecordedLoad(load_WHE[:, list(used)], used, source)
 
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from wingspan.errors import InputError
 from wingspan.interop.files import read_json
-from wingspan.interop.physical import ImportOptions, check_moe_layers, from_physical, physical_to_logical
+from wingspan.interop.physical import ImportOptions, NotSaidError, from_physical, physical_to_logical
 from wingspan.placement.placement import Placement
+from wingspan.placement.stored import StoredPlacement
 
 
 def write(placement: Placement, path: Path, moe_layers: tuple[int, ...], hidden_layers: int) -> None:
@@ -31,10 +32,7 @@ def write(placement: Placement, path: Path, moe_layers: tuple[int, ...], hidden_
         hidden_layers: the model's `num_hidden_layers`.
     """
     if path.suffix != ".json":
-        raise InputError(f"--out {path}: SGLang knows the format by its ending; use .json")
-    check_moe_layers(placement, moe_layers)
-    if moe_layers[-1] >= hidden_layers:
-        raise InputError(f"--hidden-layers {hidden_layers} leaves out MoE layer {moe_layers[-1]}")
+        raise InputError(f"{path}: SGLang knows the format by its ending; use .json")
     physical_LP = physical_to_logical(placement)
     trivial_P = np.arange(physical_LP.shape[1]) % placement.num_experts
     map_HP = np.tile(trivial_P, (hidden_layers, 1))
@@ -42,30 +40,44 @@ def write(placement: Placement, path: Path, moe_layers: tuple[int, ...], hidden_
     path.write_text(json.dumps({"physical_to_logical_map": map_HP.tolist()}))
 
 
-def read(path: Path, options: ImportOptions) -> Placement:
-    """Read a placement back; `options.moe_layers` says which rows are MoE layers (None: all)."""
+def read(path: Path, options: ImportOptions) -> StoredPlacement:
+    """Read a placement back; `options.moe_layers` says which rows are MoE layers."""
     return from_map(read_json(path), str(path), options)
 
 
-def from_map(data: Any, source: str, options: ImportOptions) -> Placement:
-    """The placement of an object with `physical_to_logical_map`."""
+def from_map(data: Any, source: str, options: ImportOptions) -> StoredPlacement:
+    """The placement of an object with `physical_to_logical_map`.
+
+    Raises:
+        NotSaidError: nobody says which rows are MoE layers; rows of dense layers look like any other.
+    """
     if not isinstance(data, dict) or "physical_to_logical_map" not in data:
         raise InputError(f"{source}: no physical_to_logical_map in it")
     rows = data["physical_to_logical_map"]
-    if options.moe_layers is not None:
-        if max(options.moe_layers) >= len(rows):
-            raise InputError(
-                f"{source}: --moe-layers names layer {max(options.moe_layers)}, it has {len(rows)} rows"
-            )
-        rows = [rows[n] for n in options.moe_layers]
-    return from_physical(rows, source, options)
+    if not isinstance(rows, list) or not rows:
+        raise InputError(f"{source}: physical_to_logical_map holds no rows")
+    if options.hidden_layers not in (None, len(rows)):
+        raise InputError(f"{source}: {len(rows)} rows, one a hidden layer, not {options.hidden_layers}")
+    if options.moe_layers is None:
+        raise NotSaidError(
+            f"{source}: {len(rows)} rows, one a hidden layer, and it does not say which are MoE layers",
+            "moe_layers",
+        )
+    if max(options.moe_layers) >= len(rows):
+        raise InputError(
+            f"{source}: MoE layer {max(options.moe_layers)} is asked for, it has {len(rows)} rows"
+        )
+    placement = from_physical([rows[n] for n in options.moe_layers], source, options)
+    return StoredPlacement(placement, options.moe_layers, len(rows), options.ranks_per_node)
 
 
-def command(placement: Placement, path: Path) -> str:
-    """The command line that uses the file."""
+def command(placement: Placement, path: Path, ranks_per_node: int) -> str:
+    """The command line that uses the file; on several nodes it is given on each."""
     physical = placement.num_ranks * placement.slots_per_rank
+    nodes = -(-placement.num_ranks // ranks_per_node)
+    spread = f"--nnodes {nodes} --node-rank NODE --dist-init-addr HOST:PORT " if nodes > 1 else ""
     return (
-        f"python -m sglang.launch_server --model-path MODEL --tp-size {placement.num_ranks} "
+        f"python -m sglang.launch_server --model-path MODEL {spread}--tp-size {placement.num_ranks} "
         f"--ep-size {placement.num_ranks} --dp-size {placement.num_ranks} --enable-dp-attention "
         f"--moe-a2a-backend deepep --ep-num-redundant-experts {physical - placement.num_experts} "
         f"--ep-dispatch-algorithm static --init-expert-location {path}"

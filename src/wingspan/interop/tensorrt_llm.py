@@ -14,13 +14,13 @@ import yaml
 
 from wingspan.errors import InputError
 from wingspan.interop.files import read_text
-from wingspan.interop.physical import ImportOptions, check_moe_layers, from_physical, physical_to_logical
+from wingspan.interop.physical import ImportOptions, from_physical, physical_to_logical
 from wingspan.placement.placement import Placement
+from wingspan.placement.stored import StoredPlacement
 
 
 def write(placement: Placement, path: Path, moe_layers: tuple[int, ...]) -> None:
     """Write the placement; `moe_layers` numbers its layers in the model."""
-    check_moe_layers(placement, moe_layers)
     physical_LP = physical_to_logical(placement)
     config = {
         "num_slots": physical_LP.shape[1],
@@ -30,8 +30,8 @@ def write(placement: Placement, path: Path, moe_layers: tuple[int, ...]) -> None
     path.write_text(yaml.safe_dump(config, default_flow_style=None, width=1_000_000, sort_keys=False))
 
 
-def read(path: Path, options: ImportOptions) -> tuple[Placement, tuple[int, ...]]:
-    """Read a placement back, and the numbers of its layers in the model."""
+def read(path: Path, options: ImportOptions) -> StoredPlacement:
+    """Read a placement back, with the numbers of its layers in the model."""
     try:
         data: Any = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
@@ -54,15 +54,16 @@ def read(path: Path, options: ImportOptions) -> tuple[Placement, tuple[int, ...]
     if options.moe_layers is not None:
         missing = sorted(set(options.moe_layers) - set(numbers))
         if missing:
-            raise InputError(f"{path}: --moe-layers names layer {missing[0]}, which it has not")
+            raise InputError(f"{path}: MoE layer {missing[0]} is asked for, which it has not")
         numbers, rows = options.moe_layers, [layers[n] for n in options.moe_layers]
-    return from_physical(rows, str(path), options), numbers
+    placement = from_physical(rows, str(path), options)
+    return StoredPlacement(placement, numbers, options.hidden_layers, options.ranks_per_node)
 
 
-def command(placement: Placement, path: Path) -> str:
+def command(placement: Placement, path: Path, ranks_per_node: int) -> str:
     """The command line that uses the file; it names an options file that holds `moe_config.load_balancer`."""
     options = f"enable_attention_dp: true\\nmoe_config:\\n  backend: WIDEEP\\n  load_balancer: {path}\\n"
     return (
         f"printf '{options}' > options.yaml && trtllm-serve MODEL --tp_size {placement.num_ranks} "
-        f"--ep_size {placement.num_ranks} --extra_llm_api_options options.yaml"
+        f"--ep_size {placement.num_ranks} --gpus_per_node {ranks_per_node} --extra_llm_api_options options.yaml"
     )

@@ -124,5 +124,5 @@ def _layers(keys: list[tuple[int, int]], options: ImportOptions, folder: Path) -
         return found
     missing = sorted(set(options.moe_layers) - set(found))
     if missing:
-        raise InputError(f"{folder}: --moe-layers names layer {missing[0]}, which was not recorded")
+        raise InputError(f"{folder}: MoE layer {missing[0]} is asked for, which was not recorded")
     return list(options.moe_layers)

@@ -1,6 +1,7 @@
 """Placements to and from the files that vLLM, its open changes and vLLM Ascend load.
 
-Released vLLM computes its map itself (vllm/config/parallel.py, `EPLBConfig`: no path). Three file forms exist:
+Released vLLM computes its map itself (vllm/config/parallel.py, `EPLBConfig`: no path). Three file forms exist;
+all number the MoE layers from 0, dense layers left out:
 
 - `.json`, one list of logical experts per MoE layer (or one list for all): `eplb_config.initial_expert_map_path` of
   vllm-project/vllm pull request 49572.
@@ -19,6 +20,7 @@ from wingspan.errors import InputError
 from wingspan.interop.files import read_json, read_json_lines
 from wingspan.interop.physical import ImportOptions, from_physical, physical_to_logical
 from wingspan.placement.placement import Placement
+from wingspan.placement.stored import StoredPlacement
 
 _MAPPING = "eplb_initial_mapping"
 
@@ -38,7 +40,7 @@ def write(placement: Placement, path: Path) -> None:
         }
         path.write_text(json.dumps(record) + "\n")
     else:
-        raise InputError(f"--out {path}: use .json (lists per layer) or .jsonl (mapping record)")
+        raise InputError(f"{path}: use .json (lists per layer) or .jsonl (mapping record)")
 
 
 def write_ascend(placement: Placement, path: Path) -> None:
@@ -57,8 +59,14 @@ def write_ascend(placement: Placement, path: Path) -> None:
     path.write_text(json.dumps({"moe_layer_count": placement.num_layers, "layer_list": layers}, indent=1))
 
 
-def read(path: Path, options: ImportOptions) -> Placement:
-    """Read any of the three forms back."""
+def read(path: Path, options: ImportOptions) -> StoredPlacement:
+    """Read any of the three forms back; where their layers lie in the model is known as far as `options` say it."""
+    return StoredPlacement(
+        _read(path, options), options.moe_layers, options.hidden_layers, options.ranks_per_node
+    )
+
+
+def _read(path: Path, options: ImportOptions) -> Placement:
     if path.suffix == ".jsonl":
         return _from_record(read_json_lines(path), str(path), options)
     data = read_json(path)
@@ -103,28 +111,39 @@ def _from_ascend(data: dict[str, Any], source: str, options: ImportOptions) -> P
         raise InputError(f"{source}: layers, devices and experts per device must be the same throughout")
     found = ranks.pop()
     if options.num_ranks not in (None, found):
-        raise InputError(f"{source}: {found} devices, not --ranks {options.num_ranks}")
+        raise InputError(f"{source}: {found} devices, not {options.num_ranks} ranks")
     rows = [[expert for experts in layer for expert in experts] for layer in devices]
     return from_physical(rows, source, ImportOptions(found, options.num_experts))
 
 
-def command(placement: Placement, path: Path) -> str:
+def command(placement: Placement, path: Path, ranks_per_node: int) -> str:
     """The command line that uses the file, and the change to vLLM that it needs."""
     redundant = placement.num_ranks * placement.slots_per_rank - placement.num_experts
     option = "initial_mapping_path" if path.suffix == ".jsonl" else "initial_expert_map_path"
     change = 41141 if path.suffix == ".jsonl" else 49572
     config = json.dumps({"num_redundant_experts": redundant, option: str(path)})
     return (
-        f"vllm serve MODEL --data-parallel-size {placement.num_ranks} --enable-expert-parallel --enable-eplb "
+        f"vllm serve MODEL {_ranks(placement, ranks_per_node)} --enable-expert-parallel --enable-eplb "
         f"--eplb-config '{config}'  # needs vLLM with pull request {change}: released vLLM loads no map"
     )
 
 
-def command_ascend(placement: Placement, path: Path) -> str:
+def command_ascend(placement: Placement, path: Path, ranks_per_node: int) -> str:
     """The command line that uses vLLM Ascend's expert map."""
     redundant = placement.num_ranks * placement.slots_per_rank - placement.num_experts
     config = json.dumps({"eplb_config": {"expert_map_path": str(path), "num_redundant_experts": redundant}})
     return (
-        f"vllm serve MODEL --data-parallel-size {placement.num_ranks} --enable-expert-parallel "
+        f"vllm serve MODEL {_ranks(placement, ranks_per_node)} --enable-expert-parallel "
         f"--additional-config '{config}'"
+    )
+
+
+def _ranks(placement: Placement, ranks_per_node: int) -> str:
+    """Data-parallel ranks; on several nodes, how many each has, and where the first is."""
+    ranks = f"--data-parallel-size {placement.num_ranks}"
+    if placement.num_ranks <= ranks_per_node:
+        return ranks
+    return (
+        f"{ranks} --data-parallel-size-local {ranks_per_node} --data-parallel-start-rank FIRST "
+        "--data-parallel-address HOST"
     )

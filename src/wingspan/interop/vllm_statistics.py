@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from wingspan.errors import InputError
 from wingspan.interop.files import read_json_lines
-from wingspan.interop.physical import ImportOptions
+from wingspan.interop.physical import ImportOptions, NotSaidError
 from wingspan.interop.recorded_load import RecordedLoad, logical_load, only_used_layers
 from wingspan.routing.trace import RoutingTrace, concatenate
 
@@ -60,10 +60,12 @@ def read_routed_experts(path: Path, options: ImportOptions) -> RoutingTrace:
     if len(hidden) > 1:
         raise InputError(f"{path}: requests differ in layers or top-k: {sorted(hidden)}")
     layers = list(options.moe_layers) if options.moe_layers is not None else _moe_layers(arrays)
-    if not layers or max(layers) >= arrays[0].shape[1]:
-        raise InputError(
-            f"{path}: no such MoE layers among {arrays[0].shape[1]}; say which with --moe-layers"
+    if not layers:
+        raise NotSaidError(
+            f"{path}: nothing shows which of its {arrays[0].shape[1]} layers are MoE layers", "moe_layers"
         )
+    if max(layers) >= arrays[0].shape[1]:
+        raise InputError(f"{path}: MoE layer {max(layers)} is asked for, it has {arrays[0].shape[1]} layers")
     experts = options.num_experts or 1 + max(int(a[:, layers].max(initial=0)) for a in arrays)
     ranks = options.num_ranks or 1
     try:
