@@ -9,7 +9,7 @@ from torch import nn
 
 from wingspan.runtime.measuring.recorder import Place, Recorder
 from wingspan.runtime.model.layer import ExpertParallelLayer
-from wingspan.runtime.model.shared_expert import SharedExpert
+from wingspan.runtime.model.shared_expert import SharedExpert, takes_hidden_states_alone
 from wingspan.schedule.result import Operation
 
 
@@ -89,7 +89,7 @@ def _time_shared_experts(block: nn.Module, layer: ExpertParallelLayer, recorder:
     for name, child in block.named_children():
         if "shared" not in name or "gate" in name:
             continue
-        forward = child.forward
+        forward, alone = child.forward, takes_hidden_states_alone(child)
 
         def timed(*inputs: Any, forward: Callable[..., Any] = forward, **options: Any) -> Any:
             start = recorder.now()
@@ -101,7 +101,8 @@ def _time_shared_experts(block: nn.Module, layer: ExpertParallelLayer, recorder:
             return out
 
         child.forward = timed
-        layer.shared_expert = SharedExpert(child)
+        if alone:
+            layer.shared_expert = SharedExpert(child)
 
 
 def _hook(module: nn.Module, before: Callable[..., None], after: Callable[..., None]) -> None:

@@ -8,6 +8,7 @@ Shapes: T tokens, D hidden size.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +16,17 @@ import torch
 from torch import nn
 
 
+def takes_hidden_states_alone(module: nn.Module) -> bool:
+    """Whether a shared expert needs nothing but the block's hidden states, so that it can be computed ahead."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    return sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters) == 1
+
+
 class SharedExpert:
     """Wraps the shared expert of one block.
 
     Args:
-        module: of the block; its forward takes the block's hidden states and nothing else.
+        module: of the block; `takes_hidden_states_alone`.
     """
 
     def __init__(self, module: nn.Module) -> None:

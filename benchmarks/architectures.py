@@ -1,0 +1,222 @@
+"""A tiny random configuration of every architecture whose experts transformers' registry serves.
+
+The default configuration of each is shrunk by the names of its fields, so that a new architecture needs no line here
+unless it breaks a rule; of the layers one of each kind stays. Small index sizes and sliding windows make sparse and
+local attention really leave tokens out.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig
+from transformers.models.auto import modeling_auto
+
+VOCABULARY = 96
+CONTEXT = 512
+_FEWEST_LAYERS, _MOST_LAYERS = 4, 6
+_EXPERTS = r"num_(local_)?experts|n_routed_experts|moe_num_experts"
+_TOP_K = r"num_experts_per_tok(en)?|moe_k|moe_topk|top_k_experts"
+
+_RULES: list[tuple[str, int | None]] = [
+    (r"(bos|eos|pad|eod|sep)_token_id", None),
+    (r"vocab_size|unpadded_vocab_size|vocab_size_per_layer_input", VOCABULARY),
+    (r"ngram_vocab_size_base|make_ngram_vocab_size_divisible_by|split_ngram_parts", 8),
+    (r"max_position_embeddings|model_max_length", CONTEXT),
+    (r"((text|out|moe)_)?hidden_size|ple_embed_dim|adapter_(in|out)_dim|adapter_input_size", 32),
+    (r"hidden_size_per_layer_input|router_hidden_size|moe_latent_size", 8),
+    (r"(moe|shared_experts?|moe_shared_expert|shared)_intermediate_size", 24),
+    (r".*intermediate_size", 48),
+    (r"(swa_)?num_key_value_heads|linear_num_key_heads", 2),
+    (r".*(num|n)_(\w+_)?heads(_per_layer)?", 4),
+    (r"qk_head_dim", 16),
+    (r".*head_dim|mamba_d_head", 8),
+    (r".*(lora|norm|dt)_rank|hc_lowrank", 16),
+    (r"index_topk", 5),
+    (r"index_topk_blocks", 2),
+    (r"sliding_window(_size)?", 6),
+    (r"(mamba_)?chunk_size|(index_)?block_size", 4),
+    (r"mamba_d_state|ssm_state_size|rel_extent|rotary_dim", 8),
+    (r"d_rel|log_scaling_n_floor|heads_per_ngram", 4),
+    (r"n_groups|o_groups|layer_group_size|sliding_window_pattern|global_attn_every_n_layers", 2),
+    (r"first_k_dense_replace|num_dense_layers|max_window_layers", 1),
+    (r"n_layers_per_attn_res_block", 2),
+]  # fmt: skip
+"""Patterns of whole field names and their small values; the first that fits counts."""
+
+_LOCAL_AND_FULL = {"layer_types": ["full_attention", "sliding_attention"] * 2}
+
+_EXCEPTIONS: dict[str, dict[str, Any]] = {
+    "deepseek_v4": {
+        "head_dim": 16, "compress_rates": {"compressed_sparse_attention": 2, "heavily_compressed_attention": 4},
+    },
+    "dots1": _LOCAL_AND_FULL | {"n_shared_experts": 1, "sliding_window": 6},
+    "dots3_note_text": {"head_dim": 32, "qk_nope_head_dim": 16},
+    "gemma4_text": {
+        "num_hidden_layers": 3, "layer_types": ["sliding_attention"] * 2 + ["full_attention"],
+        "per_layer_config": {"02": {"head_dim": 16}}, "pad_token_id": 0, "enable_moe_block": True,
+        "moe_intermediate_size": 24,
+    },
+    "glm5_next_text": {"index_topk": 4, "index_kpool": 2},
+    "granitemoehybrid": {"mamba_n_heads": 8, "layer_types": ["mamba", "attention"] * 2},
+    "hunyuan_v1_moe": {"head_dim": 8},
+    "jamba": {
+        "num_hidden_layers": 4, "attn_layer_period": 3, "attn_layer_offset": 2, "expert_layer_period": 2,
+        "expert_layer_offset": 1,
+    },
+    "laguna": _LOCAL_AND_FULL | {"num_attention_heads_per_layer": [4, 6, 4, 6]},
+    "lfm2_moe": {"num_hidden_layers": 4, "layer_types": ["conv", "full_attention"] * 2},
+    "mellum": _LOCAL_AND_FULL,
+    "minimax_m3_vl_text": {"layer_types": ["full_attention", "minimax_m3_sparse"] * 2},
+    "mixtral": {"sliding_window": 6},
+    "nemotron_h": {
+        "num_hidden_layers": 6, "layers_block_type": ["linear_attention", "moe", "full_attention", "moe", "mlp", "moe"],
+    },
+    "qwen2_moe": _LOCAL_AND_FULL | {"use_sliding_window": True},
+    "qwen3_moe": {"use_sliding_window": True, "sliding_window": 6},
+    "qwen4_exp_text": {
+        "indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 4,
+        "indexer_compress_ratio": 2, "ple_layer_ids": [1], "ple_embed_dim": 32, "heads_per_ngram": 4,
+        "eos_token_id": VOCABULARY - 1,
+    },
+    "zaya": {"num_experts_per_tok": 1},
+}  # fmt: skip
+"""What the rules get wrong, by the model type of the text configuration."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a checkpoint is drawn with."""
+
+    experts: int = 6
+    top_k: int = 2
+
+
+@cache
+def architectures() -> list[str]:
+    """Model types of every module of transformers with experts that the registry serves, wrappers of text too."""
+    folder = Path(transformers.__file__).parent / "models"
+    served = {
+        file.parent.name
+        for file in folder.glob("*/modeling_*.py")
+        if re.search(r"^@use_experts_implementation", file.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    whole = (
+        modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES | modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+    )
+    other = modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
+    return sorted(t for t in {*whole, *other} if t in CONFIG_MAPPING and _module_of(t) in served)
+
+
+def makes_text(model_type: str) -> bool:
+    """Whether transformers has a causal language model of this type."""
+    return model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
+def tiny_configuration(model_type: str, sizes: Sizes = Sizes()) -> PreTrainedConfig:
+    """The default configuration of a model type, shrunk."""
+    default = CONFIG_MAPPING[model_type]()
+    text = default.get_text_config()
+    small = _shrunk(text, sizes)
+    if text is default:
+        return CONFIG_MAPPING[model_type](**small)
+    parts = {
+        name: _shrunk(part, sizes) for name in default.sub_configs if (part := getattr(default, name, None))
+    }
+    return CONFIG_MAPPING[model_type](**parts)
+
+
+def write_checkpoint(config: PreTrainedConfig, folder: Path, seed: int) -> Path:
+    """Save a model with weights that let every part matter; the configuration alone where it makes no text."""
+    if not makes_text(config.model_type):
+        config.save_pretrained(folder)
+        return folder
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn_like(parameter)
+            parameter.copy_(noise * 0.15 if parameter.dim() > 1 else parameter + noise * 0.1)
+    model.save_pretrained(folder)
+    return folder
+
+
+def _module_of(model_type: str) -> str:
+    return str(CONFIG_MAPPING[model_type].__module__).split(".")[2]
+
+
+def _shrunk(config: PreTrainedConfig, sizes: Sizes) -> dict[str, Any]:
+    """Values for the constructor of a configuration: what the rules change of the given one."""
+    values = {name: value for name, value in config.to_dict().items() if not name.startswith("_")}
+    layers = values.get("num_hidden_layers", 0)
+    kept = _layers_to_keep(values, layers)
+    own = _EXCEPTIONS.get(config.model_type, {})
+
+    def shrink(name: str, value: Any) -> Any:
+        base = values.get(name)
+        new = own.get(name, _small(name, base if isinstance(base, int) else value, values, sizes))
+        # A layer with another value than most keeps its proportion.
+        proportional = isinstance(new, int) and isinstance(base, int) and value != base
+        return max(2, new * value // base) if proportional else new
+
+    small: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, list) and layers and len(value) == layers:
+            small[name] = [shrink(name, value[k]) for k in kept]
+        elif _is_per_layer(value):
+            places = {f"{n:02d}": value.get(f"{k:02d}") for n, k in enumerate(kept)}
+            small[name] = {
+                n: {i: shrink(i, v) for i, v in part.items()} for n, part in places.items() if part
+            }
+        elif (new := shrink(name, value)) != value:
+            small[name] = new
+    if layers:
+        small["num_hidden_layers"] = len(kept)
+    if "moe_layer_end_index" in values:
+        small["moe_layer_end_index"] = len(kept) - 1
+    return small | own
+
+
+def _layers_to_keep(values: dict[str, Any], layers: int) -> list[int]:
+    """The first layer of each kind, and more in order where these are few."""
+    lists = [v for v in values.values() if isinstance(v, list) and len(v) == layers]
+    tables = [v for v in values.values() if _is_per_layer(v)]
+    seen: dict[str, int] = {}
+    for number in range(layers):
+        kind = str([v[number] for v in lists] + [v.get(f"{number:02d}") for v in tables])
+        seen.setdefault(kind, number)
+    kinds = sorted(seen.values())[:_MOST_LAYERS]
+    # The last kind is the commonest: behind it come the layers with experts.
+    more = range(max(kinds) + 1, layers) if kinds else range(0)
+    return kinds + list(more)[: max(0, _FEWEST_LAYERS - len(kinds))]
+
+
+def _is_per_layer(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(str(key).isdecimal() for key in value)
+
+
+def _small(name: str, value: Any, values: dict[str, Any], sizes: Sizes) -> Any:
+    if re.fullmatch(_EXPERTS, name):
+        return sizes.experts
+    if re.fullmatch(_TOP_K, name):
+        return sizes.top_k
+    if isinstance(value, bool) or not isinstance(value, int):
+        return value
+    if re.fullmatch("n_group|num_expert_group", name) and value > 1:
+        return 2
+    if name == "topk_group" and value > 1:
+        return 1 if sizes.experts // 2 >= sizes.top_k else 2
+    if re.fullmatch("(swa_)?num_key_value_heads", name) and value == values.get(
+        name.replace("key_value", "attention")
+    ):
+        return 4
+    for pattern, small in _RULES:
+        if re.fullmatch(pattern, name):
+            return small if value else value
+    return value

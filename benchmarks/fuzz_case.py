@@ -1,0 +1,73 @@
+"""One random case: a checkpoint of some architecture, a deployment of it, and prompts."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from benchmarks.architectures import VOCABULARY, Sizes, architectures
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is drawn. `flows`: the schedules of prefill and decode. `ends`: an end-of-text token, or none."""
+
+    number: int
+    architecture: str
+    sizes: Sizes
+    weights_seed: int
+    ranks: int
+    ranks_per_node: int
+    slots: int
+    transport: str
+    dispatch: str
+    flows: tuple[str, str]
+    dtype: str
+    rebalance: str
+    prompts: tuple[tuple[int, ...], ...]
+    new_tokens: int
+    ends: int | None
+
+    def __str__(self) -> str:
+        nodes = f"/{self.ranks_per_node}" if self.ranks_per_node != self.ranks else ""
+        flow = self.flows[0] if self.flows[0] == self.flows[1] else "+".join(self.flows)
+        lengths = ",".join(str(len(p)) for p in self.prompts)
+        return (
+            f"{self.number:4d} {self.architecture:22s} {self.sizes.experts}e{self.sizes.top_k} "
+            f"{self.ranks}{nodes} ranks x {self.slots} {self.transport:5s} {self.dispatch:12s} {flow:21s} "
+            f"{self.dtype:8s} rebalance {self.rebalance:7s} prompts {lengths} + {self.new_tokens}"
+        )
+
+
+def draw(seed: int, number: int) -> Case:
+    """The case of this number: always the same for a seed. Each round of cases visits every architecture once."""
+    names = architectures()
+    in_round = random.Random(f"{seed} round {number // len(names)}").sample(names, len(names))
+    rng = random.Random(f"{seed} case {number}")
+    experts = rng.choice((4, 6, 8))
+    ranks = rng.choice((1, 2, 2, 3, 4, 4))
+    slots = -(-experts // ranks) + rng.choice((0, 0, 1))
+    flows = [rng.choice(("sequential", "chunks=2", "chunks=3", "two-batch")) for _ in range(2)]
+    vocabulary = range(1, VOCABULARY - 1)
+    return Case(
+        number=number,
+        architecture=in_round[number % len(names)],
+        sizes=Sizes(experts, rng.choice((1, 2, 3))),
+        weights_seed=rng.randrange(1 << 30),
+        ranks=ranks,
+        ranks_per_node=2 if ranks == 4 and rng.random() < 0.5 else ranks,
+        slots=slots,
+        transport=rng.choice(("auto", "torch", "shm")),
+        dispatch=rng.choice(("auto", "flat", "hierarchical")),
+        flows=(flows[0], rng.choice(flows)),
+        dtype=rng.choice(("float32", "float32", "bfloat16")),
+        rebalance=rng.choice(("off", "every 1", "every 3", "auto")) if ranks > 1 else "off",
+        prompts=tuple(tuple(rng.choices(vocabulary, k=_length(rng))) for _ in range(rng.randint(1, 7))),
+        new_tokens=rng.randint(1, 9),
+        ends=rng.choice((None, None, rng.choice(vocabulary))),
+    )
+
+
+def _length(rng: random.Random) -> int:
+    """Mostly beyond the sliding windows and index sizes of the architectures, often within, sometimes one token."""
+    return rng.choice((1, rng.randint(2, 6), rng.randint(7, 14), rng.randint(15, 40)))

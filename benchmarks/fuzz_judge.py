@@ -1,0 +1,194 @@
+"""How a case's run on forked ranks compares with plain transformers.
+
+The oracle is transformers' own `generate`, one prompt at a time, on the same checkpoint in one process.
+
+Shapes: N generated tokens of a prompt, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+from unittest import mock
+
+import torch
+from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorList
+
+from benchmarks.architectures import tiny_configuration, write_checkpoint
+from benchmarks.fuzz_case import Case
+from wingspan.errors import InputError, WingspanError
+from wingspan.runtime import run as run_module
+from wingspan.runtime.dispatch.choice import dispatch_options
+from wingspan.runtime.generation.prompts import Prompt, Tokenizer, check_context
+from wingspan.runtime.generation.sampling import Sampling
+from wingspan.runtime.live.settings import parse_rebalance
+from wingspan.runtime.model.engine import default_placement, describe
+from wingspan.runtime.model.step import flow_named
+from wingspan.runtime.ranks.group import Group
+from wingspan.runtime.run import Listener, RunRequest
+from wingspan.runtime.transport.choice import transport_kind
+from wingspan.runtime.transport.transport import Transport
+
+CPU = torch.device("cpu")
+_LONGEST_SECONDS = 120
+_FP32_TOLERANCE = 1e-5
+"""Of the largest logit: what the order of summation alone does."""
+_ROUNDING_FACTOR = 2.0
+"""In BF16, how much further from FP32 than plain transformers a run may be."""
+_check_arguments = inspect.signature(run_module.check)
+_SILENT = Listener(on_loaded=lambda _: None, on_tokens=lambda _: None)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`outcome`: equal, refused, or DIFFERENT (a crash too); `why` in one line."""
+
+    outcome: str
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a run gave for each prompt: its tokens, and the logits (N, V) that they were chosen from."""
+
+    tokens: list[list[int]]
+    logits: list[torch.Tensor]
+
+
+def judge(case: Case, folder: Path) -> Verdict:
+    """Write the case's checkpoint to `folder`, run it, and compare."""
+    try:
+        with _time_limit():
+            checkpoint = _checkpoint(case, folder / "checkpoint")
+            try:
+                answers = _run(case, checkpoint, folder / "answers.pickle")
+            except InputError as error:
+                return Verdict(
+                    "refused" if "\n" not in str(error) else "DIFFERENT", str(error).replace(f"{folder}/", "")
+                )
+            return _compare(case, checkpoint, answers)
+    except WingspanError as error:
+        return Verdict("DIFFERENT", str(error))
+    except Exception as error:  # whatever it is, it is a finding
+        return Verdict("DIFFERENT", f"{type(error).__name__}: {error}")
+
+
+def _checkpoint(case: Case, folder: Path) -> Path:
+    config = tiny_configuration(case.architecture, case.sizes)
+    if case.ends is not None:
+        config.get_text_config().eos_token_id = case.ends
+    return write_checkpoint(config, folder, case.weights_seed)
+
+
+def _run(case: Case, checkpoint: Path, result: Path) -> Answers:
+    model = describe(checkpoint, getattr(torch, case.dtype))
+    request = RunRequest(
+        model,
+        default_placement(model.shape, case.ranks, case.slots),
+        [Prompt(n, list(ids), None, n % case.ranks) for n, ids in enumerate(case.prompts)],
+        case.new_tokens,
+        Sampling(),
+        CPU,
+        dispatch_options(case.dispatch, "same"),
+        flows=dict(zip(("prefill", "decode"), map(flow_named, case.flows), strict=True)),
+        check=True,
+        rebalance=parse_rebalance(case.rebalance),
+    )
+    check_context(request.prompts, case.new_tokens, model.config)
+    tokenizer = Tokenizer(checkpoint)
+
+    def keep(*given: Any, **named: Any) -> None:
+        values = _check_arguments.bind(*given, **named).arguments
+        logits = [torch.stack(of_prompt) for of_prompt in values["logits"]]
+        result.write_bytes(pickle.dumps(Answers(values["token_ids"], logits)))
+
+    def work(transport: Transport) -> None:
+        # A run hands what it generated to its own check; here it goes to the parent instead.
+        with mock.patch.object(run_module, "check", keep):
+            run_module.run(transport, request, tokenizer, _SILENT)
+
+    Group(case.ranks, case.ranks_per_node, transport_kind(case.transport), CPU).run(work)
+    answers: Answers = pickle.loads(result.read_bytes())
+    return answers
+
+
+def _compare(case: Case, checkpoint: Path, got: Answers) -> Verdict:
+    """In FP32 the same tokens and logits; in BF16 logits no further from FP32 than rounding takes plain ones."""
+    if case.dtype == "float32":
+        exact = _plain(checkpoint, torch.float32, case)
+        if got.tokens != exact.tokens:
+            number = next(n for n, (g, e) in enumerate(zip(got.tokens, exact.tokens, strict=True)) if g != e)
+            return Verdict(
+                "DIFFERENT", f"prompt {number}: {got.tokens[number]} instead of {exact.tokens[number]}"
+            )
+        allowed = 0.0
+    else:
+        exact = _plain(checkpoint, torch.float32, case, got.tokens)
+        allowed = _ROUNDING_FACTOR * _distance(_plain(checkpoint, torch.bfloat16, case, got.tokens), exact)
+    allowed += _FP32_TOLERANCE * max(1.0, max(float(logits_NV.abs().max()) for logits_NV in exact.logits))
+    difference = _distance(got, exact)
+    # Not "if it is more": NaN must not pass.
+    if difference <= allowed:
+        return Verdict("equal")
+    return Verdict("DIFFERENT", f"logits by {difference:.1e} from plain float32, allowed {allowed:.1e}")
+
+
+def _distance(got: Answers, exact: Answers) -> float:
+    """The largest difference of any logit; NaN where there is one."""
+    worst = [(a - b).abs().max() for a, b in zip(got.logits, exact.logits, strict=True)]
+    return float(torch.stack(worst).max())
+
+
+def _plain(checkpoint: Path, dtype: torch.dtype, case: Case, forced: Sequence[Sequence[int]] = ()) -> Answers:
+    """What plain transformers generates; with `forced` tokens, the logits that it would choose each of them from."""
+    model = AutoModelForCausalLM.from_pretrained(
+        checkpoint, dtype=dtype, experts_implementation="eager"
+    ).eval()
+    tokens, logits = [], []
+    for number, prompt in enumerate(case.prompts):
+        force = [_Forced(len(prompt), forced[number])] if forced else []
+        out = model.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
+            do_sample=False,
+            max_new_tokens=len(forced[number]) if forced else case.new_tokens,
+            logits_processor=LogitsProcessorList(force),
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        tokens.append(out.sequences[0, len(prompt) :].tolist())
+        logits.append(torch.cat(out.logits).float())
+    return Answers(tokens, logits)
+
+
+class _Forced(LogitsProcessor):
+    """Makes `generate` choose given tokens."""
+
+    def __init__(self, prompt_length: int, tokens: Sequence[int]) -> None:
+        self._prompt_length = prompt_length
+        self._tokens = tokens
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        only = torch.full_like(scores, float("-inf"))
+        only[:, self._tokens[input_ids.shape[1] - self._prompt_length]] = 0
+        return only
+
+
+@contextmanager
+def _time_limit() -> Iterator[None]:
+    def end(*_: object) -> NoReturn:
+        raise TimeoutError(f"no end after {_LONGEST_SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(_LONGEST_SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,63 @@
+"""Every architecture of transformers' experts registry, tiny, in deployments like those of `benchmarks.fuzz`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from benchmarks.architectures import Sizes, architectures, makes_text, tiny_configuration
+from benchmarks.fuzz_case import Case
+from benchmarks.fuzz_judge import Verdict, judge
+from transformers import AutoModelForCausalLM
+
+from wingspan.runtime.model.layer import ExpertParallelLayer, experts_modules
+
+TEXT = [name for name in architectures() if makes_text(name)]
+
+
+def test_the_registry_serves_many_architectures() -> None:
+    assert len(architectures()) >= 70
+    assert len(TEXT) >= 55
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_tiny_configurations_have_several_layers_of_experts(name: str) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(tiny_configuration(name))
+    assert len(list(experts_modules(model))) >= 2
+    assert sum(p.numel() for p in model.parameters()) < 300_000
+
+
+def a_case(architecture: str, **changes: Any) -> Case:
+    """A plain deployment on two ranks, with changes."""
+    plain = Case(
+        number=0,
+        architecture=architecture,
+        sizes=Sizes(),
+        weights_seed=1,
+        ranks=2,
+        ranks_per_node=2,
+        slots=3,
+        transport="auto",
+        dispatch="auto",
+        flows=("sequential", "sequential"),
+        dtype="float32",
+        rebalance="off",
+        prompts=((5, 9, 17, 3), (1, 2, 3, 4)),
+        new_tokens=3,
+        ends=None,
+    )
+    return replace(plain, **changes)
+
+
+def test_a_shared_expert_that_needs_more_than_hidden_states_is_not_computed_ahead(tmp_path: Path) -> None:
+    case = a_case("inkling_text", flows=("two-batch", "two-batch"))
+    assert judge(case, tmp_path) == Verdict("equal")
+
+
+def test_the_judge_sees_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ExpertParallelLayer, "__call__", lambda self, hidden, *_: torch.zeros_like(hidden))
+    assert judge(a_case("mixtral"), tmp_path).outcome == "DIFFERENT"
