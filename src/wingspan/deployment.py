@@ -25,6 +25,7 @@ from wingspan.specs.cluster import Cluster
 from wingspan.specs.model import HeadAttention, ModelSpec
 from wingspan.specs.reading import Spec, parse
 from wingspan.specs.workload import Workload
+from wingspan.writing import json_text, write_text
 
 SCHEMA_VERSION = 1
 """Raised whenever a file of the version before would be read otherwise."""
@@ -223,10 +224,10 @@ class Deployment(Spec):
 
 def save_deployment(deployment: Deployment, path: Path) -> None:
     """Write the file; what is at its default is written too, so that a later default changes nothing."""
-    text = json.dumps(deployment.model_dump(mode="json"), indent=2)
+    text = json_text(deployment.model_dump(mode="json"), indent=2)
     # One line per list of numbers: a layer's slots can be read and diffed.
     text = re.sub(r"\[[-\d.,e\s]+\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
 
 
 def load_deployment(path: Path) -> Deployment:

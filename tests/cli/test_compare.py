@@ -70,7 +70,7 @@ def test_the_table_and_both_traces(wingspan, saved, tmp_path):
         (["--links", "none.yaml"], "none.yaml: neither a cluster file nor a preset"),
         (["--transport", "pigeon"], "--transport pigeon"),
         (["--ranks-per-node", "3"], "--ranks-per-node 3"),
-        (["--trace", "no/such/t"], "--trace no/such/t"),
+        (["--trace", "no/such/t"], "no/such/t-predicted.json: the folder no/such does not exist; create it"),
     ],
 )
 def test_bad_options_are_one_line(wingspan, saved, options, named):

@@ -88,7 +88,7 @@ def test_a_page_without_figures_has_no_script() -> None:
 
 
 def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot write the page"):
+    with pytest.raises(InputError, match="gone does not exist; create it"):
         write_page(Page("t", "s", [], {}, []), tmp_path / "gone" / "page.html")
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.errors import InputError
 from wingspan.host import usable_cores, usable_memory_bytes
 
@@ -23,8 +24,7 @@ def execute(
     device_name: str,
 ) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
-    if out is not None and not out.absolute().parent.is_dir():
-        raise InputError(f"--out {out}: the folder {out.absolute().parent} does not exist; create it")
+    check_outputs(out)
     if device_name not in ("cpu", "cuda"):
         raise InputError(f"--device {device_name}: use cpu or cuda")
     # Only now the seconds that importing torch takes.
@@ -53,7 +53,8 @@ def execute(
             memory = float(usable_memory_bytes() // max(Counter(hosts).values()))
         _finish(measured_cluster(found, name, chip, memory), found, out)
 
-    group.run(work)
+    with cleared_up(out):
+        group.run(work)
 
 
 def _finish(cluster: Any, found: Any, out: Path | None) -> None:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from wingspan.writing import json_text
+
 
 def claims(
     network: Annotated[
@@ -29,7 +31,6 @@ def claims(
 
       wingspan claims --network h800 --json
     """
-    import json
     from dataclasses import asdict
 
     from rich import box
@@ -44,7 +45,7 @@ def claims(
         load_model("seed"), load_model("seed-gated"), load_cluster("seed-ideal"), load_cluster(network)
     )
     if as_json:
-        print(json.dumps([asdict(row) for row in rows]))
+        print(json_text([asdict(row) for row in rows]))
         return
     console = Console(highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

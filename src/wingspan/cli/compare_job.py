@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.cli.runtime_import import import_runtime
 from wingspan.deployment import load_deployment
 from wingspan.errors import InputError
@@ -44,8 +45,8 @@ def execute(arguments: Arguments) -> None:
         raise InputError(
             f"--time-scale {arguments.time_scale:g}: use a number above 0; 1 is the GPU's own pace"
         )
-    if arguments.trace is not None and not arguments.trace.absolute().parent.is_dir():
-        raise InputError(f"--trace {arguments.trace}: its folder does not exist; create it")
+    outputs = () if arguments.trace is None else trace_files(arguments.trace)
+    check_outputs(*outputs)
     runtime = import_runtime()
     from wingspan.testbed import emulate
 
@@ -63,7 +64,8 @@ def execute(arguments: Arguments) -> None:
         if measured is not None:
             _finish(predict(deployment), *measured, arguments)
 
-    group.run(work)
+    with cleared_up(*outputs):
+        group.run(work)
 
 
 def _finish(prediction: Prediction, measured: StepReport, spans: list[Any], arguments: Arguments) -> None:
@@ -72,12 +74,17 @@ def _finish(prediction: Prediction, measured: StepReport, spans: list[Any], argu
     from wingspan.report.perfetto import write_trace
 
     predicted = step_report(prediction)
-    if arguments.trace is not None:
-        folder, name = arguments.trace.parent, arguments.trace.name
-        ranks = range(min(8, predicted.ranks))
-        write_trace(prediction.timeline.spans(ranks), folder / f"{name}-predicted.json")
-        write_trace([s for s in spans if s.rank in ranks], folder / f"{name}-measured.json")
     if arguments.as_json:
         print_json(predicted, measured)
     else:
         show(prediction.deployment, predicted, measured, arguments.trace)
+    if arguments.trace is not None:
+        ranks = range(min(8, predicted.ranks))
+        to_predicted, to_measured = trace_files(arguments.trace)
+        write_trace(prediction.timeline.spans(ranks), to_predicted)
+        write_trace([s for s in spans if s.rank in ranks], to_measured)
+
+
+def trace_files(name: Path) -> tuple[Path, Path]:
+    """The files of `--trace`: predicted, measured."""
+    return name.parent / f"{name.name}-predicted.json", name.parent / f"{name.name}-measured.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from rich import box
@@ -13,6 +12,7 @@ from wingspan.cli.simulate_view import describe
 from wingspan.deployment import Deployment
 from wingspan.report.units import bytes_text, seconds_text
 from wingspan.schedule.result import Operation, StepReport
+from wingspan.writing import json_text
 
 Row = tuple[str, float, float]
 
@@ -68,7 +68,7 @@ def print_json(predicted: StepReport, measured: StepReport) -> None:
     """Both reports, and the relative errors of the prediction."""
     errors = {name: one / two - 1 if two else None for name, one, two in rows(predicted, measured)}
     print(
-        json.dumps(
+        json_text(
             {
                 "predicted": predicted.model_dump(mode="json"),
                 "measured": measured.model_dump(mode="json"),

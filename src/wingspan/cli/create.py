@@ -22,13 +22,12 @@ def create(
       wingspan run /tmp/seed-small --ranks 16 --prompt "def main():"
     """
     from wingspan.cli.model_argument import find_model
+    from wingspan.cli.outputs import check_output_folder
     from wingspan.cli.runtime_import import import_runtime
-    from wingspan.errors import InputError
     from wingspan.report.units import bytes_text
 
     path = find_model(model)
-    if (folder / "config.json").exists():
-        raise InputError(f"{folder}: holds a model already; give another folder")
+    check_output_folder(folder)
     runtime = import_runtime()
     described = runtime.describe(path)
     runtime.write_random_checkpoint(described.config, folder, seed)

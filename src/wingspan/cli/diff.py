@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from wingspan.writing import json_text
+
 
 def diff(
     first: Annotated[Path, typer.Argument(help="A deployment file.")],
@@ -19,7 +21,6 @@ def diff(
 
       wingspan diff one-per-gpu.json eight-per-gpu.json
     """
-    import json
 
     from rich import box
     from rich.console import Console
@@ -29,7 +30,7 @@ def diff(
 
     found = differences(load_deployment(first), load_deployment(second))
     if as_json:
-        print(json.dumps([{"key": key, "first": one, "second": two} for key, one, two in found]))
+        print(json_text([{"key": key, "first": one, "second": two} for key, one, two in found]))
     elif not found:
         print("no difference")
     else:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
+
+from wingspan.writing import json_text
 
 
 def doctor(
@@ -30,7 +31,7 @@ def doctor(
 
     findings = examine()
     if as_json:
-        print(json.dumps([asdict(finding) for finding in findings]))
+        print(json_text([asdict(finding) for finding in findings]))
         return
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)

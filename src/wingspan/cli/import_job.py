@@ -44,8 +44,6 @@ class _Watched(ImportOptions):
 
 def execute(path: Path, engine: str, out: Path, options: ImportOptions) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
-    if not out.parent.is_dir():
-        raise InputError(f"--out {out}: the folder {out.parent} does not exist; create it")
     watched = _Watched(**vars(options))
     try:
         found = import_from(engine, path, watched)

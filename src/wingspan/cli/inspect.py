@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
+
+from wingspan.writing import json_text
 
 
 def inspect(
@@ -33,7 +34,7 @@ def inspect(
     runtime = import_runtime()
     summary = runtime.summarize(runtime.describe(path, changes={"gated_experts": True} if gated else {}))
     if as_json:
-        print(json.dumps(asdict(summary) | {"shared_bytes": summary.shared_bytes}))
+        print(json_text(asdict(summary) | {"shared_bytes": summary.shared_bytes}))
         return
     _print(model, summary)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from wingspan.specs.cluster import Cluster, load_cluster
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.models import load_model
 from wingspan.specs.precision import Precision
+from wingspan.writing import json_text
 
 _ROWS = Precision.BF16
 """Rows travel, and experts compute, in this format."""
@@ -88,13 +88,18 @@ def execute(arguments: Arguments) -> None:
         step_tokens=arguments.step_tokens * topology.ranks if arguments.step_tokens else None,
         seed=arguments.seed,
     )
-    _write(arguments, result, model, topology)
+    # Two of the strategies are there only where groups divide into nodes, and with --from.
+    _check_strategy(arguments.strategy, result.placements)
     if arguments.as_json:
-        print(json.dumps(_to_dict(about, topology, result)), flush=True)
-        return
-    show(result, about, f"{model.name} on {arguments.cluster}", topology, Console(highlight=False))
+        print(json_text(_to_dict(about, topology, result)), flush=True)
+    else:
+        show(result, about, f"{model.name} on {arguments.cluster}", topology, Console(highlight=False))
     if arguments.out is not None:
-        print(f"{arguments.strategy} written to {arguments.out}")
+        placement = result.placements[arguments.strategy]
+        stored = StoredPlacement(placement, model.moe_layers, model.layers, topology.ranks_per_node)
+        write_placement(stored, arguments.out)
+        if not arguments.as_json:
+            print(f"{arguments.strategy} written to {arguments.out}")
 
 
 @dataclass(frozen=True)
@@ -166,15 +171,6 @@ def _check_strategy(strategy: str, known: Iterable[str]) -> None:
     names = list(known)
     if strategy not in names:
         raise InputError(f"--strategy {strategy}: use one of {', '.join(names)}")
-
-
-def _write(arguments: Arguments, result: Comparison, model: ModelSpec, topology: Topology) -> None:
-    # Two of the strategies are there only where groups divide into nodes, and with --from.
-    _check_strategy(arguments.strategy, result.placements)
-    if arguments.out is not None:
-        placement = result.placements[arguments.strategy]
-        stored = StoredPlacement(placement, model.moe_layers, model.layers, topology.ranks_per_node)
-        write_placement(stored, arguments.out)
 
 
 def _to_dict(about: str, topology: Topology, result: Comparison) -> dict[str, object]:

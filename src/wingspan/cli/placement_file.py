@@ -8,6 +8,7 @@ from pathlib import Path
 from wingspan.deployment import load_deployment
 from wingspan.errors import InputError
 from wingspan.placement.stored import StoredPlacement
+from wingspan.writing import write_json
 
 _MOST_LAYERS = 100_000
 
@@ -37,10 +38,7 @@ def _of_deployment(path: Path) -> StoredPlacement:
 
 def write_placement(stored: StoredPlacement, path: Path) -> None:
     """Write the JSON form."""
-    try:
-        path.write_text(json.dumps(stored.to_dict()) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    write_json(path, stored.to_dict())
 
 
 def parse_layers(text: str | None) -> tuple[int, ...] | None:

@@ -91,17 +91,17 @@ def plan(
         fixed_batch=tokens_per_gpu is not None,
         longest_step_seconds=None if longest_step_ms is None else longest_step_ms / 1e3,
     )
-    if out is not None:
-        save_deployment(made.shown.deployment, out)
-    if html is not None:
-        from wingspan.cli.step_html import write_plan
-
-        write_plan(made, html)
     if as_json:
         print(plan_view.to_json(made))
     elif as_csv:
         plan_view.print_csv(made)
     else:
         plan_view.show(made, out)
-        if html is not None:
+    if out is not None:
+        save_deployment(made.shown.deployment, out)
+    if html is not None:
+        from wingspan.cli.step_html import write_plan
+
+        write_plan(made, html)
+        if not (as_json or as_csv):
             print(f"page: {html} (open in a browser)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from rich.table import Table
 from wingspan.cli.simulate_view import describe, fit_line, memory_table
 from wingspan.simulate.planning import Plan
 from wingspan.simulate.search import Choice
+from wingspan.writing import json_text
 
 
 def show(plan: Plan, out: Path | None) -> None:
@@ -55,7 +55,7 @@ def to_json(plan: Plan) -> str:
     """Everything, as one object."""
     parameters = plan.shown.deployment.model.parameters
     rank = plan.shown.report.peak_memory_bytes.index(max(plan.shown.report.peak_memory_bytes))
-    return json.dumps(
+    return json_text(
         {
             "model": plan.shown.deployment.model.name,
             "parameters": {"total": parameters.total, "active": parameters.active, **parameters.model_dump()},

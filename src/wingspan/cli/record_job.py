@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from wingspan.cli.model_argument import find_checkpoint
+from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.cli.runtime_import import import_runtime
 from wingspan.errors import InputError
-from wingspan.routing.trace_file import TraceFile, partial_path
+from wingspan.routing.trace_file import TraceFile
+from wingspan.writing import is_stream, json_text
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,7 @@ def execute(arguments: Arguments) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
     folder = find_checkpoint(arguments.model)
     texts = read_texts(arguments.sources)
-    if not arguments.out.parent.is_dir():
-        raise InputError(
-            f"--out {arguments.out}: the folder {arguments.out.parent} does not exist; create it"
-        )
+    check_outputs(arguments.out)
     runtime = import_runtime()
     device = runtime.select_device(arguments.device)
     group = runtime.Group.find(os.environ, arguments.ranks, arguments.ranks_per_node, device=device)
@@ -72,12 +70,8 @@ def execute(arguments: Arguments) -> None:
         if result is not None:
             _show(result, arguments)
 
-    try:
+    with cleared_up(arguments.out):
         group.run(work)
-    finally:
-        # A rank that is ended by a signal leaves its unfinished file behind.
-        if group.world is None:
-            partial_path(arguments.out).unlink(missing_ok=True)
 
 
 def read_texts(sources: list[Path]) -> dict[Path, str]:
@@ -129,6 +123,8 @@ def _progress(tokens: int, *, quiet: bool) -> Progress:
 
 
 def _show(result: Any, arguments: Arguments) -> None:
+    if is_stream(arguments.out):  # it may be standard output, and cannot be read back
+        return
     file = TraceFile.open(arguments.out)
     size_bytes = arguments.out.stat().st_size
     if arguments.as_json:
@@ -143,7 +139,7 @@ def _show(result: Any, arguments: Arguments) -> None:
             "size_bytes": size_bytes,
             "seconds": result.seconds,
         }
-        print(json.dumps(about), flush=True)
+        print(json_text(about), flush=True)
         return
     print(
         f"{arguments.out}: {result.tokens:,} tokens in {result.steps} steps, {file.num_layers} MoE layers, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from wingspan.placement.simple import linear
 from wingspan.routing.statistics import collect
 from wingspan.routing.summary import summarise
 from wingspan.routing.trace_file import TraceFile
+from wingspan.writing import json_text
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,17 @@ def execute(arguments: Arguments) -> None:
     node_maps = {f"{size} ranks a node": rank_LE // size for size in _sizes(arguments.ranks_per_node)}
     counts = collect(file.chunks(), file.num_tokens, num_windows=arguments.windows, nodes=node_maps)
     summary = summarise(counts, node_maps, arguments.pairs)
+    if arguments.as_json:
+        about = {"trace": str(file.path), "origin": file.origin, "experts_lie": laid_out}
+        print(json_text(about | summary.to_dict()), flush=True)
+    else:
+        show(summary, file, laid_out, Console(highlight=False))
     if arguments.html is not None:
         from wingspan.report.routing_page import write_routing_page
 
         write_routing_page(summary, counts, file, laid_out, arguments.html)
-    if arguments.as_json:
-        about = {"trace": str(file.path), "origin": file.origin, "experts_lie": laid_out}
-        print(json.dumps(about | summary.to_dict()), flush=True)
-        return
-    show(summary, file, laid_out, Console(highlight=False))
-    if arguments.html is not None:
-        print(f"page: {arguments.html} (open in a browser)")
+        if not arguments.as_json:
+            print(f"page: {arguments.html} (open in a browser)")
 
 
 def _rank_of_experts(arguments: Arguments, file: TraceFile) -> tuple[NDArray[np.int64], str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -11,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wingspan.cli.model_argument import find_checkpoint
+from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.cli.run_view import RunView
 from wingspan.cli.runtime_import import import_runtime
 from wingspan.errors import InputError, RunError
 from wingspan.runtime.live.settings import parse_rebalance
+from wingspan.writing import json_text, write_json
 
 if TYPE_CHECKING:
     from wingspan.cli.execution_choice import Execution
@@ -99,7 +100,8 @@ def execute(arguments: Arguments) -> None:
         if result is not None:
             _finish(result, arguments, view)
 
-    group.run(work)
+    with cleared_up(arguments.trace, arguments.report):
+        group.run(work)
 
 
 def _prompts(arguments: Arguments, runtime: Any, tokenizer: Any, config: Any, group: Any) -> list[Any]:
@@ -135,16 +137,17 @@ def _execution(arguments: Arguments, folder: Path, group: Any, prompts: list[Any
 
 def _finish(result: Any, arguments: Arguments, view: RunView) -> None:
     """On rank 0: write and print everything, then fail if the check did."""
+    if arguments.as_json:
+        print(json_text(result.to_dict()), flush=True)
+    else:
+        view.summary(result, arguments.trace)
+        sys.stdout.flush()
+    if arguments.report is not None:
+        write_json(arguments.report, result.to_dict())
     if arguments.trace is not None:
         from wingspan.report.perfetto import write_trace
 
         write_trace(result.spans, arguments.trace)
-    if arguments.report is not None:
-        arguments.report.write_text(json.dumps(result.to_dict()))
-    if arguments.as_json:
-        print(json.dumps(result.to_dict()), flush=True)
-    else:
-        view.summary(result, arguments.trace)
     if result.check is not None and not result.check.passed:
         check = result.check
         raise RunError(
@@ -166,9 +169,7 @@ def _check_cheap(arguments: Arguments) -> None:
             raise InputError(
                 f"{name} {value}: needs --temperature above 0; at 0 the likeliest token is taken"
             )
-    for option, file in (("--trace", arguments.trace), ("--report", arguments.report)):
-        if file is not None and not file.parent.is_dir():
-            raise InputError(f"{option} {file}: the folder {file.parent} does not exist; create it")
+    check_outputs(arguments.trace, arguments.report)
 
 
 def _read_prompts(arguments: Arguments, *, first: bool) -> list[str]:

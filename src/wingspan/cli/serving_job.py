@@ -33,6 +33,7 @@ from wingspan.specs.precision import Precision
 from wingspan.specs.reading import parse
 from wingspan.specs.requests import Requests, poisson_requests, read_requests
 from wingspan.specs.workload import Workload
+from wingspan.writing import json_text
 
 _NOTES = (
     "step times are interpolated between predictions (docs/serving.md)",
@@ -105,14 +106,14 @@ def execute(arguments: Arguments) -> None:
         highest_load_requests_per_second=highest if limits.any else None,
         notes=[*([remark] if remark else []), *_NOTES],
     )
-    if arguments.html:
-        write_page(serving_page(report), arguments.html)
     if arguments.as_json:
-        print(report.model_dump_json(indent=2))
+        print(json_text(report.model_dump(mode="json"), indent=2))
     elif arguments.as_csv:
         print(csv_text(serving_rows(report)), end="")
     else:
         _show(report, arguments)
+    if arguments.html:
+        write_page(serving_page(report), arguments.html)
 
 
 def _source(arguments: Arguments) -> tuple[Requests, Callable[[float, int], Requests]]:

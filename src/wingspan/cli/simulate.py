@@ -24,6 +24,7 @@ from wingspan.cli.deployment_options import (
     Tokens,
     Weights,
 )
+from wingspan.writing import json_text
 
 
 def simulate(
@@ -107,6 +108,12 @@ def simulate(
     )
     prediction = predict(deployment)
     report = step_report(prediction)
+    if as_json:
+        print(json_text(report.model_dump(mode="json")))
+    elif as_csv:
+        simulate_view.print_csv(report)
+    else:
+        simulate_view.show(deployment, report, trace)
     if save is not None:
         save_deployment(deployment, save)
     if trace is not None:
@@ -115,11 +122,5 @@ def simulate(
         from wingspan.cli.step_html import write_step
 
         write_step(prediction, report, html)
-    if as_json:
-        print(report.model_dump_json())
-    elif as_csv:
-        simulate_view.print_csv(report)
-    else:
-        simulate_view.show(deployment, report, trace)
-        if html is not None:
+        if not (as_json or as_csv):
             print(f"page: {html} (open in a browser)")

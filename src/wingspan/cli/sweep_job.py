@@ -26,6 +26,7 @@ from wingspan.specs.models import load_model
 from wingspan.specs.precision import Precision
 from wingspan.specs.reading import parse
 from wingspan.specs.workload import Workload
+from wingspan.writing import json_text
 
 _OPEN_EXPERTS = ("seed", "seed-gated", "seed-small")
 """The seed's document leaves the number of experts open: one for each GPU."""
@@ -65,14 +66,14 @@ def execute(arguments: Arguments) -> None:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("predicting", total=count)
         result = sweep(base, axes, conditions, lambda: progress.advance(task))
-    if arguments.html:
-        write_page(sweep_page(result), arguments.html)
     if arguments.as_json:
-        print(result.model_dump_json(indent=2))
+        print(json_text(result.model_dump(mode="json"), indent=2))
     elif arguments.as_csv:
         print(csv_text(sweep_rows(result)), end="")
     else:
         _show(result, arguments)
+    if arguments.html:
+        write_page(sweep_page(result), arguments.html)
 
 
 def read(arguments: Arguments) -> tuple[Setting, list[Axis], dict[str, str]]:

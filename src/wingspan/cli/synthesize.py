@@ -51,6 +51,7 @@ def synthesize(
     from wingspan.routing.synthetic import TraceShape, generate
     from wingspan.routing.trace_file import write_trace
     from wingspan.routing.workloads import workload
+    from wingspan.writing import is_stream
 
     check_outputs(out)
     given = {
@@ -67,6 +68,8 @@ def synthesize(
     settings = "".join(f", {name} {value:g}" for name, value in knobs.items())
     origin = f"synthetic: {kind}{settings}, seed {seed}"
     write_trace(out, generate(shape, workload(kind, shape, seed, **knobs), seed), origin)
+    if is_stream(out):  # it may be standard output
+        return
     size_bytes = out.stat().st_size
     print(
         f"{out}: {tokens:,} tokens, {layers} MoE layers, top-{top_k} of {experts} experts, {ranks} home ranks; "

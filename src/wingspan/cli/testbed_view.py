@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 
@@ -13,6 +12,7 @@ from wingspan.testbed.command import Outcome
 from wingspan.testbed.counters import LinkCount
 from wingspan.testbed.layout import Layout, show_rate
 from wingspan.testbed.network import Found
+from wingspan.writing import json_text
 
 
 def show_up(layout: Layout) -> None:
@@ -83,7 +83,7 @@ def print_json(found: list[Found], links: dict[str, list[LinkCount]]) -> None:
         }
         for testbed in found
     ]
-    print(json.dumps({"testbeds": rows}))
+    print(json_text({"testbeds": rows}))
 
 
 def describe(layout: Layout) -> str:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from wingspan.writing import json_text
+
 
 def validate(
     data: Annotated[
@@ -35,7 +37,6 @@ def validate(
 
       wingspan validate --silicon
     """
-    import json
 
     from wingspan.cli.validate_view import show
     from wingspan.errors import InputError, RunError
@@ -58,7 +59,7 @@ def validate(
     elif data is not None:
         raise InputError(f"--data {data}: no such folder; name one that holds the measurements")
     else:
-        print(json.dumps({"skipped": f"no folder {folder}"}) if as_json else _SKIPPED.format(folder=folder))
+        print(json_text({"skipped": f"no folder {folder}"}) if as_json else _SKIPPED.format(folder=folder))
         return
     if not verdicts and not printed:
         raise InputError(
@@ -71,7 +72,7 @@ def validate(
             "groups": [verdict.to_dict() for verdict in verdicts],
             "headlines": [headline.to_dict() for headline in printed],
         }
-        print(json.dumps(document))
+        print(json_text(document))
     else:
         show(where, verdicts, printed, every_headline=rows)
     missed = [verdict.group for verdict in verdicts if verdict.holds is False]

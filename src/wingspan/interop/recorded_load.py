@@ -5,7 +5,6 @@ Shapes: W moments in time order, L MoE layers, E logical experts, P physical exp
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from wingspan.errors import InputError
 from wingspan.interop.files import read_json
+from wingspan.writing import write_json
 
 SCHEMA_VERSION = 1
 
@@ -74,7 +74,7 @@ def read_load(path: Path) -> RecordedLoad:
 
 def write_load(load: RecordedLoad, path: Path) -> None:
     """Write the JSON form."""
-    path.write_text(json.dumps(load.to_dict()))
+    write_json(path, load.to_dict())
 
 
 def only_used_layers(

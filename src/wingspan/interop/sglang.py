@@ -9,7 +9,6 @@ Shapes: L MoE layers, H hidden layers, P physical experts.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from wingspan.interop.files import read_json
 from wingspan.interop.physical import ImportOptions, NotSaidError, from_physical, physical_to_logical
 from wingspan.placement.placement import Placement
 from wingspan.placement.stored import StoredPlacement
+from wingspan.writing import write_json
 
 
 def write(placement: Placement, path: Path, moe_layers: tuple[int, ...], hidden_layers: int) -> None:
@@ -37,7 +37,7 @@ def write(placement: Placement, path: Path, moe_layers: tuple[int, ...], hidden_
     trivial_P = np.arange(physical_LP.shape[1]) % placement.num_experts
     map_HP = np.tile(trivial_P, (hidden_layers, 1))
     map_HP[list(moe_layers)] = physical_LP
-    path.write_text(json.dumps({"physical_to_logical_map": map_HP.tolist()}))
+    write_json(path, {"physical_to_logical_map": map_HP.tolist()})
 
 
 def read(path: Path, options: ImportOptions) -> StoredPlacement:

@@ -17,6 +17,7 @@ from wingspan.interop.files import read_text
 from wingspan.interop.physical import ImportOptions, from_physical, physical_to_logical
 from wingspan.placement.placement import Placement
 from wingspan.placement.stored import StoredPlacement
+from wingspan.writing import write_text
 
 
 def write(placement: Placement, path: Path, moe_layers: tuple[int, ...]) -> None:
@@ -27,7 +28,7 @@ def write(placement: Placement, path: Path, moe_layers: tuple[int, ...]) -> None
         "initial_global_assignments": dict(zip(moe_layers, physical_LP.tolist(), strict=True)),
         "layer_updates_per_iter": 0,
     }
-    path.write_text(yaml.safe_dump(config, default_flow_style=None, width=1_000_000, sort_keys=False))
+    write_text(path, yaml.safe_dump(config, default_flow_style=None, width=1_000_000, sort_keys=False))
 
 
 def read(path: Path, options: ImportOptions) -> StoredPlacement:

@@ -12,7 +12,6 @@ all number the MoE layers from 0, dense layers left out:
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from wingspan.interop.files import read_json, read_json_lines
 from wingspan.interop.physical import ImportOptions, from_physical, physical_to_logical
 from wingspan.placement.placement import Placement
 from wingspan.placement.stored import StoredPlacement
+from wingspan.writing import json_text, write_json
 
 _MAPPING = "eplb_initial_mapping"
 
@@ -29,7 +29,7 @@ def write(placement: Placement, path: Path) -> None:
     """Write the form that the ending names: `.json` lists, or a `.jsonl` record."""
     rows = physical_to_logical(placement).tolist()
     if path.suffix == ".json":
-        path.write_text(json.dumps(rows))
+        write_json(path, rows)
     elif path.suffix == ".jsonl":
         record = {
             "record_type": _MAPPING,
@@ -38,7 +38,7 @@ def write(placement: Placement, path: Path) -> None:
             "num_slots": len(rows[0]),
             "initial_global_assignments": {str(n): row for n, row in enumerate(rows)},
         }
-        path.write_text(json.dumps(record) + "\n")
+        write_json(path, record)
     else:
         raise InputError(f"{path}: use .json (lists per layer) or .jsonl (mapping record)")
 
@@ -56,7 +56,7 @@ def write_ascend(placement: Placement, path: Path) -> None:
         }
         for layer, ranks in enumerate(placement.slots_LRS.tolist())
     ]
-    path.write_text(json.dumps({"moe_layer_count": placement.num_layers, "layer_list": layers}, indent=1))
+    write_json(path, {"moe_layer_count": placement.num_layers, "layer_list": layers}, indent=1)
 
 
 def read(path: Path, options: ImportOptions) -> StoredPlacement:
@@ -121,7 +121,7 @@ def command(placement: Placement, path: Path, ranks_per_node: int) -> str:
     redundant = placement.num_ranks * placement.slots_per_rank - placement.num_experts
     option = "initial_mapping_path" if path.suffix == ".jsonl" else "initial_expert_map_path"
     change = 41141 if path.suffix == ".jsonl" else 49572
-    config = json.dumps({"num_redundant_experts": redundant, option: str(path)})
+    config = json_text({"num_redundant_experts": redundant, option: str(path)})
     return (
         f"vllm serve MODEL {_ranks(placement, ranks_per_node)} --enable-expert-parallel --enable-eplb "
         f"--eplb-config '{config}'  # needs vLLM with pull request {change}: released vLLM loads no map"
@@ -131,7 +131,7 @@ def command(placement: Placement, path: Path, ranks_per_node: int) -> str:
 def command_ascend(placement: Placement, path: Path, ranks_per_node: int) -> str:
     """The command line that uses vLLM Ascend's expert map."""
     redundant = placement.num_ranks * placement.slots_per_rank - placement.num_experts
-    config = json.dumps({"eplb_config": {"expert_map_path": str(path), "num_redundant_experts": redundant}})
+    config = json_text({"eplb_config": {"expert_map_path": str(path), "num_redundant_experts": redundant}})
     return (
         f"vllm serve MODEL {_ranks(placement, ranks_per_node)} --enable-expert-parallel "
         f"--additional-config '{config}'"

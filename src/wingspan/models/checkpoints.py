@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from wingspan.errors import InputError
@@ -12,6 +13,7 @@ from wingspan.host import free_memory_bytes
 from wingspan.models.configuration import WingspanMoeConfig
 from wingspan.models.tokenizer import VOCAB_SIZE, build_byte_tokenizer
 from wingspan.specs.models import MODEL_PRESETS, model_presets
+from wingspan.writing import output_folder
 
 
 def load_preset(name: str) -> WingspanMoeConfig:
@@ -46,14 +48,17 @@ def write_random_checkpoint(config: PreTrainedConfig, folder: Path | str, seed: 
             f"config: vocab_size {config.vocab_size} is too small for bytes; make it {VOCAB_SIZE} or more"
         )
     _check_memory(config)
-    folder = Path(folder)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    model.save_pretrained(folder)
-    if ours:
-        build_byte_tokenizer().save_pretrained(folder)
-    return folder
+    with output_folder(Path(folder)) as unfinished:
+        try:
+            model.save_pretrained(unfinished)
+        except SafetensorError as error:
+            raise InputError(f"{folder}: cannot be written ({error}); choose another place") from None
+        if ours:
+            build_byte_tokenizer().save_pretrained(unfinished)
+    return Path(folder)
 
 
 def _check_memory(config: PreTrainedConfig) -> None:

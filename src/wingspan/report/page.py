@@ -5,7 +5,6 @@ The file holds plotly itself and asks the network for nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -13,8 +12,8 @@ from importlib import resources
 from pathlib import Path
 
 from wingspan import __version__
-from wingspan.errors import InputError
 from wingspan.report.figures import Figure
+from wingspan.writing import json_text, write_text
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,7 @@ def write_page(page: Page, path: Path) -> None:
     Raises:
         InputError: the folder does not exist or cannot be written to.
     """
-    try:
-        path.write_text(render(page), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot write the page ({error.strerror})") from error
+    write_text(path, render(page))
 
 
 def render(page: Page) -> str:
@@ -138,8 +134,8 @@ def _table(table: Table) -> str:
 
 
 def _script_json(value: object) -> str:
-    """JSON without markup that could end its script element; refuses numbers that are not finite."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    """JSON without markup that could end its script element."""
+    return json_text(value).replace("<", "\\u003c")
 
 
 def _plotly() -> str:

@@ -5,19 +5,19 @@ Format: "Trace Event Format", complete events (`ph: X`) with times in microsecon
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from wingspan.schedule.result import Span, Stream
+from wingspan.writing import write_json
 
 _TRACKS = {stream: number for number, stream in enumerate(Stream)}
 
 
 def write_trace(spans: Iterable[Span], path: Path) -> None:
     """Write all spans, times counted from the earliest one."""
-    path.write_text(json.dumps({"traceEvents": trace_events(list(spans)), "displayTimeUnit": "ms"}))
+    write_json(path, {"traceEvents": trace_events(list(spans)), "displayTimeUnit": "ms"})
 
 
 def trace_events(spans: list[Span]) -> list[dict[str, Any]]:

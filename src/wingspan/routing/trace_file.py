@@ -10,8 +10,8 @@ Shapes: T tokens, L MoE layers, K experts per token.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from wingspan.errors import InputError
 from wingspan.routing.trace import RoutingTrace, check_same_shape, concatenate
+from wingspan.writing import Output, json_text
 
 SCHEMA_VERSION = 1
 _KEY = "wingspan.routing_trace"
@@ -39,12 +40,10 @@ class TraceWriter:
 
     def __init__(self, path: Path, origin: str) -> None:
         """Prepare to write `path`; `origin` says in words where the trace comes from."""
-        if not path.parent.is_dir():
-            raise InputError(f"{path}: the folder {path.parent} does not exist; create it")
         self.path = path
         self.num_tokens = 0
         self._origin = origin
-        self._partial = partial_path(path)
+        self._open = ExitStack()
         self._writer: Any = None
         self._held: list[RoutingTrace] = []
         self._held_tokens = 0
@@ -57,7 +56,7 @@ class TraceWriter:
         if self._first is None:
             self._first = piece.take(slice(0, 0))
             self._writer = pq.ParquetWriter(
-                self._partial,
+                self._file,
                 _schema(piece.num_layers, piece.top_k),
                 compression="zstd",
                 # Bytes of a kind side by side compress better and faster here than a dictionary.
@@ -84,8 +83,8 @@ class TraceWriter:
         self.num_tokens += part.num_tokens
         self._last_step = int(part.step_T[-1])
 
-    def close(self) -> None:
-        """Write what is left and put the file in its place."""
+    def _finish(self) -> None:
+        """Write what is left."""
         if self._first is None:
             raise InputError(f"{self.path}: nothing was recorded, so there is no trace to write")
         if self._held_tokens:
@@ -96,10 +95,8 @@ class TraceWriter:
             "num_ranks": self._num_ranks,
             "origin": self._origin,
         }
-        self._writer.add_key_value_metadata({_KEY: json.dumps(about)})
+        self._writer.add_key_value_metadata({_KEY: json_text(about)})
         self._writer.close()
-        self._writer = None
-        os.replace(self._partial, self.path)
 
     def _write_rows(self, tokens: int) -> None:
         joined = concatenate(self._held)
@@ -108,18 +105,24 @@ class TraceWriter:
         self._held, self._held_tokens = [rest], rest.num_tokens
 
     def __enter__(self) -> TraceWriter:
+        self._file = self._open.enter_context(Output(self.path))
+        self._open.push(self._end)
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._open.__exit__(kind, error, traceback)
+
+    def _end(self, kind: object, error: BaseException | None, traceback: object) -> None:  # noqa: ARG002 - theirs
         try:
             if error is None:
-                self.close()
+                self._finish()
         finally:
             if self._writer is not None:
-                self._writer.close()
-            self._partial.unlink(missing_ok=True)
+                self._writer.is_open = (
+                    False  # else it writes its end when it is forgotten, into a closed file
+                )
 
 
 @dataclass(frozen=True)
@@ -184,11 +187,6 @@ class TraceFile:
             return RoutingTrace(experts_TLK, num_experts=self.num_experts, num_ranks=self.num_ranks, **tokens)
         except InputError as error:
             raise InputError(f"{self.path}: {error}") from None
-
-
-def partial_path(path: Path) -> Path:
-    """Where a trace lies while it is being written."""
-    return path.with_name(path.name + ".partial")
 
 
 def write_trace(path: Path, pieces: Iterable[RoutingTrace], origin: str) -> int:

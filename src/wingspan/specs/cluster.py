@@ -17,6 +17,7 @@ from wingspan.errors import InputError
 from wingspan.specs.kernels import Kernels, kernels_named
 from wingspan.specs.precision import Precision
 from wingspan.specs.reading import Spec, parse, read_yaml
+from wingspan.writing import write_text
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -187,10 +188,7 @@ def save_cluster(cluster: Cluster, path: Path) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    try:
-        path.write_text(cluster_yaml(cluster), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); name another file") from None
+    write_text(path, cluster_yaml(cluster))
 
 
 def cluster_presets() -> list[str]:

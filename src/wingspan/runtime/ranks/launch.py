@@ -29,6 +29,7 @@ from wingspan.runtime.ranks.nodes import Nodes, enter, listen_on
 from wingspan.runtime.ranks.world import World, export
 from wingspan.runtime.transport.mpi import join_mpi, leave_mpi
 from wingspan.runtime.transport.transport import LocalTransport, TorchTransport, Transport
+from wingspan.writing import json_text
 
 _PEERS_WAIT = timedelta(minutes=10)
 """Longest a rank waits in a collective for a live but slow peer; a dead one is noticed at once."""
@@ -138,12 +139,12 @@ def _child(
     except WingspanError as error:
         lost = isinstance(error, LostPeerError)
         message = {"order": 2 if lost else 0, "text": str(error), "exit_code": error.exit_code}
-        os.write(errors, json.dumps(message).encode())
+        os.write(errors, json_text(message).encode())
     except BaseException as error:
         if os.environ.get("WINGSPAN_DEBUG"):
             traceback.print_exc()
         text = f"{type(error).__name__}: {error}"
-        os.write(errors, json.dumps({"order": 1, "text": text[:2000], "exit_code": 1}).encode())
+        os.write(errors, json_text({"order": 1, "text": text[:2000], "exit_code": 1}).encode())
     finally:
         with suppress(OSError, ValueError):
             sys.stdout.flush()
