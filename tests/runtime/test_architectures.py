@@ -38,6 +38,8 @@ def a_case(architecture: str, **changes: Any) -> Case:
         architecture=architecture,
         sizes=Sizes(),
         weights_seed=1,
+        stored="float32",
+        sharded=False,
         ranks=2,
         ranks_per_node=2,
         slots=3,
