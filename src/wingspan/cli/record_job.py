@@ -45,6 +45,7 @@ def execute(arguments: Arguments) -> None:
     device = runtime.select_device(arguments.device)
     group = runtime.Group.find(os.environ, arguments.ranks, arguments.ranks_per_node, device=device)
     model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
+    runtime.check_weights(model)
     slots = arguments.experts_per_rank or -(-model.shape.num_experts // group.size)
     _check_window(arguments.window, model)
     tokenizer = runtime.Tokenizer(folder)

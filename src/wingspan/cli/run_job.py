@@ -68,9 +68,12 @@ def execute(arguments: Arguments) -> None:
             f"--rebalance {arguments.rebalance}: one rank has nowhere to move experts to; use --ranks 2 or more"
         )
     model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
+    runtime.check_weights(model)
     placement = runtime.default_placement(model.shape, group.size, arguments.experts_per_rank)
     tokenizer = runtime.Tokenizer(folder)
     prompts = _prompts(arguments, runtime, tokenizer, model.config, group)
+    if group.world is None or group.world.rank == 0:
+        _say_what_is_left_out(model, tokenizer)
     chosen = _execution(arguments, folder, group, prompts)
     request = runtime.RunRequest(
         model,
@@ -107,10 +110,23 @@ def execute(arguments: Arguments) -> None:
 def _prompts(arguments: Arguments, runtime: Any, tokenizer: Any, config: Any, group: Any) -> list[Any]:
     """All prompts; under a launcher every rank has the same command line, but only rank 0 has standard input."""
     texts = arguments.texts + _read_prompts(arguments, first=group.world is None or group.world.rank == 0)
+    if texts and tokenizer.why_no_text:
+        raise InputError(f"{tokenizer.why_no_text}; or give the prompts as --prompt-ids 5,9,17")
     ids = [_parse_ids(text) for text in arguments.id_texts]
     prompts: list[Any] = runtime.assign(texts, ids, tokenizer, config, group.size)
     runtime.check_context(prompts, arguments.max_new_tokens, config)
     return prompts
+
+
+def _say_what_is_left_out(model: Any, tokenizer: Any) -> None:
+    """What the checkpoint asks for and this run does not do: on standard error, a line each."""
+    if model.not_applied:
+        print(
+            f"wingspan: generation_config.json is not followed in {', '.join(model.not_applied)}",
+            file=sys.stderr,
+        )
+    if tokenizer.problem:
+        print(f"wingspan: only ids, no text: {tokenizer.problem}", file=sys.stderr)
 
 
 def _execution(arguments: Arguments, folder: Path, group: Any, prompts: list[Any]) -> Execution:

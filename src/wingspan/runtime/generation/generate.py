@@ -18,6 +18,7 @@ from wingspan.runtime.generation.sampling import Sampler, Sampling
 from wingspan.runtime.live.rebalancer import Rebalancer
 from wingspan.runtime.measuring.monitor import LoadMonitor
 from wingspan.runtime.measuring.recorder import Recorder
+from wingspan.runtime.model.architecture import model_errors
 from wingspan.runtime.model.step import SEQUENTIAL, Flow, Step
 from wingspan.runtime.transport.transport import Transport
 
@@ -136,15 +137,16 @@ class Generator:
 
     def _forward_part(self, part: Batch, new: int, cache: object) -> tuple[torch.Tensor, object]:
         """One micro-batch's forward over its last `new` columns, the rest being in the cache."""
-        out = self._model(
-            input_ids=part.ids_PS[:, -new:],
-            # A row of padding alone would leave attention nothing to attend to.
-            attention_mask=_attendable(part.valid_PS),
-            position_ids=part.positions_PS[:, -new:],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        with model_errors(self._model.config):
+            out = self._model(
+                input_ids=part.ids_PS[:, -new:],
+                # A row of padding alone would leave attention nothing to attend to.
+                attention_mask=_attendable(part.valid_PS),
+                position_ids=part.positions_PS[:, -new:],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         return out.logits[:, -1], out.past_key_values
 
     @staticmethod
