@@ -55,6 +55,18 @@ def a_case(architecture: str, **changes: Any) -> Case:
     return replace(plain, **changes)
 
 
+@pytest.mark.parametrize("name", sorted(set(architectures()) - set(TEXT)))
+def test_an_architecture_without_a_text_model_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    verdict = judge(a_case(name), tmp_path)
+    assert verdict.outcome == "refused"
+    assert f"no model of type {name!r}" in verdict.why
+
+
+def test_the_refusal_names_the_text_part_where_it_runs(tmp_path: Path) -> None:
+    verdict = judge(a_case("aria"), tmp_path)
+    assert verdict.why.endswith("use a checkpoint of its text part, type 'aria_text'")
+
+
 def test_a_shared_expert_that_needs_more_than_hidden_states_is_not_computed_ahead(tmp_path: Path) -> None:
     case = a_case("inkling_text", flows=("two-batch", "two-batch"))
     assert judge(case, tmp_path) == Verdict("equal")

@@ -13,7 +13,14 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 import wingspan.models  # noqa: F401 - registers the seed's architecture with transformers
 from wingspan.errors import InputError, WingspanError
@@ -89,6 +96,7 @@ def build_on_meta(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedMod
     Raises:
         InputError: transformers cannot build it from these values, or has no model of that type that generates text.
     """
+    _check_makes_text(config)
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
@@ -179,6 +187,22 @@ def _forget_foreign_code(config: PreTrainedConfig) -> None:
         if part._attn_implementation not in (None, *_ATTENTION):
             part._attn_implementation = None
         part._experts_implementation = None
+
+
+def _check_makes_text(config: PreTrainedConfig) -> None:
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return
+    text = config.get_text_config()
+    has_text_part = type(text) in MODEL_FOR_CAUSAL_LM_MAPPING
+    mend = (
+        f"use a checkpoint of its text part, type {text.model_type!r}"
+        if has_text_part
+        else "use another model"
+    )
+    raise InputError(
+        f"{_source(config)}: transformers has no model of type {config.model_type!r} that makes text of text alone; "
+        f"{mend}"
+    )
 
 
 def _check_groups(config: PreTrainedConfig, num_experts: int) -> None:
