@@ -32,8 +32,8 @@ from wingspan.runtime.model.engine import default_placement, describe
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.ranks.group import Group
 from wingspan.runtime.run import Listener, RunRequest
-from wingspan.runtime.transport.choice import transport_kind
 from wingspan.runtime.transport.transport import Transport
+from wingspan.specs.running import transport_kind
 
 CPU = torch.device("cpu")
 _LONGEST_SECONDS = 120
@@ -117,7 +117,7 @@ def _run(case: Case, checkpoint: Path, result: Path) -> Answers:
         with mock.patch.object(run_module, "check", keep):
             run_module.run(transport, request, tokenizer, _SILENT)
 
-    Group(case.ranks, case.ranks_per_node, transport_kind(case.transport), CPU).run(work)
+    Group(case.ranks, case.ranks_per_node, transport_kind(case.transport)).run(work, CPU)
     answers: Answers = pickle.loads(result.read_bytes())
     return answers
 

@@ -27,10 +27,17 @@ def inspect(
 
       wingspan inspect path/to/config.json --json
     """
+    from wingspan.cli.config_facts import config_facts
     from wingspan.cli.model_argument import find_model
     from wingspan.cli.runtime_import import import_runtime
+    from wingspan.errors import InputError
 
     path = find_model(model)
+    facts = config_facts(path)
+    if gated and facts.model_type != "wingspan_moe":
+        raise InputError(
+            f"{model}: model type {facts.model_type!r} has no gated_experts to change; leave --gated out"
+        )
     runtime = import_runtime()
     summary = runtime.summarize(runtime.describe(path, changes={"gated_experts": True} if gated else {}))
     if as_json:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from enum import StrEnum
 from typing import TypeVar
 
 from wingspan.errors import InputError
 
 T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
 
 _MOST_DIGITS = 30
 _LONGEST_SHOWN = 60
@@ -62,6 +64,32 @@ def words(text: str, option: str) -> list[str]:
     if not all(values):
         raise InputError(f"{option} {text!r}: a name is empty")
     return _once(values, text, option)
+
+
+def choice(text: str, option: str, kind: type[E]) -> E:
+    """The one of `kind` that has this name.
+
+    Raises:
+        InputError: there is none; names the option and all that there are.
+    """
+    try:
+        return kind(text)
+    except ValueError:
+        known = list(kind)
+        names = " or ".join(known) if len(known) == 2 else f"one of {', '.join(known)}"
+        raise InputError(f"{option} {text}: use {names}") from None
+
+
+def ids(text: str, option: str) -> list[int]:
+    """A prompt as token ids, `5,9,17`.
+
+    Raises:
+        InputError: something else; names the option.
+    """
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise InputError(f"{option} {text!r}: expected whole numbers with commas, as 5,9,17") from None
 
 
 def _is_number(text: str) -> bool:

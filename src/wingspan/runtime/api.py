@@ -17,12 +17,10 @@ from wingspan.runtime.model.engine import check_weights, default_placement, desc
 from wingspan.runtime.model.inspection import ModelSummary, summarize
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.ranks.device import select_device
-from wingspan.runtime.ranks.group import Group
 from wingspan.runtime.record import Recorded, RecordRequest, cut_windows, record
 from wingspan.runtime.run import Listener, RunRequest, RunResult, run
 
 __all__ = [
-    "Group",
     "Listener",
     "ModelSummary",
     "RecordRequest",

@@ -15,7 +15,7 @@ from wingspan.errors import InputError
 from wingspan.placement.placement import Placement
 from wingspan.placement.simple import linear
 from wingspan.runtime.dispatch.buffers import Buffers
-from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers, DispatchKind, DispatchOptions
+from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers, DispatchOptions
 from wingspan.runtime.dispatch.dispatcher import Dispatcher
 from wingspan.runtime.measuring.monitor import LoadMonitor
 from wingspan.runtime.measuring.recorder import Recorder
@@ -30,6 +30,7 @@ from wingspan.runtime.model.loading import load_for_rank
 from wingspan.runtime.model.step import Step
 from wingspan.runtime.ranks.memory import keep_freed_memory, return_freed_memory
 from wingspan.runtime.transport.transport import Transport
+from wingspan.specs.running import DispatchKind
 
 
 @dataclass(frozen=True)
