@@ -14,7 +14,7 @@ from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.measuring.calibrate import measure_links
 from wingspan.runtime.measuring.cluster import with_links
 from wingspan.runtime.model.engine import check_weights, default_placement, describe, load
-from wingspan.runtime.model.inspection import ModelSummary, summarize
+from wingspan.runtime.model.inspection import ModelSummary, summarize, weight_files
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.ranks.device import select_device
 from wingspan.runtime.record import Recorded, RecordRequest, cut_windows, record
@@ -45,6 +45,7 @@ __all__ = [
     "run",
     "select_device",
     "summarize",
+    "weight_files",
     "with_links",
     "write_random_checkpoint",
 ]

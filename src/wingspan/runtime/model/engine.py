@@ -107,14 +107,9 @@ def check_weights(model: Model) -> Inventory:
     Raises:
         InputError: weights are missing, quantised, damaged, without a place in the model, or of another shape.
     """
-    inventory = inventory_of(model)
+    inventory = take_inventory(Checkpoint(model.folder), model.structure, model.config, model.shape)
     inventory.check()
     return inventory
-
-
-def inventory_of(model: Model) -> Inventory:
-    """What each tensor of a model's checkpoint is for; raises `InputError` where the files cannot be opened."""
-    return take_inventory(Checkpoint(model.folder), model.structure, model.config, model.shape)
 
 
 def default_placement(shape: MoeShape, ranks: int, experts_per_rank: int) -> Placement:
