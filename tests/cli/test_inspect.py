@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from benchmarks.architectures import tiny_configuration
 
 from tests.cli.command import TINY
 from tests.runtime.checkpoints import configurations
@@ -32,6 +33,16 @@ def test_a_bare_configuration_is_enough(wingspan, tmp_path, name, layout):
     summary = json.loads(wingspan("inspect", str(tmp_path / "config.json"), "--json").out)
     assert summary["expert_layout"] == layout
     assert summary["model_type"] == name
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("mixtral", "batched together"), ("minimax", "one length per forward")]
+)
+def test_it_says_whether_prompts_of_different_lengths_go_together(wingspan, tmp_path, name, words):
+    tiny_configuration(name).save_pretrained(tmp_path)
+    assert f"of different lengths: {words}" in wingspan("inspect", str(tmp_path)).out
+    neutral = json.loads(wingspan("inspect", str(tmp_path), "--json").out)["padding_is_neutral"]
+    assert neutral is (name == "mixtral")
 
 
 def test_gated_is_refused_where_it_means_nothing(wingspan, tmp_path):

@@ -27,30 +27,20 @@ def inspect(
 
       wingspan inspect path/to/config.json --json
     """
-    from wingspan.cli.config_facts import config_facts
     from wingspan.cli.model_argument import find_model
     from wingspan.cli.runtime_import import import_runtime
-    from wingspan.errors import InputError
 
     path = find_model(model)
-    facts = config_facts(path)
-    if gated and facts.model_type != "wingspan_moe":
-        raise InputError(
-            f"{model}: model type {facts.model_type!r} has no gated_experts to change; leave --gated out"
-        )
     runtime = import_runtime()
-    described = runtime.describe(path, changes={"gated_experts": True} if gated else {})
-    summary, files = runtime.summarize(described), runtime.weight_files(described)
+    summary = runtime.summarize(runtime.describe(path, changes={"gated_experts": True} if gated else {}))
     if as_json:
-        weights = None if files is None else asdict(files)
-        print(json_text(asdict(summary) | {"shared_bytes": summary.shared_bytes, "weights": weights}))
+        print(json_text(asdict(summary) | {"shared_bytes": summary.shared_bytes}))
         return
-    _print(model, summary, files)
+    _print(model, summary)
 
 
-def _print(name: str, summary: Any, files: Any) -> None:
+def _print(name: str, summary: Any) -> None:
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     from wingspan.report.units import bytes_text
@@ -70,20 +60,14 @@ def _print(name: str, summary: Any, files: Any) -> None:
         "shared": f"{summary.shared_parameters:,} parameters, {bytes_text(summary.shared_bytes)} on every rank",
         "total": f"{summary.total_parameters:,} parameters, {bytes_text(summary.total_bytes)}",
         "active": f"{summary.active_parameters:,} parameters per token",
+        "prompts": "of different lengths: "
+        + ("batched together" if summary.padding_is_neutral else "one length per forward"),
         "per rank": (
             f"{bytes_text(summary.rank_bytes(1))} of weights with one expert per rank and layer "
             f"on {summary.experts_per_layer} ranks"
         ),
     }
-    if files is not None:
-        rows["files"] = (
-            f"{files.format}; {files.files} files, {files.tensors} tensors, {bytes_text(files.bytes)}"
-        )
-        for reason, count in files.unused.items():
-            rows[f"{count} not used"] = reason
-        if files.problem:
-            rows["cannot run"] = files.problem
-    table = Table(title=escape(name), title_justify="left", show_header=False, box=None, pad_edge=False)
+    table = Table(title=name, title_justify="left", show_header=False, box=None, pad_edge=False)
     for key, value in rows.items():
-        table.add_row(f"[bold]{key}[/bold]", escape(value))
+        table.add_row(f"[bold]{key}[/bold]", value)
     Console(highlight=False).print(table)

@@ -26,21 +26,12 @@ def sweep(
         ),
     ] = None,
     batch: Annotated[
-        str | None,
-        typer.Option(
-            "--batch",
-            "--tokens-per-gpu",
-            "-b",
-            help="New tokens per GPU; in decode, sequences (default 64; in prefill 4096).",
-        ),
-    ] = None,
+        str,
+        typer.Option("--batch", "--tokens-per-gpu", "-b", help="New tokens per GPU; in decode, sequences."),
+    ] = "64",
     context: Annotated[
-        str | None,
-        typer.Option(
-            help="Context per sequence in tokens; in prefill, the prompt (default 4096, or the most that the model "
-            "and the batch hold)."
-        ),
-    ] = None,
+        str, typer.Option(help="Context per sequence in tokens; in prefill, the prompt.")
+    ] = "4096",
     skew: Annotated[
         str, typer.Option(help="Spread of the experts' loads: sigma of a log-normal; 0 is uniform.")
     ] = "0",

@@ -22,8 +22,10 @@ from wingspan.errors import InputError, RunError
 from wingspan.placement.placement import Placement
 from wingspan.routing.trace import RoutingTrace, concatenate
 from wingspan.routing.trace_file import TraceWriter
-from wingspan.runtime.generation.prompts import Prompt, batch
+from wingspan.runtime.generation.batches import batches_of
+from wingspan.runtime.generation.prompts import Prompt
 from wingspan.runtime.model.engine import Engine, Model, load
+from wingspan.runtime.model.padding import padding_is_neutral
 from wingspan.runtime.transport.transport import Transport
 
 OnStep = Callable[[int], None]
@@ -66,19 +68,19 @@ class RoutingRecorder:
     """Observes the load monitor of one rank and keeps each layer's choices until they are taken."""
 
     def __init__(self, num_layers: int) -> None:
-        self._picks_L: list[torch.Tensor | None] = [None] * num_layers
+        self._picks_L: list[list[torch.Tensor]] = [[] for _ in range(num_layers)]
 
     def __call__(self, layer: int, experts_TK: torch.Tensor) -> None:
-        """Keep one layer's choices."""
-        self._picks_L[layer] = experts_TK.to("cpu", torch.int16)
+        """Keep one layer's choices in one forward."""
+        self._picks_L[layer].append(experts_TK.to("cpu", torch.int16))
 
     def take(self) -> NDArray[np.int16]:
         """All layers' choices since the last call: (T, L, K); raises `RunError` where a layer was not run."""
-        missing = [layer for layer, picks in enumerate(self._picks_L) if picks is None]
+        missing = [layer for layer, picks in enumerate(self._picks_L) if not picks]
         if missing:
             raise RunError(f"MoE layer {missing[0]} took no part in a forward; nothing can be recorded")
-        picks_TLK = torch.stack(cast(list[torch.Tensor], self._picks_L), dim=1).numpy()
-        self._picks_L = [None] * len(self._picks_L)
+        picks_TLK = torch.stack([torch.cat(picks) for picks in self._picks_L], dim=1).numpy()
+        self._picks_L = [[] for _ in self._picks_L]
         return picks_TLK
 
 
@@ -140,18 +142,20 @@ def _steps(request: RecordRequest, ranks: int) -> Iterator[list[Prompt]]:
 
 
 def _run_step(engine: Engine, recorder: RoutingRecorder, prompts: list[Prompt], number: int) -> RoutingTrace:
-    """One forward over this rank's windows (perhaps none); what its tokens chose."""
+    """This rank's windows (perhaps none) through the model; what their tokens chose."""
     world = engine.transport.world
-    mine = [p for p in prompts if p.home_rank == world.rank]
-    now = batch(mine, next(engine.model.parameters()).device)
-    engine.step.valid_T = None if bool(now.valid_PS.all()) else now.valid_PS.flatten()
-    mask_PS = now.valid_PS.clone()
-    # A row of padding alone would leave attention nothing to attend to.
-    mask_PS[:, -1] |= ~now.valid_PS.any(1)
+    homes = [[p for p in prompts if p.home_rank == rank] for rank in range(world.size)]
+    rows_R = [[p.ids for p in home] for home in homes]
+    device = next(engine.model.parameters()).device
+    batches = batches_of(rows_R, world.rank, device, padding_is_neutral=padding_is_neutral(engine.model))
     options: dict[str, Any] = {"use_cache": False, "logits_to_keep": 1}
-    engine.model(
-        input_ids=now.ids_PS, attention_mask=mask_PS.long(), position_ids=now.positions_PS, **options
-    )
+    for batch in batches:
+        now = batch.columns(slice(0, len(batch)))
+        engine.step.valid_T = now.valid_T
+        engine.model(
+            input_ids=now.ids_PN, attention_mask=now.mask_PS, position_ids=now.positions_PN, **options
+        )
+    mine = [homes[world.rank][place] for batch in batches for place in batch.places]
     engine.monitor.take()
     request_T = np.repeat([p.index for p in mine], [len(p.ids) for p in mine]).astype(np.int32)
     return RoutingTrace(

@@ -1,18 +1,15 @@
-"""Prompts: from text or ids to one rank's padded batch.
-
-Shapes: P sequences of a rank, S padded length.
-"""
+"""Prompts: from text or ids to sequences, each with the rank where it lives."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import torch
-from transformers import PreTrainedConfig
+from transformers import AutoTokenizer, PreTrainedConfig
 
 from wingspan.errors import InputError
-from wingspan.runtime.generation.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -25,17 +22,26 @@ class Prompt:
     home_rank: int
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One rank's prompts, padded on the left so that every sequence's newest token is in the last column."""
+class Tokenizer:
+    """The checkpoint's tokenizer, or none: then only ids go in and come out."""
 
-    ids_PS: torch.Tensor
-    valid_PS: torch.Tensor
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._tokenizer: Any = None
+        if any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+            self._tokenizer = AutoTokenizer.from_pretrained(folder)
 
-    @property
-    def positions_PS(self) -> torch.Tensor:
-        """Position of each token in its own sequence; padding counts as 0."""
-        return (self.valid_PS.cumsum(1) - 1).clamp(min=0)
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, with the special tokens that the model expects in front."""
+        if self._tokenizer is None:
+            raise InputError(f"{self._folder} has no tokenizer: give the prompts as --prompt-ids 5,9,17")
+        return list(self._tokenizer(text)["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str | None:
+        """Text of ids; None without a tokenizer."""
+        if self._tokenizer is None:
+            return None
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
 def assign(
@@ -74,16 +80,3 @@ def check_context(prompts: Sequence[Prompt], max_new_tokens: int, config: PreTra
                 f"prompt {prompt.index} has {len(prompt.ids)} tokens; with --max-new-tokens {max_new_tokens} that "
                 f"exceeds the model's context of {longest}; at most {max(0, longest - len(prompt.ids))} would fit"
             )
-
-
-def batch(prompts: Sequence[Prompt], device: torch.device) -> Batch:
-    """Pad one rank's prompts; without any, one lone padding token, so that the rank still takes every step."""
-    rows = [p.ids for p in prompts] or [[]]
-    longest = max(1, *(len(r) for r in rows))
-    ids_PS = torch.zeros((len(rows), longest), dtype=torch.int64)
-    valid_PS = torch.zeros((len(rows), longest), dtype=torch.bool)
-    for number, row in enumerate(rows):
-        if row:
-            ids_PS[number, -len(row) :] = torch.tensor(row)
-            valid_PS[number, -len(row) :] = True
-    return Batch(ids_PS.to(device), valid_PS.to(device))

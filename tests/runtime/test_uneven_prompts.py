@@ -1,0 +1,100 @@
+"""A prompt's tokens depend on nothing but the prompt: prompts of different lengths that share a rank, each against
+transformers' own `generate` on that prompt alone; over caches of every kind.
+
+Of the models here the windows are 6 columns, the indices 5 keys, the blocks 2 to 4 tokens: shorter than a prompt.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from benchmarks.architectures import architectures, makes_text, tiny_configuration
+from benchmarks.fuzz_judge import Verdict, judge
+from transformers import AutoModelForCausalLM
+
+from tests.runtime.test_architectures import a_case
+from wingspan.runtime.generation.batches import batches_of
+from wingspan.runtime.model.padding import padding_is_neutral
+
+UNEVEN = ((5, 9, 17, 3), (1, 2), (7,), tuple(range(30, 43)))
+MORE = (*UNEVEN, (8, 9, 10), (3, 1))
+CPU = torch.device("cpu")
+
+BATCHED_TOGETHER = ["mixtral", "gpt_oss", "deepseek_v3", "qwen3_next", "nemotron_h", "jamba", "zaya"]
+ONE_LENGTH = ["deepseek_v4", "deepseek_v32", "glm_moe_dsa", "minimax", "minimax_m3_vl_text"]
+
+
+@pytest.mark.parametrize("name", [*BATCHED_TOGETHER, *ONE_LENGTH])
+def test_uneven_prompts_that_share_a_rank(name: str, tmp_path: Path) -> None:
+    assert judge(a_case(name, ranks=1, slots=6, prompts=UNEVEN, new_tokens=6), tmp_path) == Verdict("equal")
+
+
+@pytest.mark.parametrize("name", ["deepseek_v4", "minimax", "qwen3_next"])
+def test_ranks_with_different_numbers_of_lengths_meet(name: str, tmp_path: Path) -> None:
+    """Three ranks with two lengths, one and none; a sequence that ends early goes on as padding."""
+    case = a_case(
+        name, ranks=3, ranks_per_node=3, slots=2, prompts=((5, 9, 17), (1, 2), (7,), (4, 4, 4, 4, 4)), ends=20
+    )
+    assert judge(case, tmp_path) == Verdict("equal")
+    few = a_case(name, ranks=3, ranks_per_node=3, slots=2, prompts=((5, 9, 17), (1, 2)))
+    assert judge(few, tmp_path) == Verdict("equal")
+
+
+@pytest.mark.parametrize("name", ["deepseek_v4", "minimax", "qwen3_next", "lfm2_moe"])
+@pytest.mark.parametrize("flows", [("two-batch", "sequential"), ("sequential", "two-batch")])
+def test_states_of_every_kind_follow_a_change_of_the_schedule(
+    name: str, flows: tuple[str, str], tmp_path: Path
+):
+    """Recurrent, compressed and convolution states are cut and joined as keys and values are."""
+    assert judge(a_case(name, prompts=MORE, flows=flows), tmp_path) == Verdict("equal")
+
+
+def test_the_property_tells_caches_that_count_columns() -> None:
+    """Without a list of names: of all architectures that transformers serves, these keep such a cache."""
+    assert _one_length() == {
+        "axk2", "deepseek_v32", "deepseek_v4", "dots3_note", "dots3_note_text", "glm_moe_dsa", "hy_v4", "minimax",
+        "minimax_m3_vl_text", "qwen4_exp", "qwen4_exp_text",
+    }  # fmt: skip
+
+
+def _one_length() -> set[str]:
+    found = set()
+    for name in filter(makes_text, architectures()):
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(tiny_configuration(name))
+        if not padding_is_neutral(model):
+            found.add(name)
+    return found
+
+
+def test_every_rank_takes_as_many_forwards() -> None:
+    rows_R = [[[1, 2], [3], [4, 5]], [[6, 7]], []]
+    batches_R = [batches_of(rows_R, rank, CPU, padding_is_neutral=False) for rank in range(3)]
+    assert [[b.places for b in batches] for batches in batches_R] == [[[1], [0, 2]], [[0], []], [[], []]]
+    together_R = [batches_of(rows_R, rank, CPU, padding_is_neutral=True) for rank in range(3)]
+    assert [[b.places for b in batches] for batches in together_R] == [[[0, 1, 2]], [[0]], [[]]]
+
+
+def test_columns_of_padded_rows() -> None:
+    """Positions, mask and validity of a prefill, and of steps in which the second sequence has ended."""
+    (batch,) = batches_of([[[1, 2, 3], [4]]], 0, CPU, padding_is_neutral=True)
+    now = batch.columns(slice(0, 2))
+    assert now.ids_PN.tolist() == [[1, 2, 3], [0, 0, 4]]
+    assert now.positions_PN.tolist() == [[0, 1, 2], [0, 0, 0]]
+    assert now.mask_PS is not None
+    assert now.mask_PS.tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert now.valid_T is not None
+    assert now.valid_T.tolist() == [True, True, True, False, False, True]
+    for _ in range(600):
+        batch.append(torch.tensor([8, 9]), torch.tensor([True, False]))
+    now = batch.columns(slice(0, 2))
+    assert now.ids_PN.tolist() == [[8], [9]]
+    assert now.positions_PN.tolist() == [[602], [600]]
+    assert now.mask_PS is not None
+    assert now.mask_PS.shape == (2, 603)
+    assert int((1 - now.mask_PS).sum()) == 2
+    assert now.valid_T is not None
+    assert now.valid_T.tolist() == [True, False]
+    assert batch.tokens == 1
