@@ -132,7 +132,14 @@ def tiny_configuration(model_type: str, sizes: Sizes = Sizes()) -> PreTrainedCon
     return CONFIG_MAPPING[model_type](**parts)
 
 
-def write_checkpoint(config: PreTrainedConfig, folder: Path, seed: int) -> Path:
+def write_checkpoint(
+    config: PreTrainedConfig,
+    folder: Path,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    *,
+    sharded: bool = False,
+) -> Path:
     """Save a model with weights that let every part matter; the configuration alone where it makes no text."""
     if not makes_text(config.model_type):
         config.save_pretrained(folder)
@@ -143,7 +150,7 @@ def write_checkpoint(config: PreTrainedConfig, folder: Path, seed: int) -> Path:
         for parameter in model.parameters():
             noise = torch.randn_like(parameter)
             parameter.copy_(noise * 0.15 if parameter.dim() > 1 else parameter + noise * 0.1)
-    model.save_pretrained(folder)
+    model.to(dtype).save_pretrained(folder, **({"max_shard_size": "60KB"} if sharded else {}))
     return folder
 
 

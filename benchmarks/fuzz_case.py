@@ -10,12 +10,21 @@ from benchmarks.architectures import VOCABULARY, Sizes, architectures
 
 @dataclass(frozen=True)
 class Case:
-    """What is drawn. `flows`: the schedules of prefill and decode. `ends`: an end-of-text token, or none."""
+    """What is drawn.
+
+    Args:
+        stored: the checkpoint's dtype on disk; `sharded`: in several files.
+        flows: the schedules of prefill and decode.
+        dtype: in memory.
+        ends: an end-of-text token, or none.
+    """
 
     number: int
     architecture: str
     sizes: Sizes
     weights_seed: int
+    stored: str
+    sharded: bool
     ranks: int
     ranks_per_node: int
     slots: int
@@ -33,7 +42,8 @@ class Case:
         flow = self.flows[0] if self.flows[0] == self.flows[1] else "+".join(self.flows)
         lengths = ",".join(str(len(p)) for p in self.prompts)
         return (
-            f"{self.number:4d} {self.architecture:22s} {self.sizes.experts}e{self.sizes.top_k} "
+            f"{self.number:4d} {self.architecture:22s} {self.sizes.top_k} of {self.sizes.experts} "
+            f"{self.stored}{' in shards' if self.sharded else ''}: "
             f"{self.ranks}{nodes} ranks x {self.slots} {self.transport:5s} {self.dispatch:12s} {flow:21s} "
             f"{self.dtype:8s} rebalance {self.rebalance:7s} prompts {lengths} + {self.new_tokens}"
         )
@@ -45,7 +55,7 @@ def draw(seed: int, number: int) -> Case:
     in_round = random.Random(f"{seed} round {number // len(names)}").sample(names, len(names))
     rng = random.Random(f"{seed} case {number}")
     experts = rng.choice((4, 6, 8))
-    ranks = rng.choice((1, 2, 2, 3, 4, 4))
+    ranks = rng.choice((1, 2, 2, 3, 4, 4, 6))
     slots = -(-experts // ranks) + rng.choice((0, 0, 1))
     flows = [rng.choice(("sequential", "chunks=2", "chunks=3", "two-batch")) for _ in range(2)]
     vocabulary = range(1, VOCABULARY - 1)
@@ -54,8 +64,10 @@ def draw(seed: int, number: int) -> Case:
         architecture=in_round[number % len(names)],
         sizes=Sizes(experts, rng.choice((1, 2, 3))),
         weights_seed=rng.randrange(1 << 30),
+        stored=rng.choice(("float32", "bfloat16")),
+        sharded=rng.random() < 0.3,
         ranks=ranks,
-        ranks_per_node=2 if ranks == 4 and rng.random() < 0.5 else ranks,
+        ranks_per_node=2 if ranks in (4, 6) and rng.random() < 0.5 else ranks,
         slots=slots,
         transport=rng.choice(("auto", "torch", "shm")),
         dispatch=rng.choice(("auto", "flat", "hierarchical")),

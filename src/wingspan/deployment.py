@@ -9,7 +9,7 @@ import json
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from wingspan.placement.placement import Placement
 from wingspan.routing.workload_shares import expert_shares
 from wingspan.schedule.schedule import Layers, Schedule, chunked, sequential, two_batch
 from wingspan.specs.cluster import Cluster
+from wingspan.specs.limits import MOST_SLOTS, ExpertCount, Ranks
 from wingspan.specs.model import HeadAttention, ModelSpec
 from wingspan.specs.reading import Spec, parse
 from wingspan.specs.workload import Workload
@@ -29,8 +30,6 @@ from wingspan.writing import json_text, write_text
 
 SCHEMA_VERSION = 1
 """Raised whenever a file of the version before would be read otherwise."""
-
-Count = Annotated[int, Field(ge=1)]
 
 
 class Strategy(StrEnum):
@@ -51,8 +50,10 @@ class PlacementSpec(Spec):
     """
 
     strategy: Strategy = Strategy.LINEAR
-    ranks: Count = Field(description="EP size")
-    experts_per_rank: Count = Field(default=1, description="slots per rank and layer; 1 = one expert per GPU")
+    ranks: Ranks = Field(description="EP size")
+    experts_per_rank: ExpertCount = Field(
+        default=1, description="slots per rank and layer; 1 = one expert per GPU"
+    )
     seed: int = Field(default=0, ge=0, description="of strategy random")
     slots: tuple[tuple[tuple[int, ...], ...], ...] | None = Field(
         default=None, description="strategy explicit: expert per (MoE layer, rank, slot), -1 = empty"
@@ -133,7 +134,7 @@ class Options(Spec):
     dispatcher: Dispatcher | None = Field(
         default=None, description="default: flat in decode, hierarchical in prefill"
     )
-    attention_ranks: Count = Field(
+    attention_ranks: Ranks = Field(
         default=1, description="1: data-parallel; more: tensor-parallel over that many ranks of a node"
     )
     reserve_share: float = Field(
@@ -157,6 +158,12 @@ class Deployment(Spec):
     @model_validator(mode="after")
     def _check(self) -> Self:
         ranks, group = self.placement.ranks, self.options.attention_ranks
+        slots = ranks * self.placement.experts_per_rank * self.model.layers
+        if slots > MOST_SLOTS:
+            raise ValueError(
+                f"{ranks} ranks x {self.placement.experts_per_rank} slots in {self.model.layers} layers are "
+                f"{slots:,} slots, more than {MOST_SLOTS:,}"
+            )
         if ranks > self.cluster.gpus:
             raise ValueError(
                 f"{ranks} ranks exceed the cluster's {self.cluster.gpus} GPUs; give it more nodes or use fewer ranks"
@@ -168,6 +175,12 @@ class Deployment(Spec):
             )
         if self.model.attention.heads % group:
             raise ValueError(f"attention_ranks {group} must divide the {self.model.attention.heads} heads")
+        context, longest = self.workload.context.mean_tokens, self.model.max_context
+        if longest is not None and context > longest:
+            raise ValueError(
+                f"a context of {context:,} tokens is longer than the {longest:,} that {self.model.name} was made for; "
+                "shorten it, or raise max_position_embeddings in its config.json"
+            )
         return self
 
     @property

@@ -93,6 +93,16 @@ def test_serving_on_separate_groups_takes_a_file(tmp_path: Path) -> None:
     assert report.points[0].offered_requests_per_second == pytest.approx(10)
 
 
+def test_requests_beyond_the_models_context_are_refused_or_cut_and_said(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("arrival_seconds,prompt_tokens,output_tokens\n0,40000,960\n1,40000,961\n2,50000,1\n")
+    with pytest.raises(InputError, match=r"2 of 3 requests are longer than the 40,960 .*first has 40,961"):
+        run("serving", "qwen3-235b-a22b", "--ep", "32", "--requests", str(trace))
+    drawn = run(*SERVING, "--prompt-tokens", "30000", "--length-spread", "0.5", "--json")
+    notes = ServingReport.model_validate_json(drawn).notes
+    assert any("drawn requests are cut to the model's" in note for note in notes)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -38,6 +38,8 @@ def a_case(architecture: str, **changes: Any) -> Case:
         architecture=architecture,
         sizes=Sizes(),
         weights_seed=1,
+        stored="float32",
+        sharded=False,
         ranks=2,
         ranks_per_node=2,
         slots=3,
@@ -51,6 +53,18 @@ def a_case(architecture: str, **changes: Any) -> Case:
         ends=None,
     )
     return replace(plain, **changes)
+
+
+@pytest.mark.parametrize("name", sorted(set(architectures()) - set(TEXT)))
+def test_an_architecture_without_a_text_model_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    verdict = judge(a_case(name), tmp_path)
+    assert verdict.outcome == "refused"
+    assert f"no model of type {name!r}" in verdict.why
+
+
+def test_the_refusal_names_the_text_part_where_it_runs(tmp_path: Path) -> None:
+    verdict = judge(a_case("aria"), tmp_path)
+    assert verdict.why.endswith("use a checkpoint of its text part, type 'aria_text'")
 
 
 def test_a_shared_expert_that_needs_more_than_hidden_states_is_not_computed_ahead(tmp_path: Path) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import itertools
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -13,6 +17,7 @@ import torch
 
 from tests.runtime.ranks import on_ranks
 from wingspan.errors import InputError, RunError
+from wingspan.runtime.ranks import supervision
 from wingspan.runtime.ranks.launch import run_ranks
 from wingspan.runtime.transport.transport import Transport
 
@@ -95,6 +100,84 @@ def test_bad_input_found_by_a_rank_keeps_its_exit_code():
     error, _ = fail(work)
     assert isinstance(error, InputError)
     assert str(error) == "file x: damaged"
+
+
+@pytest.mark.parametrize("error", [InputError, ZeroDivisionError])
+def test_a_very_long_error_is_told_in_part(error):
+    """Longer than a pipe holds: nobody waits for anybody."""
+
+    def work(transport: Transport) -> None:
+        raise error("long " * 100_000)
+
+    raised, seconds = fail(work)
+    assert str(raised).endswith("characters more)")
+    assert 2000 < len(str(raised)) < 2100
+    assert seconds < 10
+
+
+def test_words_that_nobody_shortened_are_read_while_the_rank_speaks(monkeypatch):
+    """Also where the system gives pipes less room than an error takes."""
+    monkeypatch.setattr(supervision, "_LONGEST_TEXT", 50_000)
+    pipe = os.pipe
+
+    def small_pipe() -> tuple[int, int]:
+        ends = pipe()
+        fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, 4096)
+        return ends
+
+    monkeypatch.setattr(os, "pipe", small_pipe)
+
+    def work(transport: Transport) -> None:
+        raise InputError("x" * 40_000)
+
+    assert str(fail(work)[0]) == "x" * 40_000
+
+
+def test_a_rank_that_leaves_a_process_behind_is_still_seen_to_end(tmp_path):
+    """That process holds the pipe of the rank's last words open."""
+
+    def work(transport: Transport) -> None:
+        if transport.world.rank == 1:
+            if not (child := os.fork()):
+                time.sleep(60)
+                os._exit(0)
+            (tmp_path / "child").write_text(str(child))
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)
+
+    start = time.monotonic()
+    try:
+        with pytest.raises(RunError, match="rank 1 was killed by signal SIGKILL"):
+            run_ranks(work, 2, 2, CPU)
+        assert time.monotonic() - start < 10
+    finally:
+        os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("call", "number", "says"),
+    [
+        ("fork", errno.EAGAIN, "Resource temporarily unavailable; start fewer ranks, or .* (ulimit -u)"),
+        ("fork", errno.ENOMEM, "Cannot allocate memory; start fewer ranks"),
+        ("pipe", errno.EMFILE, "Too many open files; start fewer ranks, or .* (ulimit -n)"),
+    ],
+)
+def test_a_start_that_fails_half_way_ends_those_that_started(call, number, says, monkeypatch):
+    works, calls = getattr(os, call), itertools.count()
+
+    def runs_out() -> object:
+        if next(calls) == 3:
+            raise OSError(number, os.strerror(number))
+        return works()
+
+    monkeypatch.setattr(os, call, runs_out)
+    open_before = len(os.listdir("/proc/self/fd"))
+    error, seconds = fail(lambda _: time.sleep(60), size=6)
+    assert re.fullmatch(
+        f"rank 3 could not be started: {says.replace('(', '[(]').replace(')', '[)]')}.*", str(error)
+    )
+    assert seconds < 5
+    assert len(os.listdir("/proc/self/fd")) == open_before
 
 
 def test_ranks_end_with_their_parent(tmp_path):

@@ -14,10 +14,11 @@ import torch
 from tests.runtime.ranks import on_ranks
 from wingspan.errors import InputError, LostPeerError, RunError
 from wingspan.runtime.transport import shm
-from wingspan.runtime.transport.choice import TransportKind, chosen, transport_kind
+from wingspan.runtime.transport.choice import TransportKind, chosen
 from wingspan.runtime.transport.shared_memory import Peer, SharedMemory
 from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.runtime.transport.transport import Transport
+from wingspan.specs.running import transport_kind
 
 CPU = torch.device("cpu")
 KINDS = ((torch.float32, 5), (torch.bfloat16, 64), (torch.uint8, 33), (torch.int64, 1))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wingspan.errors import InputError
 from wingspan.specs.requests import Requests, poisson_requests, read_requests
@@ -77,7 +79,13 @@ def test_files_are_read_and_sorted(tmp_path: Path) -> None:
         ("r.csv", "arrival_seconds,prompt_tokens\n1,2\n", "r.csv:2: lacks output_tokens"),
         ("r.csv", "arrival_seconds,prompt_tokens,output_tokens\n1,many,2\n", "r.csv:2: .*many"),
         ("r.csv", "arrival_seconds,prompt_tokens,output_tokens\n1,2,inf\n", "finite"),
-        ("r.csv", "arrival_seconds,prompt_tokens,output_tokens\n1,0,2\n", "prompt_tokens 0"),
+        ("r.csv", "arrival_seconds,prompt_tokens,output_tokens\n1,0,2\n", "prompt_tokens = 0"),
+        (
+            "r.csv",
+            "arrival_seconds,prompt_tokens,output_tokens\n1,1.5,2\n",
+            "prompt_tokens = 1.5; use a whole",
+        ),
+        ("r.csv", "arrival_seconds,prompt_tokens,output_tokens\n1,1e30,2\n", "from 1 to"),
         ("r.csv", "arrival_seconds,prompt_tokens,output_tokens\n-1,3,2\n", "at least 0"),
         ("r.jsonl", "{oops\n", "r.jsonl:1: not JSON"),
         ("r.jsonl", "[1, 2, 3]\n", "r.jsonl:1: expected an object"),
@@ -99,3 +107,13 @@ def test_requests_that_come_at_once_have_no_rhythm() -> None:
     crowd = Requests(np.zeros(3), np.ones(3, dtype=int), np.ones(3, dtype=int))
     with pytest.raises(InputError, match="one instant"):
         crowd.at_rate(1.0)
+
+
+@given(st.integers(2, 3000), st.integers(0, 5))
+def test_none_is_longer_than_it_is_cut_to_and_shorter_ones_stay(longest: int, seed: int) -> None:
+    drawn = poisson_requests(1.0, 200, 500, 200, spread=1.0, seed=seed)
+    cut = drawn.cut_to(longest)
+    assert not cut.longer_than(longest).any()
+    kept = ~drawn.longer_than(longest)
+    assert (cut.prompt_tokens_N[kept] == drawn.prompt_tokens_N[kept]).all()
+    assert (cut.output_tokens_N[kept] == drawn.output_tokens_N[kept]).all()

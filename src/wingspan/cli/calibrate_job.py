@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from wingspan.cli.outputs import check_outputs, cleared_up
+from wingspan.cli.values import choice
 from wingspan.errors import InputError
 from wingspan.host import usable_cores, usable_memory_bytes
+from wingspan.runtime.ranks.group import Group
+from wingspan.specs.running import Device, TransportKind
 
 
 def execute(
@@ -25,8 +28,9 @@ def execute(
 ) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
     check_outputs(out)
-    if device_name not in ("cpu", "cuda"):
-        raise InputError(f"--device {device_name}: use cpu or cuda")
+    choice(device_name, "--device", Device)
+    choice(transport, "--transport", TransportKind)
+    group = Group.find(os.environ, ranks, ranks_per_node, transport)
     # Only now the seconds that importing torch takes.
     try:
         import torch
@@ -35,10 +39,8 @@ def execute(
     from wingspan.runtime.measuring.calibrate import measure
     from wingspan.runtime.measuring.cluster import measured_cluster
     from wingspan.runtime.ranks.device import select_device
-    from wingspan.runtime.ranks.group import Group
 
     device = select_device(device_name)
-    group = Group.find(os.environ, ranks, ranks_per_node, transport, device)
 
     def work(rows: Any) -> None:
         found = measure(rows, device)
@@ -54,7 +56,7 @@ def execute(
         _finish(measured_cluster(found, name, chip, memory), found, out)
 
     with cleared_up(out):
-        group.run(work)
+        group.run(work, device)
 
 
 def _finish(cluster: Any, found: Any, out: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,16 @@ from typing import Any
 
 from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.cli.runtime_import import import_runtime
+from wingspan.cli.values import choice
 from wingspan.deployment import load_deployment
 from wingspan.errors import InputError
+from wingspan.runtime.ranks.group import Group
 from wingspan.schedule.result import StepReport
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.step import predict
 from wingspan.simulate.summary import step_report
 from wingspan.specs.cluster import load_cluster
+from wingspan.specs.running import TransportKind
 
 
 @dataclass(frozen=True)
@@ -41,20 +45,23 @@ def execute(arguments: Arguments) -> None:
             f"{arguments.deployment}: attention_ranks {given.options.attention_ranks}: paced runs have "
             "data-parallel attention; set it to 1"
         )
-    if arguments.time_scale <= 0:
+    if not 0 < arguments.time_scale < math.inf:
         raise InputError(
             f"--time-scale {arguments.time_scale:g}: use a number above 0; 1 is the GPU's own pace"
         )
     outputs = () if arguments.trace is None else trace_files(arguments.trace)
     check_outputs(*outputs)
+    choice(arguments.transport, "--transport", TransportKind)
+    group = Group.find(os.environ, given.ranks, arguments.ranks_per_node, arguments.transport)
     runtime = import_runtime()
     from wingspan.testbed import emulate
 
     drawn_RLTK = emulate.choices(given)
-    group = runtime.Group.find(os.environ, given.ranks, arguments.ranks_per_node, arguments.transport)
+
+    device = runtime.select_device("cpu")
 
     def work(transport: Any) -> None:
-        found = links or runtime.with_links(given.cluster, runtime.measure_links(transport, group.device))
+        found = links or runtime.with_links(given.cluster, runtime.measure_links(transport, device))
         per_node = transport.world.ranks_per_node
         deployment = emulate.emulated(given, found, per_node, arguments.time_scale, drawn_RLTK)
         keep_spans = arguments.trace is not None
@@ -65,7 +72,7 @@ def execute(arguments: Arguments) -> None:
             _finish(predict(deployment), *measured, arguments)
 
     with cleared_up(*outputs):
-        group.run(work)
+        group.run(work, device)
 
 
 def _finish(prediction: Prediction, measured: StepReport, spans: list[Any], arguments: Arguments) -> None:

@@ -11,7 +11,7 @@ import typer
 def create(
     model: Annotated[str, typer.Argument(help="A preset's name, a config.json, or a folder that has one.")],
     folder: Annotated[Path, typer.Argument(help="Where to write it; must not hold a checkpoint yet.")],
-    seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the weights.")] = 0,
 ) -> None:
     """Write a checkpoint of this architecture with random BF16 weights.
 
@@ -21,6 +21,7 @@ def create(
 
       wingspan run /tmp/seed-small --ranks 16 --prompt "def main():"
     """
+    from wingspan.cli.config_facts import config_facts
     from wingspan.cli.model_argument import find_model
     from wingspan.cli.outputs import check_output_folder
     from wingspan.cli.runtime_import import import_runtime
@@ -28,6 +29,7 @@ def create(
 
     path = find_model(model)
     check_output_folder(folder)
+    config_facts(path)
     runtime = import_runtime()
     described = runtime.describe(path)
     runtime.write_random_checkpoint(described.config, folder, seed)

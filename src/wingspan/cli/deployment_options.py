@@ -28,11 +28,17 @@ Tokens = Annotated[
         "--tokens-per-gpu",
         "-b",
         min=1,
-        help="New tokens per GPU; in decode one per sequence (default 64, 4096).",
+        help="New tokens per GPU; in decode one per sequence (default 64; in prefill 4096, or one prompt).",
     ),
 ]
 ContextTokens = Annotated[
-    int | None, typer.Option("--context", min=1, help="Mean tokens of context per sequence (default 4096).")
+    int | None,
+    typer.Option(
+        "--context",
+        min=1,
+        help="Mean tokens of context per sequence; in prefill, of a prompt (default 4096, or the most that the "
+        "model and the step hold).",
+    ),
 ]
 Spread = Annotated[
     float | None, typer.Option("--context-spread", min=0.0, help="Standard deviation / mean of contexts.")
@@ -68,6 +74,9 @@ Weights = Annotated[
 ]
 Kv = Annotated[str | None, typer.Option(help="Precision of the KV cache (default bf16).")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of all draws (default 0).")]
+
+
+_USUAL_CONTEXT = 4096
 
 
 @dataclass(frozen=True)
@@ -107,10 +116,10 @@ def deployment_of(asked: Asked) -> Deployment:
     data = _start(asked)
     workload, options, placement = data["workload"], data["options"], data["placement"]
     _set(workload, "phase", asked.phase)
-    if "tokens_per_gpu" not in workload:
-        workload["tokens_per_gpu"] = 4096 if workload["phase"] == "prefill" else 64
     _set(workload, "tokens_per_gpu", asked.tokens_per_gpu)
     _set(workload["context"], "mean_tokens", asked.context)
+    _set_usual_sizes(workload, data["model"]["max_context"])
+    _check_prompts(workload, asked)
     _set(workload["context"], "spread", asked.context_spread)
     _set(workload, "routing", None if asked.routing is None else _routing(asked.routing))
     _set(workload, "fluctuating", False if asked.expected_loads else None)
@@ -143,10 +152,34 @@ def _start(asked: Asked) -> dict[str, Any]:
         "schema_version": 1,
         "model": model.model_dump(mode="json"),
         "cluster": None,
-        "workload": {"phase": "decode", "context": {"mean_tokens": 4096}},
+        "workload": {"phase": "decode", "context": {}},
         "placement": {"ranks": model.experts.count, "experts_per_rank": 1},
         "options": {},
     }
+
+
+def _set_usual_sizes(workload: dict[str, Any], longest: int | None) -> None:
+    """Tokens per GPU and context where nobody gave them: 64 sequences, or one or several whole prompts."""
+    prefill = workload["phase"] == "prefill"
+    context = workload["context"].get("mean_tokens")
+    if "tokens_per_gpu" not in workload:
+        workload["tokens_per_gpu"] = max(_USUAL_CONTEXT, context or 1) if prefill else 64
+    if context is None:
+        fitting = min(_USUAL_CONTEXT, longest or _USUAL_CONTEXT)
+        workload["context"]["mean_tokens"] = min(fitting, workload["tokens_per_gpu"]) if prefill else fitting
+
+
+def _check_prompts(workload: dict[str, Any], asked: Asked) -> None:
+    """Raise `InputError` where prompts were asked for that the step's tokens cannot hold."""
+    from wingspan.errors import InputError
+
+    tokens, context = workload["tokens_per_gpu"], workload["context"]["mean_tokens"]
+    given = asked.context is not None or asked.tokens_per_gpu is not None
+    if workload["phase"] == "prefill" and given and context > tokens:
+        raise InputError(
+            f"a prefill of {tokens:,} tokens per GPU cannot hold a prompt of {context:,}: raise --tokens-per-gpu or "
+            "lower --context"
+        )
 
 
 def _is_deployment(path: Path) -> bool:
@@ -154,7 +187,7 @@ def _is_deployment(path: Path) -> bool:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(data, dict) and "schema_version" in data
+    return isinstance(data, dict) and "schema_version" in data and "slots" not in data
 
 
 def _explicit(data: dict[str, Any], asked: Asked) -> dict[str, Any]:

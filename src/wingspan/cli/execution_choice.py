@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wingspan.deployment import Deployment, Dispatcher, PlacementSpec
+from wingspan.deployment import Deployment, Dispatcher
 from wingspan.report.units import seconds_text
 from wingspan.simulate.execution import Candidate, best_execution, pick
 from wingspan.specs.cluster import load_cluster
 from wingspan.specs.models import load_model
-from wingspan.specs.workload import Context, Workload
+from wingspan.specs.reading import parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,17 +55,19 @@ def choose(
     cluster = load_cluster(cluster_file).with_nodes(group.size // group.ranks_per_node, group.ranks_per_node)
 
     def step(phase: str, tokens_per_gpu: int, context: int) -> Deployment:
-        return Deployment(
-            model=load_model(str(folder)),
-            cluster=cluster,
-            workload=Workload(
-                phase="prefill" if phase == "prefill" else "decode",
-                tokens_per_gpu=tokens_per_gpu,
-                context=Context(mean_tokens=context),
-                fluctuating=False,
-            ),
-            placement=PlacementSpec(ranks=group.size, experts_per_rank=experts_per_rank),
-        )
+        workload = {
+            "phase": phase,
+            "tokens_per_gpu": tokens_per_gpu,
+            "context": context,
+            "fluctuating": False,
+        }
+        parts = {
+            "model": load_model(str(folder)),
+            "cluster": cluster,
+            "workload": workload,
+            "placement": {"ranks": group.size, "experts_per_rank": experts_per_rank},
+        }
+        return parse(Deployment, parts, "--overlap auto")
 
     phases = {"prefill": (step("prefill", tokens, length), 1)}
     if max_new_tokens > 1:

@@ -27,20 +27,30 @@ def inspect(
 
       wingspan inspect path/to/config.json --json
     """
+    from wingspan.cli.config_facts import config_facts
     from wingspan.cli.model_argument import find_model
     from wingspan.cli.runtime_import import import_runtime
+    from wingspan.errors import InputError
 
     path = find_model(model)
+    facts = config_facts(path)
+    if gated and facts.model_type != "wingspan_moe":
+        raise InputError(
+            f"{model}: model type {facts.model_type!r} has no gated_experts to change; leave --gated out"
+        )
     runtime = import_runtime()
-    summary = runtime.summarize(runtime.describe(path, changes={"gated_experts": True} if gated else {}))
+    described = runtime.describe(path, changes={"gated_experts": True} if gated else {})
+    summary, files = runtime.summarize(described), runtime.weight_files(described)
     if as_json:
-        print(json_text(asdict(summary) | {"shared_bytes": summary.shared_bytes}))
+        weights = None if files is None else asdict(files)
+        print(json_text(asdict(summary) | {"shared_bytes": summary.shared_bytes, "weights": weights}))
         return
-    _print(model, summary)
+    _print(model, summary, files)
 
 
-def _print(name: str, summary: Any) -> None:
+def _print(name: str, summary: Any, files: Any) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from wingspan.report.units import bytes_text
@@ -67,7 +77,15 @@ def _print(name: str, summary: Any) -> None:
             f"on {summary.experts_per_layer} ranks"
         ),
     }
-    table = Table(title=name, title_justify="left", show_header=False, box=None, pad_edge=False)
+    if files is not None:
+        rows["files"] = (
+            f"{files.format}; {files.files} files, {files.tensors} tensors, {bytes_text(files.bytes)}"
+        )
+        for reason, count in files.unused.items():
+            rows[f"{count} not used"] = reason
+        if files.problem:
+            rows["cannot run"] = files.problem
+    table = Table(title=escape(name), title_justify="left", show_header=False, box=None, pad_edge=False)
     for key, value in rows.items():
-        table.add_row(f"[bold]{key}[/bold]", value)
+        table.add_row(f"[bold]{key}[/bold]", escape(value))
     Console(highlight=False).print(table)

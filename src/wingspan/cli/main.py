@@ -6,9 +6,9 @@ starts at once.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 
 import typer
@@ -35,6 +35,8 @@ from wingspan.cli.sweep import sweep
 from wingspan.cli.synthesize import synthesize
 from wingspan.cli.validate import validate
 from wingspan.errors import WingspanError
+from wingspan.signals import Signalled, raised_signals
+from wingspan.streams import drop_output, flush_streams, line_of, prepare_streams
 
 _PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     "Plan and predict": {
@@ -106,23 +108,35 @@ def application(first: str = "") -> typer.Typer:
 
 def main() -> None:
     """Run the command line; every foreseen failure ends as one line on stderr and its exit code."""
+    prepare_streams()
+    with raised_signals():
+        code, line = _outcome()
+    if line:
+        with suppress(OSError):  # nobody is there to read it
+            print(line, file=sys.stderr)
+    drop_output()
+    sys.exit(code)
+
+
+def _outcome() -> tuple[int, str]:
+    """Run it: the exit code, and the line that says what went wrong."""
     try:
         code = application(*sys.argv[1:2])(prog_name="wingspan", standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
+        flush_streams()
     except WingspanError as error:
-        print(f"wingspan: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code, f"wingspan: {error}"
     except typer.TyperException as error:
-        if error.format_message():  # empty where the help was printed instead
-            print(_usage_line(error), file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader (`head`, a pager) left; keep the interpreter's flush at exit from complaining.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        # Empty where the help was printed instead.
+        return error.exit_code, _usage_line(error) if error.format_message() else ""
+    except BrokenPipeError:  # the reader (`head`, a pager) has all that it wanted
+        return 1, ""
+    except OSError as error:
+        return 1, f"wingspan: {line_of(error)}"
     except (KeyboardInterrupt, typer.Abort):
-        print("wingspan: interrupted", file=sys.stderr)
-        sys.exit(130)
+        return 130, "wingspan: interrupted"
+    except Signalled as end:
+        return end.exit_code, f"wingspan: {end}"
+    return (code, "") if isinstance(code, int) else (0, "")
 
 
 def _usage_line(error: typer.TyperException) -> str:

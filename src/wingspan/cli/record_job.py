@@ -10,11 +10,15 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from wingspan.cli.config_facts import config_facts
 from wingspan.cli.model_argument import find_checkpoint
 from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.cli.runtime_import import import_runtime
+from wingspan.cli.values import choice
 from wingspan.errors import InputError
 from wingspan.routing.trace_file import TraceFile
+from wingspan.runtime.ranks.group import Group
+from wingspan.specs.running import Device, WeightType
 from wingspan.writing import is_stream, json_text
 
 
@@ -41,12 +45,19 @@ def execute(arguments: Arguments) -> None:
     folder = find_checkpoint(arguments.model)
     texts = read_texts(arguments.sources)
     check_outputs(arguments.out)
+    choice(arguments.device, "--device", Device)
+    choice(arguments.dtype, "--dtype", WeightType)
+    group = Group.find(os.environ, arguments.ranks, arguments.ranks_per_node)
+    facts = config_facts(folder)
+    facts.check_placement(group.size, arguments.experts_per_rank or facts.experts or 1)
+    if facts.longest_tokens is not None:
+        _check_window(arguments.window, facts.longest_tokens)
     runtime = import_runtime()
     device = runtime.select_device(arguments.device)
-    group = runtime.Group.find(os.environ, arguments.ranks, arguments.ranks_per_node, device=device)
     model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
+    runtime.check_weights(model)
     slots = arguments.experts_per_rank or -(-model.shape.num_experts // group.size)
-    _check_window(arguments.window, model)
+    _check_window(arguments.window, getattr(model.config.get_text_config(), "max_position_embeddings", None))
     tokenizer = runtime.Tokenizer(folder)
     windows = runtime.cut_windows(
         [tokenizer.encode(text) for text in texts.values()], arguments.window, arguments.max_tokens
@@ -71,7 +82,7 @@ def execute(arguments: Arguments) -> None:
             _show(result, arguments)
 
     with cleared_up(arguments.out):
-        group.run(work)
+        group.run(work, device)
 
 
 def read_texts(sources: list[Path]) -> dict[Path, str]:
@@ -104,8 +115,7 @@ def _folder_texts(folder: Path) -> dict[Path, str]:
     return texts
 
 
-def _check_window(window: int, model: Any) -> None:
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+def _check_window(window: int, longest: int | None) -> None:
     if longest and window > longest:
         raise InputError(f"--window {window} exceeds the model's context; use at most {longest}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -9,12 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wingspan.cli.config_facts import ConfigFacts, config_facts
 from wingspan.cli.model_argument import find_checkpoint
 from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.cli.run_view import RunView
 from wingspan.cli.runtime_import import import_runtime
+from wingspan.cli.values import choice, ids
 from wingspan.errors import InputError, RunError
+from wingspan.interop.files import read_text
 from wingspan.runtime.live.settings import parse_rebalance
+from wingspan.runtime.ranks.group import Group
+from wingspan.schedule.schedule import Layers, schedule_named
+from wingspan.specs.cluster import load_cluster
+from wingspan.specs.running import Device, DispatchKind, RowPrecision, TransportKind, WeightType
 from wingspan.writing import json_text, write_json
 
 if TYPE_CHECKING:
@@ -56,21 +64,28 @@ class Arguments:
 def execute(arguments: Arguments) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
     folder = find_checkpoint(arguments.model)
-    _check_cheap(arguments)
-    runtime = import_runtime()
-    seconds_importing = time.time() - _IMPORT_BEGUN_SECONDS
-    device = runtime.select_device(arguments.device)
-    group = runtime.Group.find(
-        os.environ, arguments.ranks, arguments.ranks_per_node, arguments.transport, device
-    )
+    _check_values(arguments)
+    group = Group.find(os.environ, arguments.ranks, arguments.ranks_per_node, arguments.transport)
     if group.size == 1 and arguments.rebalance != "off":
         raise InputError(
             f"--rebalance {arguments.rebalance}: one rank has nowhere to move experts to; use --ranks 2 or more"
         )
+    facts = config_facts(folder)
+    facts.check_placement(group.size, arguments.experts_per_rank)
+    texts, id_lists = _prompts(arguments, group, facts)
+    runtime = import_runtime()
+    seconds_importing = time.time() - _IMPORT_BEGUN_SECONDS
+    device = runtime.select_device(arguments.device)
     model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
+    runtime.check_weights(model)
     placement = runtime.default_placement(model.shape, group.size, arguments.experts_per_rank)
     tokenizer = runtime.Tokenizer(folder)
-    prompts = _prompts(arguments, runtime, tokenizer, model.config, group)
+    if texts and tokenizer.why_no_text:
+        raise InputError(f"{tokenizer.why_no_text}; or give the prompts as --prompt-ids 5,9,17")
+    prompts = runtime.assign(texts, id_lists, tokenizer, model.config, group.size)
+    runtime.check_context(prompts, arguments.max_new_tokens, model.config)
+    if group.world is None or group.world.rank == 0:
+        _say_what_is_left_out(model, tokenizer)
     chosen = _execution(arguments, folder, group, prompts)
     request = runtime.RunRequest(
         model,
@@ -101,16 +116,32 @@ def execute(arguments: Arguments) -> None:
             _finish(result, arguments, view)
 
     with cleared_up(arguments.trace, arguments.report):
-        group.run(work)
+        group.run(work, device)
 
 
-def _prompts(arguments: Arguments, runtime: Any, tokenizer: Any, config: Any, group: Any) -> list[Any]:
-    """All prompts; under a launcher every rank has the same command line, but only rank 0 has standard input."""
+def _prompts(arguments: Arguments, group: Group, facts: ConfigFacts) -> tuple[list[str], list[list[int]]]:
+    """Texts and ids; under a launcher every rank has the same command line, but only rank 0 has standard input."""
+    id_lists = [ids(text, "--prompt-ids") for text in arguments.id_texts]
     texts = arguments.texts + _read_prompts(arguments, first=group.world is None or group.world.rank == 0)
-    ids = [_parse_ids(text) for text in arguments.id_texts]
-    prompts: list[Any] = runtime.assign(texts, ids, tokenizer, config, group.size)
-    runtime.check_context(prompts, arguments.max_new_tokens, config)
-    return prompts
+    if not texts and not id_lists:
+        raise InputError(
+            'nothing to complete; give --prompt "...", --prompts-file FILE, --prompt-ids or stdin'
+        )
+    facts.check_ids(id_lists, len(texts), arguments.max_new_tokens)
+    for number in range(len(texts)):
+        facts.check_length(number, 1, arguments.max_new_tokens)
+    return texts, id_lists
+
+
+def _say_what_is_left_out(model: Any, tokenizer: Any) -> None:
+    """What the checkpoint asks for and this run does not do: on standard error, a line each."""
+    if model.not_applied:
+        print(
+            f"wingspan: generation_config.json is not followed in {', '.join(model.not_applied)}",
+            file=sys.stderr,
+        )
+    if tokenizer.problem:
+        print(f"wingspan: only ids, no text: {tokenizer.problem}", file=sys.stderr)
 
 
 def _execution(arguments: Arguments, folder: Path, group: Any, prompts: list[Any]) -> Execution:
@@ -120,13 +151,9 @@ def _execution(arguments: Arguments, folder: Path, group: Any, prompts: list[Any
     if arguments.overlap != "auto":
         plain = dict.fromkeys(("prefill", "decode"), arguments.overlap)
         return Execution(plain, arguments.dispatch, "")
-    if arguments.cluster is None:
-        raise InputError(
-            "--overlap auto: predicts by a cluster file; make one with wingspan calibrate, give --cluster"
-        )
     return choose(
         folder,
-        arguments.cluster,
+        arguments.cluster or "",
         group,
         arguments.experts_per_rank,
         prompts,
@@ -157,11 +184,28 @@ def _finish(result: Any, arguments: Arguments, view: RunView) -> None:
         )
 
 
-def _check_cheap(arguments: Arguments) -> None:
+def _check_values(arguments: Arguments) -> None:
     """What can be refused before seconds go into importing torch."""
     parse_rebalance(arguments.rebalance)
+    device = choice(arguments.device, "--device", Device)
+    choice(arguments.dtype, "--dtype", WeightType)
+    transport = choice(arguments.transport, "--transport", TransportKind)
+    choice(arguments.dispatch, "--dispatch", DispatchKind)
+    choice(arguments.precision, "--precision", RowPrecision)
+    if transport is TransportKind.SHM and device is Device.CUDA:
+        raise InputError("--transport shm moves rows of the CPU; use --transport torch on cuda")
+    if arguments.overlap != "auto":
+        schedule_named(arguments.overlap, Layers(count=1))
+    elif arguments.cluster is None:
+        raise InputError(
+            "--overlap auto: predicts by a cluster file; make one with wingspan calibrate, give --cluster"
+        )
+    if arguments.cluster is not None:
+        load_cluster(arguments.cluster)
     if arguments.experts_per_rank < 1:
         raise InputError(f"--experts-per-rank {arguments.experts_per_rank}: use 1 or more")
+    if not math.isfinite(arguments.temperature):
+        raise InputError(f"--temperature {arguments.temperature}: use a number from 0 on")
     if arguments.top_p is not None and not 0 < arguments.top_p <= 1:
         raise InputError(f"--top-p {arguments.top_p}: use a share above 0 and up to 1")
     for name, value in (("--top-k", arguments.top_k), ("--top-p", arguments.top_p)):
@@ -183,17 +227,12 @@ def _read_prompts(arguments: Arguments, *, first: bool) -> list[str]:
         raise InputError(
             "prompts from standard input reach only rank 0 under a launcher; give a --prompts-file"
         )
-    if str(source) == "-":
-        lines = sys.stdin.read().splitlines()
-    elif source.is_file():
-        lines = source.read_text().splitlines()
-    else:
-        raise InputError(f"--prompts-file {source}: no such file")
-    return [line for line in lines if line.strip()]
+    text = _standard_input() if str(source) == "-" else read_text(source)
+    return [line for line in text.splitlines() if line.strip()]
 
 
-def _parse_ids(text: str) -> list[int]:
+def _standard_input() -> str:
     try:
-        return [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise InputError(f"--prompt-ids {text!r}: expected whole numbers with commas, as 5,9,17") from None
+        return sys.stdin.read()
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"standard input: cannot be read as text ({error})") from None

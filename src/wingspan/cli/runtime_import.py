@@ -17,6 +17,7 @@ def import_runtime() -> Any:
         raise InputError(f"this needs {error.name}; pip install 'wingspan[runtime]'") from None
     from wingspan.runtime import api
 
-    # Eight ranks' loading bars on one terminal tell nobody anything.
+    # What is wrong is said by our own errors; eight ranks' loading bars on one terminal tell nobody anything.
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     return api

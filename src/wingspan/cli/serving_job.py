@@ -28,6 +28,7 @@ from wingspan.simulate.serving.settle import MOST_TIMES, alike, unsettled_note, 
 from wingspan.simulate.sweep import Setting
 from wingspan.simulate.sweep_axes import with_schedule, with_skew
 from wingspan.specs.cluster import load_cluster
+from wingspan.specs.limits import MOST_CONTEXT, MOST_REQUESTS, MOST_TOKENS
 from wingspan.specs.models import load_model
 from wingspan.specs.precision import Precision
 from wingspan.specs.reading import parse
@@ -81,7 +82,9 @@ def execute(arguments: Arguments) -> None:
     )
     if arguments.find_limit and not limits.any:
         raise InputError("--find-limit needs a limit: --ttft-p99 SECONDS, --tpot-p99 SECONDS, or both")
-    sample, at_rate = _source(arguments)
+    _check_sizes(arguments)
+    longest = load_model(arguments.model).max_context
+    sample, at_rate, cut = _source(arguments, longest)
     fleet, conditions = _fleet(arguments, sample)
 
     def with_requests(rate: float, count: int) -> LoadPoint:
@@ -104,7 +107,7 @@ def execute(arguments: Arguments) -> None:
         limits=limits,
         points=points,
         highest_load_requests_per_second=highest if limits.any else None,
-        notes=[*([remark] if remark else []), *_NOTES],
+        notes=[note for note in (remark, cut, *_NOTES) if note],
     )
     if arguments.as_json:
         print(json_text(report.model_dump(mode="json"), indent=2))
@@ -116,18 +119,63 @@ def execute(arguments: Arguments) -> None:
         write_page(serving_page(report), arguments.html)
 
 
-def _source(arguments: Arguments) -> tuple[Requests, Callable[[float, int], Requests]]:
-    """A sample of the requests, and the requests at a rate: so many drawn ones, or the file's faster or slower."""
+def _check_sizes(arguments: Arguments) -> None:
+    """Raise `InputError` for a size that would only end in a day, or with the memory."""
+    for option, value, most in (
+        ("--num-requests", arguments.num_requests, MOST_REQUESTS),
+        ("--prompt-tokens", arguments.prompt_tokens, MOST_CONTEXT),
+        ("--output-tokens", arguments.output_tokens, MOST_CONTEXT),
+        ("--max-sequences", arguments.max_sequences, MOST_TOKENS),
+        ("--step-tokens", arguments.step_tokens, MOST_TOKENS),
+    ):
+        if value > most:
+            raise InputError(f"{option} {value:,}: is more than {most:,}")
+
+
+def _source(
+    arguments: Arguments, longest: int | None
+) -> tuple[Requests, Callable[[float, int], Requests], str]:
+    """A sample of the requests, the requests at a rate, and a note.
+
+    At a rate they are so many drawn ones, cut to the model's `longest` context, or the file's faster or slower.
+
+    Raises:
+        InputError: the file has longer ones, or the drawn ones would be longer in the mean; no engine serves them.
+    """
     if arguments.requests is not None:
         given = read_requests(arguments.requests)
+        if longest is not None and (longer_N := given.longer_than(longest)).any():
+            first = int(longer_N.argmax())
+            tokens = int(given.prompt_tokens_N[first] + given.output_tokens_N[first])
+            raise InputError(
+                f"{arguments.requests}: {int(longer_N.sum()):,} of {len(given):,} requests are longer than the "
+                f"{longest:,} tokens that {arguments.model} was made for (the first has {tokens:,}, prompt and "
+                "output); leave them out"
+            )
         # As they stand they may come at one instant: then they have no rate, and none can be asked for.
-        return given, lambda rate, _: given if rate == given.rate_per_second else given.at_rate(rate)
+        return given, lambda rate, _: given if rate == given.rate_per_second else given.at_rate(rate), ""
+    mean = arguments.prompt_tokens + arguments.output_tokens
+    if longest is not None and mean > longest:
+        raise InputError(
+            f"--prompt-tokens {arguments.prompt_tokens} and --output-tokens {arguments.output_tokens} are longer than "
+            f"the {longest:,} tokens that {arguments.model} was made for; ask for fewer"
+        )
 
-    def draw(rate: float, count: int) -> Requests:
+    def drawn(rate: float, count: int) -> Requests:
         lengths = (arguments.prompt_tokens, arguments.output_tokens)
         return poisson_requests(rate, count, *lengths, spread=arguments.length_spread, seed=arguments.seed)
 
-    return draw(_USUAL_RATE, MOST_TIMES * arguments.num_requests), draw
+    def draw(rate: float, count: int) -> Requests:
+        return drawn(rate, count) if longest is None else drawn(rate, count).cut_to(longest)
+
+    sample = drawn(_USUAL_RATE, MOST_TIMES * arguments.num_requests)
+    longer = 0 if longest is None else int(sample.longer_than(longest).sum())
+    cut = (
+        f"{longer:,} of {len(sample):,} drawn requests are cut to the model's {longest:,} tokens"
+        if longer
+        else ""
+    )
+    return sample if longest is None else sample.cut_to(longest), draw, cut
 
 
 def _fleet(arguments: Arguments, requests: Requests) -> tuple[Fleet, dict[str, str]]:

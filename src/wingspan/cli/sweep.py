@@ -26,12 +26,21 @@ def sweep(
         ),
     ] = None,
     batch: Annotated[
-        str,
-        typer.Option("--batch", "--tokens-per-gpu", "-b", help="New tokens per GPU; in decode, sequences."),
-    ] = "64",
+        str | None,
+        typer.Option(
+            "--batch",
+            "--tokens-per-gpu",
+            "-b",
+            help="New tokens per GPU; in decode, sequences (default 64; in prefill 4096).",
+        ),
+    ] = None,
     context: Annotated[
-        str, typer.Option(help="Context per sequence in tokens; in prefill, the prompt.")
-    ] = "4096",
+        str | None,
+        typer.Option(
+            help="Context per sequence in tokens; in prefill, the prompt (default 4096, or the most that the model "
+            "and the batch hold)."
+        ),
+    ] = None,
     skew: Annotated[
         str, typer.Option(help="Spread of the experts' loads: sigma of a log-normal; 0 is uniform.")
     ] = "0",

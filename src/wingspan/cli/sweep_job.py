@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from wingspan.cli.values import integers, numbers, words
 from wingspan.deployment import Options
+from wingspan.errors import InputError
 from wingspan.report.page import write_page
 from wingspan.report.rows import csv_text, sweep_rows
 from wingspan.report.sweep_page import sweep_page
@@ -22,6 +23,7 @@ from wingspan.schedule.sweep_result import SweepResult
 from wingspan.simulate import sweep_axes
 from wingspan.simulate.sweep import Axis, Setting, sweep
 from wingspan.specs.cluster import load_cluster
+from wingspan.specs.limits import MOST_CONTEXT, MOST_EXPERTS, MOST_RANKS, MOST_TOKENS
 from wingspan.specs.models import load_model
 from wingspan.specs.precision import Precision
 from wingspan.specs.reading import parse
@@ -30,6 +32,7 @@ from wingspan.writing import json_text
 
 _OPEN_EXPERTS = ("seed", "seed-gated", "seed-small")
 """The seed's document leaves the number of experts open: one for each GPU."""
+_USUAL_CONTEXT = 4096
 _MOST_ROWS = 60
 """Longer tables are not printed: the CSV and the page have all."""
 
@@ -42,8 +45,8 @@ class Arguments:
     clusters: str
     ep: str
     experts_per_gpu: str | None
-    batch: str
-    context: str
+    batch: str | None
+    context: str | None
     skew: str
     bandwidth: str | None
     schedule: str
@@ -105,7 +108,7 @@ def read(arguments: Arguments) -> tuple[Setting, list[Axis], dict[str, str]]:
     if arguments.attention_ranks > 1:
         conditions["Attention"] = f"tensor-parallel over {arguments.attention_ranks} ranks of a node"
     axes = []
-    for axis, fixed in _all_axes(arguments, clusters):
+    for axis, fixed in _all_axes(arguments, clusters, model.max_context):
         if len(axis.choices) > 1:
             axes.append(axis)
         else:
@@ -114,23 +117,49 @@ def read(arguments: Arguments) -> tuple[Setting, list[Axis], dict[str, str]]:
     return base, axes, conditions
 
 
-def _all_axes(arguments: Arguments, clusters: Sequence[Any]) -> list[tuple[Axis, str]]:
+def _sizes(arguments: Arguments, longest: int | None) -> tuple[str, str]:
+    """Batches and contexts, as given or as usual; raises `InputError` where a step cannot hold a prompt."""
+    prefill = arguments.phase == "prefill"
+    batch = arguments.batch or ("4096" if prefill else "64")
+    smallest = min(integers(batch, "--batch", MOST_TOKENS))
+    usual = min(_USUAL_CONTEXT, longest or _USUAL_CONTEXT)
+    context = arguments.context or str(min(usual, smallest) if prefill else usual)
+    largest = max(integers(context, "--context", MOST_CONTEXT))
+    if prefill and largest > smallest:
+        raise InputError(
+            f"a prefill of {smallest:,} tokens per GPU cannot hold a prompt of {largest:,}: raise --batch or lower "
+            "--context"
+        )
+    return batch, context
+
+
+def _all_axes(arguments: Arguments, clusters: Sequence[Any], longest: int | None) -> list[tuple[Axis, str]]:
     """Every axis with what to say of it where it has one value; outermost first."""
     grouped = arguments.experts_per_gpu is not None
+    batches, contexts = _sizes(arguments, longest)
     optional: list[tuple[Callable[..., Axis], str | None, Callable[[str, str], Any], str]] = [
         (sweep_axes.schedule_axis, arguments.schedule, words, "--schedule"),
         (sweep_axes.skew_axis, arguments.skew, numbers, "--skew"),
         (sweep_axes.bandwidth_axis, arguments.bandwidth, numbers, "--bandwidth"),
-        (sweep_axes.context_axis, arguments.context, integers, "--context"),
-        (sweep_axes.batch_axis, arguments.batch, integers, "--batch"),
-        (sweep_axes.experts_per_gpu_axis, arguments.experts_per_gpu, integers, "--experts-per-gpu"),
-        (partial(sweep_axes.ep_axis, grouped=grouped), arguments.ep, integers, "--ep"),
+        (sweep_axes.context_axis, contexts, _integers(MOST_CONTEXT), "--context"),
+        (sweep_axes.batch_axis, batches, _integers(MOST_TOKENS), "--batch"),
+        (
+            sweep_axes.experts_per_gpu_axis,
+            arguments.experts_per_gpu,
+            _integers(MOST_EXPERTS),
+            "--experts-per-gpu",
+        ),
+        (partial(sweep_axes.ep_axis, grouped=grouped), arguments.ep, _integers(MOST_RANKS), "--ep"),
     ]
     axes = [(sweep_axes.cluster_axis(clusters), clusters[0].name)]
     for make, text, values, option in optional:
         if text is not None:
             axes.append((make(values(text, option)), text))
     return axes
+
+
+def _integers(most: int) -> Callable[[str, str], list[int]]:
+    return partial(integers, most=most)
 
 
 def _show(result: SweepResult, arguments: Arguments) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from enum import StrEnum
 from typing import TypeVar
 
 from wingspan.errors import InputError
 
 T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
+
+_MOST_DIGITS = 30
+_LONGEST_SHOWN = 60
 
 
-def integers(text: str, option: str) -> list[int]:
-    """`16,64` or `16..256` (16, 32, 64, 128, 256), or both mixed; rising or not, but each at least 1.
+def integers(text: str, option: str, most: int = 2**63 - 1) -> list[int]:
+    """`16,64` or `16..256` (16, 32, 64, 128, 256), or both mixed; rising or not, but each from 1 to `most`.
 
     Raises:
         InputError: something else; names the option.
@@ -19,11 +24,13 @@ def integers(text: str, option: str) -> list[int]:
     values: list[int] = []
     for part in text.split(","):
         first, dots, last = part.strip().partition("..")
-        if not first.isdigit() or (dots and not last.isdigit()):
+        if not _is_number(first) or (dots and not _is_number(last)):
             raise InputError(
-                f"{option} {text}: {part.strip()!r} is neither a number nor a range such as 16..256"
+                f"{option} {_short(text)}: {_short(part.strip())!r} is neither a number nor a range such as 16..256"
             )
         value, end = int(first), int(last) if dots else int(first)
+        if end > most:
+            raise InputError(f"{option} {_short(text)}: {end:,} is more than {most:,}")
         if value < 1 or end < value:
             raise InputError(f"{option} {text}: {part.strip()} must rise from at least 1")
         while value <= end:
@@ -57,6 +64,41 @@ def words(text: str, option: str) -> list[str]:
     if not all(values):
         raise InputError(f"{option} {text!r}: a name is empty")
     return _once(values, text, option)
+
+
+def choice(text: str, option: str, kind: type[E]) -> E:
+    """The one of `kind` that has this name.
+
+    Raises:
+        InputError: there is none; names the option and all that there are.
+    """
+    try:
+        return kind(text)
+    except ValueError:
+        known = list(kind)
+        names = " or ".join(known) if len(known) == 2 else f"one of {', '.join(known)}"
+        raise InputError(f"{option} {text}: use {names}") from None
+
+
+def ids(text: str, option: str) -> list[int]:
+    """A prompt as token ids, `5,9,17`.
+
+    Raises:
+        InputError: something else; names the option.
+    """
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise InputError(f"{option} {text!r}: expected whole numbers with commas, as 5,9,17") from None
+
+
+def _is_number(text: str) -> bool:
+    """Digits of the alphabet that Python's `int` reads, and not thousands of them."""
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def _once(values: list[T], text: str, option: str) -> list[T]:

@@ -39,6 +39,8 @@ def write_random_checkpoint(config: PreTrainedConfig, folder: Path | str, seed: 
 
     The same config and seed give the same bytes. The whole model is built in memory.
 
+    A quantisation in the config is dropped from it.
+
     Raises:
         InputError: it does not fit the memory that is free, or its vocabulary has no room for the tokenizer.
     """
@@ -47,10 +49,13 @@ def write_random_checkpoint(config: PreTrainedConfig, folder: Path | str, seed: 
         raise InputError(
             f"config: vocab_size {config.vocab_size} is too small for bytes; make it {VOCAB_SIZE} or more"
         )
+    for part in (config, config.get_text_config()):
+        if hasattr(part, "quantization_config"):
+            del part.quantization_config  # The random weights are plain.
     _check_memory(config)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, trust_remote_code=False)
     with output_folder(Path(folder)) as unfinished:
         try:
             model.save_pretrained(unfinished)
@@ -64,7 +69,10 @@ def write_random_checkpoint(config: PreTrainedConfig, folder: Path | str, seed: 
 def _check_memory(config: PreTrainedConfig) -> None:
     with torch.device("meta"):
         needed_bytes = sum(
-            p.nbytes for p in AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).parameters()
+            p.nbytes
+            for p in AutoModelForCausalLM.from_config(
+                config, dtype=torch.bfloat16, trust_remote_code=False
+            ).parameters()
         )
     free_bytes = free_memory_bytes()
     if needed_bytes > free_bytes:

@@ -8,20 +8,19 @@ import torch
 from wingspan.errors import InputError
 from wingspan.models import write_random_checkpoint
 from wingspan.runtime.dispatch.choice import dispatch_options
-from wingspan.runtime.generation.prompts import Tokenizer, assign, check_context
+from wingspan.runtime.generation.prompts import assign, check_context
 from wingspan.runtime.generation.sampling import Sampling
+from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.measuring.calibrate import measure_links
 from wingspan.runtime.measuring.cluster import with_links
-from wingspan.runtime.model.engine import default_placement, describe, load
-from wingspan.runtime.model.inspection import ModelSummary, summarize
+from wingspan.runtime.model.engine import check_weights, default_placement, describe, load
+from wingspan.runtime.model.inspection import ModelSummary, summarize, weight_files
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.ranks.device import select_device
-from wingspan.runtime.ranks.group import Group
 from wingspan.runtime.record import Recorded, RecordRequest, cut_windows, record
 from wingspan.runtime.run import Listener, RunRequest, RunResult, run
 
 __all__ = [
-    "Group",
     "Listener",
     "ModelSummary",
     "RecordRequest",
@@ -32,6 +31,7 @@ __all__ = [
     "Tokenizer",
     "assign",
     "check_context",
+    "check_weights",
     "cut_windows",
     "default_placement",
     "describe",
@@ -45,6 +45,7 @@ __all__ = [
     "run",
     "select_device",
     "summarize",
+    "weight_files",
     "with_links",
     "write_random_checkpoint",
 ]

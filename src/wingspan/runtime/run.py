@@ -12,8 +12,9 @@ import torch
 from wingspan.placement.placement import Placement
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, DispatchOptions
 from wingspan.runtime.generation.generate import Generated, Generator, OnTokens
-from wingspan.runtime.generation.prompts import Prompt, Tokenizer
+from wingspan.runtime.generation.prompts import Prompt
 from wingspan.runtime.generation.sampling import Sampling
+from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.live.rebalancer import Rebalancer
 from wingspan.runtime.live.settings import Rebalance
 from wingspan.runtime.measuring.report import RankMeasurement, peak_memory_bytes, step_report

@@ -7,6 +7,7 @@ communication stream are collective: all ranks of the exchange meet in them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,6 +17,10 @@ from wingspan.schedule.result import Operation, Stream
 COMMUNICATION = frozenset(
     {Operation.DISPATCH, Operation.COMBINE, Operation.ALL_GATHER, Operation.REDUCE_SCATTER}
 )
+
+
+MOST_CHUNKS = 64
+"""Each part of a layer's rows pays the latency of its own exchange."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,18 @@ def two_batch(layers: Layers) -> Schedule:
     for batch in both:
         build.head(batch)
     return Schedule("two-batch", 2, 1, tuple(build.tasks))
+
+
+def schedule_named(name: str, layers: Layers) -> Schedule:
+    """The schedule of a command-line name: sequential, chunks=N or two-batch; raises `InputError` for another."""
+    if name == "sequential":
+        return sequential(layers)
+    if name == "two-batch":
+        return two_batch(layers)
+    kind, _, count = name.partition("=")
+    if kind == "chunks" and re.fullmatch("[0-9]{1,3}", count) and 1 <= int(count) <= MOST_CHUNKS:
+        return chunked(layers, int(count))
+    raise InputError(f"--overlap {name}: use sequential, chunks=N (N from 1 to {MOST_CHUNKS}) or two-batch")
 
 
 @dataclass

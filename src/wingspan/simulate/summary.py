@@ -53,10 +53,10 @@ def step_report(prediction: Prediction) -> StepReport:
         sent_across_nodes_bytes=_whole(sent.scale_out_sent, back.scale_out_sent),
         received_within_node_bytes=_whole(sent.scale_up_received, back.scale_up_received),
         received_across_nodes_bytes=_whole(sent.scale_out_received, back.scale_out_received),
-        load_tokens=np.rint(prediction.load_LE).astype(np.int64).tolist(),
+        load_tokens=[_integers(load_E) for load_E in prediction.load_LE],
         imbalance=imbalance(prediction.load_LE),
-        memory_bytes={name: np.rint(size).astype(np.int64).tolist() for name, size in memory.parts.items()},
-        peak_memory_bytes=np.rint(memory.total_R).astype(np.int64).tolist(),
+        memory_bytes={name: _integers(size_R) for name, size_R in memory.parts.items()},
+        peak_memory_bytes=_integers(memory.total_R),
         links=_links(prediction, step),
         utilisation=_utilisation(prediction, step),
         relative_error=_error(prediction, times, slowest),
@@ -77,7 +77,12 @@ def _transfer_without_compute(timeline: Timeline) -> Array:
 
 
 def _whole(out_LR: Array, back_LR: Array) -> list[int]:
-    return [int(value) for value in np.rint((out_LR + back_LR).sum(axis=0))]
+    return _integers((out_LR + back_LR).sum(axis=0))
+
+
+def _integers(values: Array) -> list[int]:
+    """Rounded; Python's integers, which do not overflow."""
+    return [int(value) for value in np.rint(values)]
 
 
 def _links(prediction: Prediction, step: float) -> list[LinkUse]:
@@ -190,9 +195,6 @@ def _notes(prediction: Prediction, fits: bool, breaking: str | None) -> list[str
             f"where they overlap, computing takes {contention.compute_slowdown:g} x and communicating "
             f"{contention.communication_slowdown:g} x as long (docs/cost-model.md, Contention)"
         )
-    context, longest = deployment.workload.context.mean_tokens, deployment.model.max_context
-    if longest is not None and context > longest:
-        notes.append(f"a context of {context:,} tokens is longer than the model's {longest:,}")
     if deployment.workload.fluctuating:
         notes.append("loads are one draw from the routing's shares (workload.seed)")
     if prediction.placement.slots_per_rank == 1 and prediction.placement.replicas_LE.max() == 1:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from wingspan.deployment import Deployment, Options, PlacementSpec
+from wingspan.deployment import Deployment, Options
 from wingspan.errors import InputError
 from wingspan.schedule.result import Operation, StepReport
 from wingspan.schedule.sweep_result import SweepAxis, SweepPoint, SweepResult, Value
@@ -15,6 +15,7 @@ from wingspan.simulate.scaling import fastest_schedule, parallel_efficiency, wit
 from wingspan.simulate.step import simulate
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.model import ModelSpec
+from wingspan.specs.reading import parse
 from wingspan.specs.workload import Workload
 
 MOST_POINTS = 20_000
@@ -77,13 +78,14 @@ class Setting:
         unlike = self.experts != self.model.experts.count
         model = with_experts(self.model, self.experts) if unlike else self.model
         per_rank = -(-self.experts // self.ranks)
-        return Deployment(
-            model=model,
-            cluster=self.cluster.with_gpus(self.ranks),
-            workload=self.workload,
-            placement=PlacementSpec(ranks=self.ranks, experts_per_rank=per_rank),
-            options=self.options,
-        )
+        parts = {
+            "model": model,
+            "cluster": self.cluster.with_gpus(self.ranks),
+            "workload": self.workload,
+            "placement": {"ranks": self.ranks, "experts_per_rank": per_rank},
+            "options": self.options,
+        }
+        return parse(Deployment, parts, "sweep")
 
 
 @dataclass(frozen=True)
@@ -129,13 +131,11 @@ def sweep(
     points: list[SweepPoint] = []
     reports: list[StepReport] = []
     skipped: dict[str, None] = {}
-    for choices in itertools.product(*(axis.choices for axis in axes)):
-        setting = base
-        for choice in choices:
-            setting = choice.apply(setting)
-        if setting.impossible:
-            skipped[f"left out: {setting.impossible}"] = None
-        else:
+    combinations = list(itertools.product(*(axis.choices for axis in axes)))
+    # All are built before the first is predicted: what is wrong with the last shows at once.
+    built = [_built(base, choices, skipped) for choices in combinations]
+    for choices, setting in zip(combinations, built, strict=True):
+        if setting is not None:
             deployment, report = _predicted(setting)
             at = {axis.name: choice.shown for axis, choice in zip(axes, choices, strict=True)}
             points.append(_point(at, deployment, report))
@@ -150,6 +150,18 @@ def sweep(
         findings=findings(described, points),
         notes=[*skipped, *_common_notes(reports)],
     )
+
+
+def _built(base: Setting, choices: Sequence[Choice], skipped: dict[str, None]) -> Setting | None:
+    """The setting of one combination, checked; None where its groups cannot be built, with the reason noted."""
+    setting = base
+    for choice in choices:
+        setting = choice.apply(setting)
+    if setting.impossible:
+        skipped[f"left out: {setting.impossible}"] = None
+        return None
+    setting.deployment()
+    return setting
 
 
 def _predicted(setting: Setting) -> tuple[Deployment, StepReport]:

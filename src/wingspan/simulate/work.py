@@ -18,7 +18,9 @@ from wingspan.cost.attention import (
 )
 from wingspan.cost.compute import Batch, elementwise_seconds, experts_seconds, matmul_seconds, wider
 from wingspan.deployment import Deployment
+from wingspan.errors import InputError
 from wingspan.specs.cluster import Cluster
+from wingspan.specs.limits import MOST_DRAWS
 from wingspan.specs.model import HeadAttention, ModelSpec
 from wingspan.specs.precision import Precision
 
@@ -192,6 +194,11 @@ def _contexts(deployment: Deployment) -> Array:
     rng = np.random.default_rng((workload.seed, 1))
     sigma = np.sqrt(np.log1p(spread**2))
     count = max(1, round(workload.sequences_per_gpu))
+    if ranks * count > MOST_DRAWS:
+        raise InputError(
+            f"workload.context: a spread draws a length for each of {ranks * count:,} sequences, more than "
+            f"{MOST_DRAWS:,}; take fewer, or no spread"
+        )
     drawn = mean * np.exp(sigma * rng.standard_normal((ranks, count)) - sigma**2 / 2)
     if workload.phase == "prefill":
         # Every rank computes equally many tokens; only how they are cut into prompts differs.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from wingspan.errors import InputError
+from wingspan.specs.limits import MOST_CONTEXT, MOST_EXPERTS, MOST_LAYERS, MOST_WIDTH
 from wingspan.specs.model import Experts, HeadAttention, LatentAttention, ModelSpec
 from wingspan.specs.precision import Precision
 from wingspan.specs.reading import parse
@@ -122,8 +123,8 @@ class _Reader:
         """The first of these fields that is present and not null."""
         return next((self.config[n] for n in names if self.config.get(n) is not None), None)
 
-    def integer(self, *names: str, default: int | None = None) -> int:
-        """The first of these fields, a whole number of at least 0."""
+    def integer(self, *names: str, default: int | None = None, most: int = MOST_WIDTH) -> int:
+        """The first of these fields, a whole number from 0 to `most`."""
         value = self.optional(*names)
         if value is None:
             value = default
@@ -134,11 +135,26 @@ class _Reader:
             value = value[0]
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise InputError(f"{self.source}: {names[0]} = {value!r} must be a whole number, 0 or more")
+        if value > most:
+            raise InputError(f"{self.source}: {names[0]} = {value:,} is more than {most:,}")
         return value
 
     def flag(self, *names: str, default: bool) -> bool:
         value = self.optional(*names)
         return default if value is None else bool(value)
+
+    def listed(self, *names: str, of: type) -> list[Any] | None:
+        """The first of these fields, a list of such values; None where there is none."""
+        value = self.optional(*names)
+        if value is None:
+            return None
+        alike = isinstance(value, list) and all(isinstance(v, of) for v in value)
+        if not alike or len(value) > MOST_LAYERS:
+            kind = "texts" if of is str else "whole numbers"
+            raise InputError(
+                f"{self.source}: {names[0]} must be a list of at most {MOST_LAYERS:,} {kind}, one a layer"
+            )
+        return list(value)
 
 
 _EXPERTS = ("n_routed_experts", "num_local_experts", "num_experts", "moe_num_experts")
@@ -149,7 +165,7 @@ _SHARED_COUNT = ("n_shared_experts", "num_shared_experts", "moe_num_shared_exper
 
 def _model(reader: _Reader, family: Family) -> ModelSpec:
     hidden = reader.integer("hidden_size")
-    layers = reader.integer("num_hidden_layers")
+    layers = reader.integer("num_hidden_layers", most=MOST_LAYERS)
     attention = _latent(reader) if family.latent else _heads(reader, family, hidden, layers)
     experts = _experts(reader, family, hidden)
     dense = _dense_layers(reader, family, layers)
@@ -215,7 +231,8 @@ def _heads(reader: _Reader, family: Family, hidden: int, layers: int) -> HeadAtt
 
 
 def _latent(reader: _Reader) -> LatentAttention:
-    query_rank = reader.optional("q_lora_rank")
+    # Published configs say null where queries are not compressed.
+    query_rank = reader.integer("q_lora_rank", default=0) or None
     kv_rank = reader.integer("kv_lora_rank")
     extra = kv_rank + (query_rank or 0)
     if reader.flag("attention_bias", default=False):
@@ -239,10 +256,10 @@ def _latent(reader: _Reader) -> LatentAttention:
 
 def _windows(reader: _Reader, family: Family, layers: int) -> tuple[int | None, list[int]]:
     """The window, and the layers that have it."""
-    window = reader.optional("sliding_window", "attention_chunk_size")
+    window = reader.integer("sliding_window", "attention_chunk_size", default=0, most=MOST_CONTEXT) or None
     if window is None or reader.config.get("use_sliding_window") is False:
         return None, []
-    kinds = reader.optional("layer_types")
+    kinds = reader.listed("layer_types", of=str)
     if kinds is None:
         if family.windowed_by_default:
             return window, list(range(0, layers, 2))
@@ -256,11 +273,12 @@ _ALL_WINDOWED = ("mixtral", "phimoe")
 
 
 def _experts(reader: _Reader, family: Family, hidden: int) -> Experts:
-    count = reader.integer(*_EXPERTS)
+    count = reader.integer(*_EXPERTS, most=MOST_EXPERTS)
     width = reader.integer(*_WIDTH)
-    shared = reader.optional("shared_expert_intermediate_size")
-    if shared is None:
-        shared = width * reader.integer(*_SHARED_COUNT, default=1 if family.one_shared else 0)
+    one = 1 if family.one_shared else 0
+    shared = width * reader.integer(*_SHARED_COUNT, default=one, most=MOST_EXPERTS)
+    if reader.optional("shared_expert_intermediate_size") is not None:
+        shared = reader.integer("shared_expert_intermediate_size")
     groups = reader.integer("n_group", default=1) or 1
     gated = reader.flag("gated_experts", default=reader.config["model_type"] != "wingspan_moe")
     shared_bias = reader.flag("use_bias", "mlp_bias", default=False) and shared > 0
@@ -286,20 +304,22 @@ def _experts(reader: _Reader, family: Family, hidden: int) -> Experts:
 
 def _dense_layers(reader: _Reader, family: Family, layers: int) -> list[int]:
     """Numbers of the layers without experts, by whichever of the families' ways the config says it."""
-    kinds = reader.optional("mlp_layer_types")
+    kinds = reader.listed("mlp_layer_types", of=str)
     if kinds is not None:
         return [n for n, kind in enumerate(kinds) if kind == "dense"]
-    named = reader.optional("moe_layers")
+    named = reader.listed("moe_layers", of=int)
     if named is not None:
         return [n for n in range(layers) if n not in set(named)]
-    step = reader.optional("interleave_moe_layer_step", "decoder_sparse_step") or 1
-    frequency = reader.optional("moe_layer_freq", "moe_layer_interval") or 1
-    if isinstance(frequency, list):
-        return [n for n, sparse in enumerate(frequency) if not sparse]
+    step = reader.integer("interleave_moe_layer_step", "decoder_sparse_step", default=1) or 1
+    if isinstance(reader.optional("moe_layer_freq", "moe_layer_interval"), list):
+        each = reader.listed("moe_layer_freq", "moe_layer_interval", of=int) or []
+        return [n for n, sparse in enumerate(each) if not sparse]
+    frequency = reader.integer("moe_layer_freq", "moe_layer_interval", default=1) or 1
     start = reader.integer("first_k_dense_replace", "moe_layer_start_index", default=family.dense_by_default)
-    end = reader.optional("moe_layer_end_index")
-    last = layers - 1 if end is None or end < 0 else end
-    only_mlp = set(reader.optional("mlp_only_layers") or ())
+    # -1 stands for the last layer.
+    to_the_end = reader.optional("moe_layer_end_index") in (None, -1)
+    last = layers - 1 if to_the_end else reader.integer("moe_layer_end_index")
+    only_mlp = set(reader.listed("mlp_only_layers", of=int) or ())
     offset = 1 if reader.config["model_type"] == "ernie4_5_moe" else 0
     return [
         n
@@ -314,12 +334,14 @@ _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 def _precisions(reader: _Reader) -> tuple[Precision, Precision]:
     """Of all weights but the experts, and of the experts, as the checkpoint is published."""
     dtype = reader.optional("dtype", "torch_dtype") or "bfloat16"
-    if dtype not in _DTYPES:
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise InputError(f"{reader.source}: dtype {dtype!r} is not one of {', '.join(_DTYPES)}")
     plain = Precision(_DTYPES[dtype])
     quantization = reader.optional("quantization_config")
     if quantization is None:
         return plain, plain
+    if not isinstance(quantization, Mapping):
+        raise InputError(f"{reader.source}: quantization_config = {quantization!r} must be an object")
     method = quantization.get("quant_method")
     if method == "fp8":
         return Precision.FP8, Precision.FP8

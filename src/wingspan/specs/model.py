@@ -9,10 +9,18 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from wingspan.specs.limits import (
+    MOST_SLOTS,
+    MOST_WIDTH,
+    ContextTokens,
+    ExpertCount,
+    Heads,
+    Layers,
+    Width,
+)
+from wingspan.specs.limits import Parameters as ParameterCount
 from wingspan.specs.precision import Precision
 from wingspan.specs.reading import Spec
-
-Count = Annotated[int, Field(ge=1)]
 
 
 class HeadAttention(Spec):
@@ -22,11 +30,13 @@ class HeadAttention(Spec):
     """
 
     kind: Literal["heads"] = "heads"
-    heads: Count
-    kv_heads: Count
-    head_dim: Count
-    extra_parameters: int = Field(default=0, ge=0, description="biases, norms of queries and keys, sinks")
-    window_tokens: int | None = Field(default=None, ge=1, description="context that windowed layers see")
+    heads: Heads
+    kv_heads: Heads
+    head_dim: Heads
+    extra_parameters: ParameterCount = Field(
+        default=0, description="biases, norms of queries and keys, sinks"
+    )
+    window_tokens: ContextTokens | None = Field(default=None, description="context that windowed layers see")
     windowed_layers: tuple[int, ...] = Field(default=(), description="layers with a sliding window")
 
     @model_validator(mode="after")
@@ -55,13 +65,13 @@ class LatentAttention(Spec):
     """
 
     kind: Literal["latent"] = "latent"
-    heads: Count
-    query_rank: int | None = Field(default=None, ge=1, description="None: queries are not compressed")
-    kv_rank: Count
-    nope_dim: Count
-    rope_dim: Count
-    value_dim: Count
-    extra_parameters: int = Field(default=0, ge=0, description="biases, norms of the compressed rows")
+    heads: Heads
+    query_rank: Width | None = Field(default=None, description="None: queries are not compressed")
+    kv_rank: Width
+    nope_dim: Heads
+    rope_dim: Heads
+    value_dim: Heads
+    extra_parameters: ParameterCount = Field(default=0, description="biases, norms of the compressed rows")
 
     def projections(self, hidden: int) -> tuple[tuple[int, int], ...]:
         """(inputs, outputs) of every matrix of one layer."""
@@ -88,16 +98,16 @@ Attention = Annotated[HeadAttention | LatentAttention, Field(discriminator="kind
 class Experts(Spec):
     """The experts of one MoE layer, and how many each token goes to."""
 
-    count: Count = Field(description="logical experts per layer")
-    per_token: Count = Field(description="top-k")
-    intermediate: Count = Field(description="inner width of one expert")
+    count: ExpertCount = Field(description="logical experts per layer")
+    per_token: ExpertCount = Field(description="top-k")
+    intermediate: Width = Field(description="inner width of one expert")
     gated: bool = Field(description="three matrices, down(act(gate) x up), instead of two")
     bias: bool = False
     shared_intermediate: int = Field(
-        default=0, ge=0, description="inner width of all shared experts together"
+        default=0, ge=0, le=MOST_WIDTH, description="inner width of all shared experts together"
     )
-    shared_extra_parameters: int = Field(default=0, ge=0, description="the shared expert's own gate")
-    router_extra_parameters: int = Field(default=0, ge=0, description="the router's bias and norms")
+    shared_extra_parameters: ParameterCount = Field(default=0, description="the shared expert's own gate")
+    router_extra_parameters: ParameterCount = Field(default=0, description="the router's bias and norms")
     groups: int = Field(default=1, ge=1, description="groups of experts of node-limited routing")
     groups_per_token: int = Field(default=1, ge=1, description="groups that one token may use")
 
@@ -130,20 +140,24 @@ class ModelSpec(Spec):
 
     name: str
     source: str = Field(default="", description="where the figures were found")
-    hidden: Count
-    vocabulary: Count
-    layers: Count
+    hidden: Width
+    vocabulary: Width
+    layers: Layers
     dense_layers: tuple[int, ...] = Field(default=(), description="numbers of the layers without experts")
-    dense_intermediate: int = Field(default=0, ge=0, description="inner width of a dense layer's MLP")
+    dense_intermediate: int = Field(
+        default=0, ge=0, le=MOST_WIDTH, description="inner width of a dense layer's MLP"
+    )
     attention: Attention
     experts: Experts
     tied_embeddings: bool = False
-    norm_parameters: int = Field(ge=0, description="all norms outside attention, whole model")
-    dense_extra_parameters: int = Field(default=0, ge=0, description="biases of one dense MLP")
-    head_extra_parameters: int = Field(default=0, ge=0, description="the head's bias")
+    norm_parameters: ParameterCount = Field(description="all norms outside attention, whole model")
+    dense_extra_parameters: ParameterCount = Field(default=0, description="biases of one dense MLP")
+    head_extra_parameters: ParameterCount = Field(default=0, description="the head's bias")
     weights: Precision = Field(default=Precision.BF16, description="as published, all but experts")
     expert_weights: Precision = Field(default=Precision.BF16, description="as published, routed experts")
-    max_context: int | None = Field(default=None, ge=1, description="longest context it was made for")
+    max_context: int | None = Field(
+        default=None, ge=1, le=1 << 40, description="longest context it was made for"
+    )
 
     @model_validator(mode="after")
     def _check_layers(self) -> Self:
@@ -154,6 +168,9 @@ class ModelSpec(Spec):
             raise ValueError("every layer is dense: no experts to place")
         if self.dense_layers and not self.dense_intermediate:
             raise ValueError("dense_layers need dense_intermediate")
+        experts = self.experts.count * (self.layers - len(set(self.dense_layers)))
+        if experts > MOST_SLOTS:
+            raise ValueError(f"{experts:,} experts over all layers are more than {MOST_SLOTS:,}")
         return self
 
     @property

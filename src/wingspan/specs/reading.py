@@ -14,6 +14,9 @@ from wingspan.errors import InputError
 
 _LONGEST_VALUE = 60
 
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a pointer file begins. Source: git-lfs/git-lfs, docs/spec.md."""
+
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Plain data only, ten times faster where PyYAML was built with libyaml."""
 
@@ -109,3 +112,17 @@ def _known_keys(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "..."
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is what `git clone` leaves without Git LFS: a few lines that stand for the real one."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_LFS_POINTER)) == _LFS_POINTER
+    except OSError:
+        return False
+
+
+def lfs_pointer_error(path: Path) -> InputError:
+    """What to say of such a file."""
+    return InputError(f"{path}: a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.errors import InputError
+from wingspan.specs.limits import MOST_CONTEXT, MOST_REQUESTS
 
 FIELDS = ("arrival_seconds", "prompt_tokens", "output_tokens")
 
@@ -51,6 +52,18 @@ class Requests:
         """Mean arrivals a second between the first and the last; infinite if all come at once."""
         span = float(self.arrival_seconds_N[-1] - self.arrival_seconds_N[0])
         return (len(self) - 1) / span if span > 0 else math.inf
+
+    def longer_than(self, tokens: int) -> NDArray[np.bool_]:
+        """Whether each request, prompt and output, is longer than so many tokens: (N,)."""
+        longer: NDArray[np.bool_] = self.prompt_tokens_N + self.output_tokens_N > tokens
+        return longer
+
+    def cut_to(self, tokens: int) -> Requests:
+        """The same requests, none longer than `tokens` (2 or more): first the output is cut, then the prompt."""
+        prompts_N = np.minimum(self.prompt_tokens_N, tokens - 1)
+        return Requests(
+            self.arrival_seconds_N, prompts_N, np.minimum(self.output_tokens_N, tokens - prompts_N)
+        )
 
     def at_rate(self, rate_per_second: float) -> Requests:
         """The same requests in the same rhythm, arriving faster or slower.
@@ -120,12 +133,19 @@ def read_requests(path: Path) -> Requests:
         raise InputError(f"{path}: no such file of requests")
     if path.suffix not in (".csv", ".jsonl"):
         raise InputError(f"{path}: requests are read from .csv or .jsonl, not {path.suffix or 'no suffix'}")
-    rows = [
-        _row(path, line, raw)
-        for line, raw in (_csv_rows(path) if path.suffix == ".csv" else _json_rows(path))
-    ]
+    try:
+        rows = [
+            _row(path, line, raw)
+            for line, raw in (_csv_rows(path) if path.suffix == ".csv" else _json_rows(path))
+        ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as {path.suffix} ({error})") from None
     if not rows:
         raise InputError(f"{path}: holds no request")
+    if len(rows) > MOST_REQUESTS:
+        raise InputError(
+            f"{path}: {len(rows):,} requests are more than {MOST_REQUESTS:,}; take a part of them"
+        )
     rows.sort(key=lambda row: row[0])
     arrivals, prompts, outputs = zip(*rows, strict=True)
     try:
@@ -164,4 +184,9 @@ def _row(path: Path, line: int, raw: dict[str, object]) -> tuple[float, int, int
         raise InputError(f"{path}:{line}: {error}; {', '.join(FIELDS)} must be numbers") from error
     if not all(math.isfinite(value) for value in values):
         raise InputError(f"{path}:{line}: {', '.join(FIELDS)} must be finite numbers")
+    for name, value in zip(FIELDS[1:], values[1:], strict=True):
+        if value != int(value) or not 1 <= value <= MOST_CONTEXT:
+            raise InputError(
+                f"{path}:{line}: {name} = {value:g}; use a whole number from 1 to {MOST_CONTEXT:,}"
+            )
     return values[0], int(values[1]), int(values[2])

@@ -6,11 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from wingspan.specs.limits import ContextTokens, Tokens
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.precision import Precision
 from wingspan.specs.reading import Spec
-
-Count = Annotated[int, Field(ge=1)]
 
 
 class Context(Spec):
@@ -19,7 +18,7 @@ class Context(Spec):
     Decode: tokens already cached. Prefill: tokens of a prompt.
     """
 
-    mean_tokens: Count
+    mean_tokens: ContextTokens
     spread: float = Field(default=0.0, ge=0, le=3, description="standard deviation / mean; 0 = all alike")
 
 
@@ -48,7 +47,7 @@ class RecordedRouting(Spec):
 
     kind: Literal["recorded"] = "recorded"
     source: str = Field(default="", description="the trace they were counted from")
-    loads: tuple[tuple[float, ...], ...] = Field(min_length=1)
+    loads: tuple[tuple[Annotated[float, Field(ge=0, le=1e18)], ...], ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _same_length(self) -> Self:
@@ -77,7 +76,7 @@ class Workload(Spec):
     """One step's work. A precision left out follows from the model as published."""
 
     phase: Literal["prefill", "decode"] = "decode"
-    tokens_per_gpu: Count = Field(description="new tokens; in decode one per sequence")
+    tokens_per_gpu: Tokens = Field(description="new tokens; in decode one per sequence")
     context: Context
     routing: Routing = UniformRouting()
     fluctuating: bool = Field(

@@ -85,6 +85,7 @@ def _call(command: Sequence[str], environment: Mapping[str, str]) -> int:
         raise
     except BaseException:
         process.send_signal(signal.SIGTERM)
+        process.wait()
         raise
     # A shell's way to tell of a signal.
     return 128 - code if code < 0 else code

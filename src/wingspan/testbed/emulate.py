@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wingspan.deployment import Deployment, Dispatcher, ScheduleKind
 from wingspan.routing.draws import draw_choices
 from wingspan.routing.workload_shares import expert_shares
-from wingspan.runtime.dispatch.choice import DispatchKind, DispatchOptions
+from wingspan.runtime.dispatch.choice import DispatchOptions
 from wingspan.runtime.measuring.report import step_report
 from wingspan.runtime.model.step import SEQUENTIAL, Flow, in_chunks, in_two_batches
 from wingspan.runtime.paced import PacedStep, run_paced
@@ -23,6 +23,7 @@ from wingspan.schedule.result import Span, StepReport
 from wingspan.simulate.pace import Pace
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.emulation import on_links
+from wingspan.specs.running import DispatchKind
 from wingspan.specs.workload import RecordedRouting
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import torch
@@ -15,20 +14,13 @@ from wingspan.runtime.dispatch.deduplicated import DeduplicatingDispatcher
 from wingspan.runtime.dispatch.dispatcher import Dispatcher
 from wingspan.runtime.dispatch.flat import FlatDispatcher
 from wingspan.runtime.dispatch.hierarchical import HierarchicalDispatcher, make_levels
-from wingspan.runtime.dispatch.precision import Precision, PrecisionDispatcher
+from wingspan.runtime.dispatch.precision import PrecisionDispatcher
 from wingspan.runtime.dispatch.shared import SharedMemoryDispatcher
 from wingspan.runtime.dispatch.slots import SlotMap
 from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.runtime.transport.transport import Transport
-
-
-class DispatchKind(StrEnum):
-    """The way of a token to its experts."""
-
-    AUTO = "auto"
-    """Hierarchical where nodes have several ranks, else flat."""
-    FLAT = "flat"
-    HIERARCHICAL = "hierarchical"
+from wingspan.specs.running import DispatchKind
+from wingspan.specs.running import RowPrecision as Precision
 
 
 @dataclass(frozen=True)

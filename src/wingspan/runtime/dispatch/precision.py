@@ -6,7 +6,6 @@ Shapes: T tokens, K experts per token, D hidden size, N rows received.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import torch
@@ -14,16 +13,7 @@ import torch
 from wingspan.errors import RunError
 from wingspan.runtime.dispatch import float8
 from wingspan.runtime.dispatch.dispatcher import Coming, Dispatcher, Received, Route, Traffic
-
-
-class Precision(StrEnum):
-    """How hidden states travel to the experts."""
-
-    SAME = "same"
-    """As the model computes them, both ways."""
-    BFLOAT16 = "bfloat16"
-    FLOAT8 = "float8"
-    """FP8 with one scale per 128 values to the experts, BF16 back."""
+from wingspan.specs.running import RowPrecision as Precision
 
 
 @dataclass(frozen=True)

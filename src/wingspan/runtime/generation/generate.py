@@ -21,6 +21,7 @@ from wingspan.runtime.generation.sampling import Sampler, Sampling
 from wingspan.runtime.live.rebalancer import Rebalancer
 from wingspan.runtime.measuring.monitor import LoadMonitor
 from wingspan.runtime.measuring.recorder import Recorder
+from wingspan.runtime.model.architecture import model_errors
 from wingspan.runtime.model.finite import first_not_finite, routers_finite, rows_finite
 from wingspan.runtime.model.padding import padding_is_neutral
 from wingspan.runtime.model.step import SEQUENTIAL, Flow, Step
@@ -184,14 +185,15 @@ class Generator:
 
     def _forward_part(self, part: Columns, cache: object) -> tuple[torch.Tensor, object]:
         """One micro-batch's forward over its new columns, the rest being in the cache."""
-        out = self._model(
-            input_ids=part.ids_PN,
-            attention_mask=part.mask_PS,
-            position_ids=part.positions_PN,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        with model_errors(self._model.config):
+            out = self._model(
+                input_ids=part.ids_PN,
+                attention_mask=part.mask_PS,
+                position_ids=part.positions_PN,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         return out.logits[:, -1], out.past_key_values
 
     def _choose(self, sampler: Sampler, logits_PV: torch.Tensor, alive_P: torch.Tensor) -> torch.Tensor:

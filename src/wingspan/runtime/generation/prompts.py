@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from wingspan.errors import InputError
+from wingspan.runtime.generation.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -20,28 +19,6 @@ class Prompt:
     ids: list[int]
     text: str | None
     home_rank: int
-
-
-class Tokenizer:
-    """The checkpoint's tokenizer, or none: then only ids go in and come out."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._tokenizer: Any = None
-        if any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-            self._tokenizer = AutoTokenizer.from_pretrained(folder)
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text, with the special tokens that the model expects in front."""
-        if self._tokenizer is None:
-            raise InputError(f"{self._folder} has no tokenizer: give the prompts as --prompt-ids 5,9,17")
-        return list(self._tokenizer(text)["input_ids"])
-
-    def decode(self, ids: Sequence[int]) -> str | None:
-        """Text of ids; None without a tokenizer."""
-        if self._tokenizer is None:
-            return None
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
 def assign(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import IO
 from wingspan.errors import WingspanError
 from wingspan.runtime.live.planner import Proposal, Question
 from wingspan.runtime.live.planner_process import HEARTBEAT
+from wingspan.signals import signal_name
 
 _END_SECONDS = 2.0
 
@@ -135,9 +135,7 @@ def _new_process(words: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 def _ended(code: int) -> str:
-    return (
-        f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    )
+    return f"was killed by signal {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
 
 
 def _close_quietly(pipe: IO[bytes]) -> None:

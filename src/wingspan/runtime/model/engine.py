@@ -15,17 +15,22 @@ from wingspan.errors import InputError
 from wingspan.placement.placement import Placement
 from wingspan.placement.simple import linear
 from wingspan.runtime.dispatch.buffers import Buffers
-from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers, DispatchKind, DispatchOptions
+from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers, DispatchOptions
 from wingspan.runtime.dispatch.dispatcher import Dispatcher
 from wingspan.runtime.measuring.monitor import LoadMonitor
 from wingspan.runtime.measuring.recorder import Recorder
+from wingspan.runtime.model.architecture import MoeShape, build_on_meta, load_config, moe_shape
+from wingspan.runtime.model.checkpoint import Checkpoint
 from wingspan.runtime.model.experts import LocalExperts
+from wingspan.runtime.model.generation_config import load_generation_config, not_applied
 from wingspan.runtime.model.instrument import decoder_layers, instrument
+from wingspan.runtime.model.inventory import Inventory, take_inventory
 from wingspan.runtime.model.layer import ExpertParallelLayer, install
-from wingspan.runtime.model.loading import MoeShape, build_on_meta, load_config, load_for_rank, moe_shape
+from wingspan.runtime.model.loading import load_for_rank
 from wingspan.runtime.model.step import Step
 from wingspan.runtime.ranks.memory import keep_freed_memory, return_freed_memory
 from wingspan.runtime.transport.transport import Transport
+from wingspan.specs.running import DispatchKind
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,11 @@ class Model:
     structure: PreTrainedModel
     shape: MoeShape
     dtype: torch.dtype
+
+    @property
+    def not_applied(self) -> list[str]:
+        """The checkpoint's settings for generating that change a text and that a run does not follow."""
+        return not_applied(self.structure.generation_config)
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,19 @@ def describe(
         setattr(config, key, value)
     kept = dtype or (config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32)
     structure = build_on_meta(config, kept)
+    structure.generation_config = load_generation_config(folder, config)
     return Model(folder, config, structure, moe_shape(structure, config), kept)
+
+
+def check_weights(model: Model) -> Inventory:
+    """See from the files' headers that a model can run from its checkpoint, before any rank starts.
+
+    Raises:
+        InputError: weights are missing, quantised, damaged, without a place in the model, or of another shape.
+    """
+    inventory = take_inventory(Checkpoint(model.folder), model.structure, model.config, model.shape)
+    inventory.check()
+    return inventory
 
 
 def default_placement(shape: MoeShape, ranks: int, experts_per_rank: int) -> Placement:
@@ -117,7 +139,9 @@ def load(
         training: leave the expert weights as parameters that gradients reach, not packed for inference.
     """
     world = transport.world
-    loaded = load_for_rank(model.folder, model.structure, model.shape, placement, world.rank, model.dtype)
+    loaded = load_for_rank(
+        model.folder, model.structure, model.config, model.shape, placement, world.rank, model.dtype
+    )
     nn.Module.to(loaded, device)
     recorder = Recorder(world.rank, world.size, keep_spans=keep_spans)
     monitor = LoadMonitor(placement.num_layers, placement.num_experts, device)

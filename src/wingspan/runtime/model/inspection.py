@@ -1,4 +1,4 @@
-"""What a model is: its layers, experts and sizes, read from its configuration without any weight in memory."""
+"""What a model is: its layers, experts and sizes, and its files, without any weight in memory."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from typing import Any
 
 from torch import nn
 
+from wingspan.errors import InputError
+from wingspan.runtime.model.architecture import read_config
+from wingspan.runtime.model.checkpoint import Checkpoint
 from wingspan.runtime.model.engine import Model
+from wingspan.runtime.model.inventory import take_inventory
 from wingspan.runtime.model.padding import padding_is_neutral
+from wingspan.runtime.model.quantised import format_said
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,44 @@ def summarize(model: Model) -> ModelSummary:
         active_parameters=total - in_experts + in_experts * model.shape.top_k // model.shape.num_experts,
         total_bytes=total * model.dtype.itemsize,
         padding_is_neutral=padding_is_neutral(model.structure),
+    )
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """The weights on disk of a model, as they are, whether they can run or not."""
+
+    format: str
+    """The dtypes of the tensors, or the format of quantised weights by its name."""
+    files: int
+    tensors: int
+    bytes: int
+    """Of the files."""
+    unused: dict[str, int]
+    """Tensors that a run leaves out by right, by the reason."""
+    problem: str | None
+    """Why the model cannot run from them; None where it can."""
+
+
+def weight_files(model: Model) -> WeightFiles | None:
+    """Describe the files beside a model's configuration from their headers; None where there is no such folder."""
+    if not model.folder.is_dir():
+        return None
+    said = format_said(model.folder, read_config(model.folder))
+    try:
+        checkpoint = Checkpoint(model.folder)
+    except InputError as error:
+        present = list(model.folder.glob("*.safetensors"))
+        size_bytes = sum(file.stat().st_size for file in present)
+        return WeightFiles(said or "unknown", len(present), 0, size_bytes, {}, str(error))
+    inventory = take_inventory(checkpoint, model.structure, model.config, model.shape)
+    return WeightFiles(
+        inventory.quantised or ", ".join(sorted(inventory.dtypes)),
+        len(checkpoint.files),
+        len(checkpoint),
+        checkpoint.size_bytes,
+        {reason: len(names) for reason, names in inventory.unused.items()},
+        inventory.problem,
     )
 
 

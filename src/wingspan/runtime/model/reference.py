@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
+from wingspan.runtime.model.architecture import load_config
+
 _FP32_TOLERANCE = 1e-5
 """Largest logit difference allowed in FP32, relative to the largest logit: what the order of summation alone does."""
 
@@ -91,7 +93,15 @@ def _reference_logits(
     folder: Path, dtype: torch.dtype, prompts: Sequence[Sequence[int]], token_ids: Sequence[Sequence[int]]
 ) -> Iterator[torch.Tensor]:
     """For each sequence the logits (N, V), in FP32, from which its generated tokens would be chosen."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, experts_implementation="eager").eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        config=load_config(folder),
+        dtype=dtype,
+        experts_implementation="eager",
+        trust_remote_code=False,
+        use_safetensors=True,
+        local_files_only=True,
+    ).eval()
     for prompt, new in zip(prompts, token_ids, strict=True):
         sequence = torch.tensor([[*prompt, *new[:-1]]])
         yield model(sequence).logits[0, len(prompt) - 1 :].float()

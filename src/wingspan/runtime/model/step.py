@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from wingspan.errors import InputError
 from wingspan.runtime.dispatch.beside import CommunicationStream
 from wingspan.schedule.result import Operation
-from wingspan.schedule.schedule import Layers, Schedule, chunked, sequential, two_batch
+from wingspan.schedule.schedule import Layers, Schedule, chunked, schedule_named, sequential, two_batch
 
 _OF_LAYER = frozenset({Operation.DISPATCH, Operation.SHARED_EXPERT, Operation.EXPERT, Operation.COMBINE})
 
@@ -60,14 +59,7 @@ def in_two_batches() -> Flow:
 
 def flow_named(name: str) -> Flow:
     """The flow of a command-line name: sequential, chunks=N or two-batch; raises `InputError` for another."""
-    if name == "sequential":
-        return SEQUENTIAL
-    if name == "two-batch":
-        return in_two_batches()
-    kind, _, count = name.partition("=")
-    if kind == "chunks" and count.isdecimal() and int(count) > 0:
-        return in_chunks(int(count))
-    raise InputError(f"--overlap {name}: use sequential, chunks=N (N at least 1) or two-batch")
+    return Flow.of(schedule_named(name, _ONE_LAYER))
 
 
 def go_on() -> None:

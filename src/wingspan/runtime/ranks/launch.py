@@ -5,50 +5,31 @@ The parent imports torch and transformers once before it forks: seconds per rank
 
 from __future__ import annotations
 
-import ctypes
-import json
 import os
-import signal
 import socket
 import sys
-import time
-import traceback
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import NoReturn
+from functools import partial
 
 import torch
 import torch.distributed as dist
 
-from wingspan.errors import InputError, LostPeerError, RunError, WingspanError
+from wingspan.errors import InputError, LostPeerError, WingspanError
 from wingspan.runtime.ranks.device import take_share
 from wingspan.runtime.ranks.lifeline import Lifeline
 from wingspan.runtime.ranks.nodes import Nodes, enter, listen_on
+from wingspan.runtime.ranks.supervision import Ranks
 from wingspan.runtime.ranks.world import World, export
 from wingspan.runtime.transport.mpi import join_mpi, leave_mpi
 from wingspan.runtime.transport.transport import LocalTransport, TorchTransport, Transport
-from wingspan.writing import json_text
+from wingspan.signals import certain_end
+from wingspan.streams import flush_streams
 
 _PEERS_WAIT = timedelta(minutes=10)
 """Longest a rank waits in a collective for a live but slow peer; a dead one is noticed at once."""
 
-_GATHER_CAUSES_SECONDS = 1.0
-_GRACE_SECONDS = 3.0
-_PR_SET_PDEATHSIG = 1
-
 Work = Callable[[Transport], None]
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """Why a rank ended; the lowest `order` is the likeliest first cause (a lost peer is a consequence)."""
-
-    rank: int
-    order: int
-    text: str
-    exit_code: int
 
 
 def run_ranks(
@@ -64,23 +45,17 @@ def run_ranks(
         nodes: network namespaces that the ranks enter, node by node; None: all stay in this one.
 
     Raises:
-        WingspanError: a rank raised it, or died; all others have been ended by then.
+        WingspanError: a rank raised it, died, or could not be started; all others have been ended by then.
+        BrokenPipeError: a rank printed, and the reader of standard output had left.
     """
     listener = socket.create_server(("127.0.0.1", 0)) if nodes is None else listen_on(nodes.members[0])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    children: dict[int, tuple[int, int]] = {}
-    for rank in range(size):
-        world = World(rank, size, ranks_per_node, local_rank=rank)
-        read_end, write_end = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.close(read_end)
-            _child(work, world, listener, device, write_end, nodes)
-        os.close(write_end)
-        children[pid] = (rank, read_end)
-    listener.close()
-    _supervise(children)
+    flush_streams()
+    with listener, Ranks() as ranks:
+        for rank in range(size):
+            world = World(rank, size, ranks_per_node, local_rank=rank)
+            ranks.start(rank, partial(_live, work, world, listener, device, nodes))
+        listener.close()
+        ranks.wait()
 
 
 def join_ranks(work: Work, world: World, device: torch.device) -> None:
@@ -88,7 +63,7 @@ def join_ranks(work: Work, world: World, device: torch.device) -> None:
     address, port = _meeting_point()
     export(world, address, port)
     take_share(world, device)
-    with _plain_errors(world):
+    with certain_end(), _plain_errors(world):
         try:
             dist.init_process_group(_backend(device), timeout=_PEERS_WAIT)
         except dist.DistNetworkError as error:
@@ -99,7 +74,7 @@ def join_ranks(work: Work, world: World, device: torch.device) -> None:
             raise
         transport = TorchTransport(world, device)
         lifeline = Lifeline(transport, address)
-    with lifeline, _plain_errors(world):
+    with certain_end(), lifeline, _plain_errors(world):
         _work_and_leave(work, transport)
 
 
@@ -114,43 +89,19 @@ def _meeting_point() -> tuple[str, int]:
 def join_mpi_ranks(work: Work, world: World) -> None:
     """Run `work` as the rank that mpirun made of this process, over MPI."""
     take_share(world, torch.device("cpu"))
-    _work_and_leave(work, join_mpi(world))
-    leave_mpi()
+    with certain_end():
+        _work_and_leave(work, join_mpi(world))
+        leave_mpi()
 
 
-def _child(
-    work: Work,
-    world: World,
-    listener: socket.socket,
-    device: torch.device,
-    errors: int,
-    nodes: Nodes | None,
-) -> NoReturn:
-    """The whole life of a forked rank; never returns into the parent's code."""
-    code = 1
-    try:
-        _die_with_parent()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        take_share(world, device)
-        with _plain_errors(world):
-            interface = "lo" if nodes is None else _enter_node(nodes, world)
-            _work_and_leave(work, _connect(world, listener, device, interface))
-        code = 0
-    except WingspanError as error:
-        lost = isinstance(error, LostPeerError)
-        message = {"order": 2 if lost else 0, "text": str(error), "exit_code": error.exit_code}
-        os.write(errors, json_text(message).encode())
-    except BaseException as error:
-        if os.environ.get("WINGSPAN_DEBUG"):
-            traceback.print_exc()
-        text = f"{type(error).__name__}: {error}"
-        os.write(errors, json_text({"order": 1, "text": text[:2000], "exit_code": 1}).encode())
-    finally:
-        with suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        # Not sys.exit: the parent's exit handlers are not ours to run.
-        os._exit(code)
+def _live(
+    work: Work, world: World, listener: socket.socket, device: torch.device, nodes: Nodes | None
+) -> None:
+    """What a forked rank does."""
+    take_share(world, device)
+    with _plain_errors(world):
+        interface = "lo" if nodes is None else _enter_node(nodes, world)
+        _work_and_leave(work, _connect(world, listener, device, interface))
 
 
 def _enter_node(nodes: Nodes, world: World) -> str:
@@ -172,6 +123,8 @@ def _connect(world: World, listener: socket.socket, device: torch.device, interf
     fd = listener.detach()
     if not is_master:
         os.close(fd)
+    # Nobody is done before all have met: one that had nothing to say to the others would be taken for lost.
+    os.environ.setdefault("TORCH_DIST_INIT_BARRIER", "1")
     # The parent bound the port before the fork, so no other process can take it in between.
     store = dist.TCPStore(  # type: ignore[attr-defined]
         host, port, world.size, is_master=is_master, master_listen_fd=fd if is_master else None
@@ -209,69 +162,3 @@ class _plain_errors:  # noqa: N801 - reads as a statement
             raise LostPeerError(
                 f"rank {self._world.rank} lost contact with its peers: {first_line}"
             ) from error
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _supervise(children: dict[int, tuple[int, int]]) -> None:
-    failures: list[_Failure] = []
-    alive = set(children)
-    deadline: float | None = None
-    try:
-        while alive:
-            pid, status = os.waitpid(-1, os.WNOHANG if deadline else 0)
-            if pid == 0:
-                if deadline and time.monotonic() > deadline:
-                    break
-                time.sleep(0.02)
-                continue
-            if pid not in alive:
-                continue
-            alive.discard(pid)
-            failure = _failure(*children[pid], status)
-            if failure:
-                failures.append(failure)
-                deadline = deadline or time.monotonic() + _GATHER_CAUSES_SECONDS
-    finally:
-        _end(alive)
-        for _, errors in children.values():
-            os.close(errors)
-    if failures:
-        first = min(failures, key=lambda f: f.order)
-        raise _error(first)
-
-
-def _failure(rank: int, errors: int, status: int) -> _Failure | None:
-    code = os.waitstatus_to_exitcode(status)
-    if code == 0:
-        return None
-    if code < 0:
-        name = signal.Signals(-code).name
-        return _Failure(rank, 0, f"rank {rank} was killed by signal {name}; the other ranks were ended", 1)
-    os.set_blocking(errors, False)
-    try:
-        message = json.loads(os.read(errors, 65536))
-    except (BlockingIOError, ValueError):
-        return _Failure(rank, 1, f"rank {rank} ended with exit code {code} and no word", 1)
-    text = message["text"] if message["order"] == 0 else f"rank {rank} failed: {message['text']}"
-    return _Failure(rank, message["order"], text, message["exit_code"])
-
-
-def _error(failure: _Failure) -> WingspanError:
-    return InputError(failure.text) if failure.exit_code == 2 else RunError(failure.text)
-
-
-def _end(alive: set[int]) -> None:
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        for pid in alive:
-            with suppress(ProcessLookupError):
-                os.kill(pid, sign)
-        deadline = time.monotonic() + _GRACE_SECONDS
-        while alive and time.monotonic() < deadline:
-            for pid in list(alive):
-                if os.waitpid(pid, os.WNOHANG)[0]:
-                    alive.discard(pid)
-            time.sleep(0.01)

@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 
 from wingspan.errors import LostPeerError, RunError
+from wingspan.runtime.ranks.meeting import connect
 from wingspan.runtime.transport.transport import Transport
 
 _GRACE_SECONDS = 3.0
@@ -24,7 +25,8 @@ _GRACE_SECONDS = 3.0
 _NAMING_SECONDS = 1.0
 """A rank whose transport noticed first waits this long to hear whom it lost."""
 
-_CONNECT_SECONDS = 60.0
+_MESSAGE_TIMEVAL = struct.pack("ll", 5, 0)
+"""Longest for one number that has begun: seconds and microseconds, as the system takes them (socket(7))."""
 
 _STANDARD_ERROR = 2
 
@@ -50,9 +52,12 @@ class Lifeline:
         self._lost: Future[int] = Future()
         self._left = threading.Event()
         try:
-            self._peers = _accept(transport) if self._rank == 0 else _connect(transport, address)
+            self._peers = connect(transport, address)
         except OSError as error:
             raise RunError(f"rank {self._rank}: no connection with rank 0 on {address}: {error}") from None
+        for connection in self._peers.values():
+            for direction in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                connection.setsockopt(socket.SOL_SOCKET, direction, _MESSAGE_TIMEVAL)
 
     def __enter__(self) -> None:
         threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
@@ -101,33 +106,6 @@ class Lifeline:
 
     def _error(self, lost: int) -> LostPeerError:
         return LostPeerError(f"rank {self._rank} lost contact with its peers: rank {lost} ended")
-
-
-def _accept(transport: Transport) -> dict[int, socket.socket]:
-    """Rank 0's connections, by rank."""
-    peers: dict[int, socket.socket] = {}
-    with _listen() as listener:
-        listener.settimeout(_CONNECT_SECONDS)
-        transport.broadcast(listener.getsockname()[1])
-        while len(peers) < transport.world.size - 1:
-            connection, _ = listener.accept()
-            peers[_receive(connection, otherwise=0)] = connection
-    return peers
-
-
-def _connect(transport: Transport, address: str) -> dict[int, socket.socket]:
-    """Another rank's only connection."""
-    port: int = transport.broadcast(None)  # type: ignore[assignment]
-    connection = socket.create_connection((address, port), _CONNECT_SECONDS)
-    connection.settimeout(None)
-    connection.sendall(_NUMBER.pack(transport.world.rank))
-    return {0: connection}
-
-
-def _listen() -> socket.socket:
-    if socket.has_dualstack_ipv6():
-        return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
-    return socket.create_server(("", 0))
 
 
 def _receive(connection: socket.socket, otherwise: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 
 import torch
 
@@ -12,26 +11,7 @@ from wingspan.errors import InputError
 from wingspan.runtime.transport import futex
 from wingspan.runtime.transport.shm import SharedMemoryTransport, one_host_per_node
 from wingspan.runtime.transport.transport import Transport
-
-
-class TransportKind(StrEnum):
-    """How rows move between ranks."""
-
-    AUTO = "auto"
-    """Shared memory inside nodes where it is possible, torch.distributed for the rest."""
-    TORCH = "torch"
-    """torch.distributed everywhere: gloo or NCCL."""
-    SHM = "shm"
-    """Shared memory inside nodes, torch.distributed across."""
-    MPI = "mpi"
-    """MPI everywhere; started by mpirun."""
-
-
-def transport_kind(name: str) -> TransportKind:
-    """The kind of a command-line name; raises `InputError` for unknown ones."""
-    if name not in [kind.value for kind in TransportKind]:
-        raise InputError(f"--transport {name}: use one of {', '.join(TransportKind)}")
-    return TransportKind(name)
+from wingspan.specs.running import TransportKind
 
 
 @contextmanager

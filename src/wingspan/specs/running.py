@@ -1,0 +1,63 @@
+"""How a run is done, as far as a person chooses it by name.
+
+Known without torch, so that a wrong name is said at once.
+"""
+
+from enum import StrEnum
+
+from wingspan.errors import InputError
+
+
+class Device(StrEnum):
+    """Where ranks compute."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class WeightType(StrEnum):
+    """The number format of the weights in memory."""
+
+    AUTO = "auto"
+    """The checkpoint's own."""
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+class TransportKind(StrEnum):
+    """How rows move between ranks."""
+
+    AUTO = "auto"
+    """Shared memory inside nodes where it is possible, torch.distributed for the rest."""
+    TORCH = "torch"
+    """torch.distributed everywhere: gloo or NCCL."""
+    SHM = "shm"
+    """Shared memory inside nodes, torch.distributed across."""
+    MPI = "mpi"
+    """MPI everywhere; started by mpirun."""
+
+
+class DispatchKind(StrEnum):
+    """The way of a token to its experts."""
+
+    AUTO = "auto"
+    """Hierarchical where nodes have several ranks, else flat."""
+    FLAT = "flat"
+    HIERARCHICAL = "hierarchical"
+
+
+class RowPrecision(StrEnum):
+    """How hidden states travel to the experts."""
+
+    SAME = "same"
+    """As the model computes them, both ways."""
+    BFLOAT16 = "bfloat16"
+    FLOAT8 = "float8"
+    """FP8 with one scale per 128 values to the experts, BF16 back."""
+
+
+def transport_kind(name: str) -> TransportKind:
+    """The kind of a command-line name; raises `InputError` for unknown ones."""
+    if name not in [kind.value for kind in TransportKind]:
+        raise InputError(f"--transport {name}: use one of {', '.join(TransportKind)}")
+    return TransportKind(name)
