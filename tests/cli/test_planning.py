@@ -18,6 +18,8 @@ from wingspan.placement.simple import linear
 from wingspan.schedule.result import StepReport
 from wingspan.specs.models import load_model
 
+_CASES = Path(__file__).parents[1] / "simulate" / "cases"
+_H20, _QWEN = _CASES / "h20.yaml", _CASES / "qwen1.5-moe-a2.7b.config.json"
 _CONFIG = Path(__file__).parents[2] / "models" / "tiny" / "config.json"
 
 
@@ -105,13 +107,13 @@ def test_a_placement_file_is_simulated(tmp_path: Path) -> None:
     assert "leave --ranks" in str(both.exception)
 
 
-def test_a_step_limit_leaves_the_largest_batch_within_it() -> None:
-    arguments = ("plan", "mixtral-8x7b", "--gpus", "8", "--json")
+def test_a_step_limit_leaves_the_largest_batch_within_it(tmp_path: Path) -> None:
+    out = tmp_path / "best.json"
+    arguments = ("plan", "mixtral-8x7b", "--gpus", "8", "--out", out, "--json")
     made = json.loads(_run(*arguments, "--longest-step-ms", "12").stdout)["best"]
     assert made["step_seconds"] <= 0.012
     larger = str(made["tokens_per_gpu"] + 1)
-    one = ("--ranks", str(made["ep"]), "--attention-ranks", str(made["attention_ranks"]))
-    step = json.loads(_run("simulate", "mixtral-8x7b", *one, "-b", larger, "--json").stdout)["step_seconds"]
+    step = json.loads(_run("simulate", out, "-b", larger, "--json").stdout)["step_seconds"]
     assert step > 0.012
 
 
@@ -148,6 +150,59 @@ def test_plan_prints_choices_and_csv() -> None:
     assert max(len(line) for line in shown.stdout.splitlines()) <= 80
     lines = list(csv.DictReader(io.StringIO(_run("plan", "mixtral-8x7b", "--gpus", "8", "--csv").stdout)))
     assert [line["ep"] for line in lines] == ["2", "4", "8"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gpus", "largest"),
+    [
+        (("deepseek-v3", "--cluster", _H20), 16, 16),
+        (("deepseek-v3", "--cluster", _H20, "--gpus", "8"), 8, 8),
+        (("deepseek-v3", "--cluster", "gb200-nvl72"), 72, 72),
+        ((_QWEN, "--gpus", "16"), 16, 16),
+        ((_QWEN, "--gpus", "6"), 6, 6),
+        ((_QWEN, "--cluster", _H20), 16, 16),
+    ],
+)
+def test_plan_takes_any_cluster_and_any_number_of_experts(
+    arguments: tuple[object, ...], gpus: int, largest: int
+) -> None:
+    """Without a number of GPUs, the cluster's own."""
+    made = json.loads(_run("plan", *arguments, "--context", "1024", "--json").stdout)
+    assert made["fits"]
+    assert max(choice["ep"] for choice in made["choices"]) == largest
+    best = made["best"]
+    assert best["tokens_per_second"] == pytest.approx(best["tokens_per_second_per_gpu"] * gpus)
+    assert f'"ep": {largest},' in json.dumps(made)
+
+
+def test_a_model_of_seven_experts_is_planned(tmp_path: Path) -> None:
+    config = json.loads(_QWEN.read_text()) | {"num_experts": 7}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    made = json.loads(_run("plan", tmp_path, "--gpus", "8", "--json").stdout)
+    assert [choice["ep"] for choice in made["choices"]] == [1, 2, 4, 8]
+
+
+def test_simulate_takes_ranks_that_its_cluster_has() -> None:
+    ranks = {
+        arguments: json.loads(_run("simulate", *arguments, "-b", "4", "--context", "512", "--json").stdout)[
+            "ranks"
+        ]
+        for arguments in ((_QWEN,), (_QWEN, "--cluster", _H20), (_QWEN, "--experts-per-rank", "15"))
+    }
+    assert list(ranks.values()) == [64, 16, 4]
+    refused = str(_run("simulate", _QWEN, "--cluster", _H20, "--experts-per-rank", "1").exception)
+    assert "16 GPUs of h20 hold 16 of 60 experts; use 4 or more" in refused
+
+
+def test_a_plan_is_simulated_alike_from_its_file(tmp_path: Path) -> None:
+    """Spare ranks, chosen dispatcher and all: the file says it whole."""
+    out = tmp_path / "best.json"
+    made = json.loads(_run("plan", _QWEN, "--gpus", "8", "--out", out, "--json").stdout)["best"]
+    again = json.loads(_run("simulate", out, "--json").stdout)
+    assert again["step_seconds"] == made["step_seconds"]
+    assert max(again["peak_memory_bytes"]) == made["peak_memory_bytes"]
+    from_file = json.loads(_run("plan", out, "--gpus", "8", "--json").stdout)
+    assert from_file["best"]["ep"] == made["ep"]
 
 
 def test_plan_says_what_overflows_and_three_ways_out() -> None:

@@ -1,12 +1,10 @@
 """Memory limits, ways out of them, and the search over EP sizes."""
 
-import pytest
-
 from tests.simulate.builders import cluster, deployment
 from wingspan.deployment import Deployment, Options, PlacementSpec
 from wingspan.simulate.memory import largest_batch, longest_context, memory_use
 from wingspan.simulate.planning import make_plan
-from wingspan.simulate.search import best_of_each_ep, ep_sizes
+from wingspan.simulate.search import best_of_each_ep
 from wingspan.simulate.step import simulate
 from wingspan.simulate.ways_out import ways_out
 from wingspan.specs.models import load_model
@@ -73,14 +71,6 @@ def test_a_bit_too_large_a_batch_has_cheap_ways_out() -> None:
 
 def test_what_fits_needs_no_way_out() -> None:
     assert ways_out(deployment()) == []
-
-
-@pytest.mark.parametrize(
-    ("experts", "gpus", "sizes"),
-    [(256, 64, [1, 2, 4, 8, 16, 32, 64]), (8, 64, [1, 2, 4, 8]), (64, 48, [1, 2, 4, 8, 16])],
-)
-def test_ep_sizes_divide_gpus_and_experts(experts: int, gpus: int, sizes: list[int]) -> None:
-    assert ep_sizes(experts, gpus, 8) == sizes
 
 
 def test_search_returns_what_fits_and_what_it_says() -> None:

@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from wingspan.deployment import Deployment
+    from wingspan.specs.cluster import Cluster
 
 Source = Annotated[
     str,
@@ -109,12 +110,46 @@ def deployment_of(asked: Asked) -> Deployment:
     Raises:
         InputError: an unknown preset or file, or values that do not fit together.
     """
+    data, cluster = _described(asked), _cluster(asked)
+    if asked.placement is not None and Path(asked.placement).is_file():
+        data["placement"] = _explicit(data, asked)
+    else:
+        if data["placement"] is None or asked.ranks is not None or asked.experts_per_rank is not None:
+            data["placement"] = (data["placement"] or {}) | _sized(data, asked, cluster)
+        _set(data["placement"], "strategy", asked.placement and _strategy(asked.placement))
+    if cluster is not None:
+        sized = cluster.with_gpus(data["placement"]["ranks"]) if _is_open(asked) else cluster
+        data["cluster"] = sized.model_dump(mode="json")
+    return _parsed(data, asked)
+
+
+def template_of(asked: Asked) -> Deployment:
+    """What was asked for, with all open that a search chooses: one rank that holds everything, on the whole cluster.
+
+    Raises:
+        InputError: as `deployment_of`.
+    """
+    data, cluster = _described(asked), _cluster(asked)
+    data["placement"] = {"ranks": 1, "experts_per_rank": data["model"]["experts"]["count"]}
+    data["options"]["attention_ranks"] = 1
+    if cluster is not None:
+        data["cluster"] = cluster.model_dump(mode="json")
+    return _parsed(data, asked)
+
+
+def _parsed(data: dict[str, Any], asked: Asked) -> Deployment:
     from wingspan.deployment import Deployment
-    from wingspan.errors import InputError
     from wingspan.specs.reading import parse
 
+    return parse(Deployment, data, asked.source)
+
+
+def _described(asked: Asked) -> dict[str, Any]:
+    """Model, work and options as asked; placement and cluster as the deployment file has them, or None."""
+    from wingspan.errors import InputError
+
     data = _start(asked)
-    workload, options, placement = data["workload"], data["options"], data["placement"]
+    workload, options = data["workload"], data["options"]
     _set(workload, "phase", asked.phase)
     _set(workload, "tokens_per_gpu", asked.tokens_per_gpu)
     _set(workload["context"], "mean_tokens", asked.context)
@@ -129,14 +164,7 @@ def deployment_of(asked: Asked) -> Deployment:
         _set(options, name, getattr(asked, name))
     if asked.chunks is not None and options.get("schedule") != "chunks":
         raise InputError(f"--chunks {asked.chunks}: only --schedule chunks has them")
-    if asked.placement is not None and Path(asked.placement).is_file():
-        data["placement"] = _explicit(data, asked)
-    else:
-        if asked.ranks is not None or asked.experts_per_rank is not None:
-            placement.update(_sized(data, asked))
-        _set(placement, "strategy", asked.placement and _strategy(asked.placement))
-    data["cluster"] = _cluster(data, asked)
-    return parse(Deployment, data, asked.source)
+    return data
 
 
 def _start(asked: Asked) -> dict[str, Any]:
@@ -145,7 +173,7 @@ def _start(asked: Asked) -> dict[str, Any]:
     from wingspan.specs.models import load_model
 
     path = Path(asked.source)
-    if path.is_file() and _is_deployment(path):
+    if _is_deployment(path):
         return load_deployment(path).model_dump(mode="json")
     model = load_model(asked.source)
     return {
@@ -153,7 +181,7 @@ def _start(asked: Asked) -> dict[str, Any]:
         "model": model.model_dump(mode="json"),
         "cluster": None,
         "workload": {"phase": "decode", "context": {}},
-        "placement": {"ranks": model.experts.count, "experts_per_rank": 1},
+        "placement": None,
         "options": {},
     }
 
@@ -222,31 +250,51 @@ def _strategy(name: str) -> str:
     return name.replace("-", "_")
 
 
-def _sized(data: dict[str, Any], asked: Asked) -> dict[str, Any]:
-    """Ranks and slots: whichever is not given follows from the number of experts."""
-    from wingspan.errors import InputError
+def _sized(data: dict[str, Any], asked: Asked, cluster: Cluster | None) -> dict[str, Any]:
+    """Ranks and slots: whichever is not given follows from the experts and the cluster.
 
-    if data["placement"].get("slots") is not None:
+    Ranks: as many as the experts need, in whole nodes, and no more than a given cluster has.
+    """
+    from wingspan.errors import InputError
+    from wingspan.specs.cluster import Cluster
+
+    if data["placement"] is not None and data["placement"].get("slots") is not None:
         raise InputError(
             f"{asked.source}: its placement is explicit; --ranks and --experts-per-rank would need another one"
         )
-    experts = data["model"]["experts"]["count"]
-    ranks = asked.ranks or -(-experts // (asked.experts_per_rank or 1))
-    return {"ranks": ranks, "experts_per_rank": asked.experts_per_rank or -(-experts // ranks)}
+    experts, slots = data["model"]["experts"]["count"], asked.experts_per_rank
+    if asked.ranks is not None:
+        return {"ranks": asked.ranks, "experts_per_rank": slots or -(-experts // asked.ranks)}
+    cluster = cluster or Cluster.model_validate(data["cluster"])
+    ranks, node = -(-experts // (slots or 1)), cluster.gpus_per_node
+    if ranks > node:
+        ranks = -(-ranks // node) * node
+    if not _is_open(asked) and ranks > cluster.gpus:
+        if slots is not None:
+            raise InputError(
+                f"--experts-per-rank {slots}: the {cluster.gpus} GPUs of {cluster.name} hold {slots * cluster.gpus} "
+                f"of {experts} experts; use {-(-experts // cluster.gpus)} or more"
+            )
+        ranks = cluster.gpus
+    return {"ranks": ranks, "experts_per_rank": slots or -(-experts // ranks)}
 
 
-def _cluster(data: dict[str, Any], asked: Asked) -> dict[str, Any]:
-    """The cluster; a preset is as large as the ranks need, a file as large as it says."""
-    from wingspan.specs.cluster import cluster_presets, load_cluster
+def _cluster(asked: Asked) -> Cluster | None:
+    """The cluster that is asked for, as large as it says; None: the deployment file's."""
+    from wingspan.specs.cluster import load_cluster
 
-    name = asked.cluster or ("h100-sxm" if data["cluster"] is None else None)
-    if name is None:
-        given: dict[str, Any] = data["cluster"]
-        return given
-    cluster = load_cluster(name)
-    if name in cluster_presets():
-        cluster = cluster.with_gpus(data["placement"]["ranks"])
-    return cluster.model_dump(mode="json")
+    if asked.cluster is None and _is_deployment(Path(asked.source)):
+        return None
+    return load_cluster(asked.cluster or "h100-sxm")
+
+
+def _is_open(asked: Asked) -> bool:
+    """Whether the cluster has as many nodes as the ranks need: a preset has, what a file describes has its own."""
+    from wingspan.specs.cluster import cluster_presets
+
+    if asked.cluster is None:
+        return not _is_deployment(Path(asked.source))
+    return asked.cluster in cluster_presets()
 
 
 def _routing(text: str) -> dict[str, Any]:

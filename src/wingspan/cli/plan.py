@@ -25,8 +25,11 @@ from wingspan.cli.deployment_options import (
 def plan(
     source: Source,
     gpus: Annotated[
-        int, typer.Option(min=1, help="GPUs to spend; EP groups smaller than that run side by side.")
-    ] = 64,
+        int | None,
+        typer.Option(
+            min=1, help="GPUs to spend, in EP groups side by side (default: as many as the cluster says)."
+        ),
+    ] = None,
     cluster: ClusterName = None,
     phase: Phase = None,
     tokens_per_gpu: Tokens = None,
@@ -52,7 +55,8 @@ def plan(
 ) -> None:
     """Compare EP sizes on a number of GPUs: memory, speed, best choice.
 
-    Without --tokens-per-gpu the batch is chosen too, up to what memory holds.
+    Slots per GPU, shared attention, dispatcher and schedule are chosen; without --tokens-per-gpu the batch too, up to
+    what memory holds.
 
     Examples:
 
@@ -63,14 +67,14 @@ def plan(
       wingspan plan qwen3-235b-a22b --phase prefill --out best.json
     """
     from wingspan.cli import plan_view
-    from wingspan.cli.deployment_options import Asked, deployment_of
+    from wingspan.cli.deployment_options import Asked, template_of
     from wingspan.cli.outputs import check_one_format, check_outputs
     from wingspan.deployment import save_deployment
     from wingspan.simulate.planning import make_plan
 
     check_outputs(out, html)
     check_one_format(as_json, as_csv)
-    template = deployment_of(
+    template = template_of(
         Asked(
             source=source,
             cluster=cluster,
@@ -87,7 +91,7 @@ def plan(
     )
     made = make_plan(
         template,
-        gpus,
+        gpus or template.cluster.gpus,
         fixed_batch=tokens_per_gpu is not None,
         longest_step_seconds=None if longest_step_ms is None else longest_step_ms / 1e3,
     )

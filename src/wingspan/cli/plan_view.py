@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wingspan.cli.simulate_view import describe, fit_line, memory_table
+from wingspan.deployment import Dispatcher
 from wingspan.simulate.planning import Plan
 from wingspan.simulate.search import Choice
 from wingspan.writing import json_text
@@ -33,7 +34,9 @@ def show(plan: Plan, out: Path | None) -> None:
         beside = f"{groups} groups side by side, each " if groups > 1 else ""
         console.print(f"[bold]best:[/bold] {beside}" + describe(deployment))
     else:
-        console.print("[red]nothing fits[/red]; as asked, at the largest EP size:\n" + describe(deployment))
+        console.print(
+            "[red]nothing fits[/red]; as asked, at the EP size that comes closest:\n" + describe(deployment)
+        )
     capacity = deployment.cluster.gpu.memory_bytes
     console.print(fit_line(plan.shown.report, capacity))
     console.print()
@@ -96,6 +99,7 @@ def _record(choice: Choice) -> dict[str, Any]:
         "experts_per_gpu": report.experts_per_rank,
         "attention_ranks": options.attention_ranks,
         "tokens_per_gpu": choice.deployment.workload.tokens_per_gpu,
+        "dispatcher": choice.deployment.dispatcher.value,
         "schedule": report.schedule,
         "step_seconds": report.step_seconds,
         "relative_error": report.relative_error,
@@ -109,19 +113,19 @@ def _record(choice: Choice) -> dict[str, Any]:
 def _choices(plan: Plan) -> Table:
     work = plan.shown.deployment.workload
     title = f"{plan.shown.gpus} GPUs, {work.phase}, context {work.context.mean_tokens}: the fastest that fits"
-    table = Table(
-        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=title, title_justify="left"
-    )
-    columns = ("EP", "experts\n/GPU", "attn.\nGPUs", "batch\n/GPU", "schedule", "step\nms", "tokens/s\n/GPU")
-    for column in (*columns, "tokens/s\nall GPUs", "exposed", "GB"):
-        table.add_column(column, justify="left" if column == "schedule" else "right", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, title=title, title_justify="left")
+    columns = ("groups", "slots\n/GPU", "attn.\nGPUs", "batch\n/GPU", "rows", "schedule", "step\nms")
+    for column in (*columns, "tokens/s\n/GPU", "tokens/s\nall GPUs", "exp.", "GB"):
+        left = column in ("groups", "rows", "schedule")
+        table.add_column(column, justify="left" if left else "right", no_wrap=True)
     for choice in plan.choices:
         record = _record(choice)
         table.add_row(
-            str(record["ep"]),
+            _groups(choice),
             str(record["experts_per_gpu"]),
             str(record["attention_ranks"]),
             str(record["tokens_per_gpu"]),
+            "hier." if choice.deployment.dispatcher is Dispatcher.HIERARCHICAL else "flat",
             record["schedule"],
             _milliseconds(record["step_seconds"]),
             f"{record['tokens_per_second_per_gpu']:,.0f}",
@@ -131,6 +135,12 @@ def _choices(plan: Plan) -> Table:
             style="bold" if choice is plan.shown else None,
         )
     return table
+
+
+def _groups(choice: Choice) -> str:
+    """EP 36 x 2: two groups side by side."""
+    beside = choice.gpus // choice.report.ranks
+    return f"EP {choice.report.ranks}" + (f" x {beside}" if beside > 1 else "")
 
 
 def _milliseconds(seconds: float) -> str:

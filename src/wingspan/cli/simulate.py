@@ -31,7 +31,8 @@ def simulate(
     source: Source,
     cluster: ClusterName = None,
     ranks: Annotated[
-        int | None, typer.Option("--ranks", "--ep", min=1, help="EP size (default: one rank per expert).")
+        int | None,
+        typer.Option("--ranks", "--ep", min=1, help="EP size (default: a rank per expert, in whole nodes)."),
     ] = None,
     experts_per_rank: Annotated[
         int | None, typer.Option(min=1, help="Slots per GPU and layer (default: as few as hold all experts).")

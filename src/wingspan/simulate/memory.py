@@ -69,15 +69,25 @@ def memory_use(
     return _use(deployment, placement, rows_R, None, None)
 
 
-def largest_batch(deployment: Deployment, context: int | None = None) -> int:
-    """The most sequences per GPU that fit with this context (default: the workload's); 0 = not even one.
+def largest_batch(
+    deployment: Deployment,
+    context: int | None = None,
+    placement: Placement | None = None,
+    rows_per_token_R: Array | None = None,
+) -> int:
+    """The most sequences per GPU that fit; 0 = not even one. In prefill, the most tokens per GPU.
 
-    In prefill, the most tokens per GPU.
+    Args:
+        deployment: model, work and options; its batch is not looked at.
+        context: default: the workload's.
+        placement: the deployment's, if it is at hand already.
+        rows_per_token_R: rows that arrive in the fullest layer for each token of a GPU; default: evenly spread ones.
     """
-    placement = deployment.build_placement()
+    placement = deployment.build_placement() if placement is None else placement
 
     def fits(count: int) -> bool:
-        return _use(deployment, placement, None, count, context).fits
+        rows_R = None if rows_per_token_R is None else rows_per_token_R * count
+        return _use(deployment, placement, rows_R, count, context).fits
 
     return _largest(fits, _MOST_SEQUENCES)
 

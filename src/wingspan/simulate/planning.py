@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from wingspan.deployment import Deployment, PlacementSpec
 from wingspan.errors import InputError
+from wingspan.simulate.layouts import ep_sizes
 from wingspan.simulate.memory import largest_batch, memory_use
-from wingspan.simulate.search import Choice, best_of_each_ep, ep_sizes
+from wingspan.simulate.search import Choice, best_of_each_ep
 from wingspan.simulate.step import simulate
 from wingspan.simulate.ways_out import WayOut, ways_out
 
@@ -20,7 +21,7 @@ class Plan:
 
     Args:
         choices: the fastest deployment that fits for each EP size; empty if none does.
-        shown: the best of them, or what was asked for at the largest EP size where none fits.
+        shown: the best of them, or where none fits what was asked for at the EP size that needs the least memory.
         breaking_part: what overflows the memory of `shown`; None if it fits.
         ways: changes after which `shown` fits; empty if it does.
         batches: the most sequences (prefill: tokens) per GPU that fit at each length of context.
@@ -80,11 +81,17 @@ def _check_not_only_slow(template: Deployment, gpus: int, longest_seconds: float
 
 
 def _as_asked(template: Deployment, gpus: int) -> Choice:
-    cluster, experts = template.cluster.with_gpus(gpus), template.model.experts.count
-    ranks = ep_sizes(experts, gpus, cluster.gpus_per_node)[-1]
-    placement = PlacementSpec(ranks=ranks, experts_per_rank=-(-experts // ranks))
-    deployment = template.model_copy(update={"cluster": cluster, "placement": placement})
-    return Choice(deployment, simulate(deployment), gpus)
+    """At the EP size, of equal ones the largest, that comes closest to fitting."""
+    whole = template.model_copy(update={"cluster": template.cluster.with_gpus(gpus)})
+    experts = template.model.experts.count
+    tried = [
+        whole.model_copy(
+            update={"placement": PlacementSpec(ranks=ranks, experts_per_rank=-(-experts // ranks))}
+        )
+        for ranks in reversed(ep_sizes(experts, template.cluster.part(gpus)))
+    ]
+    closest = min(tried, key=lambda deployment: float(memory_use(deployment).total_R.max()))
+    return Choice(closest, simulate(closest), gpus)
 
 
 def _batches(deployment: Deployment) -> dict[int, int]:

@@ -1,15 +1,24 @@
-"""Which EP size, batch, sharding and schedule is best on a given number of GPUs: predict them and compare."""
+"""Which EP size, slots, batch, sharding, dispatcher and schedule are best on a given number of GPUs.
+
+Every way is estimated from few layers (`estimate.py`); what comes close to the best is predicted whole and compared.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from wingspan.deployment import Deployment, PlacementSpec, ScheduleKind
-from wingspan.errors import InputError
+from wingspan.deployment import Deployment
 from wingspan.schedule.result import StepReport
+from wingspan.simulate.group_search import Found, GroupSearch, Wanted
+from wingspan.simulate.layouts import ep_sizes
 from wingspan.simulate.memory import largest_batch
-from wingspan.simulate.step import simulate
+from wingspan.simulate.step import predict
+from wingspan.simulate.summary import step_report
+
+_CLOSE = 0.98
+"""What is estimated at so much of the best rate or more is predicted whole: estimates are within a percent or two."""
+_MOST_CLOSE = 6
 
 
 @dataclass(frozen=True)
@@ -36,22 +45,14 @@ class Choice:
         return self.tokens_per_second_per_gpu * self.gpus
 
 
-def ep_sizes(experts: int, gpus: int, gpus_per_node: int) -> list[int]:
-    """EP sizes to try: powers of two and whole groups of GPUs up to one expert per GPU, that divide `gpus`."""
-    most = min(experts, gpus)
-    sizes = [size for size in range(1, most + 1) if gpus % size == 0]
-    whole = [size for size in sizes if size <= gpus_per_node or size % gpus_per_node == 0]
-    return [size for size in whole if experts % size == 0] or whole
-
-
 def best_of_each_ep(
     template: Deployment, gpus: int, *, fixed_batch: bool, longest_step_seconds: float | None = None
 ) -> list[Choice]:
     """For each EP size the fastest deployment that fits, in tokens per second per GPU; smallest EP first.
 
     Args:
-        template: model, hardware, work and options; its placement, and with `fixed_batch` False its batch, are
-            replaced. Attention is cut over 1, 2, 4 or 8 GPUs, whichever is fastest.
+        template: model, hardware, work and options; its placement, attention and schedule, with `fixed_batch` False
+            its batch, and where none is asked for its dispatcher, are replaced.
         gpus: all GPUs; each EP group takes as many as it needs.
         fixed_batch: keep the workload's tokens per GPU.
         longest_step_seconds: leave out what takes longer (in decode: the time per output token).
@@ -60,82 +61,78 @@ def best_of_each_ep(
         InputError: the GPUs do not fill whole nodes.
     """
     cluster = template.cluster.with_gpus(gpus)
-    experts = template.model.experts.count
-    found = []
-    for ranks in ep_sizes(experts, gpus, cluster.gpus_per_node):
-        placement = PlacementSpec(ranks=ranks, experts_per_rank=-(-experts // ranks))
-        start = template.model_copy(update={"cluster": cluster, "placement": placement})
-        best = _best(start, gpus, fixed_batch, longest_step_seconds)
-        if best is not None:
-            found.append(best)
-    return found
+    start = template.model_copy(update={"cluster": cluster})
+    wanted = Wanted(fixed_batch, longest_step_seconds)
+    found: list[Found] = []
+    for ranks in ep_sizes(template.model.experts.count, template.cluster.part(gpus)):
+        found += GroupSearch(start, ranks, wanted).run()
+    best = _settled(found, gpus, wanted)
+    if best and longest_step_seconds is not None and not fixed_batch:
+        fastest = max(best, key=lambda ranks: best[ranks].tokens_per_second_per_gpu)
+        best[fastest] = _enlarged(best[fastest], longest_step_seconds)
+    return [best[ranks] for ranks in sorted(best)]
 
 
-def _best(start: Deployment, gpus: int, fixed_batch: bool, longest: float | None) -> Choice | None:
-    """The fastest of all shardings and batches in sequence, then of all schedules."""
-    shardings = [_with(start, "options", attention_ranks=group) for group in _groups(start)]
-    choices = [
-        _choice(_with(sharded, "workload", tokens_per_gpu=batch), gpus)
-        for sharded in shardings
-        for batch in _batches(sharded, fixed_batch, longest)
-    ]
-    best = _fastest(choices, longest)
-    if best is None:
-        return None
-    schedules = (ScheduleKind.TWO_BATCH, ScheduleKind.CHUNKS)
-    others = [_choice(_with(best.deployment, "options", schedule=kind), gpus) for kind in schedules]
-    return _fastest([best, *[c for c in others if _fits(c)]], longest)
+def _settled(found: list[Found], gpus: int, wanted: Wanted) -> dict[int, Choice]:
+    """Each EP size's best, predicted whole: the best estimate of each, then whatever else is close to the best."""
+    best: dict[int, Choice] = {}
+    later: list[Found] = []
+    top = 0.0
+    for one in sorted(found, key=lambda f: -f.tokens_per_second_per_gpu):
+        ranks = one.deployment.ranks
+        if ranks in best:
+            later.append(one)
+        elif (choice := _whole(one.deployment, gpus, wanted)) is not None:
+            best[ranks] = choice
+            top = max(top, choice.tokens_per_second_per_gpu)
+    close = [one for one in later if one.tokens_per_second_per_gpu >= _CLOSE * top]
+    for one in close[:_MOST_CLOSE]:
+        choice = _whole(one.deployment, gpus, wanted)
+        ranks = one.deployment.ranks
+        if choice and choice.tokens_per_second_per_gpu > best[ranks].tokens_per_second_per_gpu:
+            best[ranks] = choice
+    return best
 
 
-def _groups(start: Deployment) -> list[int]:
-    most = min(start.ranks, start.cluster.gpus_per_node)
-    heads = start.model.attention.heads
-    return [
-        g for g in (1, 2, 4, 8) if g <= most and start.ranks % g == 0 and most % g == 0 and heads % g == 0
-    ]
+def _whole(deployment: Deployment, gpus: int, wanted: Wanted) -> Choice | None:
+    """The whole prediction; with a smaller batch where the real loads need more room or time than even ones."""
+    while True:
+        prediction = predict(deployment)
+        choice = Choice(deployment, step_report(prediction), gpus)
+        batch, longest = deployment.workload.tokens_per_gpu, wanted.longest_step_seconds
+        fits = choice.peak_bytes <= deployment.cluster.gpu.memory_bytes
+        if fits and (longest is None or choice.report.step_seconds <= longest):
+            return choice
+        smaller = batch - 1
+        if fits and longest is not None:
+            smaller = min(smaller, int(batch * longest / choice.report.step_seconds))
+        elif not fits:
+            rows_R = prediction.arrived_LR.max(axis=0) / batch
+            smaller = min(smaller, largest_batch(deployment, None, prediction.placement, rows_R))
+        if wanted.fixed_batch or smaller < 1:
+            return None
+        deployment = with_workload(deployment, tokens_per_gpu=smaller)
 
 
-def _batches(deployment: Deployment, fixed: bool, longest: float | None) -> list[int]:
-    """The asked one; or the largest, a half and a quarter of it; or the largest whose step is no longer."""
-    largest = largest_batch(deployment)
-    asked = deployment.workload.tokens_per_gpu
-    if fixed:
-        return [asked] if asked <= largest else []
-    most = min(largest, _MOST_DECODE if deployment.workload.phase == "decode" else _MOST_PREFILL)
-    if longest is not None and most:
-        most = _largest_within(deployment, most, longest)
-    return sorted({max(1, most // part) for part in (1, 2, 4)}) if most else []
+def _enlarged(choice: Choice, longest_seconds: float) -> Choice:
+    """The largest batch from the choice's on whose whole prediction fits and keeps to the limit."""
+    wanted = Wanted(fixed_batch=True, longest_step_seconds=longest_seconds)
+
+    def tried(batch: int) -> Choice | None:
+        return _whole(with_workload(choice.deployment, tokens_per_gpu=batch), choice.gpus, wanted)
+
+    stride, best = 1, choice
+    while larger := tried(best.deployment.workload.tokens_per_gpu + stride):
+        best, stride = larger, 2 * stride
+    while stride > 1:
+        stride //= 2
+        best = tried(best.deployment.workload.tokens_per_gpu + stride) or best
+    return best
 
 
-def _largest_within(deployment: Deployment, most: int, longest: float) -> int:
-    """The largest batch up to `most` whose step takes no longer, by bisection: more tokens take more time."""
-    fits, breaks = 0, most + 1
-    while breaks - fits > 1:
-        batch = (fits + breaks) // 2
-        step = simulate(_with(deployment, "workload", tokens_per_gpu=batch)).step_seconds
-        fits, breaks = (batch, breaks) if step <= longest else (fits, batch)
-    return fits
+def with_workload(deployment: Deployment, **changes: Any) -> Deployment:
+    """The deployment with other work."""
+    return deployment.model_copy(update={"workload": deployment.workload.model_copy(update=changes)})
 
 
-_MOST_DECODE = 1024
-_MOST_PREFILL = 32768
-"""Largest batches tried: beyond these more tokens gain nothing, because every product is bound by arithmetic."""
-
-
-def _choice(deployment: Deployment, gpus: int) -> Choice:
-    return Choice(deployment, simulate(deployment), gpus)
-
-
-def _fits(choice: Choice) -> bool:
-    return max(choice.report.peak_memory_bytes) <= choice.deployment.cluster.gpu.memory_bytes
-
-
-def _fastest(choices: list[Choice], longest: float | None) -> Choice | None:
-    allowed = [c for c in choices if longest is None or c.report.step_seconds <= longest]
-    return max(allowed, key=lambda c: c.tokens_per_second_per_gpu, default=None)
-
-
-def _with(deployment: Deployment, part: str, **changes: Any) -> Deployment:
-    if part not in ("options", "workload"):
-        raise InputError(f"{part} is not a part of a deployment that a search changes")
-    return deployment.model_copy(update={part: getattr(deployment, part).model_copy(update=changes)})
+__all__ = ["Choice", "best_of_each_ep", "with_workload"]

@@ -44,14 +44,19 @@ def simulate(deployment: Deployment) -> StepReport:
     return step_report(predict(deployment))
 
 
-def predict(deployment: Deployment) -> Prediction:
+def predict(deployment: Deployment, placement: Placement | None = None) -> Prediction:
     """Predict one step and keep its timeline.
+
+    Args:
+        deployment: what runs.
+        placement: the deployment's, if it is at hand already.
 
     Raises:
         InputError: as `simulate`.
     """
     cluster, model, workload = deployment.used_cluster, deployment.model, deployment.workload
-    placement, schedule = deployment.build_placement(), deployment.build_schedule()
+    placement = deployment.build_placement() if placement is None else placement
+    schedule = deployment.build_schedule()
     method = exchange_method(deployment)
     parts = schedule.micro_batches * schedule.chunks
     tokens = workload.tokens_per_gpu * deployment.ranks

@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from wingspan.deployment import Deployment
+from wingspan.simulate.layouts import attention_groups
 from wingspan.simulate.memory import largest_batch, longest_context, memory_use
 from wingspan.simulate.step import simulate
 from wingspan.specs.precision import Precision
@@ -113,9 +114,8 @@ def _pairs(deployment: Deployment, wanted: float) -> list[WayOut]:
 
 def _attention(deployment: Deployment) -> Iterator[_Change]:
     """Attention, dense layers, embedding and head cut over the ranks of a node, ever finer."""
-    for group in (2, 4, 8):
-        divided = (deployment.cluster.gpus_per_node, deployment.ranks, deployment.model.attention.heads)
-        if group > deployment.options.attention_ranks and not any(size % group for size in divided):
+    for group in attention_groups(deployment.ranks, deployment.cluster, deployment.model.attention.heads):
+        if group > deployment.options.attention_ranks:
             new = _with_options(deployment, attention_ranks=group)
             yield _Change(f"shard attention over {group} GPUs of a node", "options", new)
 
@@ -163,11 +163,11 @@ def _larger_gpus(deployment: Deployment) -> Iterator[_Change]:
 
 
 def _more_ranks(deployment: Deployment) -> Iterator[_Change]:
-    """Fewer experts on each GPU: the EP size doubled until one is left."""
+    """Fewer experts on each GPU: the EP size doubled, in whole nodes, until one is left."""
     placement, experts = deployment.placement, deployment.model.experts.count
-    ranks, cluster = placement.ranks, deployment.cluster
-    while placement.slots is None and ranks < experts and not ranks % min(ranks, cluster.gpus_per_node):
-        ranks *= 2
+    ranks, cluster, node = placement.ranks, deployment.cluster, deployment.cluster.gpus_per_node
+    while placement.slots is None and ranks < experts:
+        ranks = 2 * ranks if 2 * ranks <= node else -(-2 * ranks // node) * node
         spread = placement.model_copy(update={"ranks": ranks, "experts_per_rank": -(-experts // ranks)})
         gpus = max(ranks, cluster.gpus)
         new = deployment.model_copy(update={"placement": spread, "cluster": cluster.with_gpus(gpus)})

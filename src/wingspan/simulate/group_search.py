@@ -1,0 +1,203 @@
+"""The best ways to run one EP group: slots, attention, dispatcher, schedule and batch, each way estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import product
+
+from wingspan.deployment import Deployment, Dispatcher, PlacementSpec, ScheduleKind, Strategy
+from wingspan.placement.placement import Placement
+from wingspan.simulate.estimate import Estimate, ShortModel
+from wingspan.simulate.layouts import attention_groups, slot_counts
+from wingspan.simulate.memory import largest_batch
+from wingspan.specs.workload import UniformRouting
+
+_MOST_DECODE = 1024
+_MOST_PREFILL = 32768
+"""Largest batches tried: beyond these more tokens gain nothing, because every product is bound by arithmetic."""
+_HEADROOM = 1.05
+"""By how much another schedule may beat a step of which nothing is exposed: it may leave room for a larger batch."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What binds the batch: the asked one is kept, or as large as memory and the longest step allow."""
+
+    fixed_batch: bool
+    longest_step_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run a group."""
+
+    placement: Strategy
+    slots: int
+    attention_ranks: int
+    dispatcher: Dispatcher
+    schedule: ScheduleKind
+
+
+@dataclass(frozen=True)
+class Found:
+    """A deployment that fits, as far as its loads are even, with its estimated step."""
+
+    way: Way
+    deployment: Deployment
+    estimate: Estimate
+
+    @property
+    def tokens_per_second_per_gpu(self) -> float:
+        """Throughput per GPU."""
+        return self.deployment.workload.tokens_per_gpu / self.estimate.step_seconds
+
+    @property
+    def bound(self) -> float:
+        """What no other schedule or dispatcher can exceed: all transfers hidden."""
+        return _HEADROOM * self.deployment.workload.tokens_per_gpu / self.estimate.computing_seconds
+
+
+class GroupSearch:
+    """The search at one EP size.
+
+    Args:
+        start: model, cluster, work and options.
+        ranks: EP size.
+        wanted: what binds the batch.
+    """
+
+    def __init__(self, start: Deployment, ranks: int, wanted: Wanted) -> None:
+        self._start, self._ranks, self._wanted = start, ranks, wanted
+        self._short = ShortModel(start)
+        self._placements: dict[tuple[Strategy, int], tuple[Placement, Placement]] = {}
+        self._batch: int | None = None
+        asked, usual = start.options.dispatcher, start.dispatcher
+        self._dispatchers = [asked] if asked else sorted(Dispatcher, key=lambda d: d is not usual)
+        self._schedules = list(ScheduleKind) if ranks > 1 else [ScheduleKind.SEQUENTIAL]
+
+    def run(self) -> list[Found]:
+        """What fits of everything tried, best first.
+
+        Attention, dispatcher and schedule are tried together; then the other placement, more slots and smaller
+        batches, each from the best.
+        """
+        slots = slot_counts(self._start.model.experts.count, self._ranks)
+        found = self._ways(slots[0])
+        if found:
+            found += self._other_placements(found)
+            found += self._more_slots(_best(found), slots[1:])
+            found += self._smaller_batches(_best(found))
+        return sorted(found, key=lambda f: -f.tokens_per_second_per_gpu)
+
+    def _ways(self, slots: int) -> list[Found]:
+        groups = attention_groups(self._ranks, self._start.cluster, self._start.model.attention.heads)
+        even = slots * self._ranks == self._start.model.experts.count
+        plain = even and isinstance(self._start.workload.routing, UniformRouting)
+        placement = Strategy.LINEAR if plain else Strategy.BALANCED
+        first, *others = product(self._dispatchers, self._schedules)
+        seeds = self._tried(Way(placement, slots, group, *first) for group in groups)
+        found = list(seeds)
+        for seed in sorted(seeds, key=lambda f: -f.tokens_per_second_per_gpu):
+            if seed.bound > _best(found).tokens_per_second_per_gpu:
+                group = seed.way.attention_ranks
+                found += self._tried(Way(placement, slots, group, *pair) for pair in others)
+        # Other buffers may fit where the plain way's do not.
+        return found or self._tried(Way(placement, slots, g, *pair) for g, pair in product(groups, others))
+
+    def _other_placements(self, found: list[Found]) -> list[Found]:
+        """Linear keeps groups of experts together, which dispatchers use unlike; balanced evens out the load."""
+        best = {f.way.dispatcher: f for f in sorted(found, key=lambda f: f.tokens_per_second_per_gpu)}
+        other = {Strategy.LINEAR: Strategy.BALANCED, Strategy.BALANCED: Strategy.LINEAR}
+        return self._tried(replace(f.way, placement=other[f.way.placement]) for f in best.values())
+
+    def _more_slots(self, best: Found, counts: list[int]) -> list[Found]:
+        found = []
+        for slots in counts:
+            more = self._tried([replace(best.way, slots=slots, placement=Strategy.BALANCED)])
+            found += more
+            if not more or more[0].tokens_per_second_per_gpu <= best.tokens_per_second_per_gpu:
+                break
+            best = more[0]
+        return found
+
+    def _smaller_batches(self, best: Found) -> list[Found]:
+        found: list[Found] = []
+        work = self._start.workload
+        least = work.context.mean_tokens if work.phase == "prefill" else 1
+        while not self._wanted.fixed_batch:
+            batch = best.deployment.workload.tokens_per_gpu // 2
+            half = self._at(best.way, batch) if batch >= least else None
+            if half is None or half.tokens_per_second_per_gpu <= best.tokens_per_second_per_gpu:
+                break
+            found.append(best := half)
+        return found
+
+    def _tried(self, ways: Iterable[Way]) -> list[Found]:
+        return [found for way in ways if (found := self._largest(way)) is not None]
+
+    def _largest(self, way: Way) -> Found | None:
+        """The way with the largest batch that is allowed."""
+        deployment, wanted = self._deployment(way), self._wanted
+        asked, work = deployment.workload.tokens_per_gpu, deployment.workload
+        largest = largest_batch(deployment, None, self._placement(way)[1])
+        if wanted.fixed_batch:
+            return self._at(way, asked if asked <= largest else 0)
+        most = min(largest, _MOST_DECODE if work.phase == "decode" else _MOST_PREFILL)
+        if wanted.longest_step_seconds is None:
+            return self._at(way, most)
+        return self._within(way, most, wanted.longest_step_seconds)
+
+    def _within(self, way: Way, most: int, longest_seconds: float) -> Found | None:
+        """The largest batch up to `most` whose step takes no longer, to a percent: more tokens take more time."""
+        best, fits, breaks = None, 0, most + 1
+        batch = min(self._batch or most, most)
+        while breaks - fits > max(1, fits // 100):
+            found = self._at(way, batch)
+            if found is None:
+                return best
+            seconds = found.estimate.step_seconds
+            if seconds <= longest_seconds:
+                best, fits = found, batch
+            else:
+                breaks = batch
+            # A step grows more slowly than its batch: the quotient undershoots above the limit, and below overshoots.
+            guess = int(batch * longest_seconds / seconds)
+            batch = guess if fits < guess < breaks else (fits + breaks) // 2
+        self._batch = fits or self._batch
+        return best
+
+    def _at(self, way: Way, batch: int) -> Found | None:
+        deployment = self._deployment(way, batch) if batch else None
+        if deployment is None:
+            return None
+        if way.schedule is ScheduleKind.TWO_BATCH and deployment.workload.sequences_per_gpu < 2:
+            return None
+        return Found(way, deployment, self._short.estimate(deployment, self._placement(way)[0]))
+
+    def _deployment(self, way: Way, batch: int | None = None) -> Deployment:
+        start = self._start
+        placement = PlacementSpec(strategy=way.placement, ranks=self._ranks, experts_per_rank=way.slots)
+        options = start.options.model_copy(
+            update={
+                "attention_ranks": way.attention_ranks,
+                "dispatcher": way.dispatcher,
+                "schedule": way.schedule,
+            }
+        )
+        work = (
+            start.workload if batch is None else start.workload.model_copy(update={"tokens_per_gpu": batch})
+        )
+        return start.model_copy(update={"placement": placement, "options": options, "workload": work})
+
+    def _placement(self, way: Way) -> tuple[Placement, Placement]:
+        """Of the short model, and as much for the whole one."""
+        key = (way.placement, way.slots)
+        if key not in self._placements:
+            short = self._short.placement(self._deployment(way))
+            self._placements[key] = (short, self._short.repeated(short))
+        return self._placements[key]
+
+
+def _best(found: list[Found]) -> Found:
+    return max(found, key=lambda f: f.tokens_per_second_per_gpu)
