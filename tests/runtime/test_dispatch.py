@@ -117,6 +117,23 @@ def expected(x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Ten
 
 
 @pytest.mark.parametrize("kind", DISPATCHERS)
+def test_finer_weights_than_the_rows_are_rounded_with_the_sum_only(kind):
+    """BF16 rows by FP32 weights: as far from the exact sum as its own rounding, and no further."""
+    placement = Placement(np.arange(8)[None, None], 8)
+    experts_TK, weights_TK = routing(np.random.default_rng(3), 200, 8, 4)
+    x_TD = torch.randn(200, 64, generator=torch.Generator().manual_seed(3)).bfloat16()
+    out_TD, _ = there_and_back(
+        make(kind, placement, LocalTransport()), placement, 0, x_TD, experts_TK, weights_TK
+    )
+    rows_TKD = (x_TD[:, None] * (experts_TK + 1).bfloat16()[..., None]).double()
+    exact_TD = (rows_TKD * weights_TK.double()[..., None]).sum(1)
+    once = (exact_TD.bfloat16().double() - exact_TD).square().mean().sqrt()
+    assert (out_TD.double() - exact_TD).square().mean().sqrt() <= 1.02 * once
+    coarse_TD = (rows_TKD * weights_TK.bfloat16().double()[..., None]).sum(1).bfloat16()
+    assert (coarse_TD.double() - exact_TD).square().mean().sqrt() > 1.1 * once
+
+
+@pytest.mark.parametrize("kind", DISPATCHERS)
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32),

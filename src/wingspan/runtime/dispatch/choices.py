@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from wingspan.runtime.dispatch.dispatcher import weighted_bags
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -26,9 +28,7 @@ class Choices:
         """Per row the sum of `weight_P[p] * y_YD[place_P[p]]` over its choices: (X, D); zero without any."""
         if not len(place_P):
             return y_YD.new_zeros((self.rows, y_YD.shape[1]))
-        return torch.nn.functional.embedding_bag(
-            place_P, y_YD, self.begin_X, mode="sum", per_sample_weights=self.weight_P.to(y_YD.dtype)
-        )
+        return weighted_bags(place_P, y_YD, self.weight_P, self.begin_X)
 
 
 def choices_of(rank_TK: torch.Tensor, slot_TK: torch.Tensor, weights_TK: torch.Tensor) -> Choices:

@@ -24,6 +24,7 @@ from wingspan.runtime.dispatch.dispatcher import (
     chunk_slices,
     exchange,
     take_rows,
+    weighted_bags,
 )
 from wingspan.runtime.dispatch.slots import SlotMap
 from wingspan.runtime.transport.transport import Transport
@@ -153,7 +154,7 @@ class DeduplicatingDispatcher:
     def send_back(self, y_PD: torch.Tensor, route: DeduplicatedRoute) -> Coming[torch.Tensor]:
         """See `Dispatcher.send_back`; `y_PD` has one row per pair."""
         arrived = route.arrived.pop()
-        summed_ND = _bag(y_PD, arrived.pair_NC, arrived.weights_NC.to(y_PD.dtype))
+        summed_ND = _bag(y_PD, arrived.pair_NC, arrived.weights_NC)
         coming = self._exchange("combine", summed_ND, route.sent_R, route.received_R, route)
         return coming.then(lambda back_MD: _sum_per_token(back_MD, route))
 
@@ -215,4 +216,4 @@ def _bag(y_PD: torch.Tensor, pair_NC: torch.Tensor, weights_NC: torch.Tensor) ->
     if not len(pair_NC):
         # Keeps both empty inputs in the graph: backward sends either's gradient home, on every rank alike.
         return y_PD.new_zeros((0, y_PD.shape[1])) + (y_PD.sum() + weights_NC.sum()) * 0
-    return torch.nn.functional.embedding_bag(pair_NC, y_PD, mode="sum", per_sample_weights=weights_NC)
+    return weighted_bags(pair_NC, y_PD, weights_NC)

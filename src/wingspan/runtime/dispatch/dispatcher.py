@@ -189,3 +189,26 @@ def exchange(
     pending = transport.exchange_rows(received_ND, sent_ND, received_R, sent_R, bulk=bulk)
     # The pair keeps the rows alive until they have left.
     return Coming((pending,), lambda: (received_ND, sent_ND)[0])
+
+
+def weighted_bags(
+    row_P: torch.Tensor, rows_YD: torch.Tensor, weights_P: torch.Tensor, begin_X: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Sums of weighted rows, rounded once: (X, D).
+
+    A weight finer than the rows' dtype counts as two of that dtype, its rounded value and what that leaves: the
+    kernel adds in FP32 but takes weights of the rows' dtype only.
+
+    Args:
+        row_P: which rows, all bags' one after another; or (X, K), a bag per row of it.
+        rows_YD: the rows.
+        weights_P: of each, shaped as `row_P`.
+        begin_X: where each bag begins; None with `row_P` (X, K).
+    """
+    high_P = weights_P.to(rows_YD.dtype)
+    if weights_P.dtype.itemsize > rows_YD.dtype.itemsize:
+        low_P = (weights_P - high_P).to(rows_YD.dtype)
+        high_P = torch.stack((high_P, low_P), dim=-1).flatten(-2)
+        row_P = torch.stack((row_P, row_P), dim=-1).flatten(-2)
+        begin_X = None if begin_X is None else begin_X * 2
+    return torch.nn.functional.embedding_bag(row_P, rows_YD, begin_X, mode="sum", per_sample_weights=high_P)

@@ -23,6 +23,7 @@ from wingspan.runtime.dispatch.dispatcher import (
     inverse,
     order_by_slot,
     take_rows,
+    weighted_bags,
 )
 from wingspan.runtime.dispatch.slots import SlotMap
 from wingspan.runtime.transport.transport import Transport
@@ -144,6 +145,4 @@ def weighted_sum(rows_MD: torch.Tensor, row_TK: torch.Tensor, weights_TK: torch.
     if T == 0:
         # Keeps the empty inputs in the graph, so that the exchange back still happens in backward.
         return rows_MD.new_zeros((0, rows_MD.shape[1])) + (rows_MD.sum() + weights_TK.sum()) * 0
-    return torch.nn.functional.embedding_bag(
-        row_TK, rows_MD, mode="sum", per_sample_weights=weights_TK.to(rows_MD.dtype)
-    )
+    return weighted_bags(row_TK, rows_MD, weights_TK)
