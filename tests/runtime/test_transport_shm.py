@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import logging.handlers
+import mmap
 import os
+import re
+import resource
 import signal
 import time
 from pathlib import Path
@@ -13,7 +19,7 @@ import torch
 
 from tests.runtime.ranks import on_ranks
 from wingspan.errors import InputError, LostPeerError, RunError
-from wingspan.runtime.transport import shm
+from wingspan.runtime.transport import shared_memory, shm
 from wingspan.runtime.transport.choice import TransportKind, chosen
 from wingspan.runtime.transport.shared_memory import Peer, SharedMemory
 from wingspan.runtime.transport.shm import SharedMemoryTransport
@@ -228,3 +234,106 @@ def test_shared_memory_refuses_other_devices(tmp_path):
 
     with pytest.raises(InputError, match="--transport torch on cuda"):
         on_ranks(work, 2, tmp_path)
+
+
+def no_room_to_map(rank: int) -> None:
+    """As `ulimit -v`, for one rank."""
+    if rank == 1:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
+        resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20), resource.RLIM_INFINITY))
+
+
+def no_large_files(rank: int) -> None:
+    """As `ulimit -f`."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+
+
+def no_descriptors(rank: int) -> None:
+    """As `ulimit -n`, for a rank with more peers than descriptors."""
+    if rank == 3:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 1, 4096))
+
+
+def forbidden_calls(rank: int) -> None:
+    """As a container's filter of system calls."""
+
+    def refused(*_: object) -> int:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if rank == 2:
+        os.pidfd_open = refused
+
+
+LIMITS = [
+    (
+        no_room_to_map,
+        r"rank 1: .* GB of shared memory cannot be mapped: Cannot allocate memory \(ulimit -v\)",
+    ),
+    (no_large_files, r"rank [02]: .* GB of shared memory cannot be made: File too large \(ulimit -f\)"),
+    (no_descriptors, "rank 3: .*Too many open files"),
+    (forbidden_calls, "rank 2: rank . cannot be watched: Operation not permitted"),
+]
+
+
+@pytest.mark.parametrize("per_node", [2, 4])
+@pytest.mark.parametrize(("limit", "says"), LIMITS)
+def test_where_memory_cannot_be_shared_auto_goes_another_way_and_says_so(limit, says, per_node, tmp_path):
+    """On all ranks, whoever has the limit; nothing stays open."""
+
+    def work(gloo: Transport) -> tuple[str, list[str], int]:
+        notes = logging.handlers.BufferingHandler(10)
+        logging.getLogger("wingspan").addHandler(notes)
+        if per_node < gloo.world.size:
+            gloo.split(gloo.world.node)  # gloo's own threads and descriptors come before
+        before = len(os.listdir("/proc/self/fd"))
+        limit(gloo.world.rank)
+        with chosen(TransportKind.AUTO, gloo, CPU) as transport:
+            exchange(transport, 1, torch.float32, 4)
+            left = len(os.listdir("/proc/self/fd")) - before if per_node == gloo.world.size else 0
+            return type(transport).__name__, [record.getMessage() for record in notes.buffer], left
+
+    if per_node == 2 and limit is no_descriptors:
+        pytest.skip("a group of gloo's for each node needs descriptors too")
+    found = on_ranks(work, 4, tmp_path, per_node)
+    assert [name for name, _, _ in found] == ["TorchTransport"] * 4
+    assert max(left for _, _, left in found) <= 0
+    assert [len(notes) for _, notes, _ in found] == [1, 0, 0, 0]
+    assert re.fullmatch(f"rows move over sockets, slower than shared memory: {says}", found[0][1][0])
+
+
+@pytest.mark.parametrize(("limit", "says"), LIMITS)
+def test_shared_memory_by_name_that_cannot_be_had_is_one_line(limit, says, tmp_path):
+    def work(gloo: Transport) -> None:
+        limit(gloo.world.rank)
+        with chosen(TransportKind.SHM, gloo, CPU):
+            pass
+
+    with pytest.raises(RunError, match=f"^{says}; use the torch transport$"):
+        on_ranks(work, 4, tmp_path)
+
+
+def test_the_memory_is_a_part_of_what_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(shared_memory, "usable_memory_bytes", lambda: 64 << 20)
+    fd = SharedMemory.create(4)
+    assert 32 << 20 <= os.fstat(fd).st_size < 33 << 20
+    os.close(fd)
+
+
+def test_more_descriptors_than_select_knows(tmp_path):
+    """A rank that waits looks for the other's end at a descriptor above 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4096:
+        pytest.skip("no more than 1,024 descriptors here")
+
+    def work(gloo: Transport) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (4096, hard))
+        held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+        with chosen(TransportKind.SHM, gloo, CPU) as transport:
+            assert max(transport.inside.memory._processes) > 1024
+            if gloo.world.rank == 1:
+                time.sleep(1.5)  # longer than a rank sleeps before it looks
+            exchange(transport, 1, torch.float32, 4)
+        for fd in held:
+            os.close(fd)
+
+    on_ranks(work, 2, tmp_path)

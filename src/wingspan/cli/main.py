@@ -6,6 +6,7 @@ starts at once.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -109,6 +110,7 @@ def application(first: str = "") -> typer.Typer:
 def main() -> None:
     """Run the command line; every foreseen failure ends as one line on stderr and its exit code."""
     prepare_streams()
+    _show_notes()
     with raised_signals():
         code, line = _outcome()
     if line:
@@ -116,6 +118,20 @@ def main() -> None:
             print(line, file=sys.stderr)
     drop_output()
     sys.exit(code)
+
+
+class _Notes(logging.Handler):
+    """What the runtime logs (that it goes another way than usual, and why) is a line on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):
+            print(f"wingspan: {record.getMessage()}", file=sys.stderr, flush=True)
+
+
+def _show_notes() -> None:
+    logger = logging.getLogger("wingspan")
+    if not any(isinstance(handler, _Notes) for handler in logger.handlers):
+        logger.addHandler(_Notes())
 
 
 def _outcome() -> tuple[int, str]:

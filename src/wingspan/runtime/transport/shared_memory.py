@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import mmap
 import os
 import select
@@ -44,6 +45,10 @@ _SPIN_SECONDS = 30e-6
 """Time to look again before sleeping, where every rank has a core: about what going to sleep costs."""
 
 
+class SharedMemoryError(RunError):
+    """This machine, or a limit on this process, does not let its ranks share memory."""
+
+
 @dataclass(frozen=True)
 class Peer:
     """A rank of this host: its number in the whole group, for messages, and its process."""
@@ -60,6 +65,10 @@ class SharedMemory:
         peers: all ranks of this host, in order; the same on each.
         own: this rank's place among them.
 
+    Raises:
+        LostPeerError: one of them has ended.
+        SharedMemoryError: the memory cannot be mapped, or the others not be watched.
+
     `region` is all of the memory as bytes, `words` the same as int64.
     """
 
@@ -67,7 +76,7 @@ class SharedMemory:
         self.own = own
         self.size = len(peers)
         self._peers = peers
-        self._map = mmap.mmap(fd, 0)
+        self._map = _map(fd)
         self.region = torch.frombuffer(self._map, dtype=torch.uint8)
         # The same bytes as another tensor: torch refuses to gather rows of one into itself.
         self._writable = torch.frombuffer(self._map, dtype=torch.uint8)
@@ -86,15 +95,29 @@ class SharedMemory:
         self._published = 0
         self._finished: set[int] = set()
         self._all_finished = 0
-        self._processes = [_process(peer) for peer in peers]
+        self._processes = _watched(peers)
         self._spin_seconds = _SPIN_SECONDS if usable_cores() >= self.size else 0.0
 
     @staticmethod
     def create(ranks: int) -> int:
-        """Make memory for that many ranks; returns its descriptor."""
-        fd = os.memfd_create("wingspan", os.MFD_CLOEXEC)
+        """Make memory for that many ranks; returns its descriptor.
+
+        Raises:
+            SharedMemoryError: the system does not give it.
+        """
         arena_bytes = usable_memory_bytes() // (2 * ranks) // mmap.PAGESIZE * mmap.PAGESIZE
-        os.ftruncate(fd, _control_bytes(ranks) + ranks * arena_bytes)
+        size_bytes = _control_bytes(ranks) + ranks * arena_bytes
+        fd = -1
+        try:
+            fd = os.memfd_create("wingspan", os.MFD_CLOEXEC)
+            os.ftruncate(fd, size_bytes)
+        except OSError as error:
+            if fd >= 0:
+                os.close(fd)
+            limit = " (ulimit -f)" if error.errno == errno.EFBIG else ""
+            raise SharedMemoryError(
+                f"{size_bytes / 1e9:.1f} GB of shared memory cannot be made: {error.strerror}{limit}"
+            ) from None
         return fd
 
     def allocate(self, size_bytes: int, align_bytes: int = _LINE_BYTES) -> int:
@@ -217,7 +240,10 @@ class SharedMemory:
     def _check(self, peer: int, start: float, arrived: object) -> None:
         """Raise unless that rank lives; what it did before it ended counts."""
         name = f"rank {self._peers[self.own].rank} lost contact with its peers: rank {self._peers[peer].rank}"
-        ended = bool(select.select([self._processes[peer]], [], [], 0)[0])
+        # Not `select`, which knows the first 1,024 descriptors only.
+        process = select.poll()
+        process.register(self._processes[peer], select.POLLIN)
+        ended = bool(process.poll(0))
         if ended and callable(arrived) and not arrived():
             raise LostPeerError(f"{name} ended")
         if time.monotonic() - start > _SILENCE_SECONDS:
@@ -244,7 +270,8 @@ def share_among(peers: Sequence[tuple[int, int, int]], own: int) -> SharedMemory
         own: this rank's place among them.
 
     Raises:
-        RunError: the first rank's process is hidden from this one.
+        LostPeerError: one of them has ended.
+        SharedMemoryError: the first rank's process is hidden from this one, or see `SharedMemory`.
     """
     members = [Peer(rank, pid) for rank, pid, _ in peers]
     _, pid, descriptor = peers[0]
@@ -252,20 +279,38 @@ def share_among(peers: Sequence[tuple[int, int, int]], own: int) -> SharedMemory
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        raise RunError(
-            f"rank {members[own].rank}: cannot open the shared memory of rank {members[0].rank} "
-            f"({error.strerror}); use --transport torch"
+        raise SharedMemoryError(
+            f"that of rank {members[0].rank} cannot be opened: {error.strerror}"
         ) from None
     with contextlib.closing(os.fdopen(fd)):
         return SharedMemory(fd, members, own)
 
 
-def _process(peer: Peer) -> int:
-    """A descriptor that tells when the process has ended, which its number, given anew, would not."""
+def _map(fd: int) -> mmap.mmap:
     try:
-        return os.pidfd_open(peer.pid)
-    except ProcessLookupError:
-        raise LostPeerError(f"rank {peer.rank} ended before it could share memory") from None
+        return mmap.mmap(fd, 0)
+    except OSError as error:
+        limit = " (ulimit -v)" if error.errno == errno.ENOMEM else ""
+        size_bytes = os.fstat(fd).st_size
+        raise SharedMemoryError(
+            f"{size_bytes / 1e9:.1f} GB of shared memory cannot be mapped: {error.strerror}{limit}"
+        ) from None
+
+
+def _watched(peers: Sequence[Peer]) -> list[int]:
+    """Descriptors that tell when a process has ended, which its number, given anew, would not."""
+    with contextlib.ExitStack() as opened:
+        processes = []
+        for peer in peers:
+            try:
+                processes.append(os.pidfd_open(peer.pid))
+            except ProcessLookupError:
+                raise LostPeerError(f"rank {peer.rank} ended before it could share memory") from None
+            except OSError as error:
+                raise SharedMemoryError(f"rank {peer.rank} cannot be watched: {error.strerror}") from None
+            opened.callback(os.close, processes[-1])
+        opened.pop_all()
+    return processes
 
 
 def _control_bytes(ranks: int) -> int:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import accumulate
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -20,8 +22,10 @@ from wingspan.errors import InputError
 from wingspan.runtime.ranks.world import World, within
 from wingspan.runtime.transport import futex
 from wingspan.runtime.transport.pending import Pending
-from wingspan.runtime.transport.shared_memory import SharedMemory, share_among
+from wingspan.runtime.transport.shared_memory import SharedMemory, SharedMemoryError, share_among
 from wingspan.runtime.transport.transport import Transport, as_bytes
+
+T = TypeVar("T")
 
 _WORD_BYTES = 8
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -128,6 +132,7 @@ class SharedMemoryTransport(_OverAnother):
 
     Raises:
         InputError: no futexes here, or ranks that count as one node run on several machines.
+        SharedMemoryError: on every rank, where one of them cannot share memory.
     """
 
     def __init__(self, outer: Transport) -> None:
@@ -145,7 +150,13 @@ class SharedMemoryTransport(_OverAnother):
         members = list(range(self._first, self._last))
         self._node_only = None if self.covers_all else outer.split(outer.world.node)
         among = self._node_only or outer
-        self.inside = NodeTransport(_meet(outer, members), within(outer.world, members), among)
+        try:
+            memory = _meet(outer, members)
+        except SharedMemoryError:
+            if self._node_only is not None:
+                self._node_only.close()
+            raise
+        self.inside = NodeTransport(memory, within(outer.world, members), among)
 
     @property
     def covers_all(self) -> bool:
@@ -281,13 +292,39 @@ def _host() -> str:
 
 
 def _meet(outer: Transport, members: list[int]) -> SharedMemory:
-    """Collective over all ranks: the first of each node makes its memory, the others open it."""
+    """Collective over all ranks: the first of each node makes its memory, the others open it, or none has any.
+
+    Raises:
+        SharedMemoryError: on every rank, where one of them cannot.
+    """
     rank, first = outer.world.rank, members[0]
-    fd = SharedMemory.create(len(members)) if rank == first else -1
-    told = outer.gather((rank, os.getpid(), fd))
-    everyone: list[tuple[int, int, int]] = outer.broadcast(told)  # type: ignore[assignment]
-    memory = share_among([everyone[member] for member in members], members.index(rank))
-    outer.share(torch.zeros(1))  # the first rank keeps its descriptor until all have opened it
-    if fd >= 0:
-        os.close(fd)
+    fd, problem = -1, ""
+    if rank == first:
+        try:
+            fd = SharedMemory.create(len(members))
+        except SharedMemoryError as error:
+            problem = str(error)
+    try:
+        # The first rank keeps its descriptor until all have opened it.
+        told = _agree(outer, problem, (rank, os.getpid(), fd))
+        with ExitStack() as opened:
+            try:
+                memory = share_among([told[member] for member in members], members.index(rank))
+                opened.callback(memory.close)
+            except SharedMemoryError as error:
+                problem = str(error)
+            _agree(outer, problem, None)
+            opened.pop_all()
+    finally:
+        if fd >= 0:
+            os.close(fd)
     return memory
+
+
+def _agree(outer: Transport, problem: str, value: T) -> list[T]:
+    """Collective: every rank's value, unless one has a problem: then all raise the first one's."""
+    everyone: list[tuple[str, T]] = outer.broadcast(outer.gather((problem, value)))  # type: ignore[assignment]
+    for rank, (said, _) in enumerate(everyone):
+        if said:
+            raise SharedMemoryError(f"rank {rank}: {said}")
+    return [theirs for _, theirs in everyone]
