@@ -14,7 +14,7 @@ import pytest
 
 from tests.runtime.ranks import unsupervised
 from wingspan.errors import LostPeerError
-from wingspan.runtime.ranks import lifeline, meeting
+from wingspan.runtime.ranks import lifeline, reception
 from wingspan.runtime.transport.transport import Transport
 
 SIZE = 3
@@ -72,8 +72,8 @@ def test_ranks_that_cannot_reach_rank_0_say_so(tmp_path, monkeypatch):
         bound.bind((host, 0))
         return bound
 
-    monkeypatch.setattr(meeting, "listen", bind_only)
-    monkeypatch.setattr(meeting._Reception, "peers", lambda self: {})
+    monkeypatch.setattr(reception, "listen", bind_only)
+    monkeypatch.setattr(reception._Reception, "peers", lambda self: {})
     codes, said = unsupervised(lambda transport: None, SIZE, tmp_path)
     assert codes[1:] == [1] * (SIZE - 1)
     assert "rank 1: no connection with rank 0 on 127.0.0.1: " in said[1]
@@ -81,7 +81,7 @@ def test_ranks_that_cannot_reach_rank_0_say_so(tmp_path, monkeypatch):
 
 def test_strangers_that_come_during_the_start_are_sent_away(tmp_path, monkeypatch):
     """They come first and say nothing, too little, too much, or a rank without the token; the others meet all along."""
-    listen = meeting.listen
+    listen = reception.listen
     strangers = []
 
     def listen_with_strangers(host: str) -> socket.socket:
@@ -98,7 +98,7 @@ def test_strangers_that_come_during_the_start_are_sent_away(tmp_path, monkeypatc
                 stranger.close()
         return listener
 
-    monkeypatch.setattr(meeting, "listen", listen_with_strangers)
+    monkeypatch.setattr(reception, "listen", listen_with_strangers)
 
     def work(transport: Transport) -> None:
         descriptors = len(os.listdir("/proc/self/fd")) - len(strangers)
@@ -111,14 +111,14 @@ def test_strangers_that_come_during_the_start_are_sent_away(tmp_path, monkeypatc
 
 
 def test_nobody_can_come_in_during_the_run(tmp_path, monkeypatch):
-    listen = meeting.listen
+    listen = reception.listen
 
     def listen_and_tell(host: str) -> socket.socket:
         listener = listen(host)
         (tmp_path / "port").write_text(str(listener.getsockname()[1]))
         return listener
 
-    monkeypatch.setattr(meeting, "listen", listen_and_tell)
+    monkeypatch.setattr(reception, "listen", listen_and_tell)
 
     def work(transport: Transport) -> None:
         if transport.world.rank == 0:
@@ -129,17 +129,17 @@ def test_nobody_can_come_in_during_the_run(tmp_path, monkeypatch):
 
 
 def test_ranks_that_do_not_come_are_named(monkeypatch):
-    monkeypatch.setattr(meeting, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(reception, "CONNECT_SECONDS", 0.3)
     with (
-        meeting.listen("127.0.0.1") as listener,
+        reception.listen("127.0.0.1") as listener,
         pytest.raises(TimeoutError, match="rank 1, 2 did not connect"),
     ):
-        meeting._Reception(listener, meeting._Place("127.0.0.1", 1, b"t" * 32), 3).peers()
+        reception._Reception(listener, reception._Place("127.0.0.1", 1, b"t" * 32), 3).peers()
 
 
 def test_a_rank_that_says_its_greeting_bit_by_bit_is_let_in():
-    place = meeting._Place("127.0.0.1", 1, b"t" * 32)
-    with meeting.listen("127.0.0.1") as listener, socket.create_connection(listener.getsockname()) as slow:
+    place = reception._Place("127.0.0.1", 1, b"t" * 32)
+    with reception.listen("127.0.0.1") as listener, socket.create_connection(listener.getsockname()) as slow:
 
         def speak() -> None:
             for byte in place.greeting(1):
@@ -148,38 +148,38 @@ def test_a_rank_that_says_its_greeting_bit_by_bit_is_let_in():
 
         speaker = threading.Thread(target=speak)
         speaker.start()
-        peers = meeting._Reception(listener, place, 2).peers()
+        peers = reception._Reception(listener, place, 2).peers()
         speaker.join()
     assert list(peers) == [1]
     peers[1].close()
 
 
 def test_more_silent_strangers_than_descriptors_cannot_keep_the_ranks_out():
-    place = meeting._Place("127.0.0.1", 1, b"t" * 32)
-    with meeting.listen("127.0.0.1") as listener, ExitStack() as stack:
+    place = reception._Place("127.0.0.1", 1, b"t" * 32)
+    with reception.listen("127.0.0.1") as listener, ExitStack() as stack:
         listener.listen(600)
         for _ in range(500):
             stack.enter_context(socket.create_connection(listener.getsockname()))
         rank = stack.enter_context(socket.create_connection(listener.getsockname()))
         rank.sendall(place.greeting(1))
         before = len(os.listdir("/proc/self/fd"))
-        peers = meeting._Reception(listener, place, 2).peers()
+        peers = reception._Reception(listener, place, 2).peers()
         assert len(os.listdir("/proc/self/fd")) - before <= 1
         peers[1].close()
 
 
 def test_where_rank_0_listens():
     """At loopback, at the interface of an address of this machine, and at all where the address is nobody's here."""
-    with meeting.listen("127.0.0.1") as listener:
+    with reception.listen("127.0.0.1") as listener:
         assert listener.getsockname()[0] == "127.0.0.1"
     # A documentation address (RFC 5737), and a name that this machine alone takes for itself.
     for elsewhere in ("192.0.2.1", "localhost", "no-such-host.invalid"):
-        with meeting.listen(elsewhere) as listener:
+        with reception.listen(elsewhere) as listener:
             assert listener.getsockname()[0] in ("::", "0.0.0.0")
     addresses = [
         a.address for nic in psutil.net_if_addrs().values() for a in nic if a.family == socket.AF_INET
     ]
     for address in addresses:
         if not address.startswith("127."):
-            with meeting.listen(address) as listener:
+            with reception.listen(address) as listener:
                 assert listener.getsockname()[0] == address
