@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import mmap
 import os
 import shutil
 import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from wingspan.host import free_memory_bytes, usable_cores, usable_memory_bytes
 
@@ -89,10 +89,18 @@ def _network() -> Iterator[Finding]:
 
 
 def _shared_memory() -> Finding:
-    folder = Path("/dev/shm")
-    if not folder.is_dir():
-        return Finding("shared memory", "", "ranks of one machine exchange rows over loopback")
-    return Finding("shared memory", f"{shutil.disk_usage(folder).free / 1e9:.1f} GB free in {folder}", "")
+    """What ranks would get, by asking for it: limits (ulimit) and containers may forbid it."""
+    size_bytes = usable_memory_bytes() // 2
+    costs = "ranks of one machine exchange rows over loopback"
+    if not hasattr(os, "memfd_create"):
+        return Finding("shared memory", "", costs)
+    try:
+        with os.fdopen(os.memfd_create("wingspan"), "w+b") as memory:
+            os.ftruncate(memory.fileno(), size_bytes)
+            mmap.mmap(memory.fileno(), 0).close()
+    except OSError as error:
+        return Finding("shared memory", "", f"{costs}; {error.strerror}")
+    return Finding("shared memory", f"{size_bytes / 1e9:.1f} GB for the ranks of this machine", "")
 
 
 def _testbed() -> Finding:
