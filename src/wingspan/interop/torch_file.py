@@ -8,6 +8,7 @@ torch/serialization.py and torch/_utils.py (`_rebuild_tensor_v2`).
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -29,6 +30,7 @@ def read_torch_file(path: Path) -> Any:
     """The object in the file, tensors as arrays; raises `InputError` where it holds anything but data."""
     try:
         with zipfile.ZipFile(path) as archive:
+            _check_stored(archive, path)
             pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             if len(pickles) != 1:
                 raise InputError(f"{path}: not a file of torch.save (no data.pkl in it)")
@@ -36,11 +38,17 @@ def read_torch_file(path: Path) -> Any:
             return _Unpickler(archive, folder).load()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (
-        OSError, zipfile.BadZipFile, pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError, IndexError,
-        AttributeError,
-    ) as error:  # fmt: skip
+    except InputError:
+        raise
+    except Exception as error:  # There is no end to what a damaged archive or pickle raises.
         raise InputError(f"{path}: not a file of torch.save that holds plain data ({error})") from None
+
+
+def _check_stored(archive: zipfile.ZipFile, path: Path) -> None:
+    """Raise `InputError` where entries are compressed, which torch.save never does and which can unpack without end."""
+    for entry in archive.infolist():
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+            raise InputError(f"{path}: not a file of torch.save ({entry.filename} is compressed)")
 
 
 class _Unpickler(pickle.Unpickler):
@@ -62,8 +70,8 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> NDArray[Any]:
         kind, dtype, key, _, count = pid
-        if kind != "storage":
-            raise pickle.UnpicklingError(f"it points to a {kind}")
+        if kind != "storage" or dtype not in _STORAGES.values():
+            raise pickle.UnpicklingError(f"it points to a {kind} of {dtype}")
         return np.frombuffer(self._archive.read(f"{self._folder}data/{key}"), dtype=dtype)[:count]
 
 
@@ -73,7 +81,9 @@ def _rebuild_tensor(
     if 0 in size:
         return np.empty(size, dtype=storage.dtype)
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-    if offset < 0 or min(stride, default=0) < 0 or last >= len(storage):
+    if offset < 0 or min(size, default=1) < 0 or min(stride, default=0) < 0 or last >= len(storage):
         raise pickle.UnpicklingError("a tensor reaches beyond its data")
+    if math.prod(size) > len(storage):
+        raise pickle.UnpicklingError("a tensor has more numbers than its data")
     steps = tuple(s * storage.itemsize for s in stride)
     return np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False).copy()
