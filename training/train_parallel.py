@@ -31,6 +31,7 @@ from training.train_tiny import (
     tiny_config,
     training_losses,
 )
+from wingspan.cli.main import end_as_command
 from wingspan.models.balancing import balancing_loss, expert_load
 from wingspan.runtime.model.engine import Engine, default_placement, describe, load, parameters_of_experts
 from wingspan.runtime.ranks.launch import run_ranks
@@ -178,4 +179,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_as_command(main)

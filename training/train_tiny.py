@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from training.corpus import SHARES, fingerprint, fixed_batch, sample_batch, standard_library, streams
 from training.evaluate import imbalance, loss_by_kind, weighted_loss
+from wingspan.cli.main import end_as_command
 from wingspan.models import WingspanMoeConfig, WingspanMoeForCausalLM, build_byte_tokenizer
 from wingspan.models.balancing import balancing_loss, expert_load
 from wingspan.models.tokenizer import END_ID, PAD_ID, VOCAB_SIZE
@@ -193,4 +194,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_as_command(main)

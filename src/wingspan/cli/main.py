@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
+from typing import NoReturn
 
 import typer
 
@@ -108,11 +109,20 @@ def application(first: str = "") -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line; every foreseen failure ends as one line on stderr and its exit code."""
+    """Run the command line."""
+    end_as_command(lambda: application(*sys.argv[1:2])(prog_name="wingspan", standalone_mode=False))
+
+
+def end_as_command(work: Callable[[], object]) -> NoReturn:
+    """Do the work and leave; every foreseen failure ends as one line on stderr and its exit code.
+
+    Args:
+        work: what a process is for; a number that it returns is the exit code.
+    """
     prepare_streams()
     _show_notes()
     with raised_signals():
-        code, line = _outcome()
+        code, line = _outcome(work)
     if line:
         with suppress(OSError):  # nobody is there to read it
             print(line, file=sys.stderr)
@@ -134,10 +144,10 @@ def _show_notes() -> None:
         logger.addHandler(_Notes())
 
 
-def _outcome() -> tuple[int, str]:
-    """Run it: the exit code, and the line that says what went wrong."""
+def _outcome(work: Callable[[], object]) -> tuple[int, str]:
+    """Do it: the exit code, and the line that says what went wrong."""
     try:
-        code = application(*sys.argv[1:2])(prog_name="wingspan", standalone_mode=False)
+        code = work()
         flush_streams()
     except WingspanError as error:
         return error.exit_code, f"wingspan: {error}"
