@@ -71,7 +71,7 @@ class GroupSearch:
         self._start, self._ranks, self._wanted = start, ranks, wanted
         self._short = ShortModel(start)
         self._placements: dict[tuple[Strategy, int], tuple[Placement, Placement]] = {}
-        self._batch: int | None = None
+        self._batch = 0
         asked, usual = start.options.dispatcher, start.dispatcher
         self._dispatchers = [asked] if asked else sorted(Dispatcher, key=lambda d: d is not usual)
         self._schedules = list(ScheduleKind) if ranks > 1 else [ScheduleKind.SEQUENTIAL]
@@ -99,7 +99,8 @@ class GroupSearch:
         seeds = self._tried(Way(placement, slots, group, *first) for group in groups)
         found = list(seeds)
         for seed in sorted(seeds, key=lambda f: -f.tokens_per_second_per_gpu):
-            if seed.bound > _best(found).tokens_per_second_per_gpu:
+            # A longest step lets what hides transfers take a larger batch, and there is no such bound.
+            if self._wanted.longest_step_seconds or seed.bound > _best(found).tokens_per_second_per_gpu:
                 group = seed.way.attention_ranks
                 found += self._tried(Way(placement, slots, group, *pair) for pair in others)
         # Other buffers may fit where the plain way's do not.
@@ -149,9 +150,12 @@ class GroupSearch:
         return self._within(way, most, wanted.longest_step_seconds)
 
     def _within(self, way: Way, most: int, longest_seconds: float) -> Found | None:
-        """The largest batch up to `most` whose step takes no longer, to a percent: more tokens take more time."""
+        """The largest batch up to `most` whose step takes no longer, to a percent: more tokens take more time.
+
+        None also where that is less than the batch of another way: at the limit on the step, less work is slower.
+        """
         best, fits, breaks = None, 0, most + 1
-        batch = min(self._batch or most, most)
+        batch = min(self._batch, most) or most
         while breaks - fits > max(1, fits // 100):
             found = self._at(way, batch)
             if found is None:
@@ -159,12 +163,14 @@ class GroupSearch:
             seconds = found.estimate.step_seconds
             if seconds <= longest_seconds:
                 best, fits = found, batch
+            elif batch <= self._batch:
+                return None
             else:
                 breaks = batch
             # A step grows more slowly than its batch: the quotient undershoots above the limit, and below overshoots.
             guess = int(batch * longest_seconds / seconds)
             batch = guess if fits < guess < breaks else (fits + breaks) // 2
-        self._batch = fits or self._batch
+        self._batch = max(fits, self._batch)
         return best
 
     def _at(self, way: Way, batch: int) -> Found | None:

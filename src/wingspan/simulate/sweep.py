@@ -58,7 +58,9 @@ class Setting:
     @property
     def impossible(self) -> str | None:
         """Why the GPUs cannot be cut into such groups; None if they can."""
-        per_gpu = self.experts_per_gpu
+        per_gpu, node = self.experts_per_gpu, self.cluster.gpus_per_node
+        if self.ranks > node and self.ranks % node:
+            return f"groups of {self.ranks} GPUs do not fill whole nodes of {node}"
         if per_gpu is None:
             return None
         if per_gpu > self.experts:
