@@ -67,8 +67,10 @@ def line_of(error: OSError) -> str:
 
 
 def _naming(stream: TextIO, said: str) -> TextIO:
-    """The stream over an `_Output`; itself where it is not Python's own."""
-    if type(stream) is not io.TextIOWrapper:
+    """The stream over an `_Output`; itself where it is not Python's own, or is one already."""
+    if type(stream) is not io.TextIOWrapper or isinstance(
+        getattr(stream.buffer, "raw", stream.buffer), _Output
+    ):
         return stream
     stream.flush()
     output = _Output(stream, said)

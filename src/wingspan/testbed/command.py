@@ -22,6 +22,9 @@ from wingspan.testbed.layout import Layout
 REPORT_VARIABLE = "WINGSPAN_REPORT"
 """Names the file into which the command writes its report."""
 
+_GRACE_SECONDS = 10.0
+"""A command that is to end with this one has so long to end its ranks."""
+
 _QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
 """Nodes have no name service; torch would warn of that once per rank."""
 
@@ -85,7 +88,11 @@ def _call(command: Sequence[str], environment: Mapping[str, str]) -> int:
         raise
     except BaseException:
         process.send_signal(signal.SIGTERM)
-        process.wait()
+        try:
+            process.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         raise
     # A shell's way to tell of a signal.
     return 128 - code if code < 0 else code
