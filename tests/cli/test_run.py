@@ -105,7 +105,7 @@ def test_overlap_auto_predicts_and_says_what_it_chose(wingspan, cluster):
         ([TINY, "--ranks", "8", "--prompts-file", "none.txt"], "none.txt: no such file"),
         ([TINY, "--ranks", "8", "--prompt", "a", "--max-new-tokens", "4000"], "exceeds the model's context of 2048"),
         ([TINY, "--ranks", "8", "--prompt", "a", "--top-p", "1.5"], "--top-p 1.5"),
-        ([TINY, "--ranks", "8", "--prompt", "a", "--top-k", "5"], "--top-k 5: needs --temperature"),
+        ([TINY, "--ranks", "8", "--prompt", "a", "--top-k", "5"], "--top-k 5: does nothing here: at --temperature 0"),
         ([TINY, "--ranks", "8", "--prompt", "a", "--overlap", "auto"], "--overlap auto: predicts by a cluster file"),
         ([TINY, "--ranks", "8", "--prompt", "a", "--overlap", "chunks=0"], "--overlap chunks=0"),
         ([TINY, "--ranks", "8", "--prompt", "a", "--transport", "mpi"], "--transport mpi: start the ranks by MPI"),

@@ -110,7 +110,6 @@ def test_requests_beyond_the_models_context_are_refused_or_cut_and_said(tmp_path
         (("--rate", "0"), "must be above 0"),
         (("--schedule", "fastest"), "name one"),
         (("--ttft-p99", "-1"), "ttft_p99_seconds"),
-        (("--requests", "gone.csv"), "no such file"),
         (("--max-sequences", "64", "--step-tokens", "64"), "leaves none for prefill"),
     ],
 )

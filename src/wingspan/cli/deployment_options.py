@@ -73,6 +73,10 @@ AttentionRanks = Annotated[
 Weights = Annotated[
     str | None, typer.Option(help="Precision of the weights: bf16, fp8, ... (default: as published).")
 ]
+Activations = Annotated[
+    str | None,
+    typer.Option(help="Precision of the activations (default: fp8 beside FP8 weights, else bf16)."),
+]
 Kv = Annotated[str | None, typer.Option(help="Precision of the KV cache (default bf16).")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of all draws (default 0).")]
 
@@ -100,6 +104,7 @@ class Asked:
     dispatcher: str | None = None
     attention_ranks: int | None = None
     weights: str | None = None
+    activations: str | None = None
     kv: str | None = None
     seed: int | None = None
 
@@ -141,6 +146,7 @@ def _parsed(data: dict[str, Any], asked: Asked) -> Deployment:
     from wingspan.deployment import Deployment
     from wingspan.specs.reading import parse
 
+    _set_seed(data, asked)
     return parse(Deployment, data, asked.source)
 
 
@@ -158,7 +164,7 @@ def _described(asked: Asked) -> dict[str, Any]:
     _set(workload["context"], "spread", asked.context_spread)
     _set(workload, "routing", None if asked.routing is None else _routing(asked.routing))
     _set(workload, "fluctuating", False if asked.expected_loads else None)
-    for name in ("weights", "kv", "seed"):
+    for name in ("weights", "activations", "kv"):
         _set(workload, name, getattr(asked, name))
     for name in ("schedule", "chunks", "dispatcher", "attention_ranks"):
         _set(options, name, getattr(asked, name))
@@ -208,6 +214,24 @@ def _check_prompts(workload: dict[str, Any], asked: Asked) -> None:
             f"a prefill of {tokens:,} tokens per GPU cannot hold a prompt of {context:,}: raise --tokens-per-gpu or "
             "lower --context"
         )
+
+
+def _set_seed(data: dict[str, Any], asked: Asked) -> None:
+    """One seed for all draws; raises `InputError` where it was asked for and nothing is drawn."""
+    from wingspan.errors import InputError
+
+    if asked.seed is None:
+        return
+    workload, placement = data["workload"], data["placement"]
+    workload["seed"] = asked.seed
+    by_chance = placement.get("strategy") == "random"
+    if by_chance:
+        placement["seed"] = asked.seed
+    shares_drawn = workload.get("routing", {}).get("kind") in ("log_normal", "power_law")
+    if not (
+        by_chance or shares_drawn or workload.get("fluctuating", True) or workload["context"].get("spread")
+    ):
+        raise InputError(f"--seed {asked.seed}: does nothing here: with expected loads nothing is drawn")
 
 
 def _is_deployment(path: Path) -> bool:

@@ -26,6 +26,7 @@ from wingspan.cli.doctor import doctor
 from wingspan.cli.export import export
 from wingspan.cli.import_ import import_
 from wingspan.cli.inspect import inspect
+from wingspan.cli.option_rules import CheckedCommand
 from wingspan.cli.place import place
 from wingspan.cli.plan import plan
 from wingspan.cli.record import record
@@ -104,7 +105,7 @@ def application(first: str = "") -> typer.Typer:
             if isinstance(command, typer.Typer):
                 app.add_typer(command, name=name, rich_help_panel=panel)
             else:
-                app.command(name, rich_help_panel=panel)(command)
+                app.command(name, rich_help_panel=panel, cls=CheckedCommand)(command)
     return app
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from wingspan.cli.deployment_options import (
+    Activations,
     ClusterName,
     ContextTokens,
     DispatcherName,
@@ -38,6 +39,7 @@ def plan(
     routing: RoutingText = None,
     dispatcher: DispatcherName = None,
     weights: Weights = None,
+    activations: Activations = None,
     kv: Kv = None,
     seed: Seed = None,
     longest_step_ms: Annotated[
@@ -85,6 +87,7 @@ def plan(
             routing=routing,
             dispatcher=dispatcher,
             weights=weights,
+            activations=activations,
             kv=kv,
             seed=seed,
         )

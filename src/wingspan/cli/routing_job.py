@@ -59,8 +59,6 @@ def execute(arguments: Arguments) -> None:
 def _rank_of_experts(arguments: Arguments, file: TraceFile) -> tuple[NDArray[np.int64], str]:
     """The rank of each expert (L, E), and in words how they lie."""
     if arguments.placement is not None:
-        if arguments.ranks is not None:
-            raise InputError("--ranks does nothing beside --placement, which names its own ranks")
         placement = read_placement(arguments.placement).placement
         if (placement.num_layers, placement.num_experts) != (file.num_layers, file.num_experts):
             raise InputError(

@@ -208,11 +208,6 @@ def _check_values(arguments: Arguments) -> None:
         raise InputError(f"--temperature {arguments.temperature}: use a number from 0 on")
     if arguments.top_p is not None and not 0 < arguments.top_p <= 1:
         raise InputError(f"--top-p {arguments.top_p}: use a share above 0 and up to 1")
-    for name, value in (("--top-k", arguments.top_k), ("--top-p", arguments.top_p)):
-        if value is not None and not arguments.temperature:
-            raise InputError(
-                f"{name} {value}: needs --temperature above 0; at 0 the likeliest token is taken"
-            )
     check_outputs(arguments.trace, arguments.report)
 
 

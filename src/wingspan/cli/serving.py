@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.deployment_options import Kv, Weights
+from wingspan.cli.deployment_options import Activations, Kv, Weights
 
 
 def serving(
@@ -63,6 +63,7 @@ def serving(
         typer.Option(min=0.0, help="Spread of the experts' loads: sigma of a log-normal; 0 is uniform."),
     ] = 0.0,
     weights: Weights = None,
+    activations: Activations = None,
     kv: Kv = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
@@ -105,6 +106,7 @@ def serving(
             schedule=schedule,
             skew=skew,
             weights=weights,
+            activations=activations,
             kv=kv,
             seed=seed,
             as_json=as_json,

@@ -66,6 +66,7 @@ class Arguments:
     schedule: str
     skew: float
     weights: str | None
+    activations: str | None
     kv: str | None
     seed: int
     as_json: bool
@@ -190,6 +191,7 @@ def _fleet(arguments: Arguments, requests: Requests) -> tuple[Fleet, dict[str, s
     model = deployment.model
     conditions = {
         "Model": f"{model.name}: {model.layers} layers, top-{model.experts.per_token} of {model.experts.count}",
+        "Precision": deployment.workload.precisions(model).described,
         "Cluster": arguments.cluster,
         "Requests": _described(arguments, requests),
         "Step": f"{arguments.schedule} schedule, skew {arguments.skew:g}"
@@ -214,6 +216,7 @@ def _deployment(arguments: Arguments, ranks: int) -> Deployment:
         "tokens_per_gpu": 1,
         "context": 1,
         "weights": arguments.weights,
+        "activations": arguments.activations,
         "kv": arguments.kv or Precision.BF16,
         "seed": arguments.seed,
     }

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from wingspan.cli.deployment_options import (
+    Activations,
     AttentionRanks,
     Chunks,
     ClusterName,
@@ -51,6 +52,7 @@ def simulate(
     dispatcher: DispatcherName = None,
     attention_ranks: AttentionRanks = None,
     weights: Weights = None,
+    activations: Activations = None,
     kv: Kv = None,
     seed: Seed = None,
     save: Annotated[
@@ -103,6 +105,7 @@ def simulate(
             dispatcher=dispatcher,
             attention_ranks=attention_ranks,
             weights=weights,
+            activations=activations,
             kv=kv,
             seed=seed,
         )

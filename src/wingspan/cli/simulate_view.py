@@ -57,7 +57,7 @@ def describe(deployment: Deployment) -> str:
         f"{work.phase}, {work.tokens_per_gpu} {kind} per GPU, context {work.context.mean_tokens}\n"
         f"EP {deployment.ranks}, {per_gpu} expert{'s' if per_gpu > 1 else ''} per GPU, {attention}, "
         f"{deployment.dispatcher.value} dispatch, {deployment.build_schedule().name}, "
-        f"{work.routing.kind.replace('_', '-')} routing"
+        f"{work.routing.kind.replace('_', '-')} routing; {work.precisions(deployment.model).described}"
     )
 
 

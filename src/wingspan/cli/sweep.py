@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.deployment_options import Kv, Weights
+from wingspan.cli.deployment_options import Activations, Kv, Weights
 
 
 def sweep(
@@ -60,6 +60,7 @@ def sweep(
         ),
     ] = None,
     weights: Weights = None,
+    activations: Activations = None,
     kv: Kv = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
@@ -98,6 +99,7 @@ def sweep(
             attention_ranks=attention_ranks,
             scale_experts=scale_experts,
             weights=weights,
+            activations=activations,
             kv=kv,
             seed=seed,
             as_json=as_json,

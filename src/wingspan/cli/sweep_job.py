@@ -54,6 +54,7 @@ class Arguments:
     attention_ranks: int
     scale_experts: bool | None
     weights: str | None
+    activations: str | None
     kv: str | None
     seed: int
     as_json: bool
@@ -89,6 +90,7 @@ def read(arguments: Arguments) -> tuple[Setting, list[Axis], dict[str, str]]:
         "tokens_per_gpu": 1,
         "context": 1,
         "weights": arguments.weights,
+        "activations": arguments.activations,
         "kv": arguments.kv or Precision.BF16,
         "seed": arguments.seed,
     }
@@ -104,6 +106,7 @@ def read(arguments: Arguments) -> tuple[Setting, list[Axis], dict[str, str]]:
         "Model": f"{model.name}: {model.layers} layers, top-{model.experts.per_token} of "
         + ("as many experts as GPUs" if scale else f"{model.experts.count} experts"),
         "Phase": arguments.phase,
+        "Precision": base.workload.precisions(model).described,
     }
     if arguments.attention_ranks > 1:
         conditions["Attention"] = f"tensor-parallel over {arguments.attention_ranks} ranks of a node"

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from wingspan.cli.option_rules import CheckedCommand
+
 app = typer.Typer(
     name="testbed",
     help="A real multi-node network on this Linux machine: namespaces as nodes, a switch, shaped links.",
@@ -16,7 +18,7 @@ NameOption = Annotated[str, typer.Option("--name", help="Which testbed; several 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 
 
-@app.command()
+@app.command(cls=CheckedCommand)
 def up(
     nodes: Annotated[int, typer.Option(help="Nodes: network namespaces on one switch.")] = 4,
     ranks_per_node: Annotated[int, typer.Option(help="Ranks that share a node and its link.")] = 4,
@@ -43,7 +45,9 @@ def up(
     view.show_up(plan)
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@app.command(
+    cls=CheckedCommand, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
 def run(
     command: Annotated[list[str], typer.Argument(help="-- and a command, such as: wingspan run ...")],
     name: NameOption = "default",
@@ -69,7 +73,7 @@ def run(
     raise typer.Exit(outcome.exit_code)
 
 
-@app.command()
+@app.command(cls=CheckedCommand)
 def down(
     name: NameOption = "default",
     everything: Annotated[bool, typer.Option("--all", help="All testbeds of this machine.")] = False,
@@ -82,7 +86,7 @@ def down(
         view.show_down(each, network.down(each))
 
 
-@app.command()
+@app.command(cls=CheckedCommand)
 def status(as_json: JsonOption = False) -> None:
     """Show the testbeds that are up, what runs in them, and their links' counters."""
     from wingspan.cli import testbed_view as view

@@ -15,6 +15,7 @@ from wingspan.schedule.result import LinkUse, Operation, StepReport, Stream
 from wingspan.simulate.memory import memory_use
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.timeline import Timeline, overlap_seconds
+from wingspan.specs.precision import Precision
 
 Array = NDArray[np.float64]
 
@@ -194,6 +195,13 @@ def _notes(prediction: Prediction, fits: bool, breaking: str | None) -> list[str
         notes.append(
             f"where they overlap, computing takes {contention.compute_slowdown:g} x and communicating "
             f"{contention.communication_slowdown:g} x as long (docs/cost-model.md, Contention)"
+        )
+    precisions = deployment.workload.precisions(deployment.model)
+    four_bit = Precision.FP4 in (precisions.weights, precisions.expert_weights)
+    if four_bit and deployment.workload.activations is None:
+        notes.append(
+            f"activations beside FP4 weights are taken as {precisions.activations.name}: weights are widened in the "
+            "kernel; give the activations' precision where the kernels compute in less"
         )
     if deployment.workload.fluctuating:
         notes.append("loads are one draw from the routing's shares (workload.seed)")

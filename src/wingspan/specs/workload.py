@@ -71,6 +71,12 @@ class Precisions(Spec):
     combine: Precision
     kv: Precision
 
+    @property
+    def described(self) -> str:
+        """In words: `fp8 weights, fp8 activations, bf16 KV cache`."""
+        experts = "" if self.expert_weights is self.weights else f" ({self.expert_weights} experts)"
+        return f"{self.weights} weights{experts}, {self.activations} activations, {self.kv} KV cache"
+
 
 class Workload(Spec):
     """One step's work. A precision left out follows from the model as published."""

@@ -53,6 +53,11 @@ class Group:
         nodes = nodes_from_environment(environment)
         if nodes is not None:
             _check_size(ranks, nodes.size, "the testbed has")
+            if ranks_per_node not in (None, nodes.ranks_per_node):
+                raise InputError(
+                    f"{ranks_per_node} ranks per node are wanted, but the testbed has {nodes.ranks_per_node}; leave "
+                    "--ranks-per-node out, or build another testbed"
+                )
             return cls(nodes.size, nodes.ranks_per_node, kind, nodes=nodes)
         size = 1 if ranks is None else ranks
         if size < 1:

@@ -1,0 +1,110 @@
+"""Options that act only beside others: given without them, they are refused instead of doing nothing.
+
+The rules are one table, and `CheckedCommand` asks it before any command's work. What shows only in a file (a
+deployment's schedule, an engine's dump) is refused where that file is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+import typer.core
+
+from wingspan.errors import InputError
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When an option acts.
+
+    Args:
+        option: its parameter's name.
+        acts: whether it does, from all parameters of the command.
+        mend: why it would do nothing, and what to do.
+    """
+
+    option: str
+    acts: Callable[[Values], bool]
+    mend: str
+
+
+def _without(other: str) -> Callable[[Values], bool]:
+    return lambda values: not values[other]
+
+
+def _with(other: str) -> Callable[[Values], bool]:
+    return lambda values: values[other] not in (None, False, 0, [])
+
+
+_SAMPLING = "at --temperature 0 the likeliest token is taken; raise it, or leave this out"
+_DRAWN = "requests of a file are not drawn; leave it out, or --requests"
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "serving": (
+        Rule("num_requests", _without("requests"), _DRAWN),
+        Rule("prompt_tokens", _without("requests"), _DRAWN),
+        Rule("output_tokens", _without("requests"), _DRAWN),
+        Rule("length_spread", _without("requests"), _DRAWN),
+        Rule(
+            "rate",
+            lambda values: not values["find_limit"] or "," not in str(values["rate"]),
+            "--find-limit begins at one load and finds the others; give one",
+        ),
+    ),
+    "claims": (Rule("brief", _without("as_json"), "--json holds everything; leave one out"),),
+    "validate": (
+        Rule("data", _without("silicon"), "--silicon judges on the installed tables alone; leave one out"),
+        Rule("rows", _without("silicon"), "--silicon has no authors' figures; leave one out"),
+        Rule("rows", _without("as_json"), "--json holds them anyway; leave it out"),
+    ),
+    "run": (
+        Rule(
+            "cluster",
+            lambda values: values["overlap"] == "auto",
+            "only --overlap auto predicts by it; add that, or leave it out",
+        ),
+        Rule("seed", _with("temperature"), _SAMPLING),
+        Rule("top_k", _with("temperature"), _SAMPLING),
+        Rule("top_p", _with("temperature"), _SAMPLING),
+    ),
+    "place": (
+        Rule("horizon_steps", _with("present"), "a move is weighed only with --from; leave it out"),
+        Rule("strategy", _with("out"), "it names what --out writes; add that, or leave it out"),
+    ),
+    "routing": (Rule("ranks", _without("placement"), "--placement names its own ranks; leave one out"),),
+    "testbed down": (Rule("name", _without("everything"), "--all takes every testbed; leave one out"),),
+}
+"""For each command, by its words after `wingspan`, its options that can do nothing."""
+
+
+class CheckedCommand(typer.core.TyperCommand):
+    """A command that refuses what was given in vain, and numbers that are none."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Check the options, then run the command.
+
+        Raises:
+            InputError: an option that would do nothing, or is not finite.
+        """
+        shown = {str(param.name): str(param.opts[0]) for param in self.params}
+        given = {name for name in shown if _from_command_line(ctx, name)}
+        for rule in RULES.get(str(ctx.command_path).partition(" ")[2], ()):
+            if rule.option in given and not rule.acts(ctx.params):
+                value = ctx.params[rule.option]
+                named = shown[rule.option] + ("" if value is True else f" {value}")
+                raise InputError(f"{named}: does nothing here: {rule.mend}")
+        for name in given:
+            if isinstance(value := ctx.params[name], float) and not math.isfinite(value):
+                raise InputError(f"{shown[name]} {value}: use a finite number")
+        return super().invoke(ctx)
+
+
+def _from_command_line(ctx: Any, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -1,0 +1,215 @@
+"""Every option of every command acts or is refused: none is accepted without a word.
+
+The planner's commands are deterministic, so each option is given beside a command line, and what is printed or written
+must change. Options of commands that run ranks are tested where those are; here they must appear there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from tests.cli.command import REPOSITORY, Command
+from wingspan.cli.main import application
+from wingspan.cli.option_rules import RULES
+
+TINY = "models/tiny"
+SWEEP = ("sweep", TINY, "--ep", "4,8")
+SERVING = ("serving", TINY, "--ep", "8", "--num-requests", "40", "--prompt-tokens", "100",
+           "--output-tokens", "8", "--max-sequences", "8", "--step-tokens", "128", "--rate", "50")  # fmt: skip
+PLACE = ("place", "TRACE", "--model", TINY, "--ranks-per-node", "2")
+FILE = "FILE"
+"""Stands for a file in a new folder; that it is written is the effect."""
+
+ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
+    "plan": (
+        ("plan", TINY, "--gpus", "8", "-b", "16", "--json"),
+        {
+            "--gpus": ("--gpus", "16"), "--cluster": ("--cluster", "h800"), "--phase": ("--phase", "prefill"),
+            "--tokens-per-gpu": ("-b", "7"), "--context": ("--context", "512"),
+            "--context-spread": ("--context-spread", "1"), "--routing": ("--routing", "log-normal:1"),
+            "--dispatcher": ("--dispatcher", "hierarchical"), "--weights": ("--weights", "fp8"),
+            "--activations": ("--activations", "fp8"), "--kv": ("--kv", "fp8"), "--seed": ("--seed", "5"),
+            "--longest-step-ms": ("--longest-step-ms", "0.6"), "--out": ("--out", FILE), "--html": ("--html", FILE),
+            "--json": ("--csv",), "--csv": ("--csv",),
+        },
+    ),
+    "simulate": (
+        ("simulate", TINY, "--ranks", "8", "--json"),
+        {
+            "--cluster": ("--cluster", "h800"), "--ranks": ("--ranks", "4"),
+            "--experts-per-rank": ("--experts-per-rank", "2"), "--placement": ("--placement", "random"),
+            "--phase": ("--phase", "prefill"), "--tokens-per-gpu": ("-b", "7"), "--context": ("--context", "512"),
+            "--context-spread": ("--context-spread", "1"), "--routing": ("--routing", "log-normal:1"),
+            "--expected-loads": ("--expected-loads",), "--schedule": ("--schedule", "two-batch"),
+            "--chunks": ("--schedule", "chunks", "--chunks", "3"), "--dispatcher": ("--dispatcher", "hierarchical"),
+            "--attention-ranks": ("--attention-ranks", "2"), "--weights": ("--weights", "fp8"),
+            "--activations": ("--activations", "fp8"), "--kv": ("--kv", "fp8"), "--seed": ("--seed", "5"),
+            "--save": ("--save", FILE), "--trace": ("--trace", FILE), "--html": ("--html", FILE),
+            "--json": ("--csv",), "--csv": ("--csv",),
+        },
+    ),
+    "sweep": (
+        (*SWEEP, "--json"),
+        {
+            "--cluster": ("--cluster", "h800"), "--ep": ("--ep", "4"),
+            "--experts-per-gpu": ("--experts-per-gpu", "2"), "--batch": ("-b", "7"), "--context": ("--context", "512"),
+            "--skew": ("--skew", "1"), "--bandwidth": ("--bandwidth", "7"), "--schedule": ("--schedule", "two-batch"),
+            "--phase": ("--phase", "prefill"), "--attention-ranks": ("--attention-ranks", "2"),
+            "--scale-experts": ("--scale-experts",), "--weights": ("--weights", "fp8"),
+            "--activations": ("--activations", "fp8"), "--kv": ("--kv", "fp8"), "--seed": ("--seed", "5"),
+            "--json": ("--csv",), "--csv": ("--csv",), "--html": ("--html", FILE),
+        },
+    ),
+    "serving": (
+        (*SERVING, "--json"),
+        {
+            "--cluster": ("--cluster", "h800"), "--ep": ("--ep", "4"),
+            "--separate-prefill": ("--separate-prefill", "4"),
+            "--rate": ("--rate", "60"), "--requests": ("--requests", "REQUESTS"),
+            "--num-requests": ("--num-requests", "50"), "--prompt-tokens": ("--prompt-tokens", "120"),
+            "--output-tokens": ("--output-tokens", "9"), "--length-spread": ("--length-spread", "0"),
+            "--max-sequences": ("--max-sequences", "4"), "--step-tokens": ("--step-tokens", "64"),
+            "--ttft-p99": ("--ttft-p99", "1"), "--tpot-p99": ("--tpot-p99", "1"),
+            "--find-limit": ("--find-limit", "--tpot-p99", "0.05"), "--attention-ranks": ("--attention-ranks", "2"),
+            "--schedule": ("--schedule", "two-batch"), "--skew": ("--skew", "1"), "--weights": ("--weights", "fp8"),
+            "--activations": ("--activations", "fp8"), "--kv": ("--kv", "fp8"), "--seed": ("--seed", "5"),
+            "--json": ("--csv",), "--csv": ("--csv",), "--html": ("--html", FILE),
+        },
+    ),
+    "place": (
+        (*PLACE, "--json"),
+        {
+            "--synthetic": ("--synthetic", "log-normal"), "--model": ("--model", "mixtral-8x7b"),
+            "--cluster": ("--cluster", "h800"), "--ranks": ("--ranks", "4", "--slots-per-rank", "2"),
+            "--spare-ranks": ("--spare-ranks", "2"), "--slots-per-rank": ("--slots-per-rank", "2"),
+            "--ranks-per-node": ("--ranks-per-node", "4"), "--flat": ("--flat",),
+            "--request-routing": ("--request-routing",), "--from": ("--from", "PLACEMENT"),
+            "--step-tokens": ("--step-tokens", "7"), "--horizon-steps": ("--horizon-steps", "5"),
+            "--expert-memory-gb": ("--expert-memory-gb", "1e-6"), "--strategy": ("--strategy", "linear"),
+            "--out": ("--out", FILE), "--seed": ("--seed", "5"), "--json": (),
+        },
+    ),
+    "synthesize": (
+        ("synthesize", "communities", "--layers", "2", "--experts", "8", "--top-k", "2", "--tokens", "200",
+         "--ranks", "4", "--request-tokens", "10", "--out", FILE),
+        {
+            "--layers": ("--layers", "3"), "--experts": ("--experts", "16"), "--top-k": ("--top-k", "1"),
+            "--tokens": ("--tokens", "100"), "--ranks": ("--ranks", "2"), "--request-tokens": ("--request-tokens", "5"),
+            "--seed": ("--seed", "5"), "--exponent": ("--exponent", "1"), "--sigma": ("--sigma", "1"),
+            "--groups": ("--groups", "2"), "--noise": ("--noise", "0.5"), "--hot-share": ("--hot-share", "0.5"),
+            "--turns": ("--turns", "2"), "--every": ("--every", "2"), "--out": ("--out", FILE),
+        },
+    ),
+    "routing": (
+        ("routing", "TRACE", "--json"),
+        {
+            "--ranks-per-node": ("--ranks-per-node", "4"), "--ranks": ("--ranks", "4"),
+            "--placement": ("--placement", "PLACEMENT"), "--windows": ("--windows", "3"), "--pairs": ("--pairs", "2"),
+            "--html": ("--html", FILE), "--json": (),
+        },
+    ),
+}  # fmt: skip
+
+ELSEWHERE = ("claims", "run", "record", "compare", "calibrate", "inspect", "create", "doctor", "diff", "validate",
+             "export", "import", "testbed up", "testbed run", "testbed down", "testbed status")  # fmt: skip
+"""Commands that run ranks, or take long."""
+
+
+def _commands(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, inner in getattr(command, "commands", {}).items():
+        if hasattr(inner, "commands"):
+            yield from _commands(inner, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", inner
+
+
+COMMANDS = dict(_commands(typer.main.get_command(application())))
+
+
+def _options(command: str) -> list[str]:
+    params = COMMANDS[command].params
+    return [p.opts[0] for p in params if p.param_type_name == "option" and p.name != "help"]
+
+
+def test_every_command_and_option_is_here():
+    assert sorted(COMMANDS) == sorted([*ACTS, *ELSEWHERE])
+    for command, (_, options) in ACTS.items():
+        assert sorted(options) == sorted(_options(command)), command
+
+
+def test_options_of_other_commands_are_tested_where_they_act():
+    texts = "".join(
+        file.read_text() for file in (REPOSITORY / "tests").rglob("*.py") if file != Path(__file__)
+    )
+    missing = [
+        f"{command} {option}"
+        for command in ELSEWHERE
+        for option in _options(command)
+        if not any(f"{quote}{option}{end}" in texts for quote in "\"' " for end in "\"' =")
+    ]
+    assert missing == []
+
+
+def test_rules_name_options_that_there_are():
+    for command, rules in RULES.items():
+        names = {param.name for param in COMMANDS[command].params}
+        assert {rule.option for rule in rules} <= names
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, str]:
+    """Inputs that options need."""
+    from wingspan.placement.simple import round_robin
+    from wingspan.placement.stored import StoredPlacement
+    from wingspan.routing.synthetic import TraceShape, generate
+    from wingspan.routing.trace_file import write_trace
+    from wingspan.routing.workloads import workload
+
+    folder = tmp_path_factory.mktemp("given")
+    shape = TraceShape(2000, 7, 8, 2, 8, 16)
+    write_trace(folder / "t.parquet", generate(shape, workload("communities", shape, 0), 0), "a test")
+    (folder / "p.json").write_text(json.dumps(StoredPlacement(round_robin(7, 8, 8, 2)).to_dict()))
+    (folder / "r.csv").write_text("arrival_seconds,prompt_tokens,output_tokens\n0,9,3\n1,20,4\n2,30,3\n")
+    return {
+        "TRACE": str(folder / "t.parquet"),
+        "PLACEMENT": str(folder / "p.json"),
+        "REQUESTS": str(folder / "r.csv"),
+    }
+
+
+def _outcome(wingspan: Command, arguments: tuple[str, ...], files: dict[str, str], folder: Path) -> Any:
+    """Exit code, what was printed, and what was written."""
+    folder.mkdir()
+    placed = [files.get(a, a) for a in arguments]
+    done = wingspan(*(str(folder / f"written{n}") if a == FILE else a for n, a in enumerate(placed)))
+    assert done.code in (0, 2), done.err
+    if done.code == 2:
+        assert done.err.count("\n") == 1
+    written = sorted(file.read_bytes() for file in folder.iterdir())
+    return done.code, done.out.replace(str(folder), ""), written
+
+
+@pytest.mark.parametrize("command", ACTS)
+def test_every_option_changes_something_or_is_refused(
+    wingspan: Command, tmp_path: Path, files: dict[str, str], command: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(REPOSITORY)
+    base, options = ACTS[command]
+    before = _outcome(wingspan, base, files, tmp_path / "base")
+    assert before[0] == 0
+    idle = []
+    for number, (option, given) in enumerate(options.items()):
+        arguments = (*base, *given)
+        if not given:
+            arguments = tuple(a for a in base if a != option)
+        if "--csv" in given:
+            arguments = tuple(a for a in base if a != "--json") + given
+        if _outcome(wingspan, arguments, files, tmp_path / str(number)) == before:
+            idle.append(option)
+    assert idle == []
