@@ -29,6 +29,7 @@ from wingspan.runtime.generation.prompts import Prompt, Tokenizer, check_context
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.live.settings import parse_rebalance
 from wingspan.runtime.model.engine import default_placement, describe
+from wingspan.runtime.model.reference import Check, check
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.ranks.group import Group
 from wingspan.runtime.run import Listener, RunRequest
@@ -37,13 +38,13 @@ from wingspan.specs.running import transport_kind
 
 CPU = torch.device("cpu")
 _LONGEST_SECONDS = 120
-_FP32_TOLERANCE = 1e-5
-"""Of the largest logit: what the order of summation alone does."""
+_SUMMATION = 1e-5
+"""Of the largest logit in FP32: what the order of summation alone does."""
 _ROUNDING_FACTOR = 2.0
-"""In BF16, how much further from FP32 than plain transformers a run may be."""
+"""How much further from exact logits (FP32 for BF16, else FP64) than plain transformers a run may be."""
 _ROUNDINGS = 8
-"""Plain BF16 runs of which the furthest counts: in small models one rounding flips few near-ties between experts."""
-_check_arguments = inspect.signature(run_module.check)
+"""Plain runs of which the furthest counts: in small models one rounding flips few near-ties between experts."""
+_check_arguments = inspect.signature(check)
 _SILENT = Listener(on_loaded=lambda _: None, on_tokens=lambda _: None)
 
 
@@ -61,6 +62,8 @@ class Answers:
 
     tokens: list[list[int]]
     logits: list[torch.Tensor]
+    check: Check | None = None
+    """What the run's own check found, where it is wingspan's."""
 
 
 def judge(case: Case, folder: Path) -> Verdict:
@@ -74,7 +77,7 @@ def judge(case: Case, folder: Path) -> Verdict:
                 return Verdict(
                     "refused" if "\n" not in str(error) else "DIFFERENT", str(error).replace(f"{folder}/", "")
                 )
-            return _compare(case, checkpoint, answers)
+            return _with_own_check(_compare(case, checkpoint, answers), answers)
     except WingspanError as error:
         return Verdict("DIFFERENT", str(error))
     except Exception as error:  # whatever it is, it is a finding
@@ -110,10 +113,10 @@ def _run(case: Case, checkpoint: Path, result: Path) -> Answers:
     def keep(*given: Any, **named: Any) -> None:
         values = _check_arguments.bind(*given, **named).arguments
         logits = [torch.stack(of_prompt) for of_prompt in values["logits"]]
-        result.write_bytes(pickle.dumps(Answers(values["token_ids"], logits)))
+        result.write_bytes(pickle.dumps(Answers(values["token_ids"], logits, check(*given, **named))))
 
     def work(transport: Transport) -> None:
-        # A run hands what it generated to its own check; here it goes to the parent instead.
+        # A run hands what it generated to its own check; here the parent gets it too.
         with mock.patch.object(run_module, "check", keep):
             run_module.run(transport, request, tokenizer, _SILENT)
 
@@ -123,25 +126,35 @@ def _run(case: Case, checkpoint: Path, result: Path) -> Answers:
 
 
 def _compare(case: Case, checkpoint: Path, got: Answers) -> Verdict:
-    """In FP32 the same tokens and logits; in BF16 logits no further from FP32 than rounding takes plain ones."""
+    """In FP32 the same tokens; in each dtype logits as near to exact ones as plain transformers' own roundings."""
+    dtype: torch.dtype = getattr(torch, case.dtype)
     forced = () if case.dtype == "float32" else got.tokens
-    exact = _plain(checkpoint, torch.float32, case, forced)
-    if got.tokens != exact.tokens:
-        number = next(n for n, (g, e) in enumerate(zip(got.tokens, exact.tokens, strict=True)) if g != e)
+    plain = _plain(checkpoint, torch.float32, case, forced)
+    if got.tokens != plain.tokens:
+        number = next(n for n, (g, e) in enumerate(zip(got.tokens, plain.tokens, strict=True)) if g != e)
         return Verdict(
-            "DIFFERENT", f"prompt {number}: {got.tokens[number]} instead of {exact.tokens[number]}"
+            "DIFFERENT", f"prompt {number}: {got.tokens[number]} instead of {plain.tokens[number]}"
         )
-    difference, allowed = _distance(got, exact), 0.0
-    for rounding in range(0 if case.dtype == "float32" else _ROUNDINGS):
-        plain = _plain(checkpoint, torch.bfloat16, case, forced, rounding)
-        allowed = max(allowed, _ROUNDING_FACTOR * _distance(plain, exact))
-        if difference <= allowed:
-            break
-    allowed += _FP32_TOLERANCE * max(1.0, max(float(logits_NV.abs().max()) for logits_NV in exact.logits))
-    # Not "if it is more": NaN must not pass.
-    if difference <= allowed:
+    summation = _SUMMATION * max(1.0, max(float(logits_NV.abs().max()) for logits_NV in plain.logits))
+    if _distance(got, plain) <= summation:
         return Verdict("equal")
-    return Verdict("DIFFERENT", f"logits by {difference:.1e} from plain float32, allowed {allowed:.1e}")
+    exact = _plain(checkpoint, torch.float64, case, got.tokens) if dtype == torch.float32 else plain
+    difference, allowed = _distance(got, exact), summation
+    for rounding in range(_ROUNDINGS):
+        rounded = _distance(_plain(checkpoint, dtype, case, got.tokens, rounding), exact)
+        allowed = max(allowed, _ROUNDING_FACTOR * rounded + summation)
+        # Not "if it is more": NaN must not pass.
+        if difference <= allowed:
+            return Verdict("equal")
+    return Verdict("DIFFERENT", f"logits by {difference:.1e} from plain transformers, allowed {allowed:.1e}")
+
+
+def _with_own_check(verdict: Verdict, got: Answers) -> Verdict:
+    """The run's own check must come to the same."""
+    if got.check is None or got.check.passed == (verdict.outcome == "equal"):
+        return verdict
+    own = f"the run's own check: {'passed' if got.check.passed else got.check}"
+    return Verdict("DIFFERENT", f"{verdict.why}; {own}" if verdict.why else own)
 
 
 def _distance(got: Answers, exact: Answers) -> float:

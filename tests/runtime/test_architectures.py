@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from benchmarks.architectures import Sizes, architectures, makes_text, tiny_configuration
-from benchmarks.fuzz_case import Case
+from benchmarks.fuzz_case import Case, draw
 from benchmarks.fuzz_judge import Verdict, judge
 from transformers import AutoModelForCausalLM
 
@@ -75,3 +75,9 @@ def test_a_shared_expert_that_needs_more_than_hidden_states_is_not_computed_ahea
 def test_the_judge_sees_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ExpertParallelLayer, "__call__", lambda self, hidden, *_: torch.zeros_like(hidden))
     assert judge(a_case("mixtral"), tmp_path).outcome == "DIFFERENT"
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_a_short_draw_equals_plain_transformers(number: int, tmp_path: Path) -> None:
+    case = draw(seed=3, number=number)
+    assert judge(case, tmp_path).outcome != "DIFFERENT", str(case)
