@@ -22,6 +22,7 @@ from tests.cli.canary import AUTO_MAP, CODE_FILES, names, write_all, write_code
 from tests.cli.command import TINY, Command
 from tests.runtime.checkpoints import configurations, write
 from wingspan.cli.main import application
+from wingspan.specs.models import MODEL_PRESETS
 
 _TYPES = (str, Path, list[str], list[Path])
 _OUTPUTS = {"--out", "--html", "--save", "--trace", "--report"}
@@ -203,3 +204,15 @@ def test_the_payloads_are_live(tmp_path):
         runpy.run_path(str(tmp_path / "checkpoint" / name))
         assert touched()
     assert not touched()
+
+
+def test_a_name_is_text_in_tables_and_pages(wingspan, tmp_path):
+    config = json.loads((MODEL_PRESETS / "mixtral-8x7b.json").read_text())
+    file, page = tmp_path / "config.json", tmp_path / "page.html"
+    file.write_text(json.dumps(config | {"name": "[/red]</script><script>alert(1)</script><img src=x>"}))
+    for command in (("simulate",), ("plan",), ("sweep", "--ep", "8,16"), ("serving", "--ep", "8")):
+        done = wingspan(command[0], str(file), *command[1:], "--html", str(page))
+        assert done.code == 0, done.err
+        assert "[/red]</script>" in done.out
+        assert "<script>alert" not in page.read_text()
+        assert "<img src" not in page.read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -93,6 +94,16 @@ def test_a_torch_file_cannot_run_code(tmp_path, capsys):
     with pytest.raises(InputError, match=r"it wants to build __builtin__\.print"):
         read_torch_file(tmp_path / "x.pt")
     assert capsys.readouterr().out == ""
+
+
+def test_a_torch_file_cannot_unpack_to_more_than_it_holds(tmp_path):
+    torch.save(torch.zeros(1).expand(10**12), tmp_path / "wide.pt")
+    with pytest.raises(InputError, match="more numbers than its data"):
+        read_torch_file(tmp_path / "wide.pt")
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10**7))
+    with pytest.raises(InputError, match=r"data.pkl is compressed"):
+        read_torch_file(tmp_path / "bomb.pt")
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,9 @@ def claims(
     from dataclasses import asdict
 
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
+    from wingspan.cli.console import Console
     from wingspan.simulate.claims import claims as compute
     from wingspan.specs.cluster import load_cluster
     from wingspan.specs.models import load_model

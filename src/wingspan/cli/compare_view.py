@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from wingspan.cli.console import Console
 from wingspan.cli.simulate_view import describe
 from wingspan.deployment import Deployment
 from wingspan.report.units import bytes_text, seconds_text

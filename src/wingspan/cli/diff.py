@@ -23,9 +23,9 @@ def diff(
     """
 
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
+    from wingspan.cli.console import Console
     from wingspan.deployment import differences, load_deployment
 
     found = differences(load_deployment(first), load_deployment(second))

@@ -23,10 +23,10 @@ def doctor(
     from dataclasses import asdict
 
     from rich import box
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from wingspan.cli.console import Console
     from wingspan.runtime.measuring.machine import examine
 
     findings = examine()

@@ -49,10 +49,10 @@ def inspect(
 
 
 def _print(name: str, summary: Any, files: Any) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from wingspan.cli.console import Console
     from wingspan.report.units import bytes_text
 
     matrices = ", ".join(

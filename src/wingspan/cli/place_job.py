@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Console
-
+from wingspan.cli.console import Console
 from wingspan.cli.place_view import show
 from wingspan.cli.placement_file import read_placement, write_placement
 from wingspan.errors import InputError

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from wingspan.cli.console import Console
 from wingspan.placement.compare import Comparison
 from wingspan.placement.topology import Topology
 from wingspan.report.units import bytes_text, seconds_text

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from wingspan.cli.console import Console
 from wingspan.cli.simulate_view import describe, fit_line, memory_table
 from wingspan.deployment import Dispatcher
 from wingspan.simulate.planning import Plan

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
+from wingspan.cli.console import Console
 from wingspan.cli.placement_file import read_placement
 from wingspan.cli.routing_view import show
 from wingspan.errors import InputError

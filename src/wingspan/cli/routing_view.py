@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from wingspan.cli.console import Console
 from wingspan.routing.summary import LayerFigures, RoutingSummary
 from wingspan.routing.trace_file import TraceFile
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from wingspan.cli.console import Console
 from wingspan.report.rebalance import lines
 from wingspan.report.units import bytes_text
 from wingspan.schedule.result import Operation, StepReport

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-
+from wingspan.cli.console import Console
 from wingspan.cli.values import numbers
 from wingspan.deployment import Deployment, Options
 from wingspan.errors import InputError

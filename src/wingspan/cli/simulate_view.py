@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from wingspan.cli.console import Console
 from wingspan.deployment import Deployment
 from wingspan.report.perfetto import write_trace
 from wingspan.schedule.result import Operation, StepReport

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import Progress
 
+from wingspan.cli.console import Console
 from wingspan.cli.values import integers, numbers, words
 from wingspan.deployment import Options
 from wingspan.errors import InputError

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.table import Table
 
+from wingspan.cli.console import Console
 from wingspan.testbed.command import Outcome
 from wingspan.testbed.counters import LinkCount
 from wingspan.testbed.layout import Layout, show_rate

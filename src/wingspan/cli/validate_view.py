@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from wingspan.cli.console import Console
 from wingspan.interop.silicon.headlines import Headline
 from wingspan.interop.silicon.judge import Verdict
 
