@@ -57,7 +57,7 @@ from wingspan.runtime.model.engine import return_freed_memory
 from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.runtime.model.step import Step
 from wingspan.runtime.ranks.group import Group
-from wingspan.runtime.ranks.world import world_from_environment
+from wingspan.runtime.ranks.world import launch_from_environment
 from wingspan.runtime.transport.transport import Transport
 
 CPU = torch.device("cpu")
@@ -274,7 +274,7 @@ def main() -> int:
     soak = Soak(chosen.steps, chosen.ranks, int(chosen.most_growth_mb * 1e6), chosen.step_limit)
     if soak.ranks < TOP_K or soak.steps <= soak.settled:
         parser.error(f"needs {TOP_K} ranks or more, and more than {largest_steps(soak.ranks)} steps")
-    under_mpirun = world_from_environment(os.environ) is not None
+    under_mpirun = launch_from_environment(os.environ) is not None
     failed = 0
     for name in chosen.ways:
         try:

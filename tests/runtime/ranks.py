@@ -14,8 +14,10 @@ import torch
 
 from wingspan.errors import WingspanError
 from wingspan.runtime.ranks.launch import join_ranks, run_ranks
+from wingspan.runtime.ranks.meeting.place import Place
+from wingspan.runtime.ranks.meeting.protocol import Patience
 from wingspan.runtime.ranks.nodes import Nodes
-from wingspan.runtime.ranks.world import World
+from wingspan.runtime.ranks.world import Launch
 from wingspan.runtime.transport.transport import Transport
 
 CPU = torch.device("cpu")
@@ -50,18 +52,20 @@ def unsupervised(work: Callable[[Transport], None], size: int, folder: Path) -> 
         pid = os.fork()
         if pid == 0:
             os.environ["MASTER_PORT"] = str(port)
-            _be_rank(work, World(rank, size, size, rank), folder / f"said{rank}")
+            _be_rank(
+                work, Launch("the test", "RANK", "WORLD_SIZE", rank, size, rank, size), folder / f"said{rank}"
+            )
         pids.append(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     return codes, [(folder / f"said{rank}").read_text() for rank in range(size)]
 
 
-def _be_rank(work: Callable[[Transport], None], world: World, words: Path) -> NoReturn:
+def _be_rank(work: Callable[[Transport], None], launch: Launch, words: Path) -> NoReturn:
     code = 1
     try:
         signal.alarm(30)
         os.dup2(os.open(words, os.O_WRONLY | os.O_CREAT), 2)
-        join_ranks(work, world, CPU)
+        join_ranks(work, Place.find(os.environ, launch, CPU, Patience(limit_seconds=20)), CPU)
         code = 0
     except WingspanError as error:
         os.write(2, str(error).encode())

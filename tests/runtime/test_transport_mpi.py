@@ -41,9 +41,11 @@ TAIL = ["--max-new-tokens", "4", "--dtype", "float32", "--check", "--json"]
 EXCHANGE = """
 import os, torch
 from tests.runtime.test_transport_shm import KINDS, exchange
-from wingspan.runtime.ranks.launch import join_mpi_ranks
+from wingspan.runtime.ranks.launch import join_ranks
+from wingspan.runtime.ranks.meeting.place import Place
+from wingspan.runtime.ranks.meeting.protocol import Patience
 from wingspan.runtime.transport.shm import SharedMemoryTransport
-from wingspan.runtime.ranks.world import world_from_environment
+from wingspan.runtime.ranks.world import launch_from_environment
 
 def work(transport):
     rank, size = transport.world.rank, transport.world.size
@@ -60,7 +62,9 @@ def work(transport):
     if gathered:
         print("sums", gathered, flush=True)
 
-join_mpi_ranks(work, world_from_environment(os.environ, ranks_per_node=2))
+cpu = torch.device("cpu")
+launch = launch_from_environment(os.environ)
+join_ranks(work, Place.find(os.environ, launch, cpu, Patience(), ranks_per_node=2, over_mpi=True), cpu)
 """
 
 

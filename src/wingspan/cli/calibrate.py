@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from wingspan.cli.launched import WAIT_HELP
+
 
 def calibrate(
     ranks: Annotated[
@@ -24,6 +26,7 @@ def calibrate(
     transport: Annotated[
         str, typer.Option(help="Whose links: auto, torch (gloo or NCCL), shm (shared memory in nodes), mpi.")
     ] = "auto",
+    wait_seconds: Annotated[float | None, typer.Option(min=1, help=WAIT_HELP)] = None,
 ) -> None:
     """Measure matrix products, memory, and latency and bandwidth of each link level, all ranks at once.
 
@@ -37,4 +40,4 @@ def calibrate(
     """
     from wingspan.cli.calibrate_job import execute
 
-    execute(ranks, ranks_per_node, transport, out, name, device)
+    execute(ranks, ranks_per_node, transport, out, name, device, wait_seconds)

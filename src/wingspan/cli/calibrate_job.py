@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from wingspan.cli.launched import check_wait_is_used, patience
 from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.cli.values import choice
 from wingspan.errors import InputError
@@ -25,12 +26,14 @@ def execute(
     out: Path | None,
     name: str,
     device_name: str,
+    wait_seconds: float | None,
 ) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
     check_outputs(out)
     choice(device_name, "--device", Device)
     choice(transport, "--transport", TransportKind)
     group = Group.find(os.environ, ranks, ranks_per_node, transport)
+    check_wait_is_used(wait_seconds, group)
     # Only now the seconds that importing torch takes.
     try:
         import torch
@@ -41,6 +44,7 @@ def execute(
     from wingspan.runtime.ranks.device import select_device
 
     device = select_device(device_name)
+    group = group.meet(os.environ, device, patience(wait_seconds))
 
     def work(rows: Any) -> None:
         found = measure(rows, device)
@@ -56,7 +60,7 @@ def execute(
         _finish(measured_cluster(found, name, chip, memory), found, out)
 
     with cleared_up(out):
-        group.run(work, device)
+        group.run(work, device, {"--transport": transport, "--device": device_name})
 
 
 def _finish(cluster: Any, found: Any, out: Path | None) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from wingspan.cli.launched import WAIT_HELP
+
 
 def compare(
     deployment: Annotated[
@@ -28,6 +30,7 @@ def compare(
         Path | None,
         typer.Option(help="Write NAME-predicted.json and NAME-measured.json for ui.perfetto.dev."),
     ] = None,
+    wait_seconds: Annotated[float | None, typer.Option(min=1, help=WAIT_HELP)] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Both reports and the errors as one JSON object.")
     ] = False,
@@ -46,4 +49,8 @@ def compare(
     """
     from wingspan.cli.compare_job import Arguments, execute
 
-    execute(Arguments(deployment, links, time_scale, ranks_per_node, steps, transport, trace, as_json))
+    execute(
+        Arguments(
+            deployment, links, time_scale, ranks_per_node, steps, transport, trace, wait_seconds, as_json
+        )
+    )

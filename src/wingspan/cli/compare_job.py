@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wingspan.cli.launched import check_wait_is_used, patience
+from wingspan.cli.launched import given as options_given
 from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.cli.runtime_import import import_runtime
 from wingspan.cli.values import choice
@@ -21,6 +23,9 @@ from wingspan.simulate.summary import step_report
 from wingspan.specs.cluster import load_cluster
 from wingspan.specs.running import TransportKind
 
+_MAY_DIFFER = {"deployment", "links", "ranks_per_node", "trace", "wait_seconds", "as_json"}
+"""Options that ranks may have each its own, or that are compared by what they lead to."""
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -33,6 +38,7 @@ class Arguments:
     steps: int
     transport: str
     trace: Path | None
+    wait_seconds: float | None
     as_json: bool
 
 
@@ -53,12 +59,14 @@ def execute(arguments: Arguments) -> None:
     check_outputs(*outputs)
     choice(arguments.transport, "--transport", TransportKind)
     group = Group.find(os.environ, given.ranks, arguments.ranks_per_node, arguments.transport)
+    check_wait_is_used(arguments.wait_seconds, group)
     runtime = import_runtime()
     from wingspan.testbed import emulate
 
     drawn_RLTK = emulate.choices(given)
 
     device = runtime.select_device("cpu")
+    group = group.meet(os.environ, device, patience(arguments.wait_seconds))
 
     def work(transport: Any) -> None:
         found = links or runtime.with_links(given.cluster, runtime.measure_links(transport, device))
@@ -72,7 +80,15 @@ def execute(arguments: Arguments) -> None:
             _finish(predict(deployment), *measured, arguments)
 
     with cleared_up(*outputs):
-        group.run(work, device)
+        group.run(
+            work,
+            device,
+            {
+                **options_given(arguments, _MAY_DIFFER),
+                "the deployment": given.model_dump_json(),
+                "the links": "measured" if links is None else links.model_dump_json(),
+            },
+        )
 
 
 def _finish(prediction: Prediction, measured: StepReport, spans: list[Any], arguments: Arguments) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from wingspan.cli.launched import WAIT_HELP
+
 
 def record(
     model: Annotated[str, typer.Argument(help="Folder of a checkpoint in the Hugging Face format.")],
@@ -38,6 +40,7 @@ def record(
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop after this many tokens.")] = None,
     dtype: Annotated[str, typer.Option(help="auto (the checkpoint's), float32 or bfloat16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    wait_seconds: Annotated[float | None, typer.Option(min=1, help=WAIT_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> None:
     """Run texts through a MoE model and store which experts each token chose, layer by layer.
@@ -65,6 +68,7 @@ def record(
             max_tokens,
             dtype,
             device,
+            wait_seconds,
             as_json,
         )
     )

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from wingspan.cli.config_facts import config_facts
 from wingspan.cli.console import Console
+from wingspan.cli.launched import check_wait_is_used, given, patience
 from wingspan.cli.model_argument import find_checkpoint
 from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.cli.runtime_import import import_runtime
@@ -20,6 +21,9 @@ from wingspan.routing.trace_file import TraceFile
 from wingspan.runtime.ranks.group import Group
 from wingspan.specs.running import Device, WeightType
 from wingspan.writing import is_stream, json_text
+
+_MAY_DIFFER = {"model", "sources", "out", "ranks", "ranks_per_node", "wait_seconds", "as_json"}
+"""Options that ranks may have each its own, or that are compared by what they lead to."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Arguments:
     max_tokens: int | None
     dtype: str
     device: str
+    wait_seconds: float | None
     as_json: bool
 
 
@@ -48,12 +53,14 @@ def execute(arguments: Arguments) -> None:
     choice(arguments.device, "--device", Device)
     choice(arguments.dtype, "--dtype", WeightType)
     group = Group.find(os.environ, arguments.ranks, arguments.ranks_per_node)
+    check_wait_is_used(arguments.wait_seconds, group)
     facts = config_facts(folder)
     facts.check_placement(group.size, arguments.experts_per_rank or facts.experts or 1)
     if facts.longest_tokens is not None:
         _check_window(arguments.window, facts.longest_tokens)
     runtime = import_runtime()
     device = runtime.select_device(arguments.device)
+    group = group.meet(os.environ, device, patience(arguments.wait_seconds))
     model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
     runtime.check_weights(model)
     slots = arguments.experts_per_rank or -(-model.shape.num_experts // group.size)
@@ -82,7 +89,16 @@ def execute(arguments: Arguments) -> None:
             _show(result, arguments)
 
     with cleared_up(arguments.out):
-        group.run(work, device)
+        group.run(work, device, {} if group.place is None else _given(arguments, folder, windows, runtime))
+
+
+def _given(arguments: Arguments, folder: Path, windows: list[Any], runtime: Any) -> dict[str, str]:
+    """What all ranks that a launcher started must have alike; paths may differ, what they lead to may not."""
+    return {
+        **given(arguments, _MAY_DIFFER),
+        "the windows of text": ",".join(map(str, windows)),
+        **runtime.fingerprint(folder),
+    }
 
 
 def read_texts(sources: list[Path]) -> dict[Path, str]:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from wingspan.cli.launched import WAIT_HELP
+
 
 def run(
     model: Annotated[str, typer.Argument(help="Folder of a checkpoint in the Hugging Face format.")],
@@ -75,6 +77,7 @@ def run(
             envvar="WINGSPAN_REPORT", help="Write the result and its reports into this JSON file too."
         ),
     ] = None,
+    wait_seconds: Annotated[float | None, typer.Option(min=1, help=WAIT_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> None:
     """Run a MoE model with its experts spread over ranks, and complete text.
@@ -116,6 +119,7 @@ def run(
             check=check,
             trace=trace,
             report=report,
+            wait_seconds=wait_seconds,
             as_json=as_json,
         )
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wingspan.cli.config_facts import ConfigFacts, config_facts
+from wingspan.cli.launched import check_wait_is_used, given, patience, prompt_text
 from wingspan.cli.model_argument import find_checkpoint
 from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.cli.run_view import RunView
@@ -29,6 +30,21 @@ if TYPE_CHECKING:
     from wingspan.cli.execution_choice import Execution
 
 _IMPORT_BEGUN_SECONDS = time.time()
+
+_MAY_DIFFER = {
+    "model",
+    "ranks",
+    "ranks_per_node",  # compared where the ranks meet
+    "texts",
+    "prompts_file",
+    "id_texts",
+    "cluster",
+    "trace",
+    "report",
+    "wait_seconds",
+    "as_json",
+}
+"""Options that ranks may have each its own, or that are compared by what they lead to."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,7 @@ class Arguments:
     check: bool
     trace: Path | None
     report: Path | None
+    wait_seconds: float | None
     as_json: bool
 
 
@@ -66,6 +83,7 @@ def execute(arguments: Arguments) -> None:
     folder = find_checkpoint(arguments.model)
     _check_values(arguments)
     group = Group.find(os.environ, arguments.ranks, arguments.ranks_per_node, arguments.transport)
+    check_wait_is_used(arguments.wait_seconds, group)
     if group.size == 1 and arguments.rebalance != "off":
         raise InputError(
             f"--rebalance {arguments.rebalance}: one rank has nowhere to move experts to; use --ranks 2 or more"
@@ -76,6 +94,7 @@ def execute(arguments: Arguments) -> None:
     runtime = import_runtime()
     seconds_importing = time.time() - _IMPORT_BEGUN_SECONDS
     device = runtime.select_device(arguments.device)
+    group = group.meet(os.environ, device, patience(arguments.wait_seconds))
     model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
     runtime.check_weights(model)
     placement = runtime.default_placement(model.shape, group.size, arguments.experts_per_rank)
@@ -84,7 +103,7 @@ def execute(arguments: Arguments) -> None:
         raise InputError(f"{tokenizer.why_no_text}; or give the prompts as --prompt-ids 5,9,17")
     prompts = runtime.assign(texts, id_lists, tokenizer, model.config, group.size)
     runtime.check_context(prompts, arguments.max_new_tokens, model.config)
-    if group.world is None or group.world.rank == 0:
+    if group.rank in (None, 0):
         _say_what_is_left_out(model, tokenizer)
     chosen = _execution(arguments, folder, group, prompts)
     request = runtime.RunRequest(
@@ -116,13 +135,29 @@ def execute(arguments: Arguments) -> None:
             _finish(result, arguments, view)
 
     with cleared_up(arguments.trace, arguments.report):
-        group.run(work, device)
+        group.run(work, device, _given(arguments, folder, group, prompts, chosen, runtime))
+
+
+def _given(
+    arguments: Arguments, folder: Path, group: Any, prompts: list[Any], chosen: Execution, runtime: Any
+) -> dict[str, str]:
+    """What all ranks that a launcher started must have alike; paths may differ, what they lead to may not."""
+    if group.place is None:
+        return {}
+    return {
+        **given(arguments, _MAY_DIFFER),
+        "the schedule of --overlap auto": str(chosen.overlap),
+        "the dispatcher of --dispatch auto": chosen.dispatch,
+        "number of prompts": str(len(prompts)),
+        **{f"prompt {number}": prompt_text(prompt) for number, prompt in enumerate(prompts)},
+        **runtime.fingerprint(folder),
+    }
 
 
 def _prompts(arguments: Arguments, group: Group, facts: ConfigFacts) -> tuple[list[str], list[list[int]]]:
     """Texts and ids; under a launcher every rank has the same command line, but only rank 0 has standard input."""
     id_lists = [ids(text, "--prompt-ids") for text in arguments.id_texts]
-    texts = arguments.texts + _read_prompts(arguments, first=group.world is None or group.world.rank == 0)
+    texts = arguments.texts + _read_prompts(arguments, first=group.rank in (None, 0))
     if not texts and not id_lists:
         raise InputError(
             'nothing to complete; give --prompt "...", --prompts-file FILE, --prompt-ids or stdin'

@@ -14,6 +14,7 @@ from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.measuring.calibrate import measure_links
 from wingspan.runtime.measuring.cluster import with_links
 from wingspan.runtime.model.engine import check_weights, default_placement, describe, load
+from wingspan.runtime.model.fingerprint import fingerprint
 from wingspan.runtime.model.inspection import ModelSummary, summarize, weight_files
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.ranks.device import select_device
@@ -37,6 +38,7 @@ __all__ = [
     "describe",
     "dispatch_options",
     "dtype_named",
+    "fingerprint",
     "flow_named",
     "load",
     "measure_links",

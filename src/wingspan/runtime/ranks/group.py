@@ -6,29 +6,36 @@ To find them needs no torch, so that a wrong number of ranks is said before the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from wingspan.errors import InputError
 from wingspan.runtime.ranks.nodes import Nodes, nodes_from_environment
-from wingspan.runtime.ranks.world import World, check_ranks_per_node, world_from_environment
+from wingspan.runtime.ranks.world import Launch, check_ranks_per_node, launch_from_environment
 from wingspan.specs.running import TransportKind, transport_kind
 
 if TYPE_CHECKING:
     import torch
 
+    from wingspan.runtime.ranks.meeting.place import Place
+    from wingspan.runtime.ranks.meeting.protocol import Patience
     from wingspan.runtime.transport.transport import Transport
 
 
 @dataclass(frozen=True)
 class Group:
-    """Ranks that are there (`world`), or that will be forked (in `nodes`, or all on this host)."""
+    """Ranks that a launcher started (`launch`), or that will be forked (in `nodes`, or all on this host).
+
+    How many ranks of a launch share a node is the launcher's word, or the hint, until they have met (`place`).
+    """
 
     size: int
     ranks_per_node: int
     kind: TransportKind
-    world: World | None = None
+    launch: Launch | None = None
+    place: Place | None = None
     nodes: Nodes | None = None
+    hint: int | None = None
 
     @classmethod
     def find(
@@ -44,10 +51,14 @@ class Group:
             InputError: `ranks` is not the number that is there, or does not fill nodes, or the transport is unknown.
         """
         kind = transport_kind(transport)
-        world = world_from_environment(environment, ranks_per_node)
-        if world is not None:
-            _check_size(ranks, world.size, "the launcher started")
-            return cls(world.size, world.ranks_per_node, kind, world=world)
+        launch = launch_from_environment(environment)
+        # A shell inside a launch, such as Slurm's for one task, is a place to start ranks from.
+        if launch is not None and (launch.size > 1 or ranks in (None, 1)):
+            _check_size(ranks, launch.size, f"{launch.launcher} started")
+            if ranks_per_node is not None:
+                check_ranks_per_node(launch.size, ranks_per_node)
+            per_node = ranks_per_node or launch.local_size or launch.size
+            return cls(launch.size, per_node, kind, launch, hint=ranks_per_node)
         if kind == TransportKind.MPI:
             raise InputError("--transport mpi: start the ranks by MPI: mpirun -n 8 wingspan run ...")
         nodes = nodes_from_environment(environment)
@@ -66,15 +77,58 @@ class Group:
         check_ranks_per_node(size, per_node)
         return cls(size, per_node, kind)
 
-    def run(self, work: Callable[[Transport], None], device: torch.device | None = None) -> None:
-        """Run `work` on every rank of the group over its transport, with tensors on `device` (default: the CPU).
+    @property
+    def rank(self) -> int | None:
+        """This process's number where a launcher started it."""
+        return None if self.launch is None else self.launch.rank
+
+    def meet(
+        self, environment: Mapping[str, str], device: torch.device, patience: Patience | None = None
+    ) -> Group:
+        """Collective: the group as its ranks find it when they meet; itself where they are forked later.
+
+        Args:
+            environment: usually `os.environ`.
+            device: on which this rank computes.
+            patience: how long to wait for others, and whom to tell.
 
         Raises:
-            WingspanError: a rank failed.
+            WingspanError: on every rank: one did not come, or cannot go on, or the ranks do not fit together.
+        """
+        if self.launch is None:
+            return self
+        from wingspan.runtime.ranks.meeting.place import Place
+        from wingspan.runtime.ranks.meeting.protocol import Patience
+
+        place = Place.find(
+            environment,
+            self.launch,
+            device,
+            patience or Patience(),
+            ranks_per_node=self.hint,
+            over_mpi=self.kind == TransportKind.MPI,
+        )
+        return replace(self, place=place, ranks_per_node=place.world.ranks_per_node)
+
+    def run(
+        self,
+        work: Callable[[Transport], None],
+        device: torch.device | None = None,
+        given: Mapping[str, str] | None = None,
+    ) -> None:
+        """Run `work` on every rank of the group over its transport.
+
+        Args:
+            work: what a rank does.
+            device: where its tensors live (default: the CPU).
+            given: what decides the outcome, as text by the names that people know: ranks that met compare it first.
+
+        Raises:
+            WingspanError: a rank fails, or was given something else than rank 0.
         """
         import torch
 
-        from wingspan.runtime.ranks.launch import join_mpi_ranks, join_ranks, run_ranks
+        from wingspan.runtime.ranks.launch import join_ranks, run_ranks
         from wingspan.runtime.transport.choice import chosen
 
         on = device or torch.device("cpu")
@@ -83,10 +137,9 @@ class Group:
             with chosen(self.kind, joined, on) as transport:
                 work(transport)
 
-        if self.world is not None and self.kind == TransportKind.MPI:
-            join_mpi_ranks(over_chosen, self.world)
-        elif self.world is not None:
-            join_ranks(over_chosen, self.world, on)
+        if self.place is not None:
+            self.place.agree_on(given or {})
+            join_ranks(over_chosen, self.place, on)
         else:
             run_ranks(over_chosen, self.size, self.ranks_per_node, on, self.nodes)
 

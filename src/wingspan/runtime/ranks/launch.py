@@ -15,13 +15,15 @@ from functools import partial
 import torch
 import torch.distributed as dist
 
-from wingspan.errors import InputError, LostPeerError, WingspanError
+from wingspan.errors import LostPeerError, WingspanError
 from wingspan.runtime.ranks.device import take_share
 from wingspan.runtime.ranks.lifeline import Lifeline
+from wingspan.runtime.ranks.meeting.place import Place
+from wingspan.runtime.ranks.meeting.protocol import AloneMeeting, MpiMeeting
 from wingspan.runtime.ranks.nodes import Nodes, enter, listen_on
 from wingspan.runtime.ranks.supervision import Ranks
 from wingspan.runtime.ranks.world import World, export
-from wingspan.runtime.transport.mpi import join_mpi, leave_mpi
+from wingspan.runtime.transport.mpi import leave_mpi
 from wingspan.runtime.transport.transport import LocalTransport, TorchTransport, Transport
 from wingspan.signals import certain_end
 from wingspan.streams import flush_streams
@@ -58,40 +60,41 @@ def run_ranks(
         ranks.wait()
 
 
-def join_ranks(work: Work, world: World, device: torch.device) -> None:
-    """Run `work` as the rank that a launcher (torchrun, mpirun, Slurm) made of this process."""
-    address, port = _meeting_point()
-    export(world, address, port)
+def join_ranks(work: Work, place: Place, device: torch.device) -> None:
+    """Run `work` as the rank that a launcher (torchrun, mpirun, Slurm) made of this process.
+
+    Args:
+        work: what the rank does.
+        place: where it met the others.
+        device: where its tensors live.
+    """
+    world, meeting = place.world, place.meeting
+    if isinstance(meeting, MpiMeeting):
+        take_share(world, device)
+        with certain_end():
+            _work_and_leave(work, meeting.transport(world))
+            leave_mpi()
+        return
     take_share(world, device)
+    if isinstance(meeting, AloneMeeting):
+        with certain_end():
+            work(LocalTransport())
+        return
+    export(world, meeting.rank_0_address, place.port)
+    if place.interface is not None and sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", place.interface)
     with certain_end(), _plain_errors(world):
-        try:
-            dist.init_process_group(_backend(device), timeout=_PEERS_WAIT)
-        except dist.DistNetworkError as error:
-            if "EADDRINUSE" in str(error) or "in use" in str(error):
-                raise InputError(
-                    f"port {port} on {address} is in use; set MASTER_PORT to a free one"
-                ) from None
-            raise
+        dist.init_process_group(
+            _backend(device),
+            store=meeting.store(),
+            rank=world.rank,
+            world_size=world.size,
+            timeout=_PEERS_WAIT,
+        )
         transport = TorchTransport(world, device)
-        lifeline = Lifeline(transport, address)
+        lifeline = Lifeline(transport, meeting.rank_0_address)
     with certain_end(), lifeline, _plain_errors(world):
         _work_and_leave(work, transport)
-
-
-def _meeting_point() -> tuple[str, int]:
-    """Where rank 0 listens, as torch.distributed's launchers say it."""
-    text = os.environ.get("MASTER_PORT", "29500")
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise InputError(f"environment: MASTER_PORT={text!r} is not a port; use a number from 1 to 65535")
-    return os.environ.get("MASTER_ADDR", "127.0.0.1"), int(text)
-
-
-def join_mpi_ranks(work: Work, world: World) -> None:
-    """Run `work` as the rank that mpirun made of this process, over MPI."""
-    take_share(world, torch.device("cpu"))
-    with certain_end():
-        _work_and_leave(work, join_mpi(world))
-        leave_mpi()
 
 
 def _live(
