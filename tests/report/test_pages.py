@@ -21,7 +21,7 @@ from wingspan.schedule.result import Operation
 
 def pages() -> dict[str, Page]:
     report, spans = step()
-    choice = Alternative(report, 64, 1, True)
+    choice = Alternative(report, 64, 1, "flat", True)
     common = {"spans": spans, "capacity_bytes": 80e9}
     ways = [("shard attention over 8 GPUs", "how it runs", 4e10, 1234.0)]
     return {

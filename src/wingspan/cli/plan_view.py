@@ -97,6 +97,7 @@ def _record(choice: Choice) -> dict[str, Any]:
     return {
         "ep": report.ranks,
         "experts_per_gpu": report.experts_per_rank,
+        "placement": choice.deployment.placement.strategy.value,
         "attention_ranks": options.attention_ranks,
         "tokens_per_gpu": choice.deployment.workload.tokens_per_gpu,
         "dispatcher": choice.deployment.dispatcher.value,

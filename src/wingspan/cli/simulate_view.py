@@ -55,7 +55,8 @@ def describe(deployment: Deployment) -> str:
     return (
         f"[bold]{deployment.model.name}[/bold] on {cluster.gpus} x {cluster.gpu.name} ({cluster.name}): "
         f"{work.phase}, {work.tokens_per_gpu} {kind} per GPU, context {work.context.mean_tokens}\n"
-        f"EP {deployment.ranks}, {per_gpu} expert{'s' if per_gpu > 1 else ''} per GPU, {attention}, "
+        f"EP {deployment.ranks}, {per_gpu} expert{'s' if per_gpu > 1 else ''} per GPU, "
+        f"{deployment.placement.strategy.value.replace('_', '-')} placement, {attention}, "
         f"{deployment.dispatcher.value} dispatch, {deployment.build_schedule().name}, "
         f"{work.routing.kind.replace('_', '-')} routing; {work.precisions(deployment.model).described}"
     )

@@ -36,6 +36,7 @@ def write_plan(plan: Plan, path: Path) -> None:
             report=choice.report,
             tokens_per_gpu=choice.deployment.workload.tokens_per_gpu,
             attention_ranks=choice.deployment.options.attention_ranks,
+            dispatcher=choice.deployment.dispatcher.value,
             shown=choice is plan.shown,
         )
         for choice in plan.choices

@@ -20,6 +20,7 @@ class Alternative:
     report: StepReport
     tokens_per_gpu: int
     attention_ranks: int
+    dispatcher: str
     shown: bool
 
 
@@ -66,6 +67,7 @@ def _comparison(choices: Sequence[Alternative], gpus: int) -> list[Section]:
             str(choice.report.experts_per_rank),
             str(choice.attention_ranks),
             str(choice.tokens_per_gpu),
+            choice.dispatcher,
             choice.report.schedule,
             seconds_text(choice.report.step_seconds),
             count_text(choice.report.tokens_per_second / choice.report.ranks),
@@ -75,8 +77,8 @@ def _comparison(choices: Sequence[Alternative], gpus: int) -> list[Section]:
         for choice in choices
     ]
     headings = (
-        "", "experts per GPU", "attention over", "batch per GPU", "schedule", "step", "tokens/s per GPU", "exposed",
-        "memory",
+        "", "experts per GPU", "attention over", "batch per GPU", "rows travel", "schedule", "step",
+        "tokens/s per GPU", "exposed", "memory",
     )  # fmt: skip
     return [
         Section(

@@ -113,13 +113,15 @@ class GroupSearch:
         return self._tried(replace(f.way, placement=other[f.way.placement]) for f in best.values())
 
     def _more_slots(self, best: Found, counts: list[int]) -> list[Found]:
-        found = []
+        """While they pay, where loads are even; all that fit where not: few layers say little of hot experts."""
+        even = isinstance(self._start.workload.routing, UniformRouting)
+        found: list[Found] = []
         for slots in counts:
             more = self._tried([replace(best.way, slots=slots, placement=Strategy.BALANCED)])
             found += more
-            if not more or more[0].tokens_per_second_per_gpu <= best.tokens_per_second_per_gpu:
+            last = best if len(found) < 2 else found[-2]
+            if not more or (even and more[0].tokens_per_second_per_gpu <= last.tokens_per_second_per_gpu):
                 break
-            best = more[0]
         return found
 
     def _smaller_batches(self, best: Found) -> list[Found]:
