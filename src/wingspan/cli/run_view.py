@@ -176,14 +176,16 @@ def _check_line(check: Any) -> str:
     tokens = {True: "same greedy tokens", False: "other tokens", None: "tokens were sampled"}[
         check.tokens_equal
     ]
+    if check.not_finite:
+        verdict += f", {check.not_finite} logits are NaN or infinite"
     line = (
         f"check against the single-process reference: {verdict} ({check.tokens_compared} tokens, {tokens}; "
         f"{check.dtype} logits within {check.max_logit_difference:.1e}, "
-        f"{check.max_logit_difference / check.largest_logit:.1e} of the largest, {check.largest_logit:.1f})"
+        f"{check.max_logit_difference / (check.largest_logit or 1.0):.1e} of the largest, {check.largest_logit:.1f})"
     )
     if check.dtype == "float32":
         return line
     return (
-        f"{line}\n  largest difference from float32: this run {check.difference_from_fp32:.1e}, the reference "
-        f"{check.reference_difference_from_fp32:.1e} (rounding also flips near-ties between experts and tokens)"
+        f"{line}\n  largest difference from float32: this run {check.difference_from_fp32:.1e}, plain transformers "
+        f"{check.rounding_difference:.1e} (rounding also flips near-ties between experts and tokens)"
     )
