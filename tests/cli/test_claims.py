@@ -61,5 +61,36 @@ def test_skew_breaks_linear_scaling_even_on_the_ideal_network(rows: dict[str, Cl
 def test_the_baseline_loses_at_small_batches_only(rows: dict[str, Claim]) -> None:
     conditions = _row(rows, "one expert per GPU").conditions
     verdicts = {c.partition(":")[0]: c.endswith(", holds") for c in conditions}
-    assert verdicts["seed-ideal, decode of 8 sequences per GPU"]
+    assert verdicts["seed-ideal, decode of 4 sequences per GPU"]
     assert not verdicts["h100-sxm, prefill of 4096 tokens per GPU"]
+
+
+SPEED = (
+    "communication overhead", "parallel efficiency", "token throughput", "latency consistent", "bottleneck",
+    "several experts per GPU: diminishing", "one expert per GPU", "several experts per GPU: communication",
+    "GPU utilisation",
+)  # fmt: skip
+
+
+def test_speed_is_judged_where_memory_holds_it(rows: dict[str, Claim]) -> None:
+    for start in SPEED:
+        assert _row(rows, start).fits is True, start
+    assert {row.fits for claim, row in rows.items() if not claim.startswith(SPEED)} == {None}
+
+
+def test_the_documents_own_point_is_shown_beside_it_and_does_not_fit(rows: dict[str, Claim]) -> None:
+    """Attention replicated takes 57.3 of 64 GB: there is no room for 128 sequences, or for one."""
+    own = [row for row in rows.values() if row.own is not None]
+    assert len(own) == len(SPEED) - 1
+    assert {row.own_fits for row in own} == {False}
+
+
+def test_points_that_do_not_fit_are_marked(rows: dict[str, Claim]) -> None:
+    for start in ("communication overhead", "parallel efficiency", "GPU utilisation"):
+        real = next(c for c in _row(rows, start).conditions if c.startswith("h100-sxm, uniform"))
+        assert "9 fit" in real
+        assert "decode 128*" in real
+        assert "decode 8:" in real
+    crossover = _row(rows, "several experts per GPU: diminishing").conditions[0]
+    assert "32*" in crossover
+    assert "8:" in crossover

@@ -53,13 +53,18 @@ def claims(
     table.add_column("said", ratio=2)
     table.add_column("computed", ratio=3)
     table.add_column("holds", no_wrap=True)
+    table.add_column("fits", no_wrap=True)
+    table.add_column("document's own point", ratio=2)
     for row in rows:
         verdict = "[green]yes[/green]" if row.holds else "[red]no[/red]"
-        table.add_row(row.claim, row.said, f"{row.computed:.4g} {row.unit}", verdict)
+        own = "" if row.own is None else f"{row.own:.4g}" + ("" if row.own_fits else ", does not fit")
+        table.add_row(row.claim, row.said, f"{row.computed:.4g} {row.unit}", verdict, _shown(row.fits), own)
     console.print(table)
     console.print(
-        "[dim]Judged on seed-ideal, EP 64, uniform routing, decode of 128 sequences per GPU (context 1024), unless the "
-        "row says otherwise; always with the fastest schedule. Skewed = log-normal shares, sigma 0.6."
+        "[dim]Judged on seed-ideal, EP 64, uniform routing, decode of 8 sequences per GPU (context 1024), attention "
+        "shared by 8 GPUs of a node, unless the row says otherwise; always with the fastest schedule. fits: whether "
+        "memory holds that point. The document's own point: attention replicated, 128 sequences per GPU (where eight "
+        "experts per GPU are compared, attention shared). Skewed = log-normal shares, sigma 0.6."
         + (f" On {network} and with skew many rows come out otherwise: leave --brief out." if brief else "")
         + "[/dim]"
     )
@@ -69,3 +74,7 @@ def claims(
         for condition in row.conditions:
             bullets.add_row("  -", condition)
         console.print(bullets)
+
+
+def _shown(fits: bool | None) -> str:
+    return "" if fits is None else "yes" if fits else "no"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from wingspan.simulate.claims.baseline import baseline_claims
 from wingspan.simulate.claims.claim import Claim
-from wingspan.simulate.claims.grid import grid
+from wingspan.simulate.claims.grid import grid, own_points
 from wingspan.simulate.claims.network import network_claims
 from wingspan.simulate.claims.scaling import busy_claim, scaling_claims
 from wingspan.simulate.claims.sizes import hardware_claims, memory_claims, size_claims
@@ -27,13 +27,13 @@ def claims(plain: ModelSpec, gated: ModelSpec, ideal: Cluster, real: Cluster) ->
         ideal: the seed's hardware as written.
         real: nodes that can be bought.
     """
-    points = grid(plain, (ideal, real))
+    points, owned = grid(plain, (ideal, real)), own_points(plain, ideal)
     return [
         *size_claims(plain, gated),
         *hardware_claims(ideal, real),
         *memory_claims(plain, ideal, real),
-        *network_claims(plain, ideal, real, points),
-        *scaling_claims(points),
+        *network_claims(plain, ideal, real, points, owned),
+        *scaling_claims(points, owned),
         *baseline_claims(plain, ideal, real),
-        busy_claim(points),
+        busy_claim(points, owned),
     ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from wingspan.deployment import Deployment, PlacementSpec
+from wingspan.deployment import Deployment, Options, PlacementSpec
+from wingspan.schedule.result import StepReport
 from wingspan.simulate.claims.claim import Claim
-from wingspan.simulate.claims.grid import CONTEXT
+from wingspan.simulate.claims.grid import ATTENTION_RANKS, CONTEXT, OWN_SEQUENCES
 from wingspan.simulate.scaling import (
     with_experts,
 )
@@ -16,39 +17,53 @@ from wingspan.specs.model import ModelSpec
 from wingspan.specs.workload import Context, Workload
 
 _PER_GPU = (1, 2, 4, 8, 16, 32)
+_SEQUENCES = 4
+"""Per GPU: what fits on 64 GB beside eight experts of every layer."""
 
 
 def baseline_claims(model: ModelSpec, ideal: Cluster, real: Cluster) -> Iterator[Claim]:
     """Throughput per GPU against one expert per GPU, and what colocation saves on the network."""
-    per_gpu = {
+    found = {
         (cluster.name, tokens): _throughput(model, cluster, phase, tokens)
         for cluster in (ideal, real)
-        for phase, tokens in (("decode", 8), ("decode", 128), ("prefill", 4096))
+        for phase, tokens in (("decode", _SEQUENCES), ("decode", OWN_SEQUENCES), ("prefill", 4096))
     }
-    small = per_gpu[ideal.name, 8]
+    per_gpu = {
+        key: {k: r.tokens_per_second / r.ranks for k, r in reports.items()} for key, reports in found.items()
+    }
+    fitting = {key: _fitting(reports, ideal, real, key[0]) for key, reports in found.items()}
+    small, key = per_gpu[ideal.name, _SEQUENCES], (ideal.name, _SEQUENCES)
+    own_key = (ideal.name, OWN_SEQUENCES)
     kept = small[8] / small[1]
     yield Claim(
         "several experts per GPU: diminishing returns beyond 4-8 (5.1)",
         "worse beyond 4-8",
         kept * 100,
-        "% of one expert per GPU's throughput per GPU, at 8 experts and 8 sequences per GPU",
+        f"% of one expert per GPU's throughput per GPU, at 8 experts and {_SEQUENCES} sequences per GPU",
         kept < 0.9,
-        [_crossover(name, tokens, series) for (name, tokens), series in per_gpu.items()],
+        [_crossover(*key, series, fitting[key]) for key, series in per_gpu.items()],
+        {1, 8} <= fitting[key],
+        per_gpu[own_key][8] / per_gpu[own_key][1] * 100,
+        {1, 8} <= fitting[own_key],
     )
     ahead = {key: series[1] / series[8] for key, series in per_gpu.items()}
     yield Claim(
         "one expert per GPU is better than eight (5.2)",
         "better",
-        ahead[ideal.name, 8],
-        "x the throughput per GPU, 8 sequences per GPU",
-        ahead[ideal.name, 8] > 1,
+        ahead[key],
+        f"x the throughput per GPU, {_SEQUENCES} sequences per GPU",
+        ahead[key] > 1,
         [
-            f"{name}, {_work_name(tokens)}: {ratio:.2f} x, {'holds' if ratio > 1 else 'does not hold'}"
+            f"{name}, {_work_name(tokens)}{'' if {1, 8} <= fitting[name, tokens] else ' (does not fit)'}: "
+            f"{ratio:.2f} x, {'holds' if ratio > 1 else 'does not hold'}"
             for (name, tokens), ratio in ahead.items()
         ],
+        {1, 8} <= fitting[key],
+        ahead[own_key],
+        {1, 8} <= fitting[own_key],
     )
     wide = with_experts(model, 256)
-    reports = {k: simulate(_packed(wide, real, "decode", 128, k)) for k in (1, 8)}
+    reports = {k: simulate(_packed(wide, real, "decode", _SEQUENCES, k)) for k in (1, 8)}
     crossing = {k: sum(report.sent_across_nodes_bytes) / report.tokens for k, report in reports.items()}
     yield Claim(
         "several experts per GPU: communication reduced by colocation (5.1)",
@@ -60,13 +75,23 @@ def baseline_claims(model: ModelSpec, ideal: Cluster, real: Cluster) -> Iterator
             f"{real.name}, flat dispatch: {crossing[8] / 1e6:.1f} MB a token on 32 GPUs, {crossing[1] / 1e6:.1f} MB "
             "on 256; little is saved before an EP group is a few nodes"
         ],
+        all(_fits(report, real) for report in reports.values()),
     )
 
 
-def _throughput(model: ModelSpec, cluster: Cluster, phase: str, tokens: int) -> dict[int, float]:
-    """Tokens per second per GPU for each number of experts per GPU: 64 experts, the same batch on each GPU."""
-    reports = {k: simulate(_packed(model, cluster, phase, tokens, k)) for k in _PER_GPU}
-    return {k: report.tokens_per_second / report.ranks for k, report in reports.items()}
+def _throughput(model: ModelSpec, cluster: Cluster, phase: str, tokens: int) -> dict[int, StepReport]:
+    """The step of each number of experts per GPU: 64 experts, the same batch on each GPU."""
+    return {k: simulate(_packed(model, cluster, phase, tokens, k)) for k in _PER_GPU}
+
+
+def _fits(report: StepReport, cluster: Cluster) -> bool:
+    return max(report.peak_memory_bytes) <= cluster.gpu.memory_bytes
+
+
+def _fitting(reports: dict[int, StepReport], ideal: Cluster, real: Cluster, name: str) -> set[int]:
+    """The numbers of experts per GPU that memory holds."""
+    cluster = ideal if name == ideal.name else real
+    return {k for k, report in reports.items() if _fits(report, cluster)}
 
 
 def _packed(model: ModelSpec, cluster: Cluster, phase: str, tokens: int, per_gpu: int) -> Deployment:
@@ -80,16 +105,19 @@ def _packed(model: ModelSpec, cluster: Cluster, phase: str, tokens: int, per_gpu
             context=Context(mean_tokens=CONTEXT),
         ),
         placement=PlacementSpec(ranks=ranks, experts_per_rank=per_gpu),
+        options=Options(attention_ranks=min(ranks, ATTENTION_RANKS)),
     )
 
 
-def _crossover(name: str, tokens: int, series: dict[int, float]) -> str:
+def _crossover(name: str, tokens: int, series: dict[int, float], fitting: set[int]) -> str:
     relative = {k: value / series[1] for k, value in series.items()}
-    text = ", ".join(f"{k}: {value:.0%}" for k, value in relative.items())
+    text = ", ".join(f"{k}{'' if k in fitting else '*'}: {value:.0%}" for k, value in relative.items())
     below = [k for k, value in relative.items() if value < 0.9]
-    best = max(relative, key=lambda k: relative[k])
+    best = max(fitting or relative, key=lambda k: relative[k])
     verdict = f"below 90 % from {below[0]} experts per GPU" if below else "never below 90 %"
-    return f"{name}, {_work_name(tokens)}: {text}; best at {best}, {verdict}"
+    return f"{name}, {_work_name(tokens)}: {text}; best at {best}, {verdict}" + (
+        "" if fitting == set(series) else "; * does not fit"
+    )
 
 
 def _work_name(tokens: int) -> str:

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Claim:
-    """One row: what the seed says, and what comes out."""
+    """One row: what the seed says, and what comes out.
+
+    Args:
+        computed: at the reference point, or of the sizes alone.
+        holds: there.
+        fits: whether a GPU's memory holds the reference point; None where no step is judged.
+        own: the same figure at the document's own point, with attention replicated; None where it has none.
+        own_fits: whether that point fits; None where there is none.
+    """
 
     claim: str
     said: str
@@ -15,3 +23,6 @@ class Claim:
     unit: str
     holds: bool
     conditions: list[str]
+    fits: bool | None = None
+    own: float | None = None
+    own_fits: bool | None = None

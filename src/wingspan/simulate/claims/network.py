@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from wingspan.cost.exchange import Method, exchange_seconds, row_bytes, uniform_traffic
 from wingspan.simulate.claims.claim import Claim
-from wingspan.simulate.claims.grid import Point, reference, where
+from wingspan.simulate.claims.grid import Point, own, reference, where
 from wingspan.simulate.scaling import (
     exposed_transfer_share,
 )
@@ -20,7 +20,9 @@ from wingspan.specs.precision import Precision
 Array = NDArray[np.float64]
 
 
-def network_claims(model: ModelSpec, ideal: Cluster, real: Cluster, points: list[Point]) -> Iterator[Claim]:
+def network_claims(
+    model: ModelSpec, ideal: Cluster, real: Cluster, points: list[Point], owned: list[Point]
+) -> Iterator[Claim]:
     """Communication overhead, and latency of a token's transfer."""
     share = [exposed_transfer_share(p.report) for p in points]
     chosen = reference(points, ideal.name)
@@ -31,6 +33,9 @@ def network_claims(model: ModelSpec, ideal: Cluster, real: Cluster, points: list
         "%",
         exposed_transfer_share(chosen.report) < 0.05,
         where(points, [s < 0.05 for s in share], [f"{s:.1%}" for s in share]),
+        chosen.fits,
+        exposed_transfer_share(own(owned).report) * 100,
+        own(owned).fits,
     )
     one = {c.name: float(_dispatch_seconds(model, c, np.ones(1))[0]) for c in (ideal, real)}
     rows = f"one token on each of 64 GPUs, its {model.experts.per_token} rows of {model.hidden} values"

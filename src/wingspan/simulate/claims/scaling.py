@@ -9,14 +9,14 @@ import numpy as np
 from wingspan.deployment import PlacementSpec, Strategy
 from wingspan.schedule.result import Operation, StepReport
 from wingspan.simulate.claims.claim import Claim
-from wingspan.simulate.claims.grid import EP_SIZES, Point, reference, series, where
+from wingspan.simulate.claims.grid import EP_SIZES, SEQUENCES, Point, own, reference, series, where
 from wingspan.simulate.scaling import (
     fastest_schedule,
     ideal_step_seconds,
 )
 
 
-def scaling_claims(points: list[Point]) -> Iterator[Claim]:
+def scaling_claims(points: list[Point], owned: list[Point]) -> Iterator[Claim]:
     """Parallel efficiency, linear throughput, constant latency, and the bottleneck at the largest EP size."""
     ideal = {(p.ep, series(p)): ideal_step_seconds(p.deployment) for p in points if p.skew == "uniform"}
     efficiency = [ideal[p.ep, (*series(p)[:3], True)] / p.report.step_seconds for p in points]
@@ -31,6 +31,9 @@ def scaling_claims(points: list[Point]) -> Iterator[Claim]:
             *where(points, [e > 0.9 for e in efficiency], [f"{e:.0%}" for e in efficiency]),
             *(_with_replicas(p, ideal[p.ep, (*series(p)[:3], True)]) for p in points if _is_replicated(p)),
         ],
+        chosen.fits,
+        ideal_step_seconds(own(owned).deployment) / own(owned).report.step_seconds * 100,
+        own(owned).fits,
     )
     smallest = {series(p): p.report for p in points if p.ep == min(EP_SIZES)}
     step = [p.report.step_seconds / smallest[series(p)].step_seconds for p in points]
@@ -38,6 +41,9 @@ def scaling_claims(points: list[Point]) -> Iterator[Claim]:
     scaled = [1 / s for s in step]
     at = points.index(wide)
     beyond = [p.ep > min(EP_SIZES) for p in points]
+    ends = [next(p for p in owned if p.ep == ep) for ep in (min(EP_SIZES), max(EP_SIZES))]
+    own_step = ends[1].report.step_seconds / ends[0].report.step_seconds
+    own_fits = all(p.fits for p in ends)
     yield Claim(
         "token throughput scales linearly (4.2)",
         "linear with experts",
@@ -45,6 +51,9 @@ def scaling_claims(points: list[Point]) -> Iterator[Claim]:
         f"% of linear, EP {min(EP_SIZES)} to {max(EP_SIZES)}",
         scaled[at] > 0.9,
         where(points, [v > 0.9 for v in scaled], [f"{v:.0%} of linear" for v in scaled], beyond),
+        wide.fits,
+        100 / own_step,
+        own_fits,
     )
     yield Claim(
         "latency consistent regardless of cluster size (4.2)",
@@ -53,22 +62,28 @@ def scaling_claims(points: list[Point]) -> Iterator[Claim]:
         f"x the step at EP {min(EP_SIZES)}",
         step[at] < 1.1,
         where(points, [v < 1.1 for v in step], [f"{v:.2f} x" for v in step], beyond),
+        wide.fits,
+        own_step,
+        own_fits,
     )
     bound = [_bottleneck(p.report) for p in points]
     network = [b == "network" for b in bound]
-    at_scale = [p.ep == max(EP_SIZES) for p in points]
+    at_scale = [p.ep == max(EP_SIZES) and p.fits for p in points]
     yield Claim(
         "bottleneck: network bandwidth at scale (4.2)",
         "network",
         float(np.mean([n for n, chosen in zip(network, at_scale, strict=True) if chosen])) * 100,
-        f"% of cases at EP {max(EP_SIZES)}",
+        f"% of the cases at EP {max(EP_SIZES)} that fit",
         all(n for n, chosen in zip(network, at_scale, strict=True) if chosen),
         where(points, network, bound, at_scale),
+        True,
+        100.0 * (_bottleneck(ends[1].report) == "network"),
+        ends[1].fits,
     )
 
 
 def _is_replicated(point: Point) -> bool:
-    return point.ep == 64 and point.skew != "uniform" and point.tokens >= 128
+    return point.ep == 64 and point.skew != "uniform" and point.tokens >= SEQUENCES and point.fits
 
 
 def _with_replicas(point: Point, ideal_seconds: float) -> str:
@@ -87,7 +102,7 @@ def _with_replicas(point: Point, ideal_seconds: float) -> str:
     )
 
 
-def busy_claim(points: list[Point]) -> Claim:
+def busy_claim(points: list[Point], owned: list[Point]) -> Claim:
     """Share of the step in which the mean GPU computes."""
     busy = [1 - p.report.overhead for p in points]
     chosen = reference(points, points[0].network)
@@ -104,6 +119,9 @@ def busy_claim(points: list[Point]) -> Claim:
             f"as shares of peak at the same point: arithmetic {arithmetic['compute']:.0%}, memory bandwidth "
             f"{arithmetic['memory bandwidth']:.0%}",
         ],
+        chosen.fits,
+        (1 - own(owned).report.overhead) * 100,
+        own(owned).fits,
     )
 
 
