@@ -1,8 +1,8 @@
 """What `plan` finds beside the best of an exhaustive search by `simulate`: `python benchmarks/plan_exhaustive.py`.
 
 The exhaustive search knows nothing of the plan's: every EP size that divides the GPUs and fills whole nodes, every
-number of slots from as few as hold the experts to twice as many (at most 8 counts), placed linearly and balanced,
-attention over any part of a node, both dispatchers, all schedules, and batches of 1, 3/4, 1/2 and 1/4 of the largest
+number of slots from as few as hold the experts to twice as many (at most 4 counts), placed linearly and balanced,
+attention over any part of a node, both dispatchers, all schedules, and batches of 1, 3/4 and 1/2 of the largest
 that fits. `--name TEXT` takes the cases with that text in their name. Exits 1 where the plan's best is worse, or its
 search takes over 3 CPU seconds.
 """
@@ -28,12 +28,12 @@ from wingspan.specs.workload import Context, Workload
 
 _CASES = Path(__file__).parents[1] / "tests" / "simulate" / "cases"
 _H20, _QWEN = str(_CASES / "h20.yaml"), str(_CASES / "qwen1.5-moe-a2.7b.config.json")
-_PARTS = (1.0, 0.75, 0.5, 0.25)
+_PARTS = (1.0, 0.75, 0.5)
 _TARGET_SECONDS = 3.0
 
 
 def exhaustive(
-    template: Deployment, gpus: int, parts: Sequence[float] = _PARTS, most_slots: int = 8
+    template: Deployment, gpus: int, parts: Sequence[float] = _PARTS, most_slots: int = 4
 ) -> Iterator[tuple[float, Deployment]]:
     """Everything that fits, each with its tokens per second per GPU; `template` as `best_of_each_ep` takes it."""
     node, experts = template.cluster.gpus_per_node, template.model.experts.count
