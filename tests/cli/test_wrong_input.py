@@ -42,8 +42,23 @@ from tests.cli.command import Command
             ("sweep", "seed", "--ep", "16,32", "--batch", "1000000000000"),
             ["--batch 1000000000000", "16,777,216"],
         ),
-        (("sweep", "seed", "--ep", "64,65", "--skew", "0,1"), ["65 GPUs do not fill"]),
         (("serving", "seed", "--prompt-tokens", "4000"), ["--prompt-tokens 4000", "4,096 tokens that seed"]),
+        (
+            ("place", "--synthetic", "uniform", "--ranks", "1000000000000"),
+            ["1,000,000,000,000 ranks", "16,384"],
+        ),
+        (
+            ("place", "--synthetic", "uniform", "--slots-per-rank", "1000000000000"),
+            ["1,000,000,000,000 slots"],
+        ),
+        (
+            ("synthesize", "uniform", "--layers", "1000000000", "--out", "x"),
+            ["layers = 1,000,000,000", "1,000"],
+        ),
+        (
+            ("synthesize", "uniform", "--tokens", "1000000000000", "--out", "x"),
+            ["tokens = 1,000,000,000,000"],
+        ),
         (("serving", "seed", "--num-requests", "10000000000"), ["--num-requests", "more than 1,000,000"]),
         (("plan", "deepseek-v3", "--longest-step-ms", "nan"), ["--longest-step-ms", "given: nan"]),
         (

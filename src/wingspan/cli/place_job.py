@@ -22,6 +22,7 @@ from wingspan.routing.trace import RoutingTrace, concatenate
 from wingspan.routing.trace_file import TraceFile
 from wingspan.routing.workloads import workload
 from wingspan.specs.cluster import Cluster, load_cluster
+from wingspan.specs.limits import MOST_RANKS, MOST_SLOTS
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.models import load_model
 from wingspan.specs.precision import Precision
@@ -153,6 +154,12 @@ def _topology(arguments: Arguments, model: ModelSpec, cluster: Cluster) -> Topol
     expert_bytes = model.parameters.expert * model.expert_weights.weight_bytes
     ranks = arguments.ranks or -(-model.experts.count // arguments.slots_per_rank)
     all_ranks = ranks + arguments.spare_ranks
+    slots = all_ranks * arguments.slots_per_rank * len(model.moe_layers)
+    if all_ranks > MOST_RANKS or slots > MOST_SLOTS:
+        raise InputError(
+            f"{all_ranks:,} ranks x {arguments.slots_per_rank:,} slots: at most {MOST_RANKS:,} ranks, and "
+            f"{MOST_SLOTS:,} slots over the {len(model.moe_layers)} layers"
+        )
     return Topology(
         ranks=all_ranks,
         ranks_per_node=arguments.ranks_per_node or min(cluster.scale_up_domain_gpus, all_ranks),

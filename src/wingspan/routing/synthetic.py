@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from wingspan.errors import InputError
 from wingspan.routing.trace import MAX_EXPERTS, RoutingTrace
+from wingspan.specs.limits import MOST_LAYERS, MOST_RANKS, MOST_SLOTS, MOST_TRACED
 
 _CHUNK_TOKENS = 4096
 
@@ -49,10 +50,21 @@ class TraceShape:
         for name, value in vars(self).items():
             if value < 1:
                 raise InputError(f"synthetic trace: {name} = {value}; use 1 or more")
+        for name, value, most in (
+            ("tokens", self.tokens, MOST_TRACED),
+            ("layers", self.layers, MOST_LAYERS),
+            ("ranks", self.ranks, MOST_RANKS),
+        ):
+            if value > most:
+                raise InputError(f"synthetic trace: {name} = {value:,} is more than {most:,}")
         if self.top_k > self.experts:
             raise InputError(f"synthetic trace: top-{self.top_k} of {self.experts} experts cannot be")
         if self.experts > MAX_EXPERTS:
             raise InputError(f"synthetic trace: {self.experts} experts; a trace holds at most {MAX_EXPERTS}")
+        if self.layers * self.experts > MOST_SLOTS:
+            raise InputError(
+                f"synthetic trace: {self.layers:,} layers of {self.experts:,} experts are more than {MOST_SLOTS:,}"
+            )
 
     @property
     def requests(self) -> int:

@@ -21,6 +21,8 @@ MOST_CONTEXT = 1 << 27
 """Tokens of one sequence."""
 MOST_WIDTH = 1 << 24
 """Of a matrix, a vocabulary included."""
+MOST_TRACED = 1 << 30
+"""Tokens of a drawn routing trace."""
 MOST_HEADS = 1 << 14
 MOST_PARAMETERS = 1 << 50
 """Of one part beside the matrices."""
