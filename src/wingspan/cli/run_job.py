@@ -20,6 +20,7 @@ from wingspan.cli.values import choice, ids
 from wingspan.errors import InputError, RunError
 from wingspan.interop.files import read_text
 from wingspan.runtime.live.settings import parse_rebalance
+from wingspan.runtime.ranks.capacity import check_room
 from wingspan.runtime.ranks.group import Group
 from wingspan.schedule.schedule import Layers, schedule_named
 from wingspan.specs.cluster import load_cluster
@@ -97,6 +98,8 @@ def execute(arguments: Arguments) -> None:
     group = group.meet(os.environ, device, patience(arguments.wait_seconds))
     model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
     runtime.check_weights(model)
+    if group.launch is None and device.type == "cpu":
+        check_room(group.size, runtime.rank_bytes(model, arguments.experts_per_rank))
     placement = runtime.default_placement(model.shape, group.size, arguments.experts_per_rank)
     tokenizer = runtime.Tokenizer(folder)
     if texts and tokenizer.why_no_text:

@@ -13,7 +13,7 @@ from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.measuring.calibrate import measure_links
 from wingspan.runtime.measuring.cluster import with_links
-from wingspan.runtime.model.engine import check_weights, default_placement, describe, load
+from wingspan.runtime.model.engine import check_weights, default_placement, describe, load, rank_bytes
 from wingspan.runtime.model.fingerprint import fingerprint
 from wingspan.runtime.model.inspection import ModelSummary, summarize, weight_files
 from wingspan.runtime.model.step import flow_named
@@ -43,6 +43,7 @@ __all__ = [
     "load",
     "measure_links",
     "process_started_seconds",
+    "rank_bytes",
     "record",
     "run",
     "select_device",

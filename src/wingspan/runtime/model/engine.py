@@ -49,6 +49,17 @@ class Model:
         return not_applied(self.structure.generation_config)
 
 
+def rank_bytes(model: Model, experts_per_rank: int) -> int:
+    """Weights that a rank with so many experts of each layer holds."""
+    experts = sum(
+        parameter.nbytes
+        for path in model.shape.paths
+        for parameter in model.structure.get_submodule(path).parameters()
+    )
+    shared = sum(parameter.nbytes for parameter in model.structure.parameters()) - experts
+    return shared + experts * min(experts_per_rank, model.shape.num_experts) // model.shape.num_experts
+
+
 @dataclass(frozen=True)
 class Engine:
     """A loaded rank."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from wingspan.errors import InputError
+from wingspan.runtime.ranks.capacity import check_room
 from wingspan.runtime.ranks.nodes import Nodes, nodes_from_environment
 from wingspan.runtime.ranks.world import Launch, check_ranks_per_node, launch_from_environment
 from wingspan.specs.running import TransportKind, transport_kind
@@ -48,7 +49,8 @@ class Group:
         """The group that the environment names, else one of `ranks` ranks (default 1) to fork.
 
         Raises:
-            InputError: `ranks` is not the number that is there, or does not fill nodes, or the transport is unknown.
+            InputError: `ranks` is not the number that is there, does not fill nodes, or has no room on this machine;
+                or the transport is unknown.
         """
         kind = transport_kind(transport)
         launch = launch_from_environment(environment)
@@ -64,6 +66,7 @@ class Group:
         nodes = nodes_from_environment(environment)
         if nodes is not None:
             _check_size(ranks, nodes.size, "the testbed has")
+            check_room(nodes.size)
             if ranks_per_node not in (None, nodes.ranks_per_node):
                 raise InputError(
                     f"{ranks_per_node} ranks per node are wanted, but the testbed has {nodes.ranks_per_node}; leave "
@@ -75,6 +78,7 @@ class Group:
             raise InputError(f"--ranks {size}: use 1 or more")
         per_node = size if ranks_per_node is None else ranks_per_node
         check_ranks_per_node(size, per_node)
+        check_room(size)
         return cls(size, per_node, kind)
 
     @property
