@@ -208,7 +208,7 @@ def _calls(path: Path) -> list[str]:
 
 def test_nothing_in_the_house_writes_files_or_json_another_way() -> None:
     """One room writes: no other opens a file for writing, or turns values into JSON text."""
-    forbidden = ("json.dump", "json.dumps", ".write_text", ".write_bytes", ".model_dump_json", "shutil.copy")
+    forbidden = ("json.dump", "json.dumps", ".write_text", ".write_bytes", "shutil.copy")
     found = {
         f"{path.relative_to(PACKAGE)}: {call}"
         for path in PACKAGE.rglob("*.py")
@@ -216,5 +216,4 @@ def test_nothing_in_the_house_writes_files_or_json_another_way() -> None:
         for call in _calls(path)
         if call.endswith(forbidden)
     }
-    # A testbed's layout lies in the namespace's alias, and a pydantic model's JSON is as strict as ours.
-    assert found == {"testbed/network.py: layout.model_dump_json"}
+    assert found == set()

@@ -24,7 +24,7 @@ from wingspan.schedule.schedule import Layers, Schedule, chunked, sequential, tw
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.limits import MOST_SLOTS, ExpertCount, Ranks
 from wingspan.specs.model import HeadAttention, ModelSpec
-from wingspan.specs.reading import Spec, parse
+from wingspan.specs.reading import Spec, json_value, parse
 from wingspan.specs.workload import Workload
 from wingspan.writing import json_text, write_text
 
@@ -250,7 +250,7 @@ def load_deployment(path: Path) -> Deployment:
         InputError: no such file, not JSON, another schema version, or a key or value that does not fit.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json_value(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); name a deployment file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -3,32 +3,43 @@
     python -m tests.cli.forking KIND FOLDER < cases
 
 KIND is `light` (torch cannot be imported) or `runtime` (torch is imported before the first fork). A case is one line,
-a JSON list of arguments; its outcome is one line of JSON.
+a JSON list of a list of arguments and a map of files to write into FOLDER before (content in base64; they go again);
+its outcome is one line of JSON.
 """
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import json
+import math
 import os
+import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
+from typing import IO
 
 REPOSITORY = Path(__file__).parents[2]
-LIMIT_SECONDS = 10.0
+LIMIT_SECONDS = 10
+"""Of the processor, so that it holds on a loaded machine; of the clock a multiple."""
+_LIMIT_OF_CLOCK_SECONDS = 60.0
 _PR_SET_CHILD_SUBREAPER = 36
+_MOST_MEMORY_BYTES = {"light": 6 << 30, "runtime": 24 << 30}
 _TORCH = ("torch", "transformers", "safetensors", "tokenizers", "greenlet")
+_RUNTIME = ("wingspan.runtime.api", "transformers.models.auto.modeling_auto", "transformers.models.mixtral")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one command line ended; `code` is None where it took longer than the limit."""
+    """How one command line ended; `code` is None where it took longer than the limit of the clock."""
 
     arguments: list[str]
     code: int | None
@@ -40,11 +51,24 @@ class Outcome:
     """Files of FOLDER that are new, gone, or not what they were."""
 
 
-def outcomes(kind: str, folder: Path, cases: Iterable[list[str]]) -> Iterator[Outcome]:
-    """How each command line ends, run in `folder`, where nothing may change."""
+@dataclass(frozen=True)
+class Case:
+    """A command line, and files that it needs beside those of the folder."""
+
+    arguments: list[str]
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """As the forking process reads it."""
+        files = {name: base64.b64encode(content).decode() for name, content in self.files.items()}
+        return json.dumps([self.arguments, files]) + "\n"
+
+
+def outcomes(kind: str, folder: Path, cases: Iterable[Case]) -> Iterator[Outcome]:
+    """How each command line ends, run in `folder`, where nothing else may change."""
     command = [sys.executable, "-m", "tests.cli.forking", kind, str(folder)]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "COLUMNS": "100", "OMP_NUM_THREADS": "1"}
-    lines = "".join(json.dumps(case) + "\n" for case in cases)
+    lines = "".join(case.line() for case in cases)
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -57,8 +81,7 @@ def outcomes(kind: str, folder: Path, cases: Iterable[list[str]]) -> Iterator[Ou
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(lines)
-            process.stdin.close()
+            threading.Thread(target=_feed, args=(process.stdin, lines)).start()
             for line in process.stdout:
                 yield Outcome(**json.loads(line))
         finally:
@@ -66,33 +89,39 @@ def outcomes(kind: str, folder: Path, cases: Iterable[list[str]]) -> Iterator[Ou
                 os.killpg(process.pid, signal.SIGKILL)
 
 
+def _feed(stream: IO[str], lines: str) -> None:
+    with suppress(BrokenPipeError), stream:
+        stream.write(lines)
+
+
 def main() -> None:
     kind, folder = sys.argv[1], Path(sys.argv[2])
     if kind == "light":
-        sys.meta_path.insert(0, _Refuse())
-        import numpy  # noqa: F401
-        import scipy.optimize  # noqa: F401
-    else:
-        pass
+        for name in _TORCH:
+            sys.modules[name] = None  # to import it fails, as where it is not installed
+    for name in ("numpy", "scipy.optimize", "pyarrow.parquet") if kind == "light" else _RUNTIME:
+        import_module(name)
     from wingspan.cli import main as cli
     from wingspan.cli import run_job  # noqa: F401
 
     # Orphans of a case become children of this process, so that they can be found and ended.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     answers = os.fdopen(os.dup(1), "w")
-    before = _files(folder)
+    kept = set(_files(folder))
     os.chdir(folder)
+    # One mistaken size must not take the machine's memory: it becomes an error of that case.
+    resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY_BYTES[kind],) * 2)
     for line in sys.stdin:
-        outcome = _one(json.loads(line), cli.main, folder, before)
-        before = _files(folder) if outcome.changed else before
+        arguments, files = json.loads(line)
+        for name, content in files.items():
+            path = folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(base64.b64decode(content))
+        before = _files(folder)
+        outcome = _one(arguments, cli.main, folder, before)
+        _clear(folder, kept)
         answers.write(json.dumps(asdict(outcome)) + "\n")
         answers.flush()
-
-
-class _Refuse:
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name.partition(".")[0] in _TORCH:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def _one(arguments: list[str], command: object, folder: Path, before: dict[str, object]) -> Outcome:
@@ -109,11 +138,13 @@ def _one(arguments: list[str], command: object, folder: Path, before: dict[str, 
     os.close(err)
     after = _files(folder)
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    return Outcome(arguments, code, texts[0][:4000], texts[1][:4000], seconds, left, changed)
+    return Outcome(arguments, code, texts[0], texts[1][:4000], seconds, left, changed)
 
 
 def _become(arguments: list[str], command: object, out: int, err: int) -> None:
     os.setsid()
+    used = sum(os.times()[:2])
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used) + LIMIT_SECONDS,) * 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdin = os.fdopen(0)
     os.dup2(out, 1)
@@ -136,7 +167,7 @@ def _become(arguments: list[str], command: object, out: int, err: int) -> None:
 
 
 def _wait(pid: int) -> int | None:
-    deadline = time.monotonic() + LIMIT_SECONDS
+    deadline = time.monotonic() + _LIMIT_OF_CLOCK_SECONDS
     while time.monotonic() < deadline:
         found, status = os.waitpid(pid, os.WNOHANG)
         if found:
@@ -165,6 +196,12 @@ def _end_what_is_left() -> int:
                 with suppress(ProcessLookupError):
                     os.kill(int(child), signal.SIGKILL)
         time.sleep(0.005)
+
+
+def _clear(folder: Path, kept: set[str]) -> None:
+    for name in sorted(set(_files(folder)) - kept, reverse=True):
+        path = folder / name
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _files(folder: Path) -> dict[str, object]:

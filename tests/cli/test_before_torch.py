@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import TINY
-from tests.cli.forking import Outcome, outcomes
+from tests.cli.forking import Case, Outcome, outcomes
 from tests.cli.without_torch import run_without_torch
 
 RUN = ["run", TINY, "--ranks", "8", "--prompt", "a"]
@@ -42,7 +42,7 @@ CASES: list[tuple[list[str], str]] = [
     ([*RUN, "--temperature", "nan"], "'--temperature'"),
     ([*RUN, "--temperature", "inf"], "--temperature inf"),
     ([*RUN, "--top-k", "0", "--temperature", "1"], "--top-k"),
-    ([*RUN, "--top-k", "5"], "--top-k 5: needs --temperature"),
+    ([*RUN, "--top-k", "5"], "--top-k 5: does nothing here"),
     ([*RUN, "--top-p", "1.5"], "--top-p 1.5"),
     ([*RUN, "--top-p", "nan", "--temperature", "1"], "--top-p nan"),
     (["run", TINY, "--ranks", "0", "--prompt", "a"], "--ranks 0: use 1 or more"),
@@ -111,7 +111,10 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
         (folder / name / "config.json").write_text(config)
     saved = run_without_torch("simulate", "seed-small", "--ranks", "64", "--save", str(folder / "d.json"))
     assert saved.returncode == 0, saved.stderr
-    return {json.dumps(o.arguments): o for o in outcomes("light", folder, [case for case, _ in CASES])}
+    return {
+        json.dumps(o.arguments): o
+        for o in outcomes("light", folder, [Case(arguments) for arguments, _ in CASES])
+    }
 
 
 @pytest.mark.parametrize(("arguments", "words"), CASES, ids=_name)

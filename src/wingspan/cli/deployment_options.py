@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from wingspan.specs.reading import json_value
 
 if TYPE_CHECKING:
     from wingspan.deployment import Deployment
@@ -236,7 +237,7 @@ def _set_seed(data: dict[str, Any], asked: Asked) -> None:
 
 def _is_deployment(path: Path) -> bool:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json_value(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(data, dict) and "schema_version" in data and "slots" not in data
@@ -358,7 +359,7 @@ def _json_loads(path: Path) -> Any:
     from wingspan.errors import InputError
 
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json_value(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(
             f"--routing {path}: not JSON ({error}); expected loads per (layer, expert)"

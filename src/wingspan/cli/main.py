@@ -6,7 +6,9 @@ starts at once.
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -40,6 +42,18 @@ from wingspan.cli.validate import validate
 from wingspan.errors import WingspanError
 from wingspan.signals import Signalled, raised_signals
 from wingspan.streams import drop_output, flush_streams, line_of, prepare_streams
+
+_LONGEST_LINE = 1200
+_WRONG_PATH = {
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ELOOP,
+}
+"""A path was given that leads nowhere: wrong input, where a full disk or a broken pipe is a failure."""
 
 _PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     "Plan and predict": {
@@ -125,6 +139,7 @@ def end_as_command(work: Callable[[], object]) -> NoReturn:
     with raised_signals():
         code, line = _outcome(work)
     if line:
+        line = _readable(line)
         with suppress(OSError):  # nobody is there to read it
             print(line, file=sys.stderr)
     drop_output()
@@ -158,12 +173,25 @@ def _outcome(work: Callable[[], object]) -> tuple[int, str]:
     except BrokenPipeError:  # the reader (`head`, a pager) has all that it wanted
         return 1, ""
     except OSError as error:
-        return 1, f"wingspan: {line_of(error)}"
+        return 2 if error.errno in _WRONG_PATH else 1, f"wingspan: {line_of(error)}"
     except (KeyboardInterrupt, typer.Abort):
         return 130, "wingspan: interrupted"
     except Signalled as end:
         return end.exit_code, f"wingspan: {end}"
+    except Exception as error:
+        if os.environ.get("WINGSPAN_DEBUG"):
+            raise
+        text = f"{type(error).__name__}: {error}"
+        return 1, f"wingspan: a mistake of its own: {text}; with WINGSPAN_DEBUG=1 it says where"
     return (code, "") if isinstance(code, int) else (0, "")
+
+
+def _readable(line: str) -> str:
+    """One line on any terminal: no control characters, and not pages of what somebody gave."""
+    plain = "".join(c if c.isprintable() else "?" if "\ud800" <= c <= "\udfff" else " " for c in line)
+    if len(plain) <= _LONGEST_LINE:
+        return plain
+    return f"{plain[: _LONGEST_LINE // 2]} ... {plain[-_LONGEST_LINE // 2 :]}"
 
 
 def _usage_line(error: typer.TyperException) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from wingspan.deployment import load_deployment
 from wingspan.errors import InputError
 from wingspan.placement.stored import StoredPlacement
+from wingspan.specs.reading import json_value
 from wingspan.writing import write_json
 
 _MOST_LAYERS = 100_000
@@ -16,7 +16,7 @@ _MOST_LAYERS = 100_000
 def read_placement(path: Path) -> StoredPlacement:
     """The placement in a JSON file, under its key `placement`, or of a deployment; `InputError` where there is none."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json_value(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:

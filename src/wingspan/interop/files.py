@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from wingspan.errors import InputError
+from wingspan.specs.reading import json_value
 
 
 def read_text(path: Path) -> str:
@@ -22,7 +22,7 @@ def read_text(path: Path) -> str:
 def read_json(path: Path) -> Any:
     """The value of a JSON file."""
     try:
-        return json.loads(read_text(path))
+        return json_value(read_text(path))
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error})") from None
 
@@ -34,7 +34,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = json_value(line)
         except ValueError as error:
             raise InputError(f"{path}: line {number} is not JSON ({error})") from None
         if not isinstance(record, dict):

@@ -35,6 +35,14 @@ def import_from(engine: str, path: Path, options: ImportOptions) -> Imported:
     Raises:
         InputError: an unknown engine, or a file that is not of its making.
     """
+    try:
+        return _import_from(engine, path, options)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        # Others' formats, of which any part may be of another type than they say.
+        raise InputError(f"{path}: not what {engine} writes ({type(error).__name__}: {error})") from None
+
+
+def _import_from(engine: str, path: Path, options: ImportOptions) -> Imported:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if engine == "sglang":
@@ -68,7 +76,7 @@ def _from_vllm(path: Path, options: ImportOptions) -> Imported:
     if path.is_dir() or path.suffix in (".npy", ".npz"):
         return vllm_statistics.read_routed_experts(path, options)
     if path.suffix == ".jsonl":
-        kinds = {record.get("record_type") for record in read_json_lines(path)}
+        kinds = [record.get("record_type") for record in read_json_lines(path)]
         if "eplb_load_stats" in kinds:
             return vllm_statistics.read_load_statistics(path, options)
     return vllm.read(path, options)

@@ -41,6 +41,6 @@ def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
             tensors[name] = np.frombuffer(raw, dtype=_DTYPES[about["dtype"]]).reshape(about["shape"])
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: not a safetensors file of whole numbers ({error})") from None
     return tensors

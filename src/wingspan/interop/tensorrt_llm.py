@@ -17,6 +17,7 @@ from wingspan.interop.files import read_text
 from wingspan.interop.physical import ImportOptions, from_physical, physical_to_logical
 from wingspan.placement.placement import Placement
 from wingspan.placement.stored import StoredPlacement
+from wingspan.specs.reading import yaml_value
 from wingspan.writing import write_text
 
 
@@ -34,7 +35,7 @@ def write(placement: Placement, path: Path, moe_layers: tuple[int, ...]) -> None
 def read(path: Path, options: ImportOptions) -> StoredPlacement:
     """Read a placement back, with the numbers of its layers in the model."""
     try:
-        data: Any = yaml.safe_load(read_text(path))
+        data: Any = yaml_value(read_text(path))
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
     layers = data.get("initial_global_assignments") if isinstance(data, dict) else None

@@ -9,7 +9,6 @@ Shapes: T tokens, L MoE layers, K experts per token.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 
 from wingspan.errors import InputError
 from wingspan.routing.trace import RoutingTrace, check_same_shape, concatenate
+from wingspan.specs.reading import json_value
 from wingspan.writing import Output, json_text
 
 SCHEMA_VERSION = 1
@@ -236,7 +236,7 @@ def _about(path: Path, *metadata: dict[bytes, bytes]) -> dict[str, Any]:
     for entries in metadata:
         if (text := entries.get(_KEY.encode())) is not None:
             try:
-                about = json.loads(text)
+                about = json_value(text)
             except ValueError:
                 raise InputError(f"{path}: its {_KEY} metadata is not JSON") from None
             if not isinstance(about, dict):

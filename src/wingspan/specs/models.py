@@ -9,7 +9,7 @@ from typing import Any
 from wingspan.errors import InputError
 from wingspan.specs.families import model_from_config
 from wingspan.specs.model import ModelSpec
-from wingspan.specs.reading import is_lfs_pointer, lfs_pointer_error
+from wingspan.specs.reading import is_lfs_pointer, json_value, lfs_pointer_error
 
 MODEL_PRESETS = Path(__file__).parent / "presets" / "models"
 """One `<name>.json` per preset, each a `config.json` that any command takes as a model."""
@@ -49,7 +49,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if is_lfs_pointer(path):
         raise lfs_pointer_error(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json_value(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

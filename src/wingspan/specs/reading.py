@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -47,6 +48,28 @@ def parse(kind: type[S], data: Mapping[str, Any], source: str) -> S:
         raise InputError(f"{source}: {_first_line(kind, error)}") from None
 
 
+def json_value(text: str | bytes) -> Any:
+    """The value of a JSON text; raises `json.JSONDecodeError` alone, whatever is wrong with it."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError:
+        raise json.JSONDecodeError("nested too deeply", "", 0) from None
+    except ValueError as error:  # a number of thousands of digits, bytes of no encoding
+        raise json.JSONDecodeError(str(error), "", 0) from None
+
+
+def yaml_value(text: str) -> Any:
+    """The value of a YAML text, plain data only; raises `yaml.YAMLError` alone, whatever is wrong with it."""
+    try:
+        return yaml.load(text, Loader=_LOADER)
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except (ValueError, TypeError) as error:  # a day that no month has, a number of thousands of digits
+        raise yaml.YAMLError(str(error)) from None
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping that a YAML file holds.
 
@@ -54,7 +77,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InputError: there is no such file, it is not YAML, or its top is not a mapping.
     """
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+        data = yaml_value(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); name an existing file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

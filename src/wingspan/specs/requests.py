@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from wingspan.errors import InputError
 from wingspan.specs.limits import MOST_CONTEXT, MOST_REQUESTS
+from wingspan.specs.reading import json_value
 
 FIELDS = ("arrival_seconds", "prompt_tokens", "output_tokens")
 
@@ -167,7 +168,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if line.strip():
             try:
-                row = json.loads(line)
+                row = json_value(line)
             except json.JSONDecodeError as error:
                 raise InputError(f"{path}:{number}: not JSON ({error.msg})") from error
             if not isinstance(row, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from wingspan.errors import InputError
 from wingspan.runtime.model.architecture import cause
-from wingspan.specs.reading import is_lfs_pointer, lfs_pointer_error
+from wingspan.specs.reading import is_lfs_pointer, json_value, lfs_pointer_error
 
 _CONFIG = "tokenizer_config.json"
 _VOCABULARIES = (
@@ -104,7 +103,7 @@ def _read(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json_value(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: not JSON ({error}); copy the file again") from None
     if not isinstance(data, dict):

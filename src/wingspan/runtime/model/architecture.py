@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from transformers import (
 import wingspan.models  # noqa: F401 - registers the seed's architecture with transformers
 from wingspan.errors import InputError, WingspanError
 from wingspan.runtime.model.layer import experts_modules
-from wingspan.specs.reading import is_lfs_pointer, lfs_pointer_error
+from wingspan.specs.reading import is_lfs_pointer, json_value, lfs_pointer_error
 
 PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """What weights can be in memory."""
@@ -60,7 +59,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if is_lfs_pointer(file):
         raise lfs_pointer_error(file)
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json_value(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise InputError(f"{file}: not a configuration: not JSON ({error})") from None
     if not isinstance(data, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from wingspan.errors import InputError
-from wingspan.specs.reading import is_lfs_pointer, lfs_pointer_error
+from wingspan.specs.reading import is_lfs_pointer, json_value, lfs_pointer_error
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -108,7 +107,7 @@ def _indexed(index: Path) -> list[str]:
     if is_lfs_pointer(index):
         raise lfs_pointer_error(index)
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(json_value(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
         raise InputError(f"{index}: not a safetensors index ({error}); copy the file again") from None
     if not names:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from wingspan.specs.reading import json_value
 
 _SAID_IN = ("quantization_config", "compression_config")
 """Keys of a configuration, or of a part of it (`text_config` ...), that describe quantised weights."""
@@ -88,7 +89,7 @@ def _read(file: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json_value(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     said = data.get("quantization", data) if isinstance(data, dict) else {}

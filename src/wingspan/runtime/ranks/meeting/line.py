@@ -8,6 +8,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from wingspan.writing import json_text
+
 _LONGEST_BYTES = 64 << 20
 _LONGEST_FROM_STRANGERS_BYTES = 64 << 10
 _SEND_SECONDS = 10.0
@@ -38,7 +40,7 @@ class Line:
     def send(self, message: dict[str, Any]) -> None:
         """Send one message; raises `OSError` where the other end has gone or reads nothing."""
         self.connection.settimeout(_SEND_SECONDS)
-        self.connection.sendall(json.dumps(message).encode() + b"\n")
+        self.connection.sendall(json_text(message).encode() + b"\n")
 
     def receive(self, seconds: float = 0.0) -> list[dict[str, Any]]:
         """What has come since; waits so long where nothing has.

@@ -20,6 +20,7 @@ from wingspan.runtime.ranks.meeting.host import Host, listen
 from wingspan.runtime.ranks.meeting.line import Line, NotOursError
 from wingspan.runtime.ranks.meeting.protocol import AloneMeeting, Patience, hello, unwrapped
 from wingspan.runtime.ranks.world import Launch, World
+from wingspan.writing import json_text
 
 _PROBE_SECONDS = 3.0
 _PORT_AGAIN_SECONDS = 0.5
@@ -124,7 +125,7 @@ def _publish(point: MeetingPoint, port: int) -> None:
         own = way.getsockname()[0].removeprefix("::ffff:")
     # Where the store is on rank 0's host too, others know it by the name that they have.
     address = point.address if own.startswith("127.") or own == "::1" else own
-    _agent_store(point).set("rank 0", json.dumps([address, port]))
+    _agent_store(point).set("rank 0", json_text([address, port]))
 
 
 def _where(point: MeetingPoint) -> Where:
