@@ -104,7 +104,8 @@ def build(
     """The layers as `wingspan run` builds them, on a linear placement whose last ranks are spare."""
     rank = transport.world.rank
     placement = linear(case.layers, EXPERTS, case.ranks)
-    recorder, monitor = Recorder(rank, case.ranks), LoadMonitor(case.layers, EXPERTS, CPU)
+    recorder = Recorder(rank, case.ranks, keep_steps=case.steps)
+    monitor = LoadMonitor(case.layers, EXPERTS, CPU)
     dispatchers, step = Dispatchers(placement, transport, Buffers(), CPU, DEFAULT_DISPATCH), Step()
     layers = []
     for index in range(case.layers):

@@ -123,7 +123,7 @@ class Rank:
         self._soak = soak
         self._rank = transport.world.rank
         self._step = Step()
-        self._recorder = Recorder(self._rank, soak.ranks)
+        self._recorder = Recorder(self._rank, soak.ranks, keep_steps=1)
         self._monitor = LoadMonitor(2, soak.ranks, CPU)
         placed = placements(soak.ranks)
         dispatchers = Dispatchers(placed[0], transport, Buffers(), CPU, DEFAULT_DISPATCH)
@@ -152,7 +152,6 @@ class Rank:
         else:
             take_turns(forwards, valid, self._step)
         self._recorder.end_step()
-        self._recorder.steps.clear()
         self._monitor.take()
         # As between the steps of a generation: what is not rows goes another way through some transports.
         tokens_R = self._transport.share(torch.tensor(len(mine.x_TD)))

@@ -128,7 +128,7 @@ def run_paced(
         RuntimeError: a row came back changed: experts that give rows back must leave a token as it was.
     """
     world = transport.world
-    recorder = Recorder(world.rank, world.size, keep_spans=keep_spans)
+    recorder = Recorder(world.rank, world.size, keep_spans=keep_spans, keep_steps=step.steps)
     model = _PacedModel(transport, step, pace, torch.from_numpy(experts_LTK), recorder)
     for number in range(step.steps + 1):
         if number == step.steps:
@@ -139,7 +139,7 @@ def run_paced(
         recorder.end_step()
     return RankMeasurement(
         rank=world.rank,
-        steps=recorder.steps[1:],
+        steps=recorder.steps,
         load_LE={phase: model.monitor.take().numpy() // (step.steps + 1)},
         memory_bytes={"communication_buffers": model.buffers.size_bytes},
         peak_memory_bytes=peak_memory_bytes(),

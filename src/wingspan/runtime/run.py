@@ -170,6 +170,7 @@ def _measurement(engine: Engine, generated: Generated, rebalancer: Rebalancer | 
         },
         peak_memory_bytes=peak_memory_bytes(),
         spans=engine.recorder.spans,
+        steps_ended=engine.recorder.ended,
     )
 
 

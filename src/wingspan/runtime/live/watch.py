@@ -6,6 +6,7 @@ Shapes: L MoE layers, E logical experts, T tokens, K experts per token, X choice
 from __future__ import annotations
 
 import statistics
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wingspan.runtime.measuring.recorder import Recorder
+from wingspan.runtime.measuring.recorder import KEPT_STEPS, Recorder, StepRecord
 from wingspan.runtime.model.experts import LocalExperts
 from wingspan.schedule.result import Operation
 
@@ -77,6 +78,7 @@ class Watch:
         self.steps += 1
         step = self._recorder.open_step
         if step is not None:
+            self._counted.append(step)
             self._expert_seconds += step.operation_seconds.get(Operation.EXPERT, 0.0)
 
     def take(self) -> Report:
@@ -102,13 +104,12 @@ class Watch:
         """Rows and times begin anew; the counts of choices go on."""
         self.busy_seconds = self._expert_seconds = 0.0
         self._rows_before_L = np.array([e.rows for e in self._experts], dtype=np.int64)
-        self._first_step = len(self._recorder.steps) + (self._recorder.open_step is not None)
+        self._counted: deque[StepRecord] = deque(maxlen=KEPT_STEPS)
 
     def _step_seconds(self) -> list[float]:
-        """Of each step since measuring began; the one that is about to end as long as it has lasted."""
-        step = self._recorder.open_step
-        ended = [s.seconds for s in self._recorder.steps[self._first_step :]]
-        return ended if step is None else [*ended, self._recorder.now() - step.start_seconds]
+        """Of each step counted since measuring began; the one that is about to end as long as it has lasted."""
+        now = self._recorder.now()
+        return [step.seconds or now - step.start_seconds for step in self._counted]
 
     def _take_sample(self) -> NDArray[np.int16]:
         """As many from each layer as the poorest has."""

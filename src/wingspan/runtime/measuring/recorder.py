@@ -6,10 +6,14 @@ Shapes: R ranks.
 from __future__ import annotations
 
 import time
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from wingspan.schedule.result import Operation, Span, Stream
+
+KEPT_STEPS = 1000
+"""The latest steps of each phase that are kept, up to 13 kB each: who generates without end must not grow."""
 
 
 @dataclass
@@ -38,15 +42,32 @@ class Place:
 
 
 class Recorder:
-    """Collects `StepRecord`s, and every `Span` where `keep_spans` is set. Costs two clock readings a span."""
+    """Collects `StepRecord`s, and every `Span` where `keep_spans` is set. Costs two clock readings a span.
 
-    def __init__(self, rank: int, ranks: int, *, keep_spans: bool = False) -> None:
+    Args:
+        rank: this one.
+        ranks: in the group.
+        keep_spans: for a timeline.
+        keep_steps: the most of each phase; older ones are dropped.
+    """
+
+    def __init__(
+        self, rank: int, ranks: int, *, keep_spans: bool = False, keep_steps: int = KEPT_STEPS
+    ) -> None:
         self._rank = rank
         self._ranks = ranks
         self._keep_spans = keep_spans
-        self.steps: list[StepRecord] = []
+        self._keep_steps = keep_steps
+        self._kept: dict[str, deque[StepRecord]] = {}
+        self.ended: Counter[str] = Counter()
+        """Steps of each phase so far, those that were dropped too."""
         self.spans: list[Span] = []
         self._step: StepRecord | None = None
+
+    @property
+    def steps(self) -> list[StepRecord]:
+        """Those that are kept, in order."""
+        return sorted((s for kept in self._kept.values() for s in kept), key=lambda s: s.start_seconds)
 
     @property
     def open_step(self) -> StepRecord | None:
@@ -67,7 +88,8 @@ class Recorder:
         """Close the step."""
         if self._step is not None:
             self._step.seconds = self.now() - self._step.start_seconds
-            self.steps.append(self._step)
+            self._kept.setdefault(self._step.phase, deque(maxlen=self._keep_steps)).append(self._step)
+            self.ended[self._step.phase] += 1
             self._step = None
 
     def compute(self, operation: Operation, place: Place, start_seconds: float) -> float:

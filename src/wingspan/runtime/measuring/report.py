@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -38,6 +38,8 @@ class RankMeasurement:
     memory_bytes: dict[str, int]
     peak_memory_bytes: int
     spans: list[Span]
+    steps_ended: Mapping[str, int] = field(default_factory=dict)
+    """Of each phase, where `steps` holds only the latest."""
 
 
 def peak_memory_bytes() -> int:
@@ -91,8 +93,16 @@ def step_report(
         peak_memory_bytes=[r.peak_memory_bytes for r in ranks],
         slowest_rank=slowest,
         slowest_reason=_reason(times, slowest),
-        notes=[WAIT_NOTE, "load_tokens are sums over all steps of the phase; all other figures are per step"],
+        notes=[
+            WAIT_NOTE,
+            "load_tokens are sums over all steps of the phase; all other figures are per step",
+            *_latest_note(count, ranks[0].steps_ended.get(phase, count)),
+        ],
     )
+
+
+def _latest_note(kept: int, ended: int) -> list[str]:
+    return [f"figures per step are of the latest {kept:,} of {ended:,} steps"] if ended > kept else []
 
 
 def _operation_seconds(steps_R: list[list[StepRecord]]) -> dict[Operation, NDArray[np.float64]]:
