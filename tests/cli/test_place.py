@@ -84,7 +84,7 @@ def test_a_trace_of_other_ranks_is_dealt_anew_and_said_so(wingspan, trace, sizes
         (("TRACE", "--synthetic", "uniform"), "give either a trace or --synthetic KIND"),
         (("TRACE", "--ranks", "8"), "do not fit 8 ranks x 1 slots"),
         (("TRACE", "--ranks", "18"), "18 ranks do not fill whole nodes of 4"),
-        (("TRACE", "--strategy", "best"), "--strategy best: use one of linear"),
+        (("TRACE", "--strategy", "best", "--out", "x.json"), "--strategy best: use one of linear"),
         (("TRACE", "--expert-memory-gb", "0.0001"), "exceed the 0.00 GB given"),
         (("TRACE", "--cluster", "moon"), "neither a cluster file nor a preset"),
         (("TRACE", "--from", "none.json"), "none.json: cannot be read"),
