@@ -51,9 +51,16 @@ def test_processes_are_counted(monkeypatch, tmp_path):
         check_room(21)
 
 
-def test_run_refuses_in_one_line():
-    run = [sys.executable, "-m", "wingspan.cli.main", "run", TINY, "--prompt", "a"]
-    done = in_a_shell([*run, "--ranks", "100000"])
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--ranks", "100000"], "100,000 ranks need"),
+        (["--ranks", "2", "--experts-per-rank", "1000000000"], "use at most 8"),
+        (["--ranks", "8", "--max-new-tokens", "1000000000000"], "at most 2047 would fit"),
+    ],
+)
+def test_run_refuses_in_one_line(options, text):
+    done = in_a_shell([sys.executable, "-m", "wingspan.cli.main", "run", TINY, "--prompt", "a", *options])
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "100,000 ranks need" in done.stderr
+    assert text in done.stderr

@@ -30,6 +30,11 @@ class ConfigFacts:
         """Raise `InputError` where the experts of a layer do not fit the slots."""
         if self.experts is not None:
             check_fits(self.experts, ranks, experts_per_rank)
+            if experts_per_rank > self.experts:
+                raise InputError(
+                    f"--experts-per-rank {experts_per_rank}: a layer has {self.experts} experts, and a rank that held "
+                    f"one twice would gain nothing; use at most {self.experts}"
+                )
 
     def check_ids(self, prompts: Sequence[Sequence[int]], first: int, max_new_tokens: int) -> None:
         """Raise `InputError` for an id outside the vocabulary, an empty prompt, or one that is too long.
