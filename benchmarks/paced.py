@@ -23,7 +23,8 @@ os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 import torch
 
-from wingspan.deployment import Deployment, Dispatcher, Options, PlacementSpec, ScheduleKind
+from wingspan.deployment import Deployment, Options
+from wingspan.placement.spec import PlacementSpec
 from wingspan.runtime.measuring.calibrate import measure_links
 from wingspan.runtime.measuring.cluster import with_links
 from wingspan.runtime.ranks.launch import run_ranks
@@ -32,6 +33,7 @@ from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.result import Operation, StepReport
 from wingspan.simulate.step import simulate
 from wingspan.specs.cluster import Cluster, load_cluster
+from wingspan.specs.execution import DispatcherKind, ScheduleKind
 from wingspan.specs.families import model_from_config
 from wingspan.specs.workload import Context, Workload
 from wingspan.testbed import emulate, network
@@ -59,7 +61,7 @@ def deployment(
     ranks: int,
     tokens: int,
     way: str,
-    dispatcher: Dispatcher,
+    dispatcher: DispatcherKind,
     *,
     layers: int,
     hidden: int = 1024,
@@ -165,7 +167,7 @@ def overlap(rate: str, steps: int) -> None:
     print(
         f"{'schedule':11} {'dispatch':13} {'step':>8} {'exposed':>8} {'predicted step':>15} {'exposed':>8} {'scale':>7}"
     )
-    dispatchers = (Dispatcher.FLAT, Dispatcher.HIERARCHICAL)
+    dispatchers = (DispatcherKind.FLAT, DispatcherKind.HIERARCHICAL)
     as_predicted = [
         Case("sequential", deployment(16, 256, "sequential", dispatcher, layers=16))
         for dispatcher in dispatchers
@@ -196,7 +198,7 @@ def prediction(rate: str, steps: int) -> None:
     cases = [
         Case(way, deployment(16, tokens, way, dispatcher, layers=4))
         for tokens in (64, 256, 512)
-        for dispatcher in (Dispatcher.FLAT, Dispatcher.HIERARCHICAL)
+        for dispatcher in (DispatcherKind.FLAT, DispatcherKind.HIERARCHICAL)
         for way in WAYS
     ]
 
@@ -226,7 +228,7 @@ def scaling(rate: str, steps: int) -> None:
         scale = bytes_per_second / (bits * faster / 8)
         alone: Result | None = None
         for ranks in (8, 16, 32, 64):
-            given = deployment(ranks, 32, "sequential", Dispatcher.HIERARCHICAL, layers=2, hidden=7168)
+            given = deployment(ranks, 32, "sequential", DispatcherKind.HIERARCHICAL, layers=2, hidden=7168)
             nodes_rate = f"{bits * faster}bit"
             (result,) = run(ranks // 8, 8, nodes_rate, [Case(name, given, scale)], steps, lambda _: None)
             alone = alone or result

@@ -19,24 +19,28 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wingspan.placement.affinity import spread_requests
+from wingspan.cost.layer import LayerSizes
 from wingspan.placement.balanced import balanced, hottest_replica_bound
-from wingspan.placement.demand import Demand
 from wingspan.placement.difference import fetched
 from wingspan.placement.eplb import eplb_global, eplb_hierarchical, twins, without_twins
-from wingspan.placement.exact import count
-from wingspan.placement.expected import expect
-from wingspan.placement.placement import EMPTY, Placement
+from wingspan.placement.objective import Objective
 from wingspan.placement.plan import Moving, plan
-from wingspan.placement.score import score
 from wingspan.placement.simple import linear
-from wingspan.placement.topology import Topology
+from wingspan.routing.homes import spread_requests
 from wingspan.routing.load import imbalance
 from wingspan.routing.statistics import collect
 from wingspan.routing.synthetic import TraceShape, generate
 from wingspan.routing.trace import RoutingTrace, concatenate
 from wingspan.routing.trace_file import read_trace
 from wingspan.routing.workloads import planted_groups, workload
+from wingspan.specs.cluster import load_cluster
+from wingspan.specs.execution import DispatcherKind
+from wingspan.specs.models import load_model
+from wingspan.specs.placement import EMPTY, Placement
+from wingspan.specs.workload import Context, Workload
+from wingspan.traffic.counted import count_traffic
+from wingspan.traffic.demand import Demand
+from wingspan.traffic.distinct import Choice
 
 LAYERS, EXPERTS, TOP_K, SLOTS = 58, 256, 8, 288
 failures = 0
@@ -116,17 +120,12 @@ def packing() -> None:
         )
 
 
-def h100(ranks: int, ranks_per_node: int, seconds_per_token: float = 1.18e-7) -> Topology:
-    """DeepSeek-V3's experts on H100 nodes: the figures of the presets deepseek-v3 and h100-sxm."""
-    return Topology(
-        ranks,
-        ranks_per_node,
-        within_bytes_per_second=450e9 * 0.67,
-        across_bytes_per_second=50e9 * 0.955,
-        row_bytes=2 * 7168,
-        expert_bytes=3 * 7168 * 2048,
-        seconds_per_token=seconds_per_token,
-    )
+def h100(ranks: int, ranks_per_node: int) -> Objective:
+    """DeepSeek-V3's experts on H100 nodes, in decode: the presets deepseek-v3 and h100-sxm."""
+    model = load_model("deepseek-v3")
+    precisions = Workload(tokens_per_gpu=64, context=Context(mean_tokens=4096)).precisions(model)
+    cluster = load_cluster("h100-sxm").with_nodes(ranks // ranks_per_node, ranks_per_node)
+    return Objective(cluster, LayerSizes.of(model, precisions, "decode"), DispatcherKind.HIERARCHICAL)
 
 
 def drawn(kind: str, ranks: int, tokens: int, **knobs: float) -> RoutingTrace:
@@ -134,18 +133,21 @@ def drawn(kind: str, ranks: int, tokens: int, **knobs: float) -> RoutingTrace:
     return concatenate(list(generate(shape, workload(kind, shape, 0, **knobs), 0)))
 
 
-def demand_of(trace: RoutingTrace, cluster: Topology) -> Demand:
+def demand_of(trace: RoutingTrace, cluster: Objective) -> Demand:
     half = trace.num_tokens // 2
     pieces = [trace.take(slice(0, half)), trace.take(slice(half, None))]
     counts = [collect([piece], piece.num_tokens, num_windows=1) for piece in pieces]
-    return Demand.of(*counts, cluster, steps=len(np.unique(trace.step_T)))
+    return Demand.of(*counts, Choice(EXPERTS, TOP_K), cluster.domains, len(np.unique(trace.step_T)))
 
 
 def with_noise(demand: Demand, noise: float, seed: int) -> Demand:
     factor = np.exp(noise * np.random.default_rng(seed).standard_normal(demand.load_LE.shape))
     pairs = np.sqrt(factor[:, :, None] * factor[:, None, :])
     return Demand(
-        demand.load_LE * factor, demand.source_LEN * factor[:, :, None], demand.together_LEE * pairs
+        demand.load_LE * factor,
+        demand.choice,
+        demand.source_LEN * factor[:, :, None],
+        demand.together_LEE * pairs,
     )
 
 
@@ -166,7 +168,7 @@ def full_plan() -> None:
     stickiness(demand, narrow, plan(demand, narrow, 9).placement)
 
 
-def stickiness(demand: Demand, cluster: Topology, present: Placement) -> None:
+def stickiness(demand: Demand, cluster: Objective, present: Placement) -> None:
     moving = Moving()
     slots = present.slots_per_rank
     print(f"\nStickiness, {cluster.ranks} ranks x {slots}: horizon {moving.steps} steps")
@@ -184,7 +186,7 @@ def stickiness(demand: Demand, cluster: Topology, present: Placement) -> None:
     )
     noisy = with_noise(demand, 0.2, 1)
     again = plan(noisy, cluster, slots, present, moving)
-    kept = expect(present.slots_LRS, noisy, cluster).seconds_L
+    kept = cluster.seconds_L(present.slots_LRS, noisy)
     gain_L = (kept - again.seconds_L) * moving.steps
     cost_L = again.moved_L * cluster.move_seconds_per_expert
     line(
@@ -214,14 +216,20 @@ def communities() -> None:
             "linear": linear(LAYERS, EXPERTS, 256),
             "EPLB rule": without_twins(eplb_global(demand.load_LE, 256, 1), EXPERTS),
         }
-        across = {n: score(p, later, cluster).across_deduplicated_bytes for n, p in placements.items()}
+        across = {n: _across_rows(p, later, cluster).sum() for n, p in placements.items()}
         ratios = [f"{n} {across[n] / across['planted']:.3f}" for n in ("ours", "EPLB rule", "linear")]
         line(
-            f"noise {noise:.0%}: bytes over the planted optimum's",
+            f"noise {noise:.0%}: rows over the planted optimum's",
             "; ".join(ratios),
             "ours <= 1.05",
             across["ours"] <= 1.05 * across["planted"],
         )
+
+
+def _across_rows(placement: Placement, trace: RoutingTrace, cluster: Objective) -> NDArray[np.float64]:
+    """Rows that each rank receives from other nodes, over all layers."""
+    links = count_traffic(placement, trace, cluster.cluster, cluster.dispatcher).links
+    return links.scale_out_received.sum(axis=0)
 
 
 def recorded(path: Path, ranks_per_node: int) -> None:
@@ -238,8 +246,7 @@ def recorded(path: Path, ranks_per_node: int) -> None:
         "EPLB rule": without_twins(eplb_global(demand.load_LE, ranks, 1), trace.num_experts),
         "ours": plan(demand, cluster).placement,
     }.items():
-        into = count(placement, later, cluster).into_card_LC.sum(axis=0)
-        rows[name] = into.reshape(cluster.nodes, -1).sum(axis=1)
+        rows[name] = _across_rows(placement, later, cluster).reshape(cluster.nodes, -1).sum(axis=1)
     print(
         f"\n{path}: rows into each node, {cluster.nodes} nodes x {ranks_per_node}, {later.num_tokens:,} later tokens"
     )

@@ -4,7 +4,7 @@
 
 Tokens pick experts from planted communities. The planner sees one part of the trace; the ranks then send another part
 of it, whole, through the hierarchical dispatcher, with the experts in linear order and as our planner puts them.
-The prediction is `placement.score`'s: one row per (token, other node), there and back.
+The prediction is `count_traffic`'s: one row per (token, other node), there and back.
 """
 
 from __future__ import annotations
@@ -18,20 +18,26 @@ os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 import torch
 
 from benchmarks.hierarchical import settled_bytes
-from wingspan.placement.compare import compare
-from wingspan.placement.placement import Placement
-from wingspan.placement.score import score
-from wingspan.placement.topology import Topology
+from wingspan.placement.objective import Objective
+from wingspan.placement.plan import plan
+from wingspan.placement.simple import linear
+from wingspan.routing.statistics import collect
 from wingspan.routing.synthetic import TraceShape, generate
 from wingspan.routing.trace import RoutingTrace, concatenate
 from wingspan.routing.workloads import workload
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import Dispatchers, DispatchKind, DispatchOptions
+from wingspan.runtime.live.measured import Measured
 from wingspan.runtime.ranks.launch import run_ranks
 from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.runtime.transport.transport import Transport
+from wingspan.specs.execution import DispatcherKind
+from wingspan.specs.placement import Placement
 from wingspan.testbed import network
 from wingspan.testbed.layout import Layout, make_layout
+from wingspan.traffic.counted import count_traffic
+from wingspan.traffic.demand import Demand
+from wingspan.traffic.distinct import Choice
 
 CPU = torch.device("cpu")
 HIERARCHICAL = DispatchOptions(DispatchKind.HIERARCHICAL)
@@ -40,6 +46,20 @@ HIERARCHICAL = DispatchOptions(DispatchKind.HIERARCHICAL)
 def trace_of(shape: TraceShape, noise: float, seed: int) -> RoutingTrace:
     """Tokens of the same planted communities; another seed draws other tokens."""
     return concatenate(list(generate(shape, workload("communities", shape, 0, noise=noise), seed)))
+
+
+def demand_of(trace: RoutingTrace, objective: Objective) -> Demand:
+    """Planned from the two halves of a trace of one step."""
+    half = trace.num_tokens // 2
+    earlier, later = (trace.take(part) for part in (slice(0, half), slice(half, None)))
+    counts = [collect([piece], piece.num_tokens, num_windows=1) for piece in (earlier, later)]
+    return Demand.of(*counts, Choice(trace.num_experts, trace.top_k), objective.domains)
+
+
+def across_bytes(placement: Placement, trace: RoutingTrace, objective: Objective) -> float:
+    """Between nodes, there and back."""
+    rows = count_traffic(placement, trace, objective.cluster, objective.dispatcher).links.scale_out_sent.sum()
+    return float(rows * (objective.shape.out_row_bytes + objective.shape.back_row_bytes))
 
 
 @torch.inference_mode()
@@ -73,7 +93,16 @@ def main() -> None:
     layout = make_layout("bench_placement", 4, 4, arguments.rate)
     places = layout.places
     shape = TraceShape(arguments.tokens, layers=4, experts=16, top_k=4, ranks=places.size)
-    topology = Topology(places.size, 4, 100e9, layout.rate_bits / 8, 2 * arguments.hidden, 10**6, 1e-7)
+    objective = Measured(
+        ranks=places.size,
+        ranks_per_node=4,
+        within_bytes_per_second=100e9,
+        across_bytes_per_second=layout.rate_bits / 8,
+        row_bytes=2 * arguments.hidden,
+        seconds_per_row=1e-7,
+        move_seconds=8e-3,
+        dispatcher=DispatcherKind.HIERARCHICAL,
+    ).objective()
     print(
         f"4 nodes x 4 ranks, {arguments.rate}; 4 layers of 16 experts, top-4, one per rank; {arguments.tokens} tokens"
     )
@@ -82,19 +111,19 @@ def main() -> None:
     try:
         for noise in (0.0, 0.1, 0.3):
             planned, sent = trace_of(shape, noise, 1), trace_of(shape, noise, 2)
-            placements = compare(planned, topology, 1).placements
+            ours = plan(demand_of(planned, objective), objective).placement
+            placements = {"linear": linear(4, 16, places.size), "ours": ours}
             table = [
-                (name, placements[name], score(placements[name], sent, topology, steps=1))
-                for name in ("linear", "ours")
+                (name, placement, across_bytes(placement, sent, objective))
+                for name, placement in placements.items()
             ]
 
             def on_rank(
                 transport: Transport, table: list = table, sent: RoutingTrace = sent, noise: float = noise
             ) -> None:
                 fallen = []
-                for name, placement, predicted in table:
+                for name, placement, expected in table:
                     kernel = send(transport, layout, placement, sent, arguments.hidden)
-                    expected = predicted.across_deduplicated_bytes
                     fallen.append((expected, kernel))
                     if transport.world.rank == 0:
                         print(

@@ -18,11 +18,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from wingspan.deployment import Deployment, Dispatcher, Options, PlacementSpec, ScheduleKind, Strategy
+from wingspan.deployment import Deployment, Options
+from wingspan.placement.spec import PlacementSpec, Strategy
+from wingspan.simulate.group_search import KERNELS
 from wingspan.simulate.memory import largest_batch
 from wingspan.simulate.search import best_of_each_ep
 from wingspan.simulate.step import simulate
 from wingspan.specs.cluster import load_cluster
+from wingspan.specs.execution import ScheduleKind
 from wingspan.specs.models import load_model
 from wingspan.specs.workload import Context, Workload
 
@@ -51,7 +54,7 @@ def exhaustive(
 def _ways(start: Deployment, parts: Sequence[float]) -> Iterator[tuple[float, Deployment]]:
     placement = start.build_placement()
     for group, dispatcher, schedule in product(
-        range(1, start.cluster.gpus_per_node + 1), Dispatcher, ScheduleKind
+        range(1, start.cluster.gpus_per_node + 1), KERNELS, ScheduleKind
     ):
         options = Options(attention_ranks=group, dispatcher=dispatcher, schedule=schedule)
         way = start.model_copy(update={"options": options})

@@ -44,6 +44,7 @@ from wingspan.runtime.model.step import Step
 from wingspan.runtime.ranks.launch import run_ranks
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.rebalance_result import Migration, RebalanceEvent
+from wingspan.traffic.distinct import Choice
 
 CPU = torch.device("cpu")
 EXPERTS, TOP_K, HIDDEN, INNER, WORDS = 8, 2, 256, 256, 64
@@ -122,7 +123,7 @@ def build(
         return layers, recorder, monitor, None
     rebalancer = Rebalancer(
         settings, transport, placement, layers,
-        dispatchers, monitor, recorder, HIDDEN * 4, CPU,
+        dispatchers, monitor, recorder, HIDDEN * 4, Choice(EXPERTS, TOP_K), CPU,
     )  # fmt: skip
     return layers, recorder, monitor, rebalancer
 

@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable
 from itertools import product
 
-from wingspan.deployment import Deployment, Options, PlacementSpec, ScheduleKind
+from wingspan.deployment import Deployment, Options
+from wingspan.placement.spec import PlacementSpec
 from wingspan.simulate.scaling import with_experts
 from wingspan.simulate.step import simulate
 from wingspan.specs.cluster import load_cluster
+from wingspan.specs.execution import ScheduleKind
 from wingspan.specs.models import load_model
 from wingspan.specs.workload import Context, LogNormalRouting, Workload
 

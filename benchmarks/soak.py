@@ -47,7 +47,6 @@ from benchmarks.uneven import (
     plan,
 )
 from wingspan.errors import RunError, WingspanError
-from wingspan.placement.placement import Placement
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers
 from wingspan.runtime.generation.micro_batches import split_rows, take_turns
@@ -59,6 +58,7 @@ from wingspan.runtime.model.step import Step
 from wingspan.runtime.ranks.group import Group
 from wingspan.runtime.ranks.world import launch_from_environment
 from wingspan.runtime.transport.transport import Transport
+from wingspan.specs.placement import Placement
 
 CPU = torch.device("cpu")
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from wingspan.placement.placement import Placement
 from wingspan.placement.simple import linear
 from wingspan.runtime.model.step import Flow, flow_named
+from wingspan.specs.placement import Placement
 
 HIDDEN = 1024
 """Wide enough that the larger exchanges count as bulk, and the others do not."""

@@ -5,17 +5,12 @@ import pytest
 from pydantic import ValidationError
 
 from tests.simulate.builders import cluster, deployment
-from wingspan.deployment import (
-    Deployment,
-    Dispatcher,
-    PlacementSpec,
-    differences,
-    load_deployment,
-    save_deployment,
-)
+from wingspan.deployment import Deployment, differences, load_deployment, save_deployment
 from wingspan.errors import InputError
-from wingspan.placement.placement import EMPTY
 from wingspan.placement.simple import random
+from wingspan.placement.spec import PlacementSpec
+from wingspan.specs.execution import DispatcherKind
+from wingspan.specs.placement import EMPTY
 
 
 def test_a_file_gives_the_deployment_back(tmp_path: Path) -> None:
@@ -111,11 +106,11 @@ def test_slots_of_another_shape_are_refused() -> None:
 
 
 def test_dispatcher_follows_the_phase() -> None:
-    assert deployment(phase="decode").dispatcher is Dispatcher.FLAT
-    assert deployment(phase="prefill").dispatcher is Dispatcher.HIERARCHICAL
+    assert deployment(phase="decode").dispatcher is DispatcherKind.FLAT
+    assert deployment(phase="prefill").dispatcher is DispatcherKind.HIERARCHICAL
     assert (
         deployment(phase="decode", options={"dispatcher": "hierarchical"}).dispatcher
-        is Dispatcher.HIERARCHICAL
+        is DispatcherKind.HIERARCHICAL
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,108 +16,29 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from wingspan.errors import InputError
-from wingspan.placement import simple
-from wingspan.placement.balanced import balanced
-from wingspan.placement.placement import Placement
-from wingspan.routing.workload_shares import expert_shares
+from wingspan.limits import MOST_SLOTS, Ranks
+from wingspan.placement.spec import PlacementSpec
+from wingspan.reading import json_value
+from wingspan.routing.homes import spread_requests
+from wingspan.routing.trace import RoutingTrace
+from wingspan.routing.trace_file import read_trace
 from wingspan.schedule.schedule import Layers, Schedule, chunked, sequential, two_batch
 from wingspan.specs.cluster import Cluster
-from wingspan.specs.limits import MOST_SLOTS, ExpertCount, Ranks
+from wingspan.specs.execution import DispatcherKind, ScheduleKind
 from wingspan.specs.model import HeadAttention, ModelSpec
-from wingspan.specs.reading import Spec, json_value, parse
-from wingspan.specs.workload import Workload
+from wingspan.specs.placement import Placement
+from wingspan.specs.reading import Spec, parse
+from wingspan.specs.workload import RecordedRouting, Workload
+from wingspan.traffic.counted import count_traffic
+from wingspan.traffic.demand import Demand
+from wingspan.traffic.distinct import Choice
+from wingspan.traffic.expected import expected_traffic
+from wingspan.traffic.layers import LayerTraffic
+from wingspan.traffic.shares import expert_shares
 from wingspan.writing import json_text, write_text
 
 SCHEMA_VERSION = 1
 """Raised whenever a file of the version before would be read otherwise."""
-
-
-class Strategy(StrEnum):
-    """How experts are put into slots."""
-
-    LINEAR = "linear"
-    ROUND_ROBIN = "round_robin"
-    RANDOM = "random"
-    BALANCED = "balanced"
-    """By expected load, with replicas of the hottest experts in spare slots."""
-    EXPLICIT = "explicit"
-
-
-class PlacementSpec(Spec):
-    """Where the experts are: a rule, or every slot written out.
-
-    Slots beyond the number of experts (spare ranks) stay empty, but hold replicas with strategy balanced.
-    """
-
-    strategy: Strategy = Strategy.LINEAR
-    ranks: Ranks = Field(description="EP size")
-    experts_per_rank: ExpertCount = Field(
-        default=1, description="slots per rank and layer; 1 = one expert per GPU"
-    )
-    seed: int = Field(default=0, ge=0, description="of strategy random")
-    slots: tuple[tuple[tuple[int, ...], ...], ...] | None = Field(
-        default=None, description="strategy explicit: expert per (MoE layer, rank, slot), -1 = empty"
-    )
-
-    @model_validator(mode="after")
-    def _slots_where_explicit(self) -> Self:
-        if (self.strategy is Strategy.EXPLICIT) != (self.slots is not None):
-            raise ValueError("slots belong to strategy explicit, and only to it")
-        return self
-
-    @classmethod
-    def explicit(cls, placement: Placement) -> PlacementSpec:
-        """Every slot of `placement` written out."""
-        slots = tuple(tuple(tuple(rank) for rank in layer) for layer in placement.slots_LRS.tolist())
-        return cls(
-            strategy=Strategy.EXPLICIT,
-            ranks=placement.num_ranks,
-            experts_per_rank=placement.slots_per_rank,
-            slots=slots,
-        )
-
-    def build(self, shares_LE: NDArray[np.float64]) -> Placement:
-        """The placement itself.
-
-        Args:
-            shares_LE: expected load of each (MoE layer, expert), for strategy balanced.
-
-        Raises:
-            InputError: the experts do not fit, or the slots are not a placement of these layers.
-        """
-        num_layers, num_experts = shares_LE.shape
-        if self.slots is not None:
-            placement = Placement(np.array(self.slots, dtype=np.int64), num_experts)
-            given = (placement.num_layers, placement.num_ranks, placement.slots_per_rank)
-            wanted = (num_layers, self.ranks, self.experts_per_rank)
-            if given != wanted:
-                raise InputError(f"placement: slots are {given} (layers, ranks, slots), expected {wanted}")
-            return placement
-        if self.strategy is Strategy.BALANCED:
-            return balanced(shares_LE, self.ranks, self.experts_per_rank)
-        shape = (num_layers, num_experts, self.ranks, self.experts_per_rank)
-        if self.strategy is Strategy.ROUND_ROBIN:
-            return simple.round_robin(*shape)
-        if self.strategy is Strategy.RANDOM:
-            return simple.random(*shape, seed=self.seed)
-        return simple.linear(*shape)
-
-
-class ScheduleKind(StrEnum):
-    """The order of operations (DESIGN.md section 6)."""
-
-    SEQUENTIAL = "sequential"
-    CHUNKS = "chunks"
-    TWO_BATCH = "two-batch"
-
-
-class Dispatcher(StrEnum):
-    """How rows travel."""
-
-    FLAT = "flat"
-    """One row per (token, expert), straight to its rank."""
-    HIERARCHICAL = "hierarchical"
-    """One row per (token, node), forwarded inside; sums of a node come back as one row."""
 
 
 class Options(Spec):
@@ -131,7 +52,7 @@ class Options(Spec):
         description="parts of a layer's rows, with schedule chunks; each pays the latency of its own exchange",
     )
     shared_beside_dispatch: bool = Field(default=True, description="shared experts compute while rows travel")
-    dispatcher: Dispatcher | None = Field(
+    dispatcher: DispatcherKind | None = Field(
         default=None, description="default: flat in decode, hierarchical in prefill"
     )
     attention_ranks: Ranks = Field(
@@ -189,16 +110,21 @@ class Deployment(Spec):
         return self.placement.ranks
 
     @property
+    def tokens(self) -> int:
+        """Tokens of a step, over all ranks."""
+        return self.workload.tokens_per_gpu * self.ranks
+
+    @property
     def used_cluster(self) -> Cluster:
         """As much of the cluster as the ranks fill."""
         return self.cluster.part(self.ranks)
 
     @property
-    def dispatcher(self) -> Dispatcher:
+    def dispatcher(self) -> DispatcherKind:
         """The one asked for, or the usual one of the phase."""
         if self.options.dispatcher is not None:
             return self.options.dispatcher
-        return Dispatcher.FLAT if self.workload.phase == "decode" else Dispatcher.HIERARCHICAL
+        return DispatcherKind.FLAT if self.workload.phase == "decode" else DispatcherKind.HIERARCHICAL
 
     @property
     def kv_heads_share(self) -> float:
@@ -219,6 +145,27 @@ class Deployment(Spec):
         """
         return self.placement.build(expert_shares(self.model, self.workload))
 
+    def traffic(self, placement: Placement, load_LE: NDArray[np.float64]) -> LayerTraffic:
+        """What one dispatch of every MoE layer sends in a step, in rows.
+
+        Counted token by token where the routing is a recorded trace, else expected.
+
+        Args:
+            placement: over the deployment's ranks.
+            load_LE: the step's tokens per (MoE layer, expert), where the routing is no trace.
+
+        Raises:
+            InputError: the trace is of another model.
+        """
+        routing, cluster = self.workload.routing, self.used_cluster
+        trace = routing.tokens if isinstance(routing, RecordedRouting) else None
+        if trace is None:
+            demand = Demand(load_LE, Choice.of(self.model.experts))
+            return expected_traffic(placement.slots_LRS, demand, cluster, self.dispatcher)
+        fitting = _fit_trace(trace, len(self.model.moe_layers), self.ranks)
+        counted = count_traffic(placement, fitting, cluster, self.dispatcher)
+        return counted.scaled(self.tokens / trace.num_tokens)
+
     def build_schedule(self) -> Schedule:
         """The order of operations."""
         layers = Layers(
@@ -233,6 +180,14 @@ class Deployment(Spec):
         if self.options.schedule is ScheduleKind.CHUNKS:
             return chunked(layers, self.options.chunks)
         return sequential(layers)
+
+
+def _fit_trace(trace: RoutingTrace, layers: int, ranks: int) -> RoutingTrace:
+    """The trace with as many layers, repeated in turn, and with its requests on so many ranks."""
+    if trace.num_layers != layers:
+        repeated = np.arange(layers) % trace.num_layers
+        trace = replace(trace, experts_TLK=trace.experts_TLK[:, repeated])
+    return trace if trace.num_ranks == ranks else spread_requests(trace, ranks)
 
 
 def save_deployment(deployment: Deployment, path: Path) -> None:
@@ -262,7 +217,25 @@ def load_deployment(path: Path) -> Deployment:
         raise InputError(
             f"{path}: schema_version {version!r} is not {SCHEMA_VERSION}; write the file with this version's `plan`"
         )
-    return parse(Deployment, data, str(path))
+    return read_routing_trace(parse(Deployment, data, str(path)), path.parent)
+
+
+def read_routing_trace(deployment: Deployment, folder: Path) -> Deployment:
+    """The same deployment with the trace of its routing at hand, where it names one.
+
+    Args:
+        deployment: as its file says.
+        folder: that the trace's path is relative to.
+
+    Raises:
+        InputError: the trace cannot be read, or is not the one that the loads were counted from.
+    """
+    routing = deployment.workload.routing
+    if not isinstance(routing, RecordedRouting) or routing.trace is None:
+        return deployment
+    read = routing.with_tokens(read_trace(folder / routing.trace))
+    workload = deployment.workload.model_copy(update={"routing": read})
+    return deployment.model_copy(update={"workload": workload})
 
 
 def differences(one: Deployment, two: Deployment) -> list[tuple[str, Any, Any]]:

@@ -166,10 +166,10 @@ def test_rules_name_options_that_there_are():
 def files(tmp_path_factory) -> dict[str, str]:
     """Inputs that options need."""
     from wingspan.placement.simple import round_robin
-    from wingspan.placement.stored import StoredPlacement
     from wingspan.routing.synthetic import TraceShape, generate
     from wingspan.routing.trace_file import write_trace
     from wingspan.routing.workloads import workload
+    from wingspan.specs.stored_placement import StoredPlacement
 
     folder = tmp_path_factory.mktemp("given")
     shape = TraceShape(2000, 7, 8, 2, 8, 16)

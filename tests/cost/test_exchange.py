@@ -7,24 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wingspan.cost.exchange import (
-    Collective,
-    Method,
-    Phase,
-    collective_seconds,
-    exchange_seconds,
-    flat_traffic,
-    hierarchical_traffic,
-    row_bytes,
-    uniform_traffic,
-)
+from wingspan.cost.exchange import Collective, Phase, collective_seconds, exchange_seconds
 from wingspan.errors import InputError
 from wingspan.specs.cluster import Cluster, Racks, load_cluster
+from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.precision import Precision
+from wingspan.traffic.links import flat_traffic, hierarchical_traffic, row_bytes, uniform_traffic
 
 SEED, H100, H800 = (load_cluster(name) for name in ("seed-ideal", "h100-sxm", "h800"))
 clusters = st.sampled_from([SEED, H100, H800, load_cluster("gb200-nvl72")])
-methods, phases = st.sampled_from(list(Method)), st.sampled_from(list(Phase))
+dispatchers, phases = (
+    st.sampled_from([DispatcherKind.FLAT, DispatcherKind.HIERARCHICAL]),
+    st.sampled_from(list(Phase)),
+)
 
 
 def small(nodes: int = 2, per_node: int = 2, racks: Racks | None = None) -> Cluster:
@@ -39,9 +34,11 @@ def with_link(cluster: Cluster, level: str, factor: float) -> Cluster:
     return cluster.model_copy(update={level: link.model_copy(update={"bandwidth_bytes_per_second": rate})})
 
 
-def uniform_seconds(cluster: Cluster, ranks: int, tokens: float, method: Method, phase: Phase) -> float:
-    traffic = uniform_traffic(cluster, ranks, tokens, 7392.0, 256, 8, method)
-    return float(exchange_seconds(cluster, traffic, method, phase).seconds)
+def uniform_seconds(
+    cluster: Cluster, ranks: int, tokens: float, dispatcher: DispatcherKind, phase: Phase
+) -> float:
+    traffic = uniform_traffic(cluster, ranks, tokens, 7392.0, 256, 8, dispatcher)
+    return float(exchange_seconds(cluster, traffic, dispatcher, phase).seconds)
 
 
 def test_a_row_on_the_wire():
@@ -80,7 +77,7 @@ def test_hierarchical_traffic_inside_a_node_goes_straight():
 
 
 def test_traffic_back_is_the_other_way_and_scaled():
-    traffic = flat_traffic(small(), np.arange(16).reshape(4, 4)).back(2.0)
+    traffic = flat_traffic(small(), np.arange(16).reshape(4, 4)).back().scaled(2.0)
     forward = flat_traffic(small(), np.arange(16).reshape(4, 4))
     assert traffic.scale_out_sent.tolist() == (2 * forward.scale_out_received).tolist()
 
@@ -93,17 +90,17 @@ def test_racks_carry_what_leaves_them():
     assert traffic.rack_sent.tolist() == [11, 13]
     assert traffic.rack_received.tolist() == [13, 11]
     # One rack's way up: 4 cards at 1.44 TB/s, a quarter of it.
-    exchange = exchange_seconds(cluster, traffic, Method.LOW_LATENCY)
+    exchange = exchange_seconds(cluster, traffic, DispatcherKind.FLAT)
     assert exchange.rack_seconds == pytest.approx(13 / (1.44e12 * 4 / 4))
 
 
 @given(
-    st.sampled_from(list(Method)),
+    st.sampled_from([DispatcherKind.FLAT, DispatcherKind.HIERARCHICAL]),
     st.integers(0, 2**32 - 1),
     st.sampled_from([(2, 2, 8, 2), (4, 2, 8, 3), (2, 4, 16, 4)]),
 )
 def test_uniform_traffic_is_the_mean_of_counted_tokens(
-    method: Method, seed: int, shape: tuple[int, int, int, int]
+    dispatcher: DispatcherKind, seed: int, shape: tuple[int, int, int, int]
 ):
     nodes, per_node, experts, top_k = shape
     cluster, ranks, tokens = small(nodes, per_node), nodes * per_node, 4000
@@ -115,21 +112,21 @@ def test_uniform_traffic_is_the_mean_of_counted_tokens(
     crossing_RG = np.zeros((ranks, nodes))
     for source in range(ranks):
         mine_TR = copies_TR[source::ranks]
-        bytes_RR[source] = (mine_TR if method is Method.LOW_LATENCY else mine_TR > 0).sum(0)
+        bytes_RR[source] = (mine_TR if dispatcher is DispatcherKind.FLAT else mine_TR > 0).sum(0)
         crossing_RG[source] = (mine_TR.reshape(-1, nodes, per_node).sum(2) > 0).sum(0)
-    if method is Method.LOW_LATENCY:
+    if dispatcher is DispatcherKind.FLAT:
         counted = flat_traffic(cluster, bytes_RR)
     else:
         counted = hierarchical_traffic(cluster, bytes_RR, crossing_RG)
-    expected = uniform_traffic(cluster, ranks, tokens / ranks, 1.0, experts, top_k, method)
+    expected = uniform_traffic(cluster, ranks, tokens / ranks, 1.0, experts, top_k, dispatcher)
     for name in ("scale_up_sent", "scale_up_received", "scale_out_sent", "scale_out_received"):
         mean = getattr(counted, name).mean()
         assert mean == pytest.approx(getattr(expected, name).mean(), rel=0.06), name
 
 
 def test_node_limited_routing_crosses_less():
-    free = uniform_traffic(H100, 64, 1.0, 1.0, 256, 8, Method.NORMAL)
-    limited = uniform_traffic(H100, 64, 1.0, 1.0, 256, 8, Method.NORMAL, groups_per_token=4)
+    free = uniform_traffic(H100, 64, 1.0, 1.0, 256, 8, DispatcherKind.HIERARCHICAL)
+    limited = uniform_traffic(H100, 64, 1.0, 1.0, 256, 8, DispatcherKind.HIERARCHICAL, groups_per_token=4)
     assert limited.scale_out_sent[0] < free.scale_out_sent[0]
     # 128 reachable experts on 4 nodes: 4 (1 - C(96, 8) / C(128, 8)) = 3.63 nodes, of which 7 in 8 are others.
     assert limited.scale_out_sent[0] == pytest.approx(3.63 * 7 / 8, rel=0.01)
@@ -137,7 +134,7 @@ def test_node_limited_routing_crosses_less():
 
 def test_the_busiest_link_decides():
     traffic = flat_traffic(H100, np.ones((16, 16)) * 1e6)
-    exchange = exchange_seconds(H100, traffic, Method.LOW_LATENCY)
+    exchange = exchange_seconds(H100, traffic, DispatcherKind.FLAT)
     assert exchange.scale_out_seconds == pytest.approx(8e6 / H100.scale_out.sustained_bytes_per_second)
     assert exchange.seconds == exchange.scale_out_seconds + exchange.latency_seconds
     assert exchange.scale_up_seconds < exchange.scale_out_seconds
@@ -145,49 +142,51 @@ def test_the_busiest_link_decides():
 
 def test_leading_axes_are_kept():
     traffic = flat_traffic(small(), np.ones((3, 5, 4, 4)))
-    assert exchange_seconds(small(), traffic, Method.NORMAL).seconds.shape == (3, 5)
+    assert exchange_seconds(small(), traffic, DispatcherKind.HIERARCHICAL).seconds.shape == (3, 5)
 
 
-@given(clusters, methods, phases, st.floats(1, 4096))
-def test_more_domains_are_never_cheaper(cluster: Cluster, method: Method, phase: Phase, tokens: float):
+@given(clusters, dispatchers, phases, st.floats(1, 4096))
+def test_more_domains_are_never_cheaper(
+    cluster: Cluster, dispatcher: DispatcherKind, phase: Phase, tokens: float
+):
     domain = cluster.scale_up_domain_gpus
-    times = [uniform_seconds(cluster, domain * n, tokens, method, phase) for n in (1, 2, 4, 8, 16, 32)]
+    times = [uniform_seconds(cluster, domain * n, tokens, dispatcher, phase) for n in (1, 2, 4, 8, 16, 32)]
     assert all(after >= before * (1 - 1e-9) for before, after in pairwise(times)), times
 
 
 @given(
     clusters,
-    methods,
+    dispatchers,
     phases,
     st.floats(1, 4096),
     st.sampled_from(["scale_up", "scale_out"]),
     st.floats(1, 20),
 )
 def test_more_bandwidth_is_never_slower(
-    cluster: Cluster, method: Method, phase: Phase, tokens: float, level: str, factor: float
+    cluster: Cluster, dispatcher: DispatcherKind, phase: Phase, tokens: float, level: str, factor: float
 ):
     ranks = 4 * cluster.scale_up_domain_gpus
-    after = uniform_seconds(with_link(cluster, level, factor), ranks, tokens, method, phase)
-    assert after <= uniform_seconds(cluster, ranks, tokens, method, phase) * (1 + 1e-9)
+    after = uniform_seconds(with_link(cluster, level, factor), ranks, tokens, dispatcher, phase)
+    assert after <= uniform_seconds(cluster, ranks, tokens, dispatcher, phase) * (1 + 1e-9)
 
 
-@given(clusters, methods, phases, st.floats(0, 4096), st.floats(0, 4096))
+@given(clusters, dispatchers, phases, st.floats(0, 4096), st.floats(0, 4096))
 def test_more_tokens_are_never_faster(
-    cluster: Cluster, method: Method, phase: Phase, tokens: float, more: float
+    cluster: Cluster, dispatcher: DispatcherKind, phase: Phase, tokens: float, more: float
 ):
     ranks = 2 * cluster.scale_up_domain_gpus
-    after = uniform_seconds(cluster, ranks, tokens + more, method, phase)
-    assert after >= uniform_seconds(cluster, ranks, tokens, method, phase) * (1 - 1e-9)
+    after = uniform_seconds(cluster, ranks, tokens + more, dispatcher, phase)
+    assert after >= uniform_seconds(cluster, ranks, tokens, dispatcher, phase) * (1 - 1e-9)
 
 
 def test_one_rank_alone_sends_nothing():
-    traffic = uniform_traffic(H100.with_gpus(1), 1, 128, 7392.0, 256, 8, Method.LOW_LATENCY)
-    assert exchange_seconds(H100.with_gpus(1), traffic, Method.LOW_LATENCY).scale_up_seconds == 0
+    traffic = uniform_traffic(H100.with_gpus(1), 1, 128, 7392.0, 256, 8, DispatcherKind.FLAT)
+    assert exchange_seconds(H100.with_gpus(1), traffic, DispatcherKind.FLAT).scale_up_seconds == 0
 
 
 def test_ranks_that_do_not_fill_domains():
     with pytest.raises(InputError, match="12 ranks do not fill scale-up domains of 8"):
-        uniform_traffic(H100, 12, 1.0, 1.0, 256, 8, Method.NORMAL)
+        uniform_traffic(H100, 12, 1.0, 1.0, 256, 8, DispatcherKind.HIERARCHICAL)
     with pytest.raises(InputError, match="6 ranks do not fill 4"):
         hierarchical_traffic(H100, np.zeros((6, 6)), np.zeros((6, 4)))
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from tests.simulate.builders import model
-from wingspan.cost.exchange import Method
 from wingspan.cost.memory import Holding, buffer_bytes, kv_cache_bytes, memory_bytes, weight_bytes
+from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.models import load_model
 from wingspan.specs.precision import Precision
@@ -27,7 +27,7 @@ def _holding(**changes: object) -> Holding:
         "sequences": 1.0,
         "context": 1.0,
         "rows_R": 8.0,
-        "method": Method.LOW_LATENCY,
+        "dispatcher": DispatcherKind.FLAT,
         "parts": 1,
     }
     return Holding(**{**values, **changes})  # type: ignore[arg-type]
@@ -91,8 +91,10 @@ def test_low_latency_buffers_have_room_for_everybody() -> None:
 
 def test_chunks_shrink_buffers() -> None:
     of = model()
-    whole = _holding(method=Method.NORMAL, tokens=1000.0, rows_R=np.array([4000.0, 9000.0]))
-    parts = _holding(method=Method.NORMAL, tokens=1000.0, rows_R=np.array([4000.0, 9000.0]), parts=4)
+    whole = _holding(dispatcher=DispatcherKind.HIERARCHICAL, tokens=1000.0, rows_R=np.array([4000.0, 9000.0]))
+    parts = _holding(
+        dispatcher=DispatcherKind.HIERARCHICAL, tokens=1000.0, rows_R=np.array([4000.0, 9000.0]), parts=4
+    )
     one, four = (buffer_bytes(of, _precisions(of), holding) for holding in (whole, parts))
     assert one[1] > one[0]
     assert (four < one).all()

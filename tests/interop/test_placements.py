@@ -18,9 +18,9 @@ from wingspan.errors import InputError, RunError
 from wingspan.interop.export import ENGINES, export
 from wingspan.interop.importing import import_from
 from wingspan.interop.physical import ImportOptions, fill_empty
-from wingspan.placement.placement import EMPTY, Placement
 from wingspan.placement.simple import linear, random
-from wingspan.placement.stored import StoredPlacement
+from wingspan.specs.placement import EMPTY, Placement
+from wingspan.specs.stored_placement import StoredPlacement
 
 
 @st.composite

@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.placement.examples import random_trace, topology, trace
-from wingspan.placement.affinity import home_nodes, rehome, spread_requests
-from wingspan.placement.placement import Placement
-from wingspan.placement.score import score
+from tests.placement.examples import across_rows, objective, random_trace, trace
+from wingspan.placement.affinity import home_nodes, rehome
 from wingspan.placement.simple import linear
+from wingspan.routing.homes import spread_requests
 from wingspan.routing.synthetic import TraceShape
 from wingspan.routing.trace import RoutingTrace
 from wingspan.routing.workloads import planted_groups
+from wingspan.specs.placement import Placement
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 999), tokens=st.integers(1, 60), once=st.booleans())
 def test_nodes_get_equally_many_requests_and_tokens_stay_the_same(seed, tokens, once):
-    before, cluster = random_trace(tokens, 2, 6, 2, ranks=6, seed=seed), topology(6, 2, once_per_node=once)
+    before, cluster = random_trace(tokens, 2, 6, 2, ranks=6, seed=seed), objective(6, 2, once_per_node=once)
     nodes = home_nodes(before, linear(2, 6, 6), cluster)
     per_node = Counter(nodes.values())
     assert max(per_node.values()) - min(per_node.get(n, 0) for n in range(3)) <= 1
@@ -35,22 +35,22 @@ def test_each_request_lives_with_its_experts():
     picks = np.array([[[2]], [[3]], [[0]], [[1]]], np.int16)
     zeros = np.zeros(4, np.int32)
     tokens = RoutingTrace(picks, zeros, np.array([0, 0, 1, 1], np.int32), zeros, 4, 4)
-    cluster = topology(4, 2)
+    cluster = objective(4, 2)
     assert home_nodes(tokens, linear(1, 4, 4), cluster) == {0: 1, 1: 0}
 
 
 def test_requests_of_communities_nearly_stop_crossing():
     shape = TraceShape(4000, 3, 32, 4, 32, request_tokens=20)
-    tokens, cluster = trace("communities", shape, groups=8, noise=0.0), topology(32, 4)
+    tokens, cluster = trace("communities", shape, groups=8, noise=0.0), objective(32, 4)
     planted = Placement(np.argsort(planted_groups(shape, 0, 8), axis=1, kind="stable")[:, :, None], 32)
     routed = rehome(tokens, home_nodes(tokens, planted, cluster), cluster)
-    before, after = (score(planted, t, cluster).across_deduplicated_bytes for t in (tokens, routed))
+    before, after = (across_rows(planted, t, cluster) for t in (tokens, routed))
     # Groups are not equally popular, homes are: what is over must live elsewhere.
     assert after < 0.35 * before
 
 
 def test_requests_without_a_node_keep_their_home():
-    tokens, cluster = random_trace(20, 1, 4, 1, ranks=4, seed=0), topology(4, 2)
+    tokens, cluster = random_trace(20, 1, 4, 1, ranks=4, seed=0), objective(4, 2)
     assert np.array_equal(rehome(tokens, {}, cluster).home_rank_T, tokens.home_rank_T)
 
 

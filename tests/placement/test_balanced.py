@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from wingspan.placement.balanced import balanced, hottest_replica_bound
 from wingspan.placement.eplb import eplb_global, twins
-from wingspan.placement.placement import EMPTY, Placement
 from wingspan.routing.load import imbalance_per_layer
+from wingspan.specs.placement import EMPTY, Placement
 
 
 def rank_load(slots_LRS: np.ndarray, load_LE: np.ndarray) -> np.ndarray:

@@ -5,8 +5,8 @@ import pytest
 
 from wingspan.errors import InputError
 from wingspan.placement.difference import difference
-from wingspan.placement.placement import EMPTY, Placement
 from wingspan.placement.simple import linear, random
+from wingspan.specs.placement import EMPTY, Placement
 
 
 def placement(slots, experts=4) -> Placement:

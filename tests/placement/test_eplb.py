@@ -16,7 +16,7 @@ from wingspan.placement.eplb import (
     twins,
     without_twins,
 )
-from wingspan.placement.placement import EMPTY
+from wingspan.specs.placement import EMPTY
 
 # https://github.com/deepseek-ai/EPLB, README: 12 experts, 16 slots, 4 groups, 2 nodes, 8 GPUs.
 LOAD = [

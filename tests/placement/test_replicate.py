@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wingspan.errors import InputError
-from wingspan.placement.placement import EMPTY
 from wingspan.placement.replicate import Items, replica_counts
+from wingspan.specs.placement import EMPTY
 
 loads = st.lists(st.integers(0, 50), min_size=1, max_size=5)
 

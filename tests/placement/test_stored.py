@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from wingspan.errors import InputError
 from wingspan.placement.simple import linear
-from wingspan.placement.stored import StoredPlacement, shown_layers
+from wingspan.specs.stored_placement import StoredPlacement, shown_layers
 
 
 @given(

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from tests.runtime.ranks import on_ranks
 from wingspan.errors import RunError
-from wingspan.placement.placement import EMPTY, Placement
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.deduplicated import DeduplicatingDispatcher
 from wingspan.runtime.dispatch.dispatcher import Dispatcher
@@ -24,6 +23,7 @@ from wingspan.runtime.dispatch.shared import SharedMemoryDispatcher
 from wingspan.runtime.dispatch.slots import SlotMap
 from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.runtime.transport.transport import LocalTransport, Transport
+from wingspan.specs.placement import EMPTY, Placement
 
 CPU = torch.device("cpu")
 DISPATCHERS = [FlatDispatcher, DeduplicatingDispatcher]

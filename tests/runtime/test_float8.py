@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from tests.runtime.ranks import on_ranks
 from tests.runtime.test_dispatch import expected, make, random_placement, routing, scaled_experts
 from wingspan.errors import InputError, RunError
-from wingspan.placement.placement import Placement
 from wingspan.runtime.dispatch.choice import dispatch_options
 from wingspan.runtime.dispatch.flat import FlatDispatcher
 from wingspan.runtime.dispatch.float8 import (
@@ -24,6 +23,7 @@ from wingspan.runtime.dispatch.float8 import (
 )
 from wingspan.runtime.dispatch.precision import Precision, PrecisionDispatcher
 from wingspan.runtime.transport.transport import LocalTransport, Transport
+from wingspan.specs.placement import Placement
 
 
 def bound(x_ND: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,9 @@
 import numpy as np
 import torch
 
-from wingspan.placement.placement import EMPTY, Placement
 from wingspan.runtime.dispatch.slots import SlotMap
 from wingspan.runtime.ranks.world import World
+from wingspan.specs.placement import EMPTY, Placement
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from wingspan.deployment import Deployment, Options, PlacementSpec
+from wingspan.deployment import Deployment, Options
+from wingspan.placement.spec import PlacementSpec
 from wingspan.specs.cluster import Cluster, load_cluster
 from wingspan.specs.families import model_from_config
 from wingspan.specs.model import ModelSpec

@@ -1,7 +1,8 @@
 """Memory limits, ways out of them, and the search over EP sizes."""
 
 from tests.simulate.builders import cluster, deployment
-from wingspan.deployment import Deployment, Options, PlacementSpec
+from wingspan.deployment import Deployment, Options
+from wingspan.placement.spec import PlacementSpec
 from wingspan.simulate.memory import largest_batch, longest_context, memory_use
 from wingspan.simulate.planning import make_plan
 from wingspan.simulate.search import best_of_each_ep

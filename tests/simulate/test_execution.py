@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from wingspan.deployment import Deployment, Dispatcher, PlacementSpec
+from wingspan.deployment import Deployment
+from wingspan.placement.spec import PlacementSpec
 from wingspan.simulate.execution import best_execution, candidates, pick
 from wingspan.simulate.step import simulate
 from wingspan.specs.cluster import load_cluster
+from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.models import load_model
 from wingspan.specs.workload import Context, Workload
 
-BOTH = [Dispatcher.FLAT, Dispatcher.HIERARCHICAL]
+BOTH = [DispatcherKind.FLAT, DispatcherKind.HIERARCHICAL]
 
 
 def step(tokens: int, phase: str = "prefill", cluster: str = "h100-sxm") -> Deployment:
@@ -34,12 +36,12 @@ def test_candidates_come_fastest_first_and_are_what_the_simulator_says():
 
 
 def test_overlap_pays_for_large_batches_on_a_slow_network_and_not_for_single_tokens():
-    assert pick(candidates(step(4096), [Dispatcher.HIERARCHICAL])).name != "sequential"
-    assert pick(candidates(step(1, "decode"), [Dispatcher.FLAT])).name == "sequential"
+    assert pick(candidates(step(4096), [DispatcherKind.HIERARCHICAL])).name != "sequential"
+    assert pick(candidates(step(1, "decode"), [DispatcherKind.FLAT])).name == "sequential"
 
 
 def test_a_gain_of_less_than_three_in_a_hundred_keeps_the_plain_order():
-    ways = candidates(step(1, "decode", "seed-ideal"), [Dispatcher.FLAT])
+    ways = candidates(step(1, "decode", "seed-ideal"), [DispatcherKind.FLAT])
     assert ways[0].seconds > 0.97 * next(way.seconds for way in ways if way.name == "sequential")
     assert pick(ways).name == "sequential"
 

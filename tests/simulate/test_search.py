@@ -7,7 +7,8 @@ import pytest
 from benchmarks.plan_exhaustive import exhaustive, template
 
 from tests.simulate.builders import model
-from wingspan.deployment import Deployment, PlacementSpec
+from wingspan.deployment import Deployment
+from wingspan.placement.spec import PlacementSpec
 from wingspan.simulate.memory import memory_use
 from wingspan.simulate.search import best_of_each_ep
 from wingspan.simulate.step import simulate

@@ -73,7 +73,7 @@ def test_no_schedule_beats_computing_or_the_busiest_link(
     step = simulate(made).step_seconds
     plain = made.model_copy(update={"options": made.options.model_copy(update={"schedule": "sequential"})})
     whole = predict(plain)
-    exchanges = (whole.dispatch, whole.combine)
+    exchanges = (whole.moe.dispatch, whole.moe.combine)
     for level in ("scale_up_seconds", "scale_out_seconds"):
         assert step >= sum(float(getattr(e, level).sum()) for e in exchanges) * (1 - 1e-9)
     flops = float(whole.flops_R.max())

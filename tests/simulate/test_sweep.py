@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wingspan.deployment import Options, ScheduleKind
+from wingspan.deployment import Options
 from wingspan.errors import InputError
 from wingspan.schedule.sweep_result import SweepAxis, SweepPoint
 from wingspan.simulate import sweep_axes as axes
@@ -13,6 +13,7 @@ from wingspan.simulate.scaling import parallel_efficiency
 from wingspan.simulate.step import simulate
 from wingspan.simulate.sweep import MOST_POINTS, Setting, sweep
 from wingspan.specs.cluster import load_cluster
+from wingspan.specs.execution import ScheduleKind
 from wingspan.specs.models import load_model
 from wingspan.specs.workload import Context, Workload
 

@@ -50,7 +50,7 @@ def test_two_batch_hides_attention_and_experts() -> None:
 
 def test_contention_is_the_closed_form_of_two_tasks_side_by_side() -> None:
     # Shared expert 4 s beside a dispatch of 2 s, slowed 1.25 x each: the dispatch ends after 2.5 s, by when 2 s
-    # of computing are done; 2 s are left (`cost.contention.overlapped_seconds` gives the same).
+    # of computing are done; 2 s are left.
     seconds = {Operation.SHARED_EXPERT: [4.0], Operation.DISPATCH: [2.0]}
     timeline = _run(sequential(Layers(1, shared_expert=True)), seconds, _ALIKE)
     assert timeline.step_seconds == pytest.approx(4.5, rel=1e-3)

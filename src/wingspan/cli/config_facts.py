@@ -13,8 +13,8 @@ from typing import Any
 from wingspan.errors import InputError
 from wingspan.interop.files import read_json
 from wingspan.placement.simple import check_fits
+from wingspan.reading import is_lfs_pointer, lfs_pointer_error
 from wingspan.specs.models import load_model
-from wingspan.specs.reading import is_lfs_pointer, lfs_pointer_error
 
 
 @dataclass(frozen=True)

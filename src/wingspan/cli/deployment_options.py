@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wingspan.specs.reading import json_value
+from wingspan.reading import json_value
 
 if TYPE_CHECKING:
     from wingspan.deployment import Deployment
@@ -66,7 +66,9 @@ ScheduleName = Annotated[
 Chunks = Annotated[int | None, typer.Option(min=1, help="Parts of a layer's rows, with --schedule chunks.")]
 DispatcherName = Annotated[
     str | None,
-    typer.Option("--dispatcher", help="flat (default in decode) or hierarchical (default in prefill)."),
+    typer.Option(
+        "--dispatcher", help="flat (default in decode), deduplicated or hierarchical (default in prefill)."
+    ),
 ]
 AttentionRanks = Annotated[
     int | None, typer.Option(min=1, help="GPUs of a node that share attention; 1 = data-parallel.")
@@ -110,22 +112,26 @@ class Asked:
     seed: int | None = None
 
 
-def deployment_of(asked: Asked) -> Deployment:
-    """The deployment that was asked for.
+def deployment_of(asked: Asked, cluster: Cluster | None = None) -> Deployment:
+    """The deployment that was asked for, on `cluster` where one is given.
 
     Raises:
         InputError: an unknown preset or file, or values that do not fit together.
     """
-    data, cluster = _described(asked), _cluster(asked)
+    data = _described(asked)
+    whole = cluster or _cluster(asked)
     if asked.placement is not None and Path(asked.placement).is_file():
         data["placement"] = _explicit(data, asked)
     else:
         if data["placement"] is None or asked.ranks is not None or asked.experts_per_rank is not None:
-            data["placement"] = (data["placement"] or {}) | _sized(data, asked, cluster)
+            data["placement"] = (data["placement"] or {}) | _sized(data, asked, whole)
         _set(data["placement"], "strategy", asked.placement and _strategy(asked.placement))
-    if cluster is not None:
-        sized = cluster.with_gpus(data["placement"]["ranks"]) if _is_open(asked) else cluster
-        data["cluster"] = sized.model_dump(mode="json")
+    if whole is not None:
+        # A preset is as large as its ranks need, a file as large as it says.
+        cut = cluster is None and _is_open(asked)
+        data["cluster"] = (whole.with_gpus(data["placement"]["ranks"]) if cut else whole).model_dump(
+            mode="json"
+        )
     return _parsed(data, asked)
 
 
@@ -144,11 +150,11 @@ def template_of(asked: Asked) -> Deployment:
 
 
 def _parsed(data: dict[str, Any], asked: Asked) -> Deployment:
-    from wingspan.deployment import Deployment
+    from wingspan.deployment import Deployment, read_routing_trace
     from wingspan.specs.reading import parse
 
     _set_seed(data, asked)
-    return parse(Deployment, data, asked.source)
+    return read_routing_trace(parse(Deployment, data, asked.source), Path())
 
 
 def _described(asked: Asked) -> dict[str, Any]:
@@ -246,8 +252,8 @@ def _is_deployment(path: Path) -> bool:
 def _explicit(data: dict[str, Any], asked: Asked) -> dict[str, Any]:
     """The placement of a file, slot by slot."""
     from wingspan.cli.placement_file import read_placement
-    from wingspan.deployment import PlacementSpec
     from wingspan.errors import InputError
+    from wingspan.placement.spec import PlacementSpec
     from wingspan.specs.model import ModelSpec
     from wingspan.specs.reading import parse
 
@@ -265,8 +271,8 @@ def _explicit(data: dict[str, Any], asked: Asked) -> dict[str, Any]:
 
 
 def _strategy(name: str) -> str:
-    from wingspan.deployment import Strategy
     from wingspan.errors import InputError
+    from wingspan.placement.spec import Strategy
 
     rules = [rule.value for rule in Strategy if rule is not Strategy.EXPLICIT]
     if name.replace("-", "_") not in rules:
@@ -340,8 +346,9 @@ def _routing(text: str) -> dict[str, Any]:
         raise InputError(
             f"--routing {text}: neither uniform, power-law:EXPONENT, log-normal:SIGMA nor an existing file"
         )
-    loads = _trace_loads(path) if path.suffix == ".parquet" else _json_loads(path)
-    return {"kind": "recorded", "source": text, "loads": loads}
+    if path.suffix == ".parquet":
+        return {"kind": "recorded", "source": text, "trace": str(path.resolve()), "loads": _trace_loads(path)}
+    return {"kind": "recorded", "source": text, "loads": _json_loads(path)}
 
 
 def _trace_loads(path: Path) -> list[list[int]]:

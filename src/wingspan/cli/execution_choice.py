@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wingspan.deployment import Deployment, Dispatcher
+from wingspan.deployment import Deployment
 from wingspan.report.units import seconds_text
 from wingspan.simulate.execution import Candidate, best_execution, pick
 from wingspan.specs.cluster import load_cluster
+from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.models import load_model
 from wingspan.specs.reading import parse
 
@@ -73,8 +74,8 @@ def choose(
     if max_new_tokens > 1:
         phases["decode"] = (step("decode", fullest, length + max_new_tokens // 2), max_new_tokens - 1)
     several = group.ranks_per_node < group.size and group.ranks_per_node > 1
-    both = [Dispatcher.FLAT, Dispatcher.HIERARCHICAL] if several else [Dispatcher.FLAT]
-    found = best_execution(phases, both if dispatch == "auto" else [Dispatcher(dispatch)])
+    both = [DispatcherKind.FLAT, DispatcherKind.HIERARCHICAL] if several else [DispatcherKind.FLAT]
+    found = best_execution(phases, both if dispatch == "auto" else [DispatcherKind(dispatch)])
     first = {name: pick(ways) for name, ways in found.items()}
     return Execution(
         overlap={name: way.name for name, way in first.items()},

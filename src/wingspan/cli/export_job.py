@@ -11,8 +11,8 @@ from wingspan.cli.placement_file import read_placement
 from wingspan.errors import InputError
 from wingspan.interop.export import export, target
 from wingspan.interop.physical import fill_empty
-from wingspan.placement.placement import EMPTY
-from wingspan.placement.stored import StoredPlacement, shown_layers
+from wingspan.specs.placement import EMPTY
+from wingspan.specs.stored_placement import StoredPlacement, shown_layers
 
 _OPTIONS = {
     "moe_layers": ("--moe-layers, as 3-60", "the numbers of its MoE layers in the model"),

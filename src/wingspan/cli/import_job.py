@@ -10,10 +10,10 @@ from wingspan.errors import InputError
 from wingspan.interop.importing import import_from
 from wingspan.interop.physical import ImportOptions, NotSaidError
 from wingspan.interop.recorded_load import RecordedLoad, write_load
-from wingspan.placement.stored import StoredPlacement, shown_layers
 from wingspan.routing.load import imbalance
 from wingspan.routing.trace import RoutingTrace
 from wingspan.routing.trace_file import write_trace
+from wingspan.specs.stored_placement import StoredPlacement, shown_layers
 
 _MOST_WINDOWS = 64
 _OPTIONS = {

@@ -7,6 +7,16 @@ from typing import Annotated
 
 import typer
 
+from wingspan.cli.deployment_options import (
+    AttentionRanks,
+    Chunks,
+    ClusterName,
+    ContextTokens,
+    Phase,
+    ScheduleName,
+    Weights,
+)
+
 
 def place(
     trace: Annotated[
@@ -24,7 +34,7 @@ def place(
             "of its shape)."
         ),
     ] = None,
-    cluster: Annotated[str, typer.Option(help="Speeds: a cluster's preset or its YAML file.")] = "h100-sxm",
+    cluster: ClusterName = None,
     ranks: Annotated[
         int | None,
         typer.Option(
@@ -32,13 +42,26 @@ def place(
         ),
     ] = None,
     spare_ranks: Annotated[int, typer.Option(min=0, help="Further ranks, for replicas.")] = 0,
-    slots_per_rank: Annotated[int, typer.Option(min=1, help="Experts per (layer, rank).")] = 1,
+    experts_per_rank: Annotated[
+        int | None,
+        typer.Option(
+            "--experts-per-rank", "--slots-per-rank", min=1, help="Slots per (layer, rank) (default 1)."
+        ),
+    ] = None,
     ranks_per_node: Annotated[
         int | None, typer.Option(min=1, help="Ranks that share the fast link (default: the cluster's).")
     ] = None,
-    flat: Annotated[
-        bool, typer.Option("--flat", help="Rows cross once per expert, not once per node (flat dispatcher).")
-    ] = False,
+    dispatcher: Annotated[
+        str | None,
+        typer.Option(help="flat, deduplicated or hierarchical (default: rows cross once per node)."),
+    ] = None,
+    flat: Annotated[bool, typer.Option("--flat", hidden=True, help="The same as --dispatcher flat.")] = False,
+    schedule: ScheduleName = None,
+    chunks: Chunks = None,
+    phase: Phase = None,
+    context: ContextTokens = None,
+    attention_ranks: AttentionRanks = None,
+    weights: Weights = None,
     request_routing: Annotated[
         bool,
         typer.Option("--request-routing", help="Also: each request lives on the node its experts are on."),
@@ -46,8 +69,15 @@ def place(
     present: Annotated[
         Path | None, typer.Option("--from", help="The placement in use: ours then moves only what pays.")
     ] = None,
-    step_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens per rank and step (default: as in the trace).")
+    tokens_per_gpu: Annotated[
+        int | None,
+        typer.Option(
+            "--tokens-per-gpu",
+            "-b",
+            "--step-tokens",
+            min=1,
+            help="Tokens of a step (default: as in the trace).",
+        ),
     ] = None,
     horizon_steps: Annotated[
         int, typer.Option(min=1, help="Steps over which a move must pay for itself (with --from).")
@@ -62,36 +92,49 @@ def place(
 ) -> None:
     """Place experts on ranks by all strategies, and show what each leads to.
 
-    Plans from the first half of the trace and scores on the second, so that no plan profits from what it has seen.
+    Plans from the first half of the trace. The table is what `wingspan simulate` predicts with each placement and the
+    whole trace; the verdict below it is of the later half alone, which no plan has seen.
 
     Examples:
 
       wingspan place trace.parquet --model models/tiny --ranks-per-node 4 --out placement.json
 
-      wingspan place --synthetic log-normal --ranks 32 --slots-per-rank 9
+      wingspan place --synthetic log-normal --ranks 32 --experts-per-rank 9
 
       wingspan place --synthetic communities --spare-ranks 64 --request-routing
 
       wingspan place trace.parquet --from placement.json --horizon-steps 5000
     """
+    from wingspan.cli.deployment_options import Asked
     from wingspan.cli.outputs import check_outputs
     from wingspan.cli.place_job import Arguments, execute
+    from wingspan.errors import InputError
 
     check_outputs(out)
+    if flat and dispatcher not in (None, "flat"):
+        raise InputError(f"--flat and --dispatcher {dispatcher}: choose one")
     execute(
         Arguments(
             trace=trace,
             synthetic=synthetic,
-            model=model,
-            cluster=cluster,
-            ranks=ranks,
+            deployment=Asked(
+                source=model or "",
+                cluster=cluster,
+                ranks=ranks,
+                experts_per_rank=experts_per_rank,
+                phase=phase,
+                tokens_per_gpu=tokens_per_gpu,
+                context=context,
+                schedule=schedule,
+                chunks=chunks,
+                dispatcher="flat" if flat else dispatcher or "hierarchical",
+                attention_ranks=attention_ranks,
+                weights=weights,
+            ),
             spare_ranks=spare_ranks,
-            slots_per_rank=slots_per_rank,
             ranks_per_node=ranks_per_node,
-            flat=flat,
             request_routing=request_routing,
             present=present,
-            step_tokens=step_tokens,
             horizon_steps=horizon_steps,
             expert_memory_gb=expert_memory_gb,
             strategy=strategy,

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from wingspan.cli.console import Console
+from wingspan.cli.deployment_options import Asked, deployment_of
 from wingspan.cli.place_view import show
 from wingspan.cli.placement_file import read_placement, write_placement
+from wingspan.deployment import Deployment
 from wingspan.errors import InputError
-from wingspan.placement.affinity import spread_requests
-from wingspan.placement.compare import STRATEGIES, Comparison, compare
+from wingspan.limits import MOST_RANKS, MOST_SLOTS
 from wingspan.placement.limits import check_memory
-from wingspan.placement.placement import Placement
+from wingspan.placement.objective import Objective
 from wingspan.placement.plan import Moving
-from wingspan.placement.stored import StoredPlacement
-from wingspan.placement.topology import Topology
+from wingspan.routing.homes import spread_requests
 from wingspan.routing.synthetic import TraceShape, generate
 from wingspan.routing.trace import RoutingTrace, concatenate
 from wingspan.routing.trace_file import TraceFile
 from wingspan.routing.workloads import workload
-from wingspan.specs.cluster import Cluster, load_cluster
-from wingspan.specs.limits import MOST_RANKS, MOST_SLOTS
+from wingspan.simulate.placing import STRATEGIES, Comparison, compare, objective_of
+from wingspan.specs.cluster import load_cluster
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.models import load_model
-from wingspan.specs.precision import Precision
+from wingspan.specs.placement import Placement
+from wingspan.specs.stored_placement import StoredPlacement
 from wingspan.writing import json_text
 
-_ROWS = Precision.BF16
-"""Rows travel, and experts compute, in this format."""
 _USUAL_MODEL = "deepseek-v3"
 _SYNTHETIC_TOKENS = 16_384
 """About as many are drawn: whole steps of one request per rank, so that all ranks hold equally many."""
@@ -37,21 +38,16 @@ _SYNTHETIC_TOKENS = 16_384
 
 @dataclass(frozen=True)
 class Arguments:
-    """The command line of `wingspan place`."""
+    """The command line of `wingspan place`; `deployment` says what it shares with `simulate`."""
 
     trace: Path | None
     synthetic: str | None
-    model: str | None
-    cluster: str
-    ranks: int | None
+    deployment: Asked
     spare_ranks: int
-    slots_per_rank: int
     ranks_per_node: int | None
-    flat: bool
     request_routing: bool
     present: Path | None
     horizon_steps: int
-    step_tokens: int | None
     expert_memory_gb: float | None
     strategy: str
     out: Path | None
@@ -65,41 +61,76 @@ def execute(arguments: Arguments) -> None:
     if (arguments.trace is None) == (arguments.synthetic is None):
         raise InputError("give either a trace or --synthetic KIND")
     file = None if arguments.trace is None else TraceFile.open(arguments.trace)
-    model = load_model(arguments.model or _USUAL_MODEL)
+    asked = arguments.deployment
+    model = load_model(asked.source or _USUAL_MODEL)
     if file is not None:
-        _check_fit(file, model, named=arguments.model is not None)
+        _check_fit(file, model, named=bool(asked.source))
+    ranks = (asked.ranks or -(-model.experts.count // (asked.experts_per_rank or 1))) + arguments.spare_ranks
+    _check_size(ranks, asked.experts_per_rank or 1, model)
     source = _drawn(arguments, model) if file is None else _recorded(file)
-    topology = _topology(arguments, model, load_cluster(arguments.cluster))
+    trace, about = source.read(ranks), source.about
+    if trace.num_ranks != ranks:
+        about += f"; requests of {trace.num_ranks} home ranks dealt to {ranks} in turn"
+        trace = spread_requests(trace, ranks)
+    deployment = _deployment(arguments, ranks, trace)
+    objective = objective_of(deployment)
     if arguments.expert_memory_gb is not None:
         budget_bytes = arguments.expert_memory_gb * 1e9
-        check_memory(len(model.moe_layers), arguments.slots_per_rank, topology.expert_bytes, budget_bytes)
-    trace, about = source.read(topology.ranks), source.about
-    if trace.num_ranks not in (topology.ranks, topology.ranks - arguments.spare_ranks):
-        about += f"; requests of {trace.num_ranks} home ranks dealt to {topology.ranks} in turn"
-        trace = spread_requests(trace, topology.ranks)
+        slots = deployment.placement.experts_per_rank
+        check_memory(len(model.moe_layers), slots, round(objective.shape.expert_bytes), budget_bytes)
     result = compare(
+        deployment,
         trace,
-        topology,
-        arguments.slots_per_rank,
-        groups=model.experts.groups,
         present=None if arguments.present is None else _present(arguments.present, model),
         moving=Moving(steps=arguments.horizon_steps),
         request_routing=arguments.request_routing,
-        step_tokens=arguments.step_tokens * topology.ranks if arguments.step_tokens else None,
         seed=arguments.seed,
     )
     # Two of the strategies are there only where groups divide into nodes, and with --from.
     _check_strategy(arguments.strategy, result.placements)
     if arguments.as_json:
-        print(json_text(_to_dict(about, topology, result)), flush=True)
+        print(json_text(_to_dict(about, deployment, objective, result)), flush=True)
     else:
-        show(result, about, f"{model.name} on {arguments.cluster}", topology, Console(highlight=False))
+        on = f"{deployment.model.name} on {deployment.cluster.name}"
+        show(result, about, on, deployment, objective, Console(highlight=False))
     if arguments.out is not None:
         placement = result.placements[arguments.strategy]
-        stored = StoredPlacement(placement, model.moe_layers, model.layers, topology.ranks_per_node)
+        stored = StoredPlacement(placement, model.moe_layers, model.layers, objective.ranks_per_node)
         write_placement(stored, arguments.out)
         if not arguments.as_json:
             print(f"{arguments.strategy} written to {arguments.out}")
+
+
+def _deployment(arguments: Arguments, ranks: int, trace: RoutingTrace) -> Deployment:
+    """The deployment whose step judges the placements; its tokens per GPU are the trace's mean, unless asked for."""
+    asked = arguments.deployment
+    tokens = asked.tokens_per_gpu or max(1, round(trace.num_tokens / len(np.unique(trace.step_T)) / ranks))
+    cluster = load_cluster(asked.cluster or "h100-sxm")
+    per_node = arguments.ranks_per_node or min(cluster.gpus_per_node, ranks)
+    if ranks % per_node:
+        raise InputError(
+            f"{ranks} ranks do not fill whole nodes of {per_node}; use a multiple of it (--ranks, --spare-ranks) or "
+            "other nodes (--ranks-per-node)"
+        )
+    wanted = replace(
+        asked,
+        source=asked.source or _USUAL_MODEL,
+        ranks=ranks,
+        experts_per_rank=asked.experts_per_rank or 1,
+        tokens_per_gpu=tokens,
+        cluster=None,
+    )
+    return deployment_of(wanted, cluster=cluster.with_nodes(ranks // per_node, per_node))
+
+
+def _check_size(ranks: int, experts_per_rank: int, model: ModelSpec) -> None:
+    """Bound the work before it begins."""
+    layers = len(model.moe_layers)
+    if ranks > MOST_RANKS or ranks * experts_per_rank * layers > MOST_SLOTS:
+        raise InputError(
+            f"{ranks:,} ranks x {experts_per_rank:,} slots: at most {MOST_RANKS:,} ranks, and {MOST_SLOTS:,} slots "
+            f"over the {layers} layers"
+        )
 
 
 @dataclass(frozen=True)
@@ -149,43 +180,24 @@ def _drawn(arguments: Arguments, model: ModelSpec) -> _Source:
     return _Source(f"synthetic: {kind}, shape of {model.name}, seed {arguments.seed}", draw)
 
 
-def _topology(arguments: Arguments, model: ModelSpec, cluster: Cluster) -> Topology:
-    """The plain numbers of model and cluster."""
-    expert_bytes = model.parameters.expert * model.expert_weights.weight_bytes
-    ranks = arguments.ranks or -(-model.experts.count // arguments.slots_per_rank)
-    all_ranks = ranks + arguments.spare_ranks
-    slots = all_ranks * arguments.slots_per_rank * len(model.moe_layers)
-    if all_ranks > MOST_RANKS or slots > MOST_SLOTS:
-        raise InputError(
-            f"{all_ranks:,} ranks x {arguments.slots_per_rank:,} slots: at most {MOST_RANKS:,} ranks, and "
-            f"{MOST_SLOTS:,} slots over the {len(model.moe_layers)} layers"
-        )
-    return Topology(
-        ranks=all_ranks,
-        ranks_per_node=arguments.ranks_per_node or min(cluster.scale_up_domain_gpus, all_ranks),
-        within_bytes_per_second=cluster.scale_up.sustained_bytes_per_second,
-        across_bytes_per_second=cluster.scale_out.sustained_bytes_per_second,
-        row_bytes=int(model.hidden * _ROWS.row_bytes),
-        expert_bytes=int(expert_bytes),
-        seconds_per_token=2 * model.parameters.expert / cluster.gpu.sustained_flops(_ROWS),
-        seconds_per_expert=expert_bytes / cluster.gpu.sustained_memory_bytes_per_second,
-        once_per_node=not arguments.flat,
-    )
-
-
 def _check_strategy(strategy: str, known: Iterable[str]) -> None:
     names = list(known)
     if strategy not in names:
         raise InputError(f"--strategy {strategy}: use one of {', '.join(names)}")
 
 
-def _to_dict(about: str, topology: Topology, result: Comparison) -> dict[str, object]:
+def _to_dict(
+    about: str, deployment: Deployment, objective: Objective, result: Comparison
+) -> dict[str, object]:
     return {
         "trace": about,
         "planned_tokens": result.planned_tokens,
-        "scored_tokens": result.scored_tokens,
+        "trace_tokens": result.trace_tokens,
         "step_tokens": result.step_tokens,
-        "topology": asdict(topology),
+        "ranks": objective.ranks,
+        "ranks_per_node": objective.ranks_per_node,
+        "experts_per_rank": deployment.placement.experts_per_rank,
+        "dispatcher": deployment.dispatcher.value,
         "strategies": {name: score.to_dict() for name, score in result.scores.items()},
         "eplb_twins": result.eplb_twins,
         "limits": asdict(result.limits),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from wingspan.deployment import load_deployment
 from wingspan.errors import InputError
-from wingspan.placement.stored import StoredPlacement
-from wingspan.specs.reading import json_value
+from wingspan.reading import json_value
+from wingspan.specs.stored_placement import StoredPlacement
 from wingspan.writing import write_json
 
 _MOST_LAYERS = 100_000

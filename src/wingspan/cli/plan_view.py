@@ -12,9 +12,9 @@ from rich.table import Table
 
 from wingspan.cli.console import Console
 from wingspan.cli.simulate_view import describe, fit_line, memory_table
-from wingspan.deployment import Dispatcher
 from wingspan.simulate.planning import Plan
 from wingspan.simulate.search import Choice
+from wingspan.specs.execution import DispatcherKind
 from wingspan.writing import json_text
 
 
@@ -126,7 +126,7 @@ def _choices(plan: Plan) -> Table:
             str(record["experts_per_gpu"]),
             str(record["attention_ranks"]),
             str(record["tokens_per_gpu"]),
-            "hier." if choice.deployment.dispatcher is Dispatcher.HIERARCHICAL else "flat",
+            "hier." if choice.deployment.dispatcher is DispatcherKind.HIERARCHICAL else "flat",
             record["schedule"],
             _milliseconds(record["step_seconds"]),
             f"{record['tokens_per_second_per_gpu']:,.0f}",

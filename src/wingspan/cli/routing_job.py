@@ -12,11 +12,11 @@ from wingspan.cli.console import Console
 from wingspan.cli.placement_file import read_placement
 from wingspan.cli.routing_view import show
 from wingspan.errors import InputError
-from wingspan.placement.placement import Placement
 from wingspan.placement.simple import linear
 from wingspan.routing.statistics import collect
 from wingspan.routing.summary import summarise
 from wingspan.routing.trace_file import TraceFile
+from wingspan.specs.placement import Placement
 from wingspan.writing import json_text
 
 

@@ -13,6 +13,7 @@ from wingspan.cli.console import Console
 from wingspan.cli.values import numbers
 from wingspan.deployment import Deployment, Options
 from wingspan.errors import InputError
+from wingspan.limits import MOST_CONTEXT, MOST_REQUESTS, MOST_TOKENS
 from wingspan.report.page import write_page
 from wingspan.report.rows import csv_text, serving_rows
 from wingspan.report.serving_page import serving_page
@@ -27,7 +28,6 @@ from wingspan.simulate.serving.settle import MOST_TIMES, alike, unsettled_note, 
 from wingspan.simulate.sweep import Setting
 from wingspan.simulate.sweep_axes import with_schedule, with_skew
 from wingspan.specs.cluster import load_cluster
-from wingspan.specs.limits import MOST_CONTEXT, MOST_REQUESTS, MOST_TOKENS
 from wingspan.specs.models import load_model
 from wingspan.specs.precision import Precision
 from wingspan.specs.reading import parse

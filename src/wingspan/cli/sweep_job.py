@@ -15,6 +15,7 @@ from wingspan.cli.console import Console
 from wingspan.cli.values import integers, numbers, words
 from wingspan.deployment import Options
 from wingspan.errors import InputError
+from wingspan.limits import MOST_CONTEXT, MOST_EXPERTS, MOST_RANKS, MOST_TOKENS
 from wingspan.report.page import write_page
 from wingspan.report.rows import csv_text, sweep_rows
 from wingspan.report.sweep_page import sweep_page
@@ -23,7 +24,6 @@ from wingspan.schedule.sweep_result import SweepResult
 from wingspan.simulate import sweep_axes
 from wingspan.simulate.sweep import Axis, Setting, sweep
 from wingspan.specs.cluster import load_cluster
-from wingspan.specs.limits import MOST_CONTEXT, MOST_EXPERTS, MOST_RANKS, MOST_TOKENS
 from wingspan.specs.models import load_model
 from wingspan.specs.precision import Precision
 from wingspan.specs.reading import parse

@@ -1,7 +1,7 @@
 """How long a dispatch, a combine or a collective takes: the most loaded link, plus latency.
 
 Resources: each rank's scale-up port (NVLink) and network card, in each direction, the way from a rank's memory to
-both, and each rack's way up. `traffic.py` says what each of them carries. Shapes: R ranks, `...` anything before.
+both, and each rack's way up. `traffic/links.py` says what each of them carries. Shapes: R ranks, `...` anything before.
 """
 
 from __future__ import annotations
@@ -12,30 +12,10 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wingspan.cost.traffic import (
-    Method,
-    Traffic,
-    flat_traffic,
-    hierarchical_traffic,
-    row_bytes,
-    uniform_traffic,
-)
 from wingspan.specs.cluster import Cluster
+from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.kernels import ExchangePhase
-
-__all__ = [
-    "Collective",
-    "Exchange",
-    "Method",
-    "Phase",
-    "Traffic",
-    "collective_seconds",
-    "exchange_seconds",
-    "flat_traffic",
-    "hierarchical_traffic",
-    "row_bytes",
-    "uniform_traffic",
-]
+from wingspan.traffic.links import Traffic
 
 Array = NDArray[np.float64]
 
@@ -59,12 +39,15 @@ class Exchange:
 
 
 def exchange_seconds(
-    cluster: Cluster, traffic: Traffic, method: Method, phase: Phase = Phase.DISPATCH
+    cluster: Cluster, traffic: Traffic, dispatcher: DispatcherKind, phase: Phase = Phase.DISPATCH
 ) -> Exchange:
-    """Time until the slowest rank has sent and received everything."""
-    constants = _constants(cluster, method, phase)
+    """Time until the slowest rank has sent and received everything; a rank alone launches nothing."""
+    if traffic.scale_up_sent.shape[-1] == 1:
+        nothing = np.zeros(traffic.scale_up_sent.shape[:-1])
+        return Exchange(nothing, nothing, nothing, nothing, nothing)
+    constants = _constants(cluster, dispatcher, phase)
     domains = max(1, -(-traffic.scale_up_sent.shape[-1] // cluster.scale_up_domain_gpus))
-    up_rate = _scale_up_rate(cluster, method, phase, domains)
+    up_rate = _scale_up_rate(cluster, dispatcher, phase, domains)
     out_rate = cluster.scale_out.sustained_bytes_per_second * constants.scale_out_share
     up = _busiest(traffic.scale_up_sent, traffic.scale_up_received)
     out = _busiest(traffic.scale_out_sent, traffic.scale_out_received)
@@ -107,17 +90,19 @@ def collective_seconds(cluster: Cluster, kind: Collective, total_bytes: ArrayLik
     return np.where((total > 0) & (ranks > 1), through_port / rate + latency, 0.0)
 
 
-def _constants(cluster: Cluster, method: Method, phase: Phase) -> ExchangePhase:
-    kernel = cluster.kernels.normal if method is Method.NORMAL else cluster.kernels.low_latency
+def _constants(cluster: Cluster, dispatcher: DispatcherKind, phase: Phase) -> ExchangePhase:
+    kernel = (
+        cluster.kernels.normal if dispatcher is DispatcherKind.HIERARCHICAL else cluster.kernels.low_latency
+    )
     return kernel.dispatch if phase is Phase.DISPATCH else kernel.combine
 
 
-def _scale_up_rate(cluster: Cluster, method: Method, phase: Phase, domains: int) -> float:
+def _scale_up_rate(cluster: Cluster, dispatcher: DispatcherKind, phase: Phase, domains: int) -> float:
     """Of the link; or of the processors that forward, where rows come from other domains."""
-    constants = _constants(cluster, method, phase)
+    constants = _constants(cluster, dispatcher, phase)
     rate = cluster.scale_up.sustained_bytes_per_second * constants.scale_up_share
     forwarding = cluster.kernels.normal.processors * constants.forward_bytes_per_second_per_processor
-    if method is Method.NORMAL and domains > 1 and forwarding:
+    if dispatcher is DispatcherKind.HIERARCHICAL and domains > 1 and forwarding:
         return min(rate, forwarding)
     return rate
 

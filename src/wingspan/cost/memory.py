@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wingspan.cost.exchange import Method, row_bytes
+from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.model import HeadAttention, ModelSpec
 from wingspan.specs.workload import Precisions
+from wingspan.traffic.links import row_bytes
 
 Bytes = NDArray[np.float64]
 
@@ -37,7 +38,7 @@ class Holding:
         sequences: sequences whose cache the rank holds.
         context: tokens cached for each, after the step.
         rows_R: rows that arrive for the rank's experts in one layer, (R,) or a number.
-        method: how rows travel; it decides which buffers must exist.
+        dispatcher: how rows travel; it decides which buffers must exist.
         parts: pieces that travel at once, one after the other (chunks or micro-batches).
     """
 
@@ -50,7 +51,7 @@ class Holding:
     sequences: float
     context: float
     rows_R: Bytes | float
-    method: Method
+    dispatcher: DispatcherKind
     parts: int = 1
 
 
@@ -112,7 +113,7 @@ def buffer_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> 
     out = row_bytes(model.hidden, precisions.dispatch)
     back = row_bytes(model.hidden, precisions.combine)
     tokens = holding.tokens / holding.parts
-    if holding.method is Method.LOW_LATENCY:
+    if holding.dispatcher is DispatcherKind.FLAT:
         received = holding.slots_per_layer * holding.ranks * tokens * max(out, back)
         sent = tokens * model.experts.per_token * max(out, back)
         return np.asarray(2 * (received + sent), dtype=np.float64)

@@ -9,8 +9,8 @@ from pathlib import Path
 from wingspan.errors import InputError, RunError
 from wingspan.interop import sglang, tensorrt_llm, vllm
 from wingspan.interop.physical import ImportOptions
-from wingspan.placement.placement import Placement
-from wingspan.placement.stored import StoredPlacement
+from wingspan.specs.placement import Placement
+from wingspan.specs.stored_placement import StoredPlacement
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wingspan.errors import InputError
-from wingspan.specs.reading import json_value
+from wingspan.reading import json_value
 
 
 def read_text(path: Path) -> str:

@@ -17,8 +17,8 @@ from wingspan.interop.files import read_json, read_json_lines
 from wingspan.interop.physical import ImportOptions
 from wingspan.interop.recorded_load import RecordedLoad
 from wingspan.interop.torch_file import read_torch_file
-from wingspan.placement.stored import StoredPlacement
 from wingspan.routing.trace import RoutingTrace
+from wingspan.specs.stored_placement import StoredPlacement
 
 Imported = StoredPlacement | RoutingTrace | RecordedLoad
 ENGINES = ("sglang", "vllm", "tensorrt-llm")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.errors import InputError
-from wingspan.placement.placement import EMPTY, Placement
+from wingspan.specs.placement import EMPTY, Placement
 
 
 class NotSaidError(InputError):

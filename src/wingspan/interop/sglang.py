@@ -17,8 +17,8 @@ import numpy as np
 from wingspan.errors import InputError
 from wingspan.interop.files import read_json
 from wingspan.interop.physical import ImportOptions, NotSaidError, from_physical, physical_to_logical
-from wingspan.placement.placement import Placement
-from wingspan.placement.stored import StoredPlacement
+from wingspan.specs.placement import Placement
+from wingspan.specs.stored_placement import StoredPlacement
 from wingspan.writing import write_json
 
 

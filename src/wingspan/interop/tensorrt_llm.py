@@ -15,9 +15,9 @@ import yaml
 from wingspan.errors import InputError
 from wingspan.interop.files import read_text
 from wingspan.interop.physical import ImportOptions, from_physical, physical_to_logical
-from wingspan.placement.placement import Placement
-from wingspan.placement.stored import StoredPlacement
-from wingspan.specs.reading import yaml_value
+from wingspan.reading import yaml_value
+from wingspan.specs.placement import Placement
+from wingspan.specs.stored_placement import StoredPlacement
 from wingspan.writing import write_text
 
 

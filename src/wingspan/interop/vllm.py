@@ -18,8 +18,8 @@ from typing import Any
 from wingspan.errors import InputError
 from wingspan.interop.files import read_json, read_json_lines
 from wingspan.interop.physical import ImportOptions, from_physical, physical_to_logical
-from wingspan.placement.placement import Placement
-from wingspan.placement.stored import StoredPlacement
+from wingspan.specs.placement import Placement
+from wingspan.specs.stored_placement import StoredPlacement
 from wingspan.writing import json_text, write_json
 
 _MAPPING = "eplb_initial_mapping"

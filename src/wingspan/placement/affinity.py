@@ -12,19 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from wingspan.placement.placement import EMPTY, Placement
-from wingspan.placement.topology import Topology
+from wingspan.placement.objective import Objective
 from wingspan.routing.trace import RoutingTrace
+from wingspan.specs.placement import Placement
 
 Ints = NDArray[np.int64]
 _BLOCK_REQUESTS = 1024
 """Requests assigned at a time: keeps the assignment's cost matrix small, and each block balanced."""
 
 
-def home_nodes(trace: RoutingTrace, placement: Placement, topology: Topology) -> dict[int, int]:
+def home_nodes(trace: RoutingTrace, placement: Placement, objective: Objective) -> dict[int, int]:
     """The node for each request of `trace`, from all its tokens there; nodes differ by one request per block."""
     requests, request_T = np.unique(trace.request_T, return_inverse=True)
-    saved_QN = rows_saved(trace, placement, topology, request_T, len(requests))
+    saved_QN = rows_saved(trace, placement, objective, request_T, len(requests))
     node_Q = np.empty(len(requests), dtype=np.int64)
     for start in range(0, len(requests), _BLOCK_REQUESTS):
         block = slice(start, start + _BLOCK_REQUESTS)
@@ -33,27 +33,28 @@ def home_nodes(trace: RoutingTrace, placement: Placement, topology: Topology) ->
 
 
 def rows_saved(
-    trace: RoutingTrace, placement: Placement, topology: Topology, request_T: Ints, requests: int
+    trace: RoutingTrace, placement: Placement, objective: Objective, request_T: Ints, requests: int
 ) -> Ints:
     """Rows that need not cross between nodes if the request lived on a node: (requests, nodes)."""
-    saved_QN = np.zeros((requests, topology.nodes), dtype=np.int64)
+    saved_QN = np.zeros((requests, objective.nodes), dtype=np.int64)
+    on_node_LEN = objective.on_node(placement.slots_LRS, placement.num_experts)
     for layer in range(trace.num_layers):
-        on_node_EN = _on_node(placement.slots_LRS[layer], placement.num_experts, topology)
+        on_node_EN = on_node_LEN[layer] > 0
         picks_TKN = on_node_EN[trace.experts_TLK[:, layer]]
-        rows_TN = picks_TKN.any(axis=1) if topology.once_per_node else picks_TKN.sum(axis=1)
+        rows_TN = picks_TKN.any(axis=1) if objective.once_per_node else picks_TKN.sum(axis=1)
         np.add.at(saved_QN, request_T, rows_TN)
     return saved_QN
 
 
-def rehome(trace: RoutingTrace, node_of_request: dict[int, int], topology: Topology) -> RoutingTrace:
+def rehome(trace: RoutingTrace, node_of_request: dict[int, int], objective: Objective) -> RoutingTrace:
     """The same tokens living on these nodes; a node's requests go to its ranks in turn.
 
     Requests without a node keep their place.
     """
-    turn = dict.fromkeys(range(topology.nodes), 0)
+    turn = dict.fromkeys(range(objective.nodes), 0)
     home = {}
     for request, node in sorted(node_of_request.items()):
-        home[request] = node * topology.ranks_per_node + turn[node] % topology.ranks_per_node
+        home[request] = node * objective.ranks_per_node + turn[node] % objective.ranks_per_node
         turn[node] += 1
     requests, index_T = np.unique(trace.request_T, return_inverse=True)
     keeps = np.array([request not in home for request in requests.tolist()])
@@ -65,20 +66,7 @@ def rehome(trace: RoutingTrace, node_of_request: dict[int, int], topology: Topol
         trace.request_T,
         trace.step_T,
         trace.num_experts,
-        topology.ranks,
-    )
-
-
-def spread_requests(trace: RoutingTrace, ranks: int) -> RoutingTrace:
-    """The same tokens with requests dealt to `ranks` ranks in turn: for a trace recorded on another number."""
-    _, index_T = np.unique(trace.request_T, return_inverse=True)
-    return RoutingTrace(
-        trace.experts_TLK,
-        (index_T % ranks).astype(np.int32),
-        trace.request_T,
-        trace.step_T,
-        trace.num_experts,
-        ranks,
+        objective.ranks,
     )
 
 
@@ -95,11 +83,4 @@ def _assign(saved_QN: Ints) -> Ints:
         padding[:, -nodes:] = 0.0
         worth = np.concatenate([worth, padding])
     result: Ints = column_node[linear_sum_assignment(worth, maximize=True)[1][:requests]]
-    return result
-
-
-def _on_node(slots_RS: Ints, num_experts: int, topology: Topology) -> NDArray[np.bool_]:
-    rank, slot = np.nonzero(slots_RS != EMPTY)
-    result = np.zeros((num_experts, topology.nodes), dtype=np.bool_)
-    result[slots_RS[rank, slot], topology.node_of(rank)] = True
     return result

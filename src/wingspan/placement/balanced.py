@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wingspan.placement.packing import pack
-from wingspan.placement.placement import EMPTY, Placement
-from wingspan.placement.replicate import Items, checked_load, replica_counts
+from wingspan.placement.replicate import Items, replica_counts
 from wingspan.placement.simple import check_fits
+from wingspan.routing.load import checked_load
+from wingspan.specs.placement import EMPTY, Placement
 
 
 def balanced(load_LE: ArrayLike, num_ranks: int, slots_per_rank: int = 1) -> Placement:

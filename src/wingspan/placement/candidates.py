@@ -12,43 +12,47 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from wingspan.placement.balanced import balanced
-from wingspan.placement.demand import Demand, Floats
-from wingspan.placement.expected import slot_flows
 from wingspan.placement.gather import exchange, grow
+from wingspan.placement.objective import Objective
 from wingspan.placement.packing import pack
-from wingspan.placement.placement import EMPTY
 from wingspan.placement.replicate import Items
 from wingspan.placement.sticky import name_nodes
-from wingspan.placement.topology import Topology
+from wingspan.specs.placement import EMPTY
+from wingspan.traffic.demand import Demand, Floats
 
 Ints = NDArray[np.int64]
 _ROUNDS = 80
 """Rounds in which nodes exchange experts: twice of every pair of 40 nodes; more change the result by under 1 %."""
 
 
-def by_load(demand: Demand, topology: Topology, slots_per_rank: int, worth_LEN: Floats) -> Ints:
+def by_load(demand: Demand, objective: Objective, slots_per_rank: int, worth_LEN: Floats) -> Ints:
     """Ranks evenly full, as `balanced`; nodes named after where they are worth most."""
-    slots_LRS = balanced(demand.load_LE, topology.ranks, slots_per_rank).slots_LRS
+    slots_LRS = balanced(demand.load_LE, objective.ranks, slots_per_rank).slots_LRS
     return name_nodes(slots_LRS, worth_LEN)
 
 
 def gathered(
-    demand: Demand, topology: Topology, counts_LE: Ints, slots_per_rank: int, worth_LEN: Floats, spread: float
+    demand: Demand,
+    objective: Objective,
+    counts_LE: Ints,
+    slots_per_rank: int,
+    worth_LEN: Floats,
+    spread: float,
 ) -> Ints:
     """Experts that tokens pick together on one node, heavy ones apart, each where it is worth most.
 
     Args:
         demand: of a step.
-        topology: of the cluster.
+        objective: what is judged by.
         counts_LE: slots per expert.
         slots_per_rank: slots per (layer, rank).
         worth_LEN: rows that an expert saves on a node.
         spread: how strongly load repels load: 1 leaves of co-activation what exceeds chance; more balances nodes.
     """
-    num_slots = topology.ranks * slots_per_rank
+    num_slots = objective.ranks * slots_per_rank
     items = Items.of(demand.load_LE, counts_LE, num_slots)
-    attraction_LPP = affinity(items, demand, counts_LE, topology.once_per_node, spread)
-    grown_LNB = grow(attraction_LPP, items.load_LP, topology.nodes)
+    attraction_LPP = affinity(items, demand, counts_LE, objective.once_per_node, spread)
+    grown_LNB = grow(attraction_LPP, items.load_LP, objective.nodes)
     layer = np.arange(len(grown_LNB))[:, None, None]
     benefit_LPN = _of_items(items, worth_LEN)
     # Whole nodes first: no single exchange could carry a community to the node of its tokens.
@@ -59,18 +63,18 @@ def gathered(
         attraction_LPP,
         benefit_LPN.transpose(0, 2, 1).astype(np.float32),
         least_gain=float(1e-6 * demand.load_LE.mean()),
-        rounds=_rounds(topology.nodes),
+        rounds=_rounds(objective.nodes),
     )
-    return _onto_ranks(items, item_LNB, demand, topology, slots_per_rank)
+    return _onto_ranks(items, item_LNB, demand, objective, slots_per_rank)
 
 
 def without_replicas(
-    demand: Demand, topology: Topology, slots_per_rank: int, worth_LEN: Floats, spread: float
+    demand: Demand, objective: Objective, slots_per_rank: int, worth_LEN: Floats, spread: float
 ) -> Ints:
     """`gathered` with one slot per expert, over as few slots of each rank as that takes; the others stay empty."""
-    used = -(-demand.num_experts // topology.ranks)
+    used = -(-demand.num_experts // objective.ranks)
     slots_LRS = gathered(
-        demand, topology, np.ones(demand.load_LE.shape, dtype=np.int64), used, worth_LEN, spread
+        demand, objective, np.ones(demand.load_LE.shape, dtype=np.int64), used, worth_LEN, spread
     )
     return np.pad(slots_LRS, ((0, 0), (0, 0), (0, slots_per_rank - used)), constant_values=EMPTY)
 
@@ -85,12 +89,13 @@ def affinity(
     layer = np.arange(num_layers)[:, None]
     share_LP = np.where(held_LP, 1.0 / counts_LE[layer, expert_LP], 0.0).astype(np.float32)
     load_L = np.maximum(demand.load_LE.sum(axis=1), 1e-300)
-    partners_L = demand.together_LEE.sum(axis=(1, 2)) / load_L if by_company else np.ones(num_layers)
+    together_LEE = demand.company() if by_company else np.zeros((num_layers, 0, 0))
+    partners_L = together_LEE.sum(axis=(1, 2)) / load_L if by_company else np.ones(num_layers)
     repulsion_LP = items.load_LP * np.sqrt(spread * np.maximum(partners_L, 1e-3) / load_L)[:, None]
     repulsion_LP = repulsion_LP.astype(np.float32)
     result: NDArray[np.float32] = -repulsion_LP[:, :, None] * repulsion_LP[:, None, :]
     if by_company:
-        together = demand.together_LEE.astype(np.float32)
+        together = together_LEE.astype(np.float32)
         company = together[layer[..., None], expert_LP[:, :, None], expert_LP[:, None, :]]
         company *= share_LP[:, :, None]
         company *= share_LP[:, None, :]
@@ -144,7 +149,7 @@ def _change_layer(slots_RS: Ints, load_E: Floats, worth_EN: Floats, nodes: int, 
 
 
 def exchanged(
-    slots_LRS: Ints, demand: Demand, topology: Topology, worth_LEN: Floats, least_gain: float, spread: float
+    slots_LRS: Ints, demand: Demand, objective: Objective, worth_LEN: Floats, least_gain: float, spread: float
 ) -> Ints:
     """The present slots after exchanges between nodes that gain more than `least_gain` rows each."""
     num_layers = len(slots_LRS)
@@ -154,14 +159,14 @@ def exchanged(
     share = demand.load_LE[layer, expert_LP] / np.maximum(counts_LE[layer, expert_LP], 1)
     items = Items(expert_LP, np.where(expert_LP != EMPTY, share, 0.0))
     places_LNB = np.tile(np.arange(expert_LP.shape[1]), (num_layers, 1)).reshape(
-        num_layers, topology.nodes, -1
+        num_layers, objective.nodes, -1
     )
     item_LNB = exchange(
         places_LNB,
-        affinity(items, demand, counts_LE, topology.once_per_node, spread),
+        affinity(items, demand, counts_LE, objective.once_per_node, spread),
         _of_items(items, worth_LEN).transpose(0, 2, 1).astype(np.float32),
         least_gain,
-        _rounds(topology.nodes),
+        _rounds(objective.nodes),
     )
     return expert_LP[layer, item_LNB.reshape(num_layers, -1)].reshape(slots_LRS.shape)
 
@@ -184,16 +189,18 @@ def _best_nodes(worth_LNN: Floats) -> Ints:
 
 
 def _onto_ranks(
-    items: Items, item_LNB: Ints, demand: Demand, topology: Topology, slots_per_rank: int
+    items: Items, item_LNB: Ints, demand: Demand, objective: Objective, slots_per_rank: int
 ) -> Ints:
     """Pack each node's items onto its ranks, by what each will really compute: near tokens prefer a near replica."""
-    num_layers, nodes, size = item_LNB.shape
+    num_layers, _, size = item_LNB.shape
     expert_LP = np.take_along_axis(items.expert_LP, item_LNB.reshape(num_layers, -1), axis=1)
     expert_XB = expert_LP.reshape(-1, size)
-    load_XB = slot_flows(expert_LP, demand, nodes).sum(axis=1).reshape(-1, size)
+    slots_LRS = expert_LP.reshape(num_layers, objective.ranks, slots_per_rank)
+    load_XB = objective.slot_rows(slots_LRS, demand).reshape(-1, size)
     # Heaviest first, replicas side by side (they share evenly), empty ones last.
     order_XB = np.lexsort((expert_XB, -load_XB, expert_XB == EMPTY), axis=1)
-    inside = Items(*(np.take_along_axis(a, order_XB, axis=1) for a in (expert_XB, load_XB)))
-    place_XMS = pack(inside, topology.ranks_per_node)
+    ordered_XB = np.take_along_axis(expert_XB, order_XB, axis=1)
+    inside = Items(ordered_XB, np.take_along_axis(load_XB, order_XB, axis=1))
+    place_XMS = pack(inside, objective.ranks_per_node)
     expert_XMS = inside.expert_LP[np.arange(len(expert_XB))[:, None, None], place_XMS]
-    return expert_XMS.reshape(num_layers, topology.ranks, slots_per_rank)
+    return expert_XMS.reshape(num_layers, objective.ranks, slots_per_rank)

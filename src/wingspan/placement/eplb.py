@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wingspan.errors import InputError
-from wingspan.placement.placement import EMPTY, Placement
-from wingspan.placement.replicate import checked_load
 from wingspan.placement.simple import check_fits
+from wingspan.routing.load import checked_load
+from wingspan.specs.placement import EMPTY, Placement
 
 
 def eplb_global(load_LE: ArrayLike, num_ranks: int, slots_per_rank: int = 1) -> NDArray[np.int64]:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wingspan.placement.placement import EMPTY
 from wingspan.placement.replicate import Items
+from wingspan.specs.placement import EMPTY
 
 _SETTLED = 2e-4
 """A layer whose fullest bin is within this share of the mean is left alone: no figure shows the rest."""

@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 
 from wingspan.errors import InputError
 from wingspan.placement import candidates
-from wingspan.placement.demand import Demand, Floats
 from wingspan.placement.difference import fetched
-from wingspan.placement.expected import expect
-from wingspan.placement.placement import EMPTY, Placement
+from wingspan.placement.objective import Objective
 from wingspan.placement.replicate import replica_counts
 from wingspan.placement.simple import check_fits, linear
 from wingspan.placement.sticky import name_nodes, name_ranks
-from wingspan.placement.topology import Topology
+from wingspan.specs.placement import EMPTY, Placement
+from wingspan.traffic.demand import Demand, Floats
 
 Ints = NDArray[np.int64]
 _SPREADS = (1.0, 4.0)
@@ -63,7 +62,7 @@ class Plan:
 
 def plan(
     demand: Demand,
-    topology: Topology,
+    objective: Objective,
     slots_per_rank: int = 1,
     present: Placement | None = None,
     moving: Moving | None = None,
@@ -72,7 +71,7 @@ def plan(
 
     Args:
         demand: of a mean step.
-        topology: of the cluster; its dispatcher decides what crosses nodes.
+        objective: what placements are judged by; its dispatcher decides what crosses nodes.
         slots_per_rank: slots per (layer, rank).
         present: the placement in use; same ranks and slots. Without it, moving costs nothing.
         moving: when it pays to move.
@@ -80,46 +79,47 @@ def plan(
     Raises:
         InputError: the experts do not fit, or `present` is of another shape.
     """
-    check_fits(demand.num_experts, topology.ranks, slots_per_rank)
+    check_fits(demand.num_experts, objective.ranks, slots_per_rank)
     moving = moving or Moving()
     if present is None:
-        options = _fresh(demand, topology, slots_per_rank, demand.source_LEN)
-        return _choose(options, demand, topology, None, moving)
-    _check_present(present, demand, topology, slots_per_rank)
-    worth_LEN = demand.source_LEN + _stay_rows(topology, moving) * _on_node(present, topology)
+        options = _fresh(demand, objective, slots_per_rank, demand.sources(objective.nodes))
+        return _choose(options, demand, objective, None, moving)
+    _check_present(present, demand, objective, slots_per_rank)
+    held_LEN = objective.on_node(present.slots_LRS, present.num_experts)
+    worth_LEN = demand.sources(objective.nodes) + _stay_rows(objective, moving) * held_LEN
     options = {"present": present.slots_LRS}
-    options |= _near_present(present.slots_LRS, demand, topology, worth_LEN)
-    for name, slots_LRS in _fresh(demand, topology, slots_per_rank, worth_LEN).items():
+    options |= _near_present(present.slots_LRS, demand, objective, worth_LEN)
+    for name, slots_LRS in _fresh(demand, objective, slots_per_rank, worth_LEN).items():
         options[name] = name_ranks(
-            name_nodes(slots_LRS, worth_LEN), present.slots_LRS, topology.ranks_per_node
+            name_nodes(slots_LRS, worth_LEN), present.slots_LRS, objective.ranks_per_node
         )
-    return _choose(options, demand, topology, present.slots_LRS, moving)
+    return _choose(options, demand, objective, present.slots_LRS, moving)
 
 
-def _fresh(demand: Demand, topology: Topology, slots_per_rank: int, worth_LEN: Floats) -> dict[str, Ints]:
+def _fresh(demand: Demand, objective: Objective, slots_per_rank: int, worth_LEN: Floats) -> dict[str, Ints]:
     """Candidates that start from nothing."""
-    shape = (demand.num_layers, demand.num_experts, topology.ranks, slots_per_rank)
+    shape = (demand.num_layers, demand.num_experts, objective.ranks, slots_per_rank)
     options = {
         "linear": linear(*shape).slots_LRS,
-        "by load": candidates.by_load(demand, topology, slots_per_rank, worth_LEN),
+        "by load": candidates.by_load(demand, objective, slots_per_rank, worth_LEN),
     }
-    if topology.nodes > 1:
-        num_slots = topology.ranks * slots_per_rank
-        counts_LE = replica_counts(demand.load_LE, num_slots, topology.ranks, topology.nodes)
+    if objective.nodes > 1:
+        num_slots = objective.ranks * slots_per_rank
+        counts_LE = replica_counts(demand.load_LE, num_slots, objective.ranks, objective.nodes)
         for spread in _SPREADS:
             options[f"gathered, spread {spread:g}"] = candidates.gathered(
-                demand, topology, counts_LE, slots_per_rank, worth_LEN, spread
+                demand, objective, counts_LE, slots_per_rank, worth_LEN, spread
             )
-        if counts_LE.sum() > counts_LE.size and topology.seconds_per_expert:
+        if counts_LE.sum() > counts_LE.size:
             # A replica is one more expert whose weights a rank reads: at small batches they cost more than they give.
             options["gathered, no replicas"] = candidates.without_replicas(
-                demand, topology, slots_per_rank, worth_LEN, _SPREADS[0]
+                demand, objective, slots_per_rank, worth_LEN, _SPREADS[0]
             )
     return options
 
 
 def _near_present(
-    present_LRS: Ints, demand: Demand, topology: Topology, worth_LEN: Floats
+    present_LRS: Ints, demand: Demand, objective: Objective, worth_LEN: Floats
 ) -> dict[str, Ints]:
     """Candidates that change the present a little."""
     options = {}
@@ -127,26 +127,26 @@ def _near_present(
         options[f"{changes} replicas changed"] = candidates.changed_replicas(
             present_LRS, demand.load_LE, worth_LEN, changes
         )
-    if topology.nodes > 1:
+    if objective.nodes > 1:
         options["experts exchanged"] = candidates.exchanged(
-            present_LRS, demand, topology, worth_LEN, least_gain=0.0, spread=_SPREADS[0]
+            present_LRS, demand, objective, worth_LEN, least_gain=0.0, spread=_SPREADS[0]
         )
     return options
 
 
 def _choose(
-    options: dict[str, Ints], demand: Demand, topology: Topology, present_LRS: Ints | None, moving: Moving
+    options: dict[str, Ints], demand: Demand, objective: Objective, present_LRS: Ints | None, moving: Moving
 ) -> Plan:
     """The cheapest valid option of each layer; the first of equal ones."""
     names = list(options)
     slots_CLRS = np.stack(list(options.values()))
-    seconds_CL = np.stack([expect(slots, demand, topology).seconds_L for slots in slots_CLRS])
+    seconds_CL = np.stack([objective.seconds_L(slots, demand) for slots in slots_CLRS])
     if present_LRS is None:
         moved_CL = (slots_CLRS != EMPTY).sum(axis=(2, 3))
         cost_CL = seconds_CL.copy()
     else:
         moved_CL = np.stack([fetched(present_LRS, slots).sum(axis=1) for slots in slots_CLRS])
-        cost_CL = seconds_CL * moving.steps + moved_CL * topology.move_seconds_per_expert
+        cost_CL = seconds_CL * moving.steps + moved_CL * objective.move_seconds_per_expert
         cost_CL[0] -= seconds_CL[0] * moving.steps * moving.noise
     cost_CL[~_valid(slots_CLRS)] = np.inf
     best_L = cost_CL.argmin(axis=0)
@@ -167,24 +167,15 @@ def _valid(slots_CLRS: Ints) -> NDArray[np.bool_]:
     return valid
 
 
-def _on_node(placement: Placement, topology: Topology) -> Floats:
-    """1 where a node holds an expert: (layers, experts, nodes)."""
-    slots_LNB = placement.slots_LRS.reshape(placement.num_layers, topology.nodes, -1)
-    layer, node, place = np.nonzero(slots_LNB != EMPTY)
-    result = np.zeros((placement.num_layers, placement.num_experts, topology.nodes))
-    result[layer, slots_LNB[layer, node, place], node] = 1.0
-    return result
-
-
-def _stay_rows(topology: Topology, moving: Moving) -> float:
+def _stay_rows(objective: Objective, moving: Moving) -> float:
     """Rows per step, over all nodes, that take as long as fetching one expert does over the horizon."""
-    seconds_per_row = topology.across_seconds_per_row / (topology.cards * topology.nodes)
-    return topology.move_seconds_per_expert / moving.steps / seconds_per_row
+    seconds_per_row = objective.across_seconds_per_row / objective.ranks
+    return objective.move_seconds_per_expert / moving.steps / seconds_per_row
 
 
-def _check_present(present: Placement, demand: Demand, topology: Topology, slots_per_rank: int) -> None:
+def _check_present(present: Placement, demand: Demand, objective: Objective, slots_per_rank: int) -> None:
     has = (present.num_layers, present.num_experts, present.num_ranks, present.slots_per_rank)
-    wanted = (demand.num_layers, demand.num_experts, topology.ranks, slots_per_rank)
+    wanted = (demand.num_layers, demand.num_experts, objective.ranks, slots_per_rank)
     if has != wanted:
         raise InputError(
             "present placement: {} layers of {} experts on {} ranks x {} slots; ".format(*has)

@@ -11,17 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wingspan.errors import InputError
-from wingspan.placement.placement import EMPTY
-
-
-def checked_load(load_LE: ArrayLike) -> NDArray[np.float64]:
-    """`load_LE` as floats; raises `InputError` unless it is (layers, experts) of finite numbers >= 0."""
-    load = np.asarray(load_LE, dtype=np.float64)
-    if load.ndim != 2 or 0 in load.shape:
-        raise InputError(f"loads: expected (layers, experts), got shape {load.shape}")
-    if not np.isfinite(load).all() or (load < 0).any():
-        raise InputError("loads: every load must be a finite number of tokens, 0 or more")
-    return load
+from wingspan.routing.load import checked_load
+from wingspan.specs.placement import EMPTY
 
 
 def replica_counts(
@@ -48,8 +39,8 @@ def replica_counts(
     num_layers, num_experts = load.shape
     if num_slots < num_experts:
         raise InputError(
-            f"{num_experts} experts per layer do not fit {num_slots} slots; use more ranks (--ranks) or more "
-            "slots per rank (--slots-per-rank)"
+            f"{num_experts} experts per layer do not fit {num_slots} slots; use more ranks or more "
+            "slots per rank"
         )
     counts = np.ones_like(load, dtype=np.int64)
     layer = np.arange(num_layers)

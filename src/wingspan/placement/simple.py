@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from wingspan.errors import InputError
-from wingspan.placement.placement import EMPTY, Placement
+from wingspan.specs.placement import EMPTY, Placement
 
 
 def linear(num_layers: int, num_experts: int, num_ranks: int, slots_per_rank: int = 1) -> Placement:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from wingspan.placement.placement import EMPTY
+from wingspan.specs.placement import EMPTY
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wingspan.errors import InputError
+
 
 def imbalance_per_layer(load_LE: ArrayLike) -> NDArray[np.float64]:
     """max / mean of each layer's load: (layers,).
@@ -29,3 +31,13 @@ def imbalance(load_LE: ArrayLike) -> float:
     Example: `[[3, 1], [1, 3]]` gives 1.5, although both experts see 4 tokens in all.
     """
     return float(imbalance_per_layer(load_LE).mean())
+
+
+def checked_load(load_LE: ArrayLike) -> NDArray[np.float64]:
+    """`load_LE` as floats; raises `InputError` unless it is (layers, experts) of finite numbers >= 0."""
+    load = np.asarray(load_LE, dtype=np.float64)
+    if load.ndim != 2 or 0 in load.shape:
+        raise InputError(f"loads: expected (layers, experts), got shape {load.shape}")
+    if not np.isfinite(load).all() or (load < 0).any():
+        raise InputError("loads: every load must be a finite number of tokens, 0 or more")
+    return load

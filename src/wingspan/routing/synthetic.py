@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.errors import InputError
+from wingspan.limits import MOST_LAYERS, MOST_RANKS, MOST_SLOTS, MOST_TRACED
 from wingspan.routing.trace import MAX_EXPERTS, RoutingTrace
-from wingspan.specs.limits import MOST_LAYERS, MOST_RANKS, MOST_SLOTS, MOST_TRACED
 
 _CHUNK_TOKENS = 4096
 

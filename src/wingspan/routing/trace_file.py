@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wingspan.errors import InputError
+from wingspan.reading import json_value
 from wingspan.routing.trace import RoutingTrace, check_same_shape, concatenate
-from wingspan.specs.reading import json_value
 from wingspan.writing import Output, json_text
 
 SCHEMA_VERSION = 1

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wingspan.placement.placement import Placement
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers, DispatchOptions
 from wingspan.runtime.generation.micro_batches import split_rows, take_turns
@@ -29,6 +28,7 @@ from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.runtime.model.step import SEQUENTIAL, Flow, Step
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.result import Operation
+from wingspan.specs.placement import Placement
 
 
 class Pace(Protocol):

@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 
 from wingspan.errors import InputError, RunError
-from wingspan.placement.placement import Placement
 from wingspan.routing.trace import RoutingTrace, concatenate
 from wingspan.routing.trace_file import TraceWriter
 from wingspan.runtime.generation.batches import batches_of
@@ -27,6 +26,7 @@ from wingspan.runtime.generation.prompts import Prompt
 from wingspan.runtime.model.engine import Engine, Model, load
 from wingspan.runtime.model.padding import padding_is_neutral
 from wingspan.runtime.transport.transport import Transport
+from wingspan.specs.placement import Placement
 
 OnStep = Callable[[int], None]
 """Called on rank 0 after each step with the number of tokens recorded so far."""

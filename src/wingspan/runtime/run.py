@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 
-from wingspan.placement.placement import Placement
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, DispatchOptions
 from wingspan.runtime.generation.generate import Generated, Generator, OnTokens
 from wingspan.runtime.generation.prompts import Prompt
@@ -24,6 +23,8 @@ from wingspan.runtime.model.step import SEQUENTIAL, Flow
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.rebalance_result import RebalanceEvent
 from wingspan.schedule.result import Span, StepReport
+from wingspan.specs.placement import Placement
+from wingspan.traffic.distinct import Choice
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,7 @@ def _rebalancer(engine: Engine, request: RunRequest) -> Rebalancer | None:
         engine.monitor,
         engine.recorder,
         request.model.config.get_text_config().hidden_size * request.model.dtype.itemsize,
+        Choice(request.placement.num_experts, request.model.shape.top_k),
         request.device,
     )
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from wingspan.deployment import Deployment
-from wingspan.placement.placement import Placement
 from wingspan.schedule.schedule import COMMUNICATION
 from wingspan.simulate.step import predict
 from wingspan.specs.model import HeadAttention, ModelSpec
+from wingspan.specs.placement import Placement
 from wingspan.specs.workload import RecordedRouting
 
 _MOE_LAYERS = 3

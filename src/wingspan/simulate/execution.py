@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from wingspan.deployment import Deployment, Dispatcher, ScheduleKind
+from wingspan.deployment import Deployment
 from wingspan.simulate.step import simulate
+from wingspan.specs.execution import DispatcherKind, ScheduleKind
 
 SCHEDULES = (
     (ScheduleKind.SEQUENTIAL, 1),
@@ -28,7 +29,7 @@ class Candidate:
 
     schedule: ScheduleKind
     chunks: int
-    dispatcher: Dispatcher
+    dispatcher: DispatcherKind
     seconds: float
 
     @property
@@ -37,7 +38,7 @@ class Candidate:
         return f"chunks={self.chunks}" if self.schedule is ScheduleKind.CHUNKS else self.schedule.value
 
 
-def candidates(deployment: Deployment, dispatchers: Sequence[Dispatcher]) -> list[Candidate]:
+def candidates(deployment: Deployment, dispatchers: Sequence[DispatcherKind]) -> list[Candidate]:
     """Every schedule with every dispatcher, fastest first.
 
     Two micro-batches need two sequences; with one they are left out.
@@ -56,7 +57,7 @@ def candidates(deployment: Deployment, dispatchers: Sequence[Dispatcher]) -> lis
 
 
 def best_execution(
-    phases: Mapping[str, tuple[Deployment, int]], dispatchers: Sequence[Dispatcher]
+    phases: Mapping[str, tuple[Deployment, int]], dispatchers: Sequence[DispatcherKind]
 ) -> dict[str, list[Candidate]]:
     """For a run of several phases: each phase's candidates with the dispatcher that is best over all of them.
 
@@ -69,7 +70,7 @@ def best_execution(
     """
     found = {name: candidates(deployment, dispatchers) for name, (deployment, _) in phases.items()}
 
-    def total_seconds(dispatcher: Dispatcher) -> float:
+    def total_seconds(dispatcher: DispatcherKind) -> float:
         return sum(
             steps * next(c.seconds for c in found[name] if c.dispatcher is dispatcher)
             for name, (_, steps) in phases.items()

@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import product
 
-from wingspan.deployment import Deployment, Dispatcher, PlacementSpec, ScheduleKind, Strategy
-from wingspan.placement.placement import Placement
+from wingspan.deployment import Deployment
+from wingspan.placement.spec import PlacementSpec, Strategy
 from wingspan.simulate.estimate import Estimate, ShortModel
 from wingspan.simulate.layouts import attention_groups, slot_counts
 from wingspan.simulate.memory import largest_batch
+from wingspan.specs.execution import DispatcherKind, ScheduleKind
+from wingspan.specs.placement import Placement
 from wingspan.specs.workload import UniformRouting
 
 _MOST_DECODE = 1024
@@ -18,6 +20,10 @@ _MOST_PREFILL = 32768
 """Largest batches tried: beyond these more tokens gain nothing, because every product is bound by arithmetic."""
 _HEADROOM = 1.05
 """By how much another schedule may beat a step of which nothing is exposed: it may leave room for a larger batch."""
+
+
+KERNELS = (DispatcherKind.FLAT, DispatcherKind.HIERARCHICAL)
+"""What GPU kernels exist for: rows once per (token, rank) are sent by our own runtime only."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Way:
     placement: Strategy
     slots: int
     attention_ranks: int
-    dispatcher: Dispatcher
+    dispatcher: DispatcherKind
     schedule: ScheduleKind
 
 
@@ -73,7 +79,7 @@ class GroupSearch:
         self._placements: dict[tuple[Strategy, int], tuple[Placement, Placement]] = {}
         self._batch = 0
         asked, usual = start.options.dispatcher, start.dispatcher
-        self._dispatchers = [asked] if asked else sorted(Dispatcher, key=lambda d: d is not usual)
+        self._dispatchers = [asked] if asked else sorted(KERNELS, key=lambda d: d is not usual)
         self._schedules = list(ScheduleKind) if ranks > 1 else [ScheduleKind.SEQUENTIAL]
 
     def run(self) -> list[Found]:

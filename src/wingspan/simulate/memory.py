@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wingspan.cost.exchange import Method
 from wingspan.cost.memory import Holding, memory_bytes
-from wingspan.deployment import Deployment, Dispatcher, ScheduleKind
-from wingspan.placement.placement import EMPTY, Placement
+from wingspan.deployment import Deployment
+from wingspan.specs.execution import ScheduleKind
+from wingspan.specs.placement import EMPTY, Placement
 
 Array = NDArray[np.float64]
 
@@ -138,7 +138,7 @@ def _use(
         sequences=sequences,
         context=cached,
         rows_R=rows_R,
-        method=Method.NORMAL if deployment.dispatcher is Dispatcher.HIERARCHICAL else Method.LOW_LATENCY,
+        dispatcher=deployment.dispatcher,
         parts=2 if options.schedule is ScheduleKind.TWO_BATCH else parts,
     )
     reserve = options.reserve_share * gpu.memory_bytes

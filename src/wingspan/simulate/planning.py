@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wingspan.deployment import Deployment, PlacementSpec
+from wingspan.deployment import Deployment
 from wingspan.errors import InputError
+from wingspan.placement.spec import PlacementSpec
 from wingspan.simulate.layouts import ep_sizes
 from wingspan.simulate.memory import largest_batch, memory_use
 from wingspan.simulate.search import Choice, best_of_each_ep

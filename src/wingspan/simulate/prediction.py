@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wingspan.cost.exchange import Exchange, Traffic
+from wingspan.cost.layer import LayerCost
 from wingspan.deployment import Deployment
-from wingspan.placement.placement import Placement
 from wingspan.simulate.timeline import Timeline
 from wingspan.specs.cluster import Cluster
+from wingspan.specs.placement import Placement
 
 Array = NDArray[np.float64]
 
@@ -31,8 +31,7 @@ class Prediction:
         rows_LRS: rows that each slot computes.
         load_LE: tokens per expert.
         arrived_LR: rows that reach each rank in a layer.
-        sent, returned: bytes of each layer's dispatch and combine through each link.
-        dispatch, combine: seconds of one part of each layer's, (L,).
+        moe: what the MoE layers' dispatches, experts and combines send and cost.
         flops_R, moved_bytes_R: arithmetic and memory traffic of each rank's whole step.
     """
 
@@ -43,9 +42,6 @@ class Prediction:
     rows_LRS: Array
     load_LE: Array
     arrived_LR: Array
-    sent: Traffic
-    returned: Traffic
-    dispatch: Exchange
-    combine: Exchange
+    moe: LayerCost
     flops_R: Array
     moved_bytes_R: Array

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from wingspan.deployment import Deployment, Options, PlacementSpec, ScheduleKind
+from wingspan.deployment import Deployment, Options
+from wingspan.placement.spec import PlacementSpec
 from wingspan.schedule.result import Operation, StepReport
 from wingspan.simulate.step import simulate
 from wingspan.specs.cluster import Cluster
+from wingspan.specs.execution import ScheduleKind
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.workload import UniformRouting, Workload
 

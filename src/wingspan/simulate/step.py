@@ -8,29 +8,21 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wingspan.cost.exchange import (
-    Collective,
-    Exchange,
-    Method,
-    Phase,
-    Traffic,
-    collective_seconds,
-    exchange_seconds,
-    row_bytes,
-)
-from wingspan.deployment import Deployment, Dispatcher
-from wingspan.placement.placement import Placement
+from wingspan.cost.exchange import Collective, collective_seconds
+from wingspan.cost.layer import LayerSizes, layer_cost
+from wingspan.deployment import Deployment
 from wingspan.routing.shares import draw_loads
-from wingspan.routing.workload_shares import expert_shares
 from wingspan.schedule.result import Operation, StepReport
 from wingspan.schedule.schedule import Schedule, Task
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.summary import step_report
 from wingspan.simulate.timeline import execute
-from wingspan.simulate.traffic import Routes, arrived_rows, routes, traffic
 from wingspan.simulate.work import Cost, Work
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.model import HeadAttention
+from wingspan.specs.placement import Placement
+from wingspan.traffic.layers import LayerTraffic
+from wingspan.traffic.shares import expert_shares
 
 Array = NDArray[np.float64]
 
@@ -57,27 +49,20 @@ def predict(deployment: Deployment, placement: Placement | None = None) -> Predi
     cluster, model, workload = deployment.used_cluster, deployment.model, deployment.workload
     placement = deployment.build_placement() if placement is None else placement
     schedule = deployment.build_schedule()
-    method = exchange_method(deployment)
     parts = schedule.micro_batches * schedule.chunks
-    tokens = workload.tokens_per_gpu * deployment.ranks
-    loads_PLE = _loads(deployment, tokens, parts)
+    loads_PLE = _loads(deployment, parts)
     load_LE = loads_PLE.sum(axis=0)
-    way = routes(placement, np.minimum(load_LE / tokens, 1.0), model.experts, cluster)
-    rows_PLRS = _slot_rows(placement, loads_PLE, way)
-    arrived_LR = arrived_rows(way, workload.tokens_per_gpu, method)
-    precisions = workload.precisions(model)
-    out = row_bytes(model.hidden, precisions.dispatch)
-    back = row_bytes(model.hidden, precisions.combine)
-    sent = traffic(cluster, way, workload.tokens_per_gpu, out, method)
-    dispatch = exchange_seconds(cluster, _scaled(sent, 1 / parts), method)
-    combine = exchange_seconds(cluster, _scaled(sent.back(back / out), 1 / parts), method, Phase.COMBINE)
+    traffic = deployment.traffic(placement, load_LE)
+    shape = LayerSizes.of(model, workload.precisions(model), workload.phase)
+    rows_PLRS = _slot_rows(placement, loads_PLE, traffic)
+    moe = layer_cost(cluster, shape, traffic, deployment.dispatcher, rows_PLRS)
     work = Work(deployment, cluster, schedule.micro_batches)
     prices = _Prices(
         deployment,
         schedule,
         work,
-        work.experts(rows_PLRS, arrived_LR),
-        _exchanges(deployment, dispatch, combine),
+        work.experts(rows_PLRS, moe.experts_PLR),
+        {Operation.DISPATCH: moe.dispatch.seconds, Operation.COMBINE: moe.combine.seconds},
         _group_seconds(deployment, cluster, schedule),
     )
     costs = [prices.of(task) for task in schedule.tasks]
@@ -89,54 +74,30 @@ def predict(deployment: Deployment, placement: Placement | None = None) -> Predi
         timeline=execute(schedule, [c.seconds for c in costs], groups, cluster.kernels.contention),
         rows_LRS=rows_PLRS.sum(axis=0),
         load_LE=load_LE,
-        arrived_LR=arrived_LR,
-        sent=sent,
-        returned=sent.back(back / out),
-        dispatch=dispatch,
-        combine=combine,
+        arrived_LR=traffic.arrived_LR,
+        moe=moe,
         flops_R=np.sum([c.flops for c in costs], axis=0),
         moved_bytes_R=np.sum([c.moved_bytes for c in costs], axis=0),
     )
 
 
-def _exchanges(deployment: Deployment, dispatch: Exchange, combine: Exchange) -> dict[Operation, Array]:
-    """Seconds of each layer's; a rank that has nobody to talk to launches nothing."""
-    alone = 0.0 if deployment.ranks == 1 else 1.0
-    return {Operation.DISPATCH: dispatch.seconds * alone, Operation.COMBINE: combine.seconds * alone}
-
-
-def exchange_method(deployment: Deployment) -> Method:
-    """The kernels behind a dispatcher."""
-    return Method.NORMAL if deployment.dispatcher is Dispatcher.HIERARCHICAL else Method.LOW_LATENCY
-
-
-def _loads(deployment: Deployment, tokens: int, parts: int) -> Array:
-    shares_LE = expert_shares(deployment.model, deployment.workload)
+def _loads(deployment: Deployment, parts: int) -> Array:
+    """Tokens per expert in each part of the step: (parts, L, E)."""
+    shares_LE, tokens = expert_shares(deployment.model, deployment.workload), deployment.tokens
     if not deployment.workload.fluctuating:
         return np.repeat((shares_LE * (tokens / parts))[None], parts, axis=0)
     return draw_loads(shares_LE, tokens, parts, deployment.workload.seed)
 
 
-def _slot_rows(placement: Placement, loads_PLE: Array, way: Routes) -> Array:
+def _slot_rows(placement: Placement, loads_PLE: Array, traffic: LayerTraffic) -> Array:
+    """Rows that each slot computes in each part: of its expert's load there the share that it has of the whole."""
     slots_LX = np.maximum(placement.slots_LRS.reshape(placement.num_layers, -1), 0)
-    rows_PLX = np.take_along_axis(loads_PLE, slots_LX[None], axis=2) * way.share_LX
-    return rows_PLX.reshape(*rows_PLX.shape[:2], placement.num_ranks, placement.slots_per_rank)
-
-
-def _scaled(traffic: Traffic, factor: float) -> Traffic:
-    return Traffic(
-        *(
-            level * factor
-            for level in (
-                traffic.scale_up_sent,
-                traffic.scale_up_received,
-                traffic.scale_out_sent,
-                traffic.scale_out_received,
-                traffic.rack_sent,
-                traffic.rack_received,
-            )
-        )
-    )
+    rows_LX = traffic.slot_rows_LRS.reshape(slots_LX.shape)
+    whole_LE = np.zeros(loads_PLE.shape[1:])
+    np.add.at(whole_LE, (np.arange(len(slots_LX))[:, None], slots_LX), rows_LX)
+    share_LX = rows_LX / np.maximum(np.take_along_axis(whole_LE, slots_LX, axis=1), 1e-300)
+    rows_PLX = np.take_along_axis(loads_PLE, slots_LX[None], axis=2) * share_LX
+    return rows_PLX.reshape(len(loads_PLE), *placement.slots_LRS.shape)
 
 
 def _group_seconds(deployment: Deployment, cluster: Cluster, schedule: Schedule) -> dict[Operation, float]:

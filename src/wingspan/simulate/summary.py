@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wingspan.cost.exchange import Traffic
 from wingspan.cost.uncertainty import relative_error
 from wingspan.routing.load import imbalance
 from wingspan.schedule.result import LinkUse, Operation, StepReport, Stream
@@ -16,6 +15,7 @@ from wingspan.simulate.memory import memory_use
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.timeline import Timeline, overlap_seconds
 from wingspan.specs.precision import Precision
+from wingspan.traffic.links import Traffic
 
 Array = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ def step_report(prediction: Prediction) -> StepReport:
     used = {task.operation for task in timeline.schedule.tasks}
     times = {operation: timeline.busy_seconds(operation) for operation in Operation if operation in used}
     times[Operation.WAIT] = waited_R
-    sent, back = prediction.sent, prediction.returned
+    sent, back = prediction.moe.sent, prediction.moe.returned
     memory = memory_use(deployment, prediction.placement, prediction.arrived_LR.max(axis=0))
     tokens = deployment.workload.tokens_per_gpu * deployment.ranks
     slowest, reason = _slowest(prediction, times)
@@ -92,7 +92,7 @@ def _links(prediction: Prediction, step: float) -> list[LinkUse]:
         ("scale-up", cluster.scale_up.bandwidth_bytes_per_second, _used(prediction, "scale_up")),
         ("scale-out", cluster.scale_out.bandwidth_bytes_per_second, _used(prediction, "scale_out")),
     ]
-    if cluster.racks is not None and prediction.sent.rack_sent.shape[-1]:
+    if cluster.racks is not None and prediction.moe.sent.rack_sent.shape[-1]:
         cards = cluster.racks.nodes_per_rack * cluster.gpus_per_node
         way_up = cluster.scale_out.bandwidth_bytes_per_second * cards / cluster.racks.oversubscription
         levels.append(("rack", way_up, _used(prediction, "rack")))
@@ -110,8 +110,8 @@ def _used(prediction: Prediction, level: str) -> tuple[float, float]:
         bytes_LR: Array = getattr(traffic, f"{level}_{direction}")
         return np.asarray(bytes_LR.sum(axis=0))
 
-    sent = through(prediction.sent, "sent") + through(prediction.returned, "sent")
-    received = through(prediction.sent, "received") + through(prediction.returned, "received")
+    sent = through(prediction.moe.sent, "sent") + through(prediction.moe.returned, "sent")
+    received = through(prediction.moe.sent, "received") + through(prediction.moe.returned, "received")
     return float(np.maximum(sent, received).max(initial=0.0)), float(sent.sum())
 
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from wingspan.deployment import Options, ScheduleKind
+from wingspan.deployment import Options
 from wingspan.errors import InputError
 from wingspan.schedule.sweep_result import Value
 from wingspan.simulate.sweep import Axis, Choice, Setting
 from wingspan.specs.cluster import Cluster
+from wingspan.specs.execution import ScheduleKind
 from wingspan.specs.reading import parse
 from wingspan.specs.workload import Workload
 

@@ -16,11 +16,11 @@ from wingspan.cost.attention import (
     prefill_attention_seconds,
     prefill_layer_seconds,
 )
-from wingspan.cost.compute import Batch, elementwise_seconds, experts_seconds, matmul_seconds, wider
+from wingspan.cost.compute import Batch, elementwise_seconds, matmul_seconds, wider
 from wingspan.deployment import Deployment
 from wingspan.errors import InputError
+from wingspan.limits import MOST_DRAWS
 from wingspan.specs.cluster import Cluster
-from wingspan.specs.limits import MOST_DRAWS
 from wingspan.specs.model import HeadAttention, ModelSpec
 from wingspan.specs.precision import Precision
 
@@ -103,26 +103,15 @@ class Work:
         weights = _at_least_16_bits(self._precisions.weights)
         return norm + self._matmul(rows, self._model.hidden, self._model.vocabulary / self._group, weights)
 
-    def experts(self, rows_PLRS: Array, arrived_LR: Array) -> Cost:
+    def experts(self, rows_PLRS: Array, seconds_PLR: Array) -> Cost:
         """All experts of each rank in each part and layer: arrays (P, L, R).
 
         Args:
             rows_PLRS: rows that each slot computes.
-            arrived_LR: rows that arrive at each rank in a whole layer, before they are copied to its slots.
+            seconds_PLR: what that takes, from `layer_cost`.
         """
         model, precisions = self._model, self._precisions
         experts = model.experts
-        seconds = experts_seconds(
-            self._cluster,
-            rows_PLRS,
-            model.hidden,
-            experts.intermediate,
-            gated=experts.gated,
-            weights=precisions.expert_weights,
-            activations=precisions.activations,
-            batch=self._batch,
-            received=arrived_LR[None] / len(rows_PLRS),
-        )
         values = experts.matrices * model.hidden * experts.intermediate
         rows, active = rows_PLRS.sum(axis=-1), np.minimum(rows_PLRS, 1.0).sum(axis=-1)
         width = 2 * model.hidden + 2 * experts.matrices * experts.intermediate
@@ -130,7 +119,7 @@ class Work:
             active * values * precisions.expert_weights.weight_bytes
             + rows * width * precisions.activations.bytes
         )
-        return Cost(seconds, 2.0 * values * rows, moved)
+        return Cost(seconds_PLR, 2.0 * values * rows, moved)
 
     def _attention_core(self, windowed: bool) -> Cost:
         model, precisions, cluster = self._model, self._precisions, self._cluster

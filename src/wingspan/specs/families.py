@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from wingspan.errors import InputError
-from wingspan.specs.limits import MOST_CONTEXT, MOST_EXPERTS, MOST_LAYERS, MOST_WIDTH
+from wingspan.limits import MOST_CONTEXT, MOST_EXPERTS, MOST_LAYERS, MOST_WIDTH
 from wingspan.specs.model import Experts, HeadAttention, LatentAttention, ModelSpec
 from wingspan.specs.precision import Precision
 from wingspan.specs.reading import parse

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from wingspan.specs.limits import (
+from wingspan.limits import (
     MOST_SLOTS,
     MOST_WIDTH,
     ContextTokens,
@@ -18,7 +18,7 @@ from wingspan.specs.limits import (
     Layers,
     Width,
 )
-from wingspan.specs.limits import Parameters as ParameterCount
+from wingspan.limits import Parameters as ParameterCount
 from wingspan.specs.precision import Precision
 from wingspan.specs.reading import Spec
 

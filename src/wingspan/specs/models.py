@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from wingspan.errors import InputError
+from wingspan.reading import is_lfs_pointer, json_value, lfs_pointer_error
 from wingspan.specs.families import model_from_config
 from wingspan.specs.model import ModelSpec
-from wingspan.specs.reading import is_lfs_pointer, json_value, lfs_pointer_error
 
 MODEL_PRESETS = Path(__file__).parent / "presets" / "models"
 """One `<name>.json` per preset, each a `config.json` that any command takes as a model."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,14 +11,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from wingspan.errors import InputError
+from wingspan.reading import yaml_value
 
 _LONGEST_VALUE = 60
-
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-"""How a pointer file begins. Source: git-lfs/git-lfs, docs/spec.md."""
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Plain data only, ten times faster where PyYAML was built with libyaml."""
 
 
 class Spec(BaseModel):
@@ -46,28 +40,6 @@ def parse(kind: type[S], data: Mapping[str, Any], source: str) -> S:
         return kind.model_validate(data)
     except ValidationError as error:
         raise InputError(f"{source}: {_first_line(kind, error)}") from None
-
-
-def json_value(text: str | bytes) -> Any:
-    """The value of a JSON text; raises `json.JSONDecodeError` alone, whatever is wrong with it."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        raise
-    except RecursionError:
-        raise json.JSONDecodeError("nested too deeply", "", 0) from None
-    except ValueError as error:  # a number of thousands of digits, bytes of no encoding
-        raise json.JSONDecodeError(str(error), "", 0) from None
-
-
-def yaml_value(text: str) -> Any:
-    """The value of a YAML text, plain data only; raises `yaml.YAMLError` alone, whatever is wrong with it."""
-    try:
-        return yaml.load(text, Loader=_LOADER)
-    except RecursionError:
-        raise yaml.YAMLError("nested too deeply") from None
-    except (ValueError, TypeError) as error:  # a day that no month has, a number of thousands of digits
-        raise yaml.YAMLError(str(error)) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -135,17 +107,3 @@ def _known_keys(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "..."
-
-
-def is_lfs_pointer(path: Path) -> bool:
-    """Whether a file is what `git clone` leaves without Git LFS: a few lines that stand for the real one."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_LFS_POINTER)) == _LFS_POINTER
-    except OSError:
-        return False
-
-
-def lfs_pointer_error(path: Path) -> InputError:
-    """What to say of such a file."""
-    return InputError(f"{path}: a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.errors import InputError
-from wingspan.specs.limits import MOST_CONTEXT, MOST_REQUESTS
-from wingspan.specs.reading import json_value
+from wingspan.limits import MOST_CONTEXT, MOST_REQUESTS
+from wingspan.reading import json_value
 
 FIELDS = ("arrival_seconds", "prompt_tokens", "output_tokens")
 

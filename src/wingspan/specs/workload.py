@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+import numpy as np
+from pydantic import Field, PrivateAttr, model_validator
 
-from wingspan.specs.limits import ContextTokens, Tokens
+from wingspan.errors import InputError
+from wingspan.limits import ContextTokens, Tokens
+from wingspan.routing.statistics import expert_load
+from wingspan.routing.trace import RoutingTrace
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.precision import Precision
 from wingspan.specs.reading import Spec
@@ -46,14 +50,36 @@ class RecordedRouting(Spec):
     """Loads counted from a routing trace: tokens per (MoE layer, expert); layers repeat where there are fewer."""
 
     kind: Literal["recorded"] = "recorded"
-    source: str = Field(default="", description="the trace they were counted from")
+    source: str = Field(default="", description="what they were counted from, in words")
+    trace: str | None = Field(
+        default=None,
+        description="file of the trace they were counted from, for what links carry; relative to the deployment",
+    )
     loads: tuple[tuple[Annotated[float, Field(ge=0, le=1e18)], ...], ...] = Field(min_length=1)
+    _tokens: RoutingTrace | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _same_length(self) -> Self:
         if len({len(layer) for layer in self.loads}) != 1:
             raise ValueError("every layer of loads must have as many experts")
         return self
+
+    @property
+    def tokens(self) -> RoutingTrace | None:
+        """The trace, where it was read."""
+        return self._tokens
+
+    def with_tokens(self, trace: RoutingTrace) -> RecordedRouting:
+        """The same with its trace at hand.
+
+        Raises:
+            InputError: the loads were not counted from this trace.
+        """
+        if not np.array_equal(expert_load(trace), np.array(self.loads)):
+            raise InputError(f"{self.trace}: not the trace that the loads were counted from; name it anew")
+        same = self.model_copy()
+        same._tokens = trace
+        return same
 
 
 Routing = Annotated[

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wingspan.deployment import Deployment, Dispatcher, ScheduleKind
+from wingspan.deployment import Deployment
 from wingspan.routing.draws import draw_choices
-from wingspan.routing.workload_shares import expert_shares
 from wingspan.runtime.dispatch.choice import DispatchOptions
 from wingspan.runtime.measuring.report import step_report
 from wingspan.runtime.model.step import SEQUENTIAL, Flow, in_chunks, in_two_batches
@@ -23,8 +22,10 @@ from wingspan.schedule.result import Span, StepReport
 from wingspan.simulate.pace import Pace
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.emulation import on_links
+from wingspan.specs.execution import DispatcherKind, ScheduleKind
 from wingspan.specs.running import DispatchKind
 from wingspan.specs.workload import RecordedRouting
+from wingspan.traffic.shares import expert_shares
 
 
 def choices(deployment: Deployment) -> NDArray[np.int64]:
@@ -80,7 +81,7 @@ def run_emulated(
         flow=flow,
         dispatch=DispatchOptions(
             DispatchKind.HIERARCHICAL
-            if deployment.dispatcher is Dispatcher.HIERARCHICAL
+            if deployment.dispatcher is DispatcherKind.HIERARCHICAL
             else DispatchKind.FLAT
         ),
         steps=steps,

@@ -22,13 +22,13 @@ class InlinePlanner:
 
     def ask(self, question: Question) -> None:
         fast = replace(
-            question.topology,
+            question.measured,
             within_bytes_per_second=1e15,
             across_bytes_per_second=1e15,
-            expert_bytes=0,
-            seconds_per_token=1e-3,
+            move_seconds=0.0,
+            seconds_per_row=1e-3,
         )
-        self._proposal = propose(replace(question, topology=fast))
+        self._proposal = propose(replace(question, measured=fast))
 
     def answer(self) -> Proposal | WingspanError | None:
         answer, self._proposal = self._proposal, None

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssExperts
 
-from wingspan.placement.placement import EMPTY, Placement
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers
 from wingspan.runtime.live.courier import Courier
@@ -24,6 +23,7 @@ from wingspan.runtime.model.experts import LocalExperts
 from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.runtime.model.step import Step
 from wingspan.runtime.transport.transport import Transport
+from wingspan.specs.placement import EMPTY, Placement
 
 CPU = torch.device("cpu")
 HIDDEN = 16

@@ -18,7 +18,6 @@ from tests.runtime.live.layers import CPU, HIDDEN, Rank
 from tests.runtime.live.test_migration import carry_out
 from tests.runtime.ranks import on_ranks
 from wingspan.errors import RunError
-from wingspan.placement.placement import EMPTY, Placement
 from wingspan.runtime.live import director
 from wingspan.runtime.live.courier import Courier
 from wingspan.runtime.live.migration import Migration, Order
@@ -29,6 +28,8 @@ from wingspan.runtime.transport.pending import Pending
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.rebalance_result import Decision, PlannerLost, RebalanceEvent, Rollback, Stopped
 from wingspan.schedule.rebalance_result import Migration as Migrated
+from wingspan.specs.placement import EMPTY, Placement
+from wingspan.traffic.distinct import Choice
 
 OLD = Placement(np.array([[[0], [1], [2], [EMPTY]]] * 2), 3)
 NEW = Placement(np.array([[[0], [1], [2], [1]], [[2], [1], [0], [0]]]), 3)
@@ -82,7 +83,8 @@ def test_a_layer_that_does_not_arrive_whole_keeps_its_old_placement(tmp_path, ki
 def rebalanced(transport: Transport, settings: Rebalance) -> tuple[Rank, Rebalancer]:
     rank = Rank(transport, OLD)
     made = Rebalancer(
-        settings, transport, OLD, rank.layers, rank.dispatchers, rank.monitor, rank.recorder, HIDDEN * 4, CPU
+        settings, transport, OLD, rank.layers, rank.dispatchers, rank.monitor, rank.recorder, HIDDEN * 4,
+        Choice(OLD.num_experts, 2), CPU,
     )  # fmt: skip
     return rank, made
 

@@ -9,9 +9,9 @@ import pytest
 
 from tests.runtime.live.layers import Rank, random_placement
 from tests.runtime.ranks import on_ranks
-from wingspan.placement.placement import EMPTY, Placement
 from wingspan.runtime.live.migration import Migration, Order
 from wingspan.runtime.transport.transport import Transport
+from wingspan.specs.placement import EMPTY, Placement
 
 MOST_STEPS = 2000
 

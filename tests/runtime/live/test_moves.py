@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.runtime.live.layers import random_placement
-from wingspan.placement.placement import Placement
 from wingspan.runtime.live.moves import changed_layers, kept_slots, moves, with_layer
+from wingspan.specs.placement import Placement
 
 
 @settings(max_examples=60, deadline=None)

@@ -13,17 +13,20 @@ import psutil
 import pytest
 
 from wingspan.errors import InputError
-from wingspan.placement.placement import Placement
 from wingspan.placement.simple import linear
-from wingspan.placement.topology import Topology
 from wingspan.runtime.live.decision import MoveCost, decide
+from wingspan.runtime.live.measured import Measured
 from wingspan.runtime.live.planner import Proposal, Question, propose
 from wingspan.runtime.live.planner_client import Planner
+from wingspan.specs.execution import DispatcherKind
+from wingspan.specs.placement import Placement
+from wingspan.traffic.distinct import Choice
 
-TOPOLOGY = Topology(
+MEASURED = Measured(
     ranks=12, ranks_per_node=12, within_bytes_per_second=1e9, across_bytes_per_second=1e9, row_bytes=1000,
-    expert_bytes=100_000, seconds_per_token=1e-4, once_per_node=False,
+    seconds_per_row=1e-4, move_seconds=1e-4, dispatcher=DispatcherKind.FLAT,
 )  # fmt: skip
+CHOICE = Choice(8, 2)
 
 
 def load(hot: int) -> np.ndarray:
@@ -33,7 +36,7 @@ def load(hot: int) -> np.ndarray:
 
 
 def question(mean_LE: np.ndarray, recent_LE: np.ndarray, present: Placement | None = None) -> Question:
-    return Question(mean_LE[..., None], recent_LE, None, present or linear(2, 8, 12), TOPOLOGY, 256)
+    return Question(mean_LE[..., None], recent_LE, None, present or linear(2, 8, 12), CHOICE, MEASURED, 256)
 
 
 def test_spare_ranks_take_replicas_of_the_hot_expert():
@@ -53,14 +56,14 @@ def test_a_load_that_has_gone_promises_nothing():
 
 def test_a_sample_of_company_counts_across_nodes():
     """Experts 0 and 4 are picked together: a planner that knows puts both, or replicas of them, on one node."""
-    topology = Topology(
+    measured = Measured(
         ranks=8, ranks_per_node=4, within_bytes_per_second=1e12, across_bytes_per_second=1e6, row_bytes=1000,
-        expert_bytes=1, seconds_per_token=1e-9, once_per_node=True,
+        seconds_per_row=1e-9, move_seconds=1e-6, dispatcher=DispatcherKind.HIERARCHICAL,
     )  # fmt: skip
     pairs = np.array([[0, 4], [1, 5], [2, 6], [3, 7]], dtype=np.int16)
     sample_LXK = np.tile(pairs, (32, 1))[None]
     source_LEN = np.full((1, 8, 2), 16.0)
-    asked = Question(source_LEN, source_LEN.sum(2), sample_LXK, linear(1, 8, 8), topology, 256)
+    asked = Question(source_LEN, source_LEN.sum(2), sample_LXK, linear(1, 8, 8), CHOICE, measured, 256)
     node_of = {int(e): r // 4 for r, e in enumerate(propose(asked).placement.slots_LRS[0, :, 0])}
     assert all(node_of[a] == node_of[b] for a, b in pairs.tolist())
 

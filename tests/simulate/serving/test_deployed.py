@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wingspan.deployment import Deployment, Options, PlacementSpec
+from wingspan.deployment import Deployment, Options
 from wingspan.errors import InputError
+from wingspan.placement.spec import PlacementSpec
 from wingspan.simulate.memory import memory_use
 from wingspan.simulate.serving.deployed import Caps, grid_times, group_of, kv_tokens_per_home, kv_transfer
 from wingspan.simulate.step import simulate

@@ -13,12 +13,14 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from wingspan.cost.compute import matmul_seconds
-from wingspan.cost.distinct import expected_distinct
-from wingspan.cost.exchange import Method, Phase, exchange_seconds, row_bytes, uniform_traffic
+from wingspan.cost.exchange import Phase, exchange_seconds
 from wingspan.cost.product import product_seconds
 from wingspan.interop.silicon.tables import Table
 from wingspan.specs.cluster import Cluster
+from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.precision import Precision
+from wingspan.traffic.distinct import expected_distinct
+from wingspan.traffic.links import row_bytes, uniform_traffic
 
 _HIDDEN, _EXPERTS, _TOP_K = 7168, 256, 8
 """The benchmarks' model (DeepSeek-V3), as the rows' `model` says."""
@@ -87,9 +89,18 @@ def _normal(row: Row, cluster: Cluster) -> Headline:
     phase, ranks, tokens = _phase(row), int(row["ep"]), float(row["batch_per_gpu"])
     machine = _with_processors(cluster.part(ranks))
     size = row_bytes(_HIDDEN, _row_precision(row, phase))
-    arguments = (machine, ranks, tokens, size, _EXPERTS, _TOP_K, Method.NORMAL, _MOST_NODES_PER_TOKEN)
+    arguments = (
+        machine,
+        ranks,
+        tokens,
+        size,
+        _EXPERTS,
+        _TOP_K,
+        DispatcherKind.HIERARCHICAL,
+        _MOST_NODES_PER_TOKEN,
+    )
     traffic = uniform_traffic(*arguments)
-    seconds = float(exchange_seconds(machine, traffic, Method.NORMAL, phase).seconds)
+    seconds = float(exchange_seconds(machine, traffic, DispatcherKind.HIERARCHICAL, phase).seconds)
     nodes = ranks // machine.scale_up_domain_gpus
     if nodes == 1:
         copies = expected_distinct(_EXPERTS, _TOP_K, ranks)
@@ -119,8 +130,8 @@ def _low_latency(row: Row, cluster: Cluster) -> tuple[float, Phase, int, float |
     phase, ranks, tokens = _phase(row), int(row["ep"]), float(row["batch_per_gpu"])
     machine = cluster.part(ranks)
     size = row_bytes(_HIDDEN, _row_precision(row, phase))
-    traffic = uniform_traffic(machine, ranks, tokens, size, _EXPERTS, _TOP_K, Method.LOW_LATENCY)
-    seconds = float(exchange_seconds(machine, traffic, Method.LOW_LATENCY, phase).seconds)
+    traffic = uniform_traffic(machine, ranks, tokens, size, _EXPERTS, _TOP_K, DispatcherKind.FLAT)
+    seconds = float(exchange_seconds(machine, traffic, DispatcherKind.FLAT, phase).seconds)
     crossing = float(traffic.scale_out_sent[0])
     return seconds, phase, ranks, crossing / seconds / 1e9 if crossing else None
 

@@ -14,18 +14,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from wingspan.cost.exchange import (
-    Collective,
-    Method,
-    Phase,
-    collective_seconds,
-    exchange_seconds,
-    row_bytes,
-    uniform_traffic,
-)
+from wingspan.cost.exchange import Collective, Phase, collective_seconds, exchange_seconds
 from wingspan.interop.silicon.tables import Table
 from wingspan.specs.cluster import Cluster
+from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.precision import Precision
+from wingspan.traffic.links import row_bytes, uniform_traffic
 
 Array = NDArray[np.float64]
 Predict = Callable[[Cluster], Array]
@@ -40,13 +34,13 @@ def low_latency(table: Table, phase: str) -> Predict:
     tokens, top_k = table.number("num_token"), table.number("num_topk")
     # A choice survives where none of the dropped positions, drawn with repetition, is its own.
     kept = tokens * (1 - 1 / (tokens * top_k)) ** _DROPPED_CHOICES
-    return _exchange(table, kept, Method.LOW_LATENCY, phase, processors=None)
+    return _exchange(table, kept, DispatcherKind.FLAT, phase, processors=None)
 
 
 def normal(table: Table, phase: str) -> Predict:
     """Normal dispatch or combine, with as many processors as the row says."""
     processors = table.number(f"{phase}_sms").astype(int)
-    return _exchange(table, table.number("num_token"), Method.NORMAL, phase, processors)
+    return _exchange(table, table.number("num_token"), DispatcherKind.HIERARCHICAL, phase, processors)
 
 
 def collective(table: Table) -> Predict:
@@ -73,14 +67,14 @@ def with_processors(cluster: Cluster, processors: int) -> Cluster:
 
 
 def _exchange(
-    table: Table, tokens: Array, method: Method, phase: str, processors: NDArray[np.int64] | None
+    table: Table, tokens: Array, dispatcher: DispatcherKind, phase: str, processors: NDArray[np.int64] | None
 ) -> Predict:
     columns = ("node_num", "num_experts", "num_topk", "hidden_size")
     nodes, experts, top_k, hidden = (table.number(column).astype(int) for column in columns)
     numbers = processors if processors is not None else np.zeros(len(table), dtype=int)
     setups = np.stack([nodes, experts, top_k, hidden, numbers], axis=1)
     kinds, kind_of = np.unique(setups, axis=0, return_inverse=True)
-    groups = None if method is Method.LOW_LATENCY else _MOST_NODES_PER_TOKEN
+    groups = None if dispatcher is DispatcherKind.FLAT else _MOST_NODES_PER_TOKEN
 
     def predict(cluster: Cluster) -> Array:
         seconds = np.empty(len(table))
@@ -88,8 +82,8 @@ def _exchange(
             here = kind_of.reshape(-1) == index
             machine = cluster if processors is None else with_processors(cluster, number)
             ranks, row = count * cluster.gpus_per_node, row_bytes(width, _PRECISION[phase])
-            traffic = uniform_traffic(machine, ranks, tokens[here], row, total, k, method, groups)
-            seconds[here] = exchange_seconds(machine, traffic, method, Phase(phase)).seconds
+            traffic = uniform_traffic(machine, ranks, tokens[here], row, total, k, dispatcher, groups)
+            seconds[here] = exchange_seconds(machine, traffic, dispatcher, Phase(phase)).seconds
         return seconds
 
     return predict

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from wingspan.errors import InputError
-from wingspan.placement.placement import Placement
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.deduplicated import DeduplicatingDispatcher
 from wingspan.runtime.dispatch.dispatcher import Dispatcher
@@ -19,6 +18,8 @@ from wingspan.runtime.dispatch.shared import SharedMemoryDispatcher
 from wingspan.runtime.dispatch.slots import SlotMap
 from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.runtime.transport.transport import Transport
+from wingspan.specs.execution import DispatcherKind
+from wingspan.specs.placement import EMPTY, Placement
 from wingspan.specs.running import DispatchKind
 from wingspan.specs.running import RowPrecision as Precision
 
@@ -78,9 +79,12 @@ class Dispatchers:
         self._levels = make_levels(transport) if hierarchical and several_nodes and not training else None
 
     @property
-    def once_per_node(self) -> bool:
-        """Whether a token crosses to each node once, however many experts it has there."""
-        return self._levels is not None
+    def kind(self) -> DispatcherKind:
+        """How rows travel between nodes."""
+        if self._levels is not None:
+            return DispatcherKind.HIERARCHICAL
+        held = int((self._placement.slots_LRS != EMPTY).sum(axis=2).max())
+        return DispatcherKind.DEDUPLICATED if held > 1 else DispatcherKind.FLAT
 
     def for_layer(self, layer: int, placement: Placement | None = None) -> Dispatcher[Any]:
         """The dispatcher of one MoE layer; under another placement than at the start, where one is given."""

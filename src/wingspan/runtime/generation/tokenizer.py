@@ -10,8 +10,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from wingspan.errors import InputError
+from wingspan.reading import is_lfs_pointer, json_value, lfs_pointer_error
 from wingspan.runtime.model.architecture import cause
-from wingspan.specs.reading import is_lfs_pointer, json_value, lfs_pointer_error
 
 _CONFIG = "tokenizer_config.json"
 _VOCABULARIES = (

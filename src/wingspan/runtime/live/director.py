@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wingspan.errors import WingspanError
-from wingspan.placement.placement import Placement
-from wingspan.placement.topology import Topology
 from wingspan.runtime.live.decision import MoveCost, decide
 from wingspan.runtime.live.history import History
+from wingspan.runtime.live.measured import Measured
 from wingspan.runtime.live.migration import Migration, Order
 from wingspan.runtime.live.planner import Proposal, Question
 from wingspan.runtime.live.planner_client import Planner
@@ -26,6 +25,9 @@ from wingspan.schedule.rebalance_result import (
 from wingspan.schedule.rebalance_result import (
     Migration as Migrated,
 )
+from wingspan.specs.execution import DispatcherKind
+from wingspan.specs.placement import Placement
+from wingspan.traffic.distinct import Choice
 
 _MOST_RESTARTS = 5
 _MOST_FAILED_MIGRATIONS = 3
@@ -41,12 +43,14 @@ class Sizes:
     Args:
         row_bytes: one token's hidden state as it travels.
         expert_bytes: one expert's weights.
-        once_per_node: a token crosses to each node once.
+        choice: what each token picks.
+        dispatcher: how rows travel.
     """
 
     row_bytes: int
     expert_bytes: int
-    once_per_node: bool
+    choice: Choice
+    dispatcher: DispatcherKind
 
 
 class Director:
@@ -150,23 +154,23 @@ class Director:
                 self._history.window_load_LE,
                 self._history.sample_LXK,
                 placement,
-                self._topology(),
+                self._sizes.choice,
+                self._measured(),
                 min(self._settings.horizon_steps, steps_left),
             )
         )
         self._next_question_step = step + (self._settings.every_steps or 1)
 
-    def _topology(self) -> Topology:
-        return Topology(
+    def _measured(self) -> Measured:
+        return Measured(
             ranks=self._world.size,
             ranks_per_node=self._world.ranks_per_node,
             within_bytes_per_second=self._rates.within,
             across_bytes_per_second=self._rates.across,
             row_bytes=self._sizes.row_bytes,
-            # The planner takes a move for a transfer at the network's rate; its real cost was measured.
-            expert_bytes=round(self._sizes.expert_bytes * self._rates.across / self._cost.bytes_per_second),
-            seconds_per_token=self._history.seconds_per_row,
-            once_per_node=self._sizes.once_per_node,
+            seconds_per_row=self._history.seconds_per_row,
+            move_seconds=self._sizes.expert_bytes / self._cost.bytes_per_second,
+            dispatcher=self._sizes.dispatcher,
         )
 
     def _decide(self, proposal: Proposal, step: int, steps_left: int) -> Order | None:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import torch
 
-from wingspan.placement.placement import Placement
 from wingspan.runtime.dispatch.choice import Dispatchers
 from wingspan.runtime.live.courier import Courier
 from wingspan.runtime.live.moves import changed_layers, kept_slots, moves, with_layer
@@ -22,6 +21,7 @@ from wingspan.runtime.live.transfer import State, Transfer
 from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.rebalance_result import Rollback
+from wingspan.specs.placement import Placement
 
 _REASONS = {
     State.CORRUPTED: "its bytes arrived with another checksum than they left with",

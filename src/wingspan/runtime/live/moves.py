@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from wingspan.placement.placement import Placement
+from wingspan.specs.placement import Placement
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wingspan.placement.demand import Demand
 from wingspan.placement.difference import fetched
-from wingspan.placement.expected import expect
-from wingspan.placement.placement import Placement
+from wingspan.placement.objective import Objective
 from wingspan.placement.plan import Moving, plan
-from wingspan.placement.topology import Topology
 from wingspan.routing.load import imbalance
 from wingspan.routing.statistics import RoutingStatistics, collect
 from wingspan.routing.trace import RoutingTrace
+from wingspan.runtime.live.measured import Measured
+from wingspan.specs.placement import Placement
+from wingspan.traffic.demand import Demand
+from wingspan.traffic.distinct import Choice
 
 Floats = NDArray[np.float64]
 
@@ -32,7 +33,8 @@ class Question:
         recent_LE: tokens per step of the last few steps.
         sample_LXK: sampled choices, oldest first; None without any.
         present: the placement in use.
-        topology: ranks, links, what a row costs; its `expert_bytes` is in terms of what a move costs.
+        choice: what each token picks.
+        measured: ranks, links, what a row and a move cost.
         horizon_steps: over which a gain adds up.
     """
 
@@ -40,7 +42,8 @@ class Question:
     recent_LE: Floats
     sample_LXK: NDArray[np.int16] | None
     present: Placement
-    topology: Topology
+    choice: Choice
+    measured: Measured
     horizon_steps: int
 
 
@@ -59,39 +62,39 @@ class Proposal:
 
 def propose(question: Question) -> Proposal:
     """Plan for the exponential mean; predict for it and for the last few steps, and keep the smaller gain."""
-    topology, present = question.topology, question.present
-    demand = _demand(question)
+    objective, present = question.measured.objective(), question.present
+    demand = _demand(question, objective)
     moving = Moving(steps=question.horizon_steps)
-    chosen = plan(demand, topology, present.slots_per_rank, present, moving).placement
+    chosen = plan(demand, objective, present.slots_per_rank, present, moving).placement
     outlooks = [
-        (expect(present.slots_LRS, load, topology), expect(chosen.slots_LRS, load, topology))
-        for load in (demand, Demand.of_load(question.recent_LE, topology.nodes))
+        (objective.cost(present.slots_LRS, load), objective.cost(chosen.slots_LRS, load), load)
+        for load in (demand, Demand.of_load(question.recent_LE, question.choice))
     ]
-    before, after = min(outlooks, key=lambda o: float(o[0].seconds_L.sum() - o[1].seconds_L.sum()))
+    before, after, load = min(outlooks, key=lambda o: float(o[0].seconds_L.sum() - o[1].seconds_L.sum()))
     return Proposal(
         chosen,
         float(before.seconds_L.sum()),
         float(after.seconds_L.sum()),
-        imbalance(before.rank_tokens_LR),
-        imbalance(after.rank_tokens_LR),
+        imbalance(objective.slot_rows(present.slots_LRS, load).sum(axis=2)),
+        imbalance(objective.slot_rows(chosen.slots_LRS, load).sum(axis=2)),
         fetched(present.slots_LRS, chosen.slots_LRS),
     )
 
 
-def _demand(question: Question) -> Demand:
+def _demand(question: Question, objective: Objective) -> Demand:
     """Load and sources as counted; which experts go together from the sample, where ranks are on several nodes."""
-    load_LE = question.source_LEN.sum(axis=2)
-    plain = Demand.of_load(load_LE, question.topology.nodes)
+    choice, source_LEN = question.choice, question.source_LEN
+    load_LE = source_LEN.sum(axis=2)
     sample_LXK = question.sample_LXK
-    if question.topology.nodes == 1 or sample_LXK is None or sample_LXK.shape[1] < 2:
-        return Demand(load_LE, question.source_LEN, plain.together_LEE)
+    if objective.nodes == 1 or sample_LXK is None or sample_LXK.shape[1] < 2:
+        return Demand(load_LE, choice, source_LEN)
     half = sample_LXK.shape[1] // 2
-    experts, ranks = load_LE.shape[1], question.topology.ranks
-    halves = [_counted(part, experts, ranks) for part in (sample_LXK[:, :half], sample_LXK[:, half:])]
+    parts = (sample_LXK[:, :half], sample_LXK[:, half:])
+    earlier, later = (_counted(part, choice.count, objective.ranks) for part in parts)
     # The halves' comparison drops what they do not share: a small sample then says little, and does no harm.
-    sampled = Demand.of(halves[0], halves[1], question.topology)
+    sampled = Demand.of(earlier, later, choice, objective.domains)
     scale_L = load_LE.sum(axis=1) / np.maximum(sampled.load_LE.sum(axis=1), 1)
-    return Demand(load_LE, question.source_LEN, sampled.together_LEE * scale_L[:, None, None])
+    return Demand(load_LE, choice, source_LEN, sampled.company() * scale_L[:, None, None])
 
 
 def _counted(sample_LXK: NDArray[np.int16], num_experts: int, num_ranks: int) -> RoutingStatistics:

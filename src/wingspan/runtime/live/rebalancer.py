@@ -11,7 +11,6 @@ from typing import cast
 
 import torch
 
-from wingspan.placement.placement import Placement
 from wingspan.runtime.dispatch.choice import Dispatchers
 from wingspan.runtime.live.courier import Courier
 from wingspan.runtime.live.director import Director, Sizes
@@ -24,6 +23,8 @@ from wingspan.runtime.measuring.recorder import Recorder
 from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.rebalance_result import RebalanceEvent
+from wingspan.specs.placement import Placement
+from wingspan.traffic.distinct import Choice
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Rebalancer:
         monitor: of the load; its observer is taken.
         recorder: of the steps.
         row_bytes: one token's hidden state as it travels.
+        choice: what each token picks.
         device: where the steps' tensors live.
     """
 
@@ -59,6 +61,7 @@ class Rebalancer:
         monitor: LoadMonitor,
         recorder: Recorder,
         row_bytes: int,
+        choice: Choice,
         device: torch.device,
     ) -> None:
         self.placement = placement
@@ -72,7 +75,7 @@ class Rebalancer:
         courier = Courier()
         self._site = Site(layers, dispatchers, transport, courier)
         rates = measure_rates(transport, courier, device)
-        sizes = Sizes(row_bytes, experts[0].slot_bytes, dispatchers.once_per_node)
+        sizes = Sizes(row_bytes, experts[0].slot_bytes, choice, dispatchers.kind)
         world = transport.world
         self._director = Director(settings, world, rates, sizes) if world.rank == 0 else None
         self._step = 0

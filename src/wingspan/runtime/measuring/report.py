@@ -14,11 +14,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wingspan.placement.placement import Placement
 from wingspan.routing.load import imbalance
 from wingspan.runtime.measuring.recorder import StepRecord
 from wingspan.runtime.ranks.world import World
 from wingspan.schedule.result import Operation, Span, StepReport
+from wingspan.specs.placement import Placement
 
 _EXCHANGES = (Operation.DISPATCH, Operation.COMBINE)
 

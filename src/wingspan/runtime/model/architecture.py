@@ -23,8 +23,8 @@ from transformers import (
 
 import wingspan.models  # noqa: F401 - registers the seed's architecture with transformers
 from wingspan.errors import InputError, WingspanError
+from wingspan.reading import is_lfs_pointer, json_value, lfs_pointer_error
 from wingspan.runtime.model.layer import experts_modules
-from wingspan.specs.reading import is_lfs_pointer, json_value, lfs_pointer_error
 
 PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """What weights can be in memory."""

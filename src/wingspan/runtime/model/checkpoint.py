@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from wingspan.errors import InputError
-from wingspan.specs.reading import is_lfs_pointer, json_value, lfs_pointer_error
+from wingspan.reading import is_lfs_pointer, json_value, lfs_pointer_error
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"

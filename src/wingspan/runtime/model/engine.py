@@ -12,7 +12,6 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from wingspan.errors import InputError
-from wingspan.placement.placement import Placement
 from wingspan.placement.simple import linear
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers, DispatchOptions
@@ -30,6 +29,7 @@ from wingspan.runtime.model.loading import load_for_rank
 from wingspan.runtime.model.step import Step
 from wingspan.runtime.ranks.memory import keep_freed_memory, return_freed_memory
 from wingspan.runtime.transport.transport import Transport
+from wingspan.specs.placement import Placement
 from wingspan.specs.running import DispatchKind
 
 

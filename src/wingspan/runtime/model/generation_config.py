@@ -7,8 +7,8 @@ from pathlib import Path
 from transformers import GenerationConfig, PreTrainedConfig
 
 from wingspan.errors import InputError
+from wingspan.reading import is_lfs_pointer, lfs_pointer_error
 from wingspan.runtime.model.architecture import cause
-from wingspan.specs.reading import is_lfs_pointer, lfs_pointer_error
 
 GENERATION_CONFIG = "generation_config.json"
 

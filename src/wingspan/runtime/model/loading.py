@@ -13,10 +13,10 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.modeling_utils import LoadStateDictConfig
 
 from wingspan.errors import InputError
-from wingspan.placement.placement import Placement
 from wingspan.runtime.model.architecture import MoeShape
 from wingspan.runtime.model.checkpoint import Checkpoint, ExpertRows
 from wingspan.runtime.model.inventory import EXPERT_NUMBER, take_inventory
+from wingspan.specs.placement import Placement
 
 
 def load_for_rank(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from wingspan.specs.reading import json_value
+from wingspan.reading import json_value
 
 _SAID_IN = ("quantization_config", "compression_config")
 """Keys of a configuration, or of a part of it (`text_config` ...), that describe quantised weights."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from wingspan.deployment import Deployment, Options, PlacementSpec
+from wingspan.deployment import Deployment, Options
+from wingspan.placement.spec import PlacementSpec
 from wingspan.schedule.result import StepReport
 from wingspan.simulate.claims.claim import Claim
 from wingspan.simulate.claims.grid import ATTENTION_RANKS, CONTEXT, OWN_SEQUENCES

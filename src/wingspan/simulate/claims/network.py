@@ -7,15 +7,17 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from wingspan.cost.exchange import Method, exchange_seconds, row_bytes, uniform_traffic
+from wingspan.cost.exchange import exchange_seconds
 from wingspan.simulate.claims.claim import Claim
 from wingspan.simulate.claims.grid import Point, own, reference, where
 from wingspan.simulate.scaling import (
     exposed_transfer_share,
 )
 from wingspan.specs.cluster import Cluster
+from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.precision import Precision
+from wingspan.traffic.links import row_bytes, uniform_traffic
 
 Array = NDArray[np.float64]
 
@@ -59,8 +61,8 @@ def network_claims(
 def _dispatch_seconds(model: ModelSpec, cluster: Cluster, tokens: Array) -> Array:
     """Of a whole dispatch at EP 64 with so many tokens on every GPU, in BF16 and with low-latency kernels."""
     sized, row = cluster.part(64), row_bytes(model.hidden, Precision.BF16)
-    way = uniform_traffic(sized, 64, tokens, row, 64, model.experts.per_token, Method.LOW_LATENCY)
-    return exchange_seconds(sized, way, Method.LOW_LATENCY).seconds
+    way = uniform_traffic(sized, 64, tokens, row, 64, model.experts.per_token, DispatcherKind.FLAT)
+    return exchange_seconds(sized, way, DispatcherKind.FLAT).seconds
 
 
 def _most_tokens_within(model: ModelSpec, cluster: Cluster, limit: float) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from wingspan.deployment import PlacementSpec, Strategy
+from wingspan.placement.spec import PlacementSpec, Strategy
 from wingspan.schedule.result import Operation, StepReport
 from wingspan.simulate.claims.claim import Claim
 from wingspan.simulate.claims.grid import EP_SIZES, SEQUENCES, Point, own, reference, series, where

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from wingspan.errors import InputError
-from wingspan.placement.placement import Placement
+from wingspan.specs.placement import Placement
 
 SCHEMA_VERSION = 2
 """Files of version 1 had no version, and the placement alone."""

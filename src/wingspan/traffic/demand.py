@@ -1,10 +1,10 @@
-"""What the traffic asks of a placement, per step: load, experts picked together, where an expert's tokens live.
+"""What the traffic asks of a placement: load, experts picked together, where an expert's tokens live.
 
 A sample is noisy: among 65,536 pairs of experts some look close by chance, and a few long requests make an expert
 look at home on their nodes. A plan that trusts this promises gains that never come. So the sample is counted in two
 halves, an earlier and a later one, and of each structure only as much is kept as the halves have in common.
 
-Shapes: L layers, E experts, N nodes, R home ranks.
+Shapes: L layers, E experts, N nodes (scale-up domains), R home ranks.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wingspan.errors import InputError
-from wingspan.placement.replicate import checked_load
-from wingspan.placement.topology import Topology
+from wingspan.routing.load import checked_load
 from wingspan.routing.statistics import RoutingStatistics, by_node
 from wingspan.routing.structure import expected_coactivation
+from wingspan.traffic.distinct import Choice
+from wingspan.traffic.layers import Domains
 
 Floats = NDArray[np.float64]
 
@@ -29,13 +30,16 @@ class Demand:
 
     Args:
         load_LE: tokens per (layer, expert).
-        source_LEN: the same by the node where the tokens live.
-        together_LEE: tokens that pick both experts; zero diagonal, symmetric.
+        choice: what each token picks.
+        source_LEN: the load by the node where the tokens live; None where they live on all ranks alike.
+        together_LEE: tokens that pick both experts, zero diagonal, symmetric; None where experts go together no more
+            than by chance.
     """
 
     load_LE: Floats
-    source_LEN: Floats
-    together_LEE: Floats
+    choice: Choice
+    source_LEN: Floats | None = None
+    together_LEE: Floats | None = None
 
     @property
     def num_layers(self) -> int:
@@ -47,33 +51,56 @@ class Demand:
         """Logical experts per layer."""
         return int(self.load_LE.shape[1])
 
+    @property
+    def tokens_L(self) -> Floats:
+        """Tokens of each layer."""
+        return np.asarray(self.load_LE.sum(axis=1) / self.choice.per_token)
+
+    def sources(self, nodes: int) -> Floats:
+        """`source_LEN`, or the load spread over so many nodes evenly."""
+        if self.source_LEN is not None:
+            return self.source_LEN
+        return np.repeat(self.load_LE[:, :, None] / nodes, nodes, axis=2)
+
+    def company(self) -> Floats:
+        """`together_LEE`, or what chance gives."""
+        if self.together_LEE is not None:
+            return self.together_LEE
+        total_L = np.maximum(self.load_LE.sum(axis=1), 1e-300)
+        chance_LEE = self.load_LE[:, :, None] * self.load_LE[:, None, :]
+        chance_LEE *= ((self.choice.per_token - 1) / total_L)[:, None, None]
+        diagonal = np.arange(self.num_experts)
+        chance_LEE[:, diagonal, diagonal] = 0.0
+        return chance_LEE
+
     @classmethod
     def of(
-        cls, earlier: RoutingStatistics, later: RoutingStatistics, topology: Topology, steps: float = 1
+        cls,
+        earlier: RoutingStatistics,
+        later: RoutingStatistics,
+        choice: Choice,
+        domains: Domains,
+        steps: float = 1,
     ) -> Demand:
         """The demand of a mean step, from the counts of the two halves of a trace of `steps` steps.
 
         Raises:
-            InputError: tokens live on ranks that the topology does not have, or `steps` is not above 0.
+            InputError: tokens live on ranks that there are not, or `steps` is not above 0.
         """
         if not steps > 0:
             raise InputError(f"steps: {steps} steps in the trace; it must be above 0")
         halves = (earlier, later)
-        sources = [_source_by_node(half, topology) for half in halves]
+        sources = [_source_by_node(half, domains) for half in halves]
         company = [_off_diagonal(half.coactivation_LEE) for half in halves]
         source_LEN = common(sources, [_independent(source) for source in sources])
         together_LEE = common(company, [expected_coactivation(half.coactivation_LEE) for half in halves])
-        return cls((earlier.load_LE + later.load_LE) / steps, source_LEN / steps, together_LEE / steps)
+        load_LE = (earlier.load_LE + later.load_LE) / steps
+        return cls(load_LE, choice, source_LEN / steps, together_LEE / steps)
 
     @classmethod
-    def of_load(cls, load_LE: ArrayLike, nodes: int) -> Demand:
+    def of_load(cls, load_LE: ArrayLike, choice: Choice) -> Demand:
         """Loads alone: tokens live everywhere alike, and no two experts go together more than by chance."""
-        load = checked_load(load_LE)
-        chance_LEE = load[:, :, None] * load[:, None, :]
-        chance_LEE /= np.maximum(load.sum(axis=1), 1e-300)[:, None, None]
-        diagonal = np.arange(load.shape[1])
-        chance_LEE[:, diagonal, diagonal] = 0.0
-        return cls(load, np.repeat(load[:, :, None] / nodes, nodes, axis=2), chance_LEE)
+        return cls(checked_load(load_LE), choice)
 
 
 def common(halves: list[Floats], expected: list[Floats]) -> Floats:
@@ -94,15 +121,15 @@ def common(halves: list[Floats], expected: list[Floats]) -> Floats:
     return np.maximum(both, 0.0, out=both)
 
 
-def _source_by_node(half: RoutingStatistics, topology: Topology) -> Floats:
+def _source_by_node(half: RoutingStatistics, domains: Domains) -> Floats:
     ranks = half.source_LER.shape[2]
-    if ranks > topology.ranks:
+    if ranks > domains.ranks:
         raise InputError(
-            f"the trace's tokens live on {ranks} ranks, the plan has {topology.ranks}; use --ranks {ranks} or "
+            f"the trace's tokens live on {ranks} ranks, the placement has {domains.ranks}; use {ranks} ranks, or "
             "spread the requests anew"
         )
-    padded_LER = np.pad(half.source_LER, ((0, 0), (0, 0), (0, topology.ranks - ranks)))
-    return by_node(padded_LER, topology.ranks_per_node).astype(np.float64)
+    padded_LER = np.pad(half.source_LER, ((0, 0), (0, 0), (0, domains.ranks - ranks)))
+    return by_node(padded_LER, domains.width).astype(np.float64)
 
 
 def _independent(source_LEN: Floats) -> Floats:

@@ -1,36 +1,27 @@
-"""What each link carries in one exchange of rows.
+"""What each link carries in one exchange of rows: from matrices of who sends to whom, or from uniform routing.
 
 Shapes: R ranks, G scale-up domains, K racks; `...` anything before (layers, chunks).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wingspan.cost.distinct import expected_distinct
 from wingspan.errors import InputError
 from wingspan.specs.cluster import Cluster
+from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.precision import Precision
+from wingspan.traffic.distinct import expected_distinct
 
 Array = NDArray[np.float64]
 
 
-class Method(StrEnum):
-    """How rows travel."""
-
-    NORMAL = "normal"
-    """One copy per (token, domain) crosses; a rank there forwards it inside. For large batches."""
-    LOW_LATENCY = "low_latency"
-    """One copy per (token, expert), sent directly. For small batches."""
-
-
 @dataclass(frozen=True, eq=False)
 class Traffic:
-    """Bytes through every resource during one dispatch; `.back()` gives the combine.
+    """What goes through every link during one dispatch, in rows or in bytes; `.back()` gives the combine.
 
     The first four are (..., R); `rack_sent` and `rack_received` (..., K), with K = 0 where there are no racks.
     """
@@ -42,15 +33,19 @@ class Traffic:
     rack_sent: Array
     rack_received: Array
 
-    def back(self, row_ratio: float = 1.0) -> Traffic:
-        """The same rows the other way, each `row_ratio` times as large (a combine after an FP8 dispatch: near 2)."""
+    def scaled(self, factor: float) -> Traffic:
+        """Each amount times `factor`: bytes from rows, a part of the step, a mean step."""
+        return Traffic(*(getattr(self, field.name) * factor for field in fields(self)))
+
+    def back(self) -> Traffic:
+        """The same rows the other way."""
         return Traffic(
-            self.scale_up_received * row_ratio,
-            self.scale_up_sent * row_ratio,
-            self.scale_out_received * row_ratio,
-            self.scale_out_sent * row_ratio,
-            self.rack_received * row_ratio,
-            self.rack_sent * row_ratio,
+            self.scale_up_received,
+            self.scale_up_sent,
+            self.scale_out_received,
+            self.scale_out_sent,
+            self.rack_received,
+            self.rack_sent,
         )
 
 
@@ -60,7 +55,7 @@ def row_bytes(hidden: int, precision: Precision) -> float:
 
 
 def flat_traffic(cluster: Cluster, bytes_RR: ArrayLike) -> Traffic:
-    """Every byte goes from its source straight to its destination (low-latency kernels, plain all-to-all).
+    """Everything goes from its source straight to its destination (low-latency kernels, plain all-to-all).
 
     Args:
         bytes_RR: (..., source, destination); what stays on a rank (the diagonal) uses no link.
@@ -121,7 +116,7 @@ def uniform_traffic(
     row: float,
     experts: int,
     top_k: int,
-    method: Method,
+    dispatcher: DispatcherKind,
     groups_per_token: int | None = None,
 ) -> Traffic:
     """Expected traffic where every expert is as likely as any other and they lie evenly over the ranks.
@@ -144,7 +139,7 @@ def uniform_traffic(
     domains = ranks // width
     open_domains = min(groups_per_token or domains, domains)
     reach = experts * open_domains // domains
-    if method is Method.LOW_LATENCY:
+    if dispatcher is DispatcherKind.FLAT:
         inside = top_k * (width - 1) / ranks
         crossing = top_k * (ranks - width) / ranks
     else:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wingspan.cost.distinct import expected_distinct
 from wingspan.errors import InputError
+from wingspan.traffic.distinct import expected_distinct
 
 
 @pytest.mark.parametrize(

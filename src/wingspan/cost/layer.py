@@ -1,0 +1,145 @@
+"""What one MoE layer costs: dispatch, experts and combine of its traffic.
+
+The one price that a prediction shows and that a planner compares placements by.
+
+Shapes: L MoE layers, R ranks, S slots per rank, P parts of a step (micro-batches x chunks).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wingspan.cost.compute import Batch, experts_seconds
+from wingspan.cost.exchange import Exchange, Phase, exchange_seconds
+from wingspan.specs.cluster import Cluster
+from wingspan.specs.execution import DispatcherKind
+from wingspan.specs.model import ModelSpec
+from wingspan.specs.precision import Precision
+from wingspan.specs.workload import Precisions
+from wingspan.traffic.layers import LayerTraffic
+from wingspan.traffic.links import Traffic, row_bytes
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LayerSizes:
+    """The sizes of an MoE layer's rows and experts.
+
+    Args:
+        hidden: values of a row.
+        intermediate: inner width of an expert.
+        gated: whether an expert has a gate beside its up product.
+        expert_weights, activations: in which its products are computed.
+        out_row_bytes, back_row_bytes: one row of a dispatch, of a combine.
+        batch: which kernels compute.
+    """
+
+    hidden: int
+    intermediate: int
+    gated: bool
+    expert_weights: Precision
+    activations: Precision
+    out_row_bytes: float
+    back_row_bytes: float
+    batch: Batch
+
+    @classmethod
+    def of(cls, model: ModelSpec, precisions: Precisions, phase: str) -> LayerSizes:
+        """A model's, in these precisions."""
+        return cls(
+            hidden=model.hidden,
+            intermediate=model.experts.intermediate,
+            gated=model.experts.gated,
+            expert_weights=precisions.expert_weights,
+            activations=precisions.activations,
+            out_row_bytes=row_bytes(model.hidden, precisions.dispatch),
+            back_row_bytes=row_bytes(model.hidden, precisions.combine),
+            batch=Batch.SMALL if phase == "decode" else Batch.LARGE,
+        )
+
+    @property
+    def values(self) -> int:
+        """Weights of one expert."""
+        return (3 if self.gated else 2) * self.hidden * self.intermediate
+
+    @property
+    def expert_bytes(self) -> float:
+        """One expert's weights, with their scales."""
+        return self.values * self.expert_weights.weight_bytes
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCost:
+    """Of every MoE layer.
+
+    Args:
+        sent, returned: bytes through each link in the whole dispatch, the whole combine.
+        dispatch, combine: seconds of one part of each, (L,).
+        experts_PLR: seconds of each part's experts on each rank.
+    """
+
+    sent: Traffic
+    returned: Traffic
+    dispatch: Exchange
+    combine: Exchange
+    experts_PLR: Floats
+
+    @property
+    def experts_L(self) -> Floats:
+        """The fullest rank's experts, part by part, added up."""
+        return np.asarray(self.experts_PLR.max(axis=2).sum(axis=0))
+
+    @property
+    def exchanges_L(self) -> Floats:
+        """Dispatches and combines of all parts."""
+        parts = len(self.experts_PLR)
+        return np.asarray((self.dispatch.seconds + self.combine.seconds) * parts)
+
+    @property
+    def seconds_L(self) -> Floats:
+        """One after the other."""
+        return self.experts_L + self.exchanges_L
+
+
+def layer_cost(
+    cluster: Cluster,
+    shape: LayerSizes,
+    traffic: LayerTraffic,
+    dispatcher: DispatcherKind,
+    slot_rows_PLRS: Floats | None = None,
+) -> LayerCost:
+    """Price a step's traffic.
+
+    Args:
+        cluster: exactly the placement's ranks.
+        shape: of the layers.
+        traffic: of the whole step.
+        dispatcher: whose kernels move the rows.
+        slot_rows_PLRS: rows that each slot computes in each part; default: the traffic's, in one part.
+    """
+    rows_PLRS = traffic.slot_rows_LRS[None] if slot_rows_PLRS is None else slot_rows_PLRS
+    parts = len(rows_PLRS)
+    sent = traffic.links.scaled(shape.out_row_bytes)
+    returned = traffic.links.back().scaled(shape.back_row_bytes)
+    experts_PLR = experts_seconds(
+        cluster,
+        rows_PLRS,
+        shape.hidden,
+        shape.intermediate,
+        gated=shape.gated,
+        weights=shape.expert_weights,
+        activations=shape.activations,
+        batch=shape.batch,
+        received=traffic.arrived_LR[None] / parts,
+    )
+    return LayerCost(
+        sent,
+        returned,
+        exchange_seconds(cluster, sent.scaled(1 / parts), dispatcher, Phase.DISPATCH),
+        exchange_seconds(cluster, returned.scaled(1 / parts), dispatcher, Phase.COMBINE),
+        experts_PLR,
+    )

@@ -1,0 +1,231 @@
+"""Every strategy on one trace, each by its predicted step.
+
+Strategies plan from the first half of the trace. The table is of the whole trace, as `simulate` predicts it. What a
+plan has seen it serves well, also what was chance; so the verdict is of the later half alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wingspan.cost.layer import LayerSizes
+from wingspan.deployment import Deployment
+from wingspan.errors import InputError
+from wingspan.placement.affinity import home_nodes, rehome
+from wingspan.placement.balanced import balanced
+from wingspan.placement.eplb import eplb_global, eplb_hierarchical, twins, without_twins
+from wingspan.placement.limits import Limits, limits
+from wingspan.placement.objective import Objective
+from wingspan.placement.plan import Moving, plan
+from wingspan.placement.simple import linear, random, round_robin
+from wingspan.routing.statistics import RoutingStatistics, collect, expert_load
+from wingspan.routing.trace import RoutingTrace
+from wingspan.simulate.placement_advice import ANEW, WITH_REQUESTS, advice
+from wingspan.simulate.placement_score import PlacementScore, score
+from wingspan.simulate.step import predict
+from wingspan.specs.placement import Placement
+from wingspan.specs.workload import RecordedRouting
+from wingspan.traffic.demand import Demand
+from wingspan.traffic.distinct import Choice
+
+STRATEGIES = (
+    "linear",
+    "round-robin",
+    "random",
+    "eplb",
+    "eplb-hierarchical",
+    "balanced",
+    "ours",
+    "present",
+    ANEW,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """All strategies' placements and their scores by name, and what is to be said about them.
+
+    Attributes:
+        placements: by strategy; where there is one in use, that first as `present`, and `ANEW` besides ours.
+        scores: by strategy, on the whole trace; may also hold `WITH_REQUESTS`.
+        limits: of the trace's loads.
+        advice: sentences for a person, of the later half.
+        eplb_twins: slots that the published rule filled with a replica its rank had already, by strategy.
+        planned_tokens: tokens planned from.
+        trace_tokens: tokens of the trace.
+        step_tokens: tokens of a step, over all ranks.
+    """
+
+    placements: dict[str, Placement]
+    scores: dict[str, PlacementScore]
+    limits: Limits
+    advice: list[str]
+    eplb_twins: dict[str, int]
+    planned_tokens: int
+    trace_tokens: int
+    step_tokens: int
+
+
+def objective_of(deployment: Deployment) -> Objective:
+    """What a deployment's placements are judged by."""
+    workload, model = deployment.workload, deployment.model
+    shape = LayerSizes.of(model, workload.precisions(model), workload.phase)
+    return Objective(deployment.used_cluster, shape, deployment.dispatcher)
+
+
+def compare(
+    deployment: Deployment,
+    trace: RoutingTrace,
+    *,
+    present: Placement | None = None,
+    moving: Moving | None = None,
+    request_routing: bool = False,
+    seed: int = 0,
+) -> Comparison:
+    """See the file's head.
+
+    Args:
+        deployment: all but its placement's slots and its routing are used.
+        trace: its tokens live on the deployment's ranks.
+        present: the placement in use.
+        moving: when it pays to move from it.
+        request_routing: score ours once more with requests living where their experts are. Each request's node
+            follows from the first half of its tokens there, as after its prefill.
+        seed: of the random strategy.
+
+    Raises:
+        InputError: the trace is too short, or anything does not fit.
+    """
+    earlier, middle, later = _split(trace)
+    judge = _Judge(deployment, objective_of(deployment), present)
+    objective, slots_per_rank = judge.objective, deployment.placement.experts_per_rank
+    planned_tokens = earlier.num_tokens + middle.num_tokens
+    choice = Choice.of(deployment.model.experts)
+    demand = Demand.of(
+        _count(earlier), _count(middle), choice, objective.domains, planned_tokens / deployment.tokens
+    )
+    placements, eplb_twins = _placements(demand, objective, slots_per_rank, choice.groups, seed)
+    if present is not None:
+        placements = {"present": present} | placements
+        free = Moving(steps=10**9, noise=0.0)
+        placements[ANEW] = plan(demand, objective, slots_per_rank, present, free).placement
+    placements["ours"] = plan(demand, objective, slots_per_rank, present, moving).placement
+    scores = judge.scores(placements, trace)
+    chosen = _best(scores, objective, moving or Moving())
+    placements["ours"], scores["ours"] = placements[chosen], scores[chosen]
+    said = [name for name in ("present", "linear", "ours", ANEW) if name in placements]
+    unseen = judge.scores({name: placements[name] for name in said}, later)
+    if request_routing:
+        for result, tokens in ((scores, trace), (unseen, later)):
+            routed = _route_requests(tokens, placements["ours"], objective)
+            result[WITH_REQUESTS] = judge.scores({WITH_REQUESTS: placements["ours"]}, routed)[WITH_REQUESTS]
+    limit = limits(expert_load(trace) * (deployment.tokens / trace.num_tokens), objective, slots_per_rank)
+    return Comparison(
+        placements,
+        scores,
+        limit,
+        advice(limit, unseen, objective, slots_per_rank),
+        eplb_twins,
+        planned_tokens=planned_tokens,
+        trace_tokens=trace.num_tokens,
+        step_tokens=deployment.tokens,
+    )
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Scores placements by the predicted step of the deployment with them."""
+
+    deployment: Deployment
+    objective: Objective
+    present: Placement | None
+
+    def scores(self, placements: dict[str, Placement], trace: RoutingTrace) -> dict[str, PlacementScore]:
+        """Of each placement, with the tokens of `trace` in the mean step."""
+        routing = RecordedRouting(trace="the trace", loads=_tuples(expert_load(trace))).with_tokens(trace)
+        workload = self.deployment.workload.model_copy(update={"routing": routing, "fluctuating": False})
+        deployment = self.deployment.model_copy(update={"workload": workload})
+        expert_bytes = round(self.objective.shape.expert_bytes)
+        return {
+            name: score(predict(deployment, placement), expert_bytes, self.present)
+            for name, placement in placements.items()
+        }
+
+
+def _tuples(counts_LE: NDArray[np.int64]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in counts_LE.tolist())
+
+
+def _best(scores: dict[str, PlacementScore], objective: Objective, moving: Moving) -> str:
+    """The strategy with the least time over the horizon, its move included; ours where none is better.
+
+    Ours decides layer by layer from statistics; a whole step, counted and overlapped, may see it otherwise.
+    """
+
+    def seconds(name: str) -> float:
+        moved = scores[name].experts_moved
+        if moved is None:
+            return scores[name].step_seconds
+        return scores[name].step_seconds * moving.steps + moved * objective.move_seconds_per_expert
+
+    fastest = min((name for name in scores if name != ANEW), key=seconds)
+    return fastest if seconds(fastest) < seconds("ours") * (1 - 1e-9) else "ours"
+
+
+def _placements(
+    demand: Demand, objective: Objective, slots_per_rank: int, groups: int, seed: int
+) -> tuple[dict[str, Placement], dict[str, int]]:
+    """The strategies beside ours, and the twins of the EPLB rules."""
+    load, experts = demand.load_LE, demand.num_experts
+    shape = (demand.num_layers, experts, objective.ranks, slots_per_rank)
+    result = {
+        "linear": linear(*shape),
+        "round-robin": round_robin(*shape),
+        "random": random(*shape, seed=seed),
+    }
+    rules = {"eplb": eplb_global(load, objective.ranks, slots_per_rank)}
+    if objective.nodes > 1 and groups % objective.nodes == 0:
+        rules["eplb-hierarchical"] = eplb_hierarchical(
+            load, objective.ranks, slots_per_rank, objective.nodes, groups
+        )
+    result |= {name: without_twins(slots, experts) for name, slots in rules.items()}
+    result["balanced"] = balanced(load, objective.ranks, slots_per_rank)
+    return result, {name: twins(slots) for name, slots in rules.items()}
+
+
+def _route_requests(scored: RoutingTrace, placement: Placement, objective: Objective) -> RoutingTrace:
+    first = _first_half_of_requests(scored)
+    return rehome(scored, home_nodes(scored.take(first), placement, objective), objective)
+
+
+def _first_half_of_requests(trace: RoutingTrace) -> NDArray[np.bool_]:
+    """Mask of the tokens that are in the first half of their request; a request's only token counts as such."""
+    order = np.argsort(trace.request_T, kind="stable")
+    ordered = trace.request_T[order]
+    start, end = (np.searchsorted(ordered, ordered, side=side) for side in ("left", "right"))
+    mask = np.empty(trace.num_tokens, dtype=np.bool_)
+    mask[order] = 2 * (np.arange(trace.num_tokens) - start) < end - start
+    return mask
+
+
+def _split(trace: RoutingTrace) -> tuple[RoutingTrace, RoutingTrace, RoutingTrace]:
+    """Two quarters to plan from and a half to judge on, cut between steps where there are at least four."""
+    if trace.num_tokens < 4:
+        raise InputError(f"routing trace: {trace.num_tokens} tokens; planning and scoring need at least 4")
+    starts = np.flatnonzero(np.diff(trace.step_T)) + 1
+    places = starts if len(starts) >= 3 else np.arange(1, trace.num_tokens)
+    quarter, half = (int(places[np.abs(places - trace.num_tokens * f).argmin()]) for f in (0.25, 0.5))
+    if quarter == half:
+        quarter = half // 2
+    return (
+        trace.take(slice(0, quarter)),
+        trace.take(slice(quarter, half)),
+        trace.take(slice(half, None)),
+    )
+
+
+def _count(trace: RoutingTrace) -> RoutingStatistics:
+    return collect([trace], trace.num_tokens, num_windows=1)

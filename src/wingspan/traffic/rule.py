@@ -1,0 +1,134 @@
+"""Which of an expert's replicas computes a token: one rule for the runtime, the planner and the simulator.
+
+A rule answers twice: slot by slot for one home rank's tokens (`candidates`), and in the mean over a domain's tokens
+(`parts`). A test holds the two equal.
+
+Shapes: L MoE layers, H home ranks asked about, R ranks, S slots per rank, X = R x S slots, E logical experts,
+C candidates, G scale-up domains, D classes of source domains that choose alike (1 where no expert has a replica).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wingspan.specs.placement import EMPTY
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The slots among which the tokens of a home rank take turns.
+
+    Args:
+        slot_HEC: slots counted over all ranks; the first `choices_HE` are valid, the others repeat them.
+        choices_HE: how many there are.
+    """
+
+    slot_HEC: Ints
+    choices_HE: Ints
+
+    def choose(self, home_T: Ints, turn_T: Ints, experts_TK: Ints) -> Ints:
+        """The slot of every (token, expert): (T, K); `home_T` indexes the home ranks that were asked about."""
+        home_T1 = home_T[:, None]
+        turn_TK = turn_T[:, None] % self.choices_HE[home_T1, experts_TK]
+        chosen: Ints = self.slot_HEC[home_T1, experts_TK, turn_TK]
+        return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What slots get in the mean.
+
+    Args:
+        of_domain_LDX: part of a source domain's rows for the slot's expert that the slot gets; 0 for an empty slot.
+        of_own_rank_LX: part of the rows that the slot's own rank has for this expert.
+    """
+
+    of_domain_LDX: Floats
+    of_own_rank_LX: Floats
+
+
+class ReplicaRule(Protocol):
+    """How a token's replica is chosen."""
+
+    def candidates(self, slots_RS: Ints, num_experts: int, node_R: Ints, homes_H: Ints) -> Candidates:
+        """Of one layer, for these home ranks.
+
+        Args:
+            slots_RS: experts in slots.
+            num_experts: logical experts.
+            node_R: the node (scale-up domain) of each rank.
+            homes_H: the ranks whose tokens choose.
+        """
+        ...
+
+    def parts(self, slots_LX: Ints, num_experts: int, domains: int) -> Parts:
+        """Of all layers, where X divides into the slots of so many domains, one after the other."""
+        ...
+
+
+class NearestFirst:
+    """A replica on the own rank if there is one, else those on the own node, else all; several take turns."""
+
+    def candidates(self, slots_RS: Ints, num_experts: int, node_R: Ints, homes_H: Ints) -> Candidates:
+        """See `ReplicaRule.candidates`."""
+        slot_EC, choices_E = _slots_of_experts(slots_RS, num_experts)
+        homes = len(homes_H)
+        if slot_EC.shape[1] == 1:
+            alone_HE = np.broadcast_to(choices_E, (homes, num_experts))
+            return Candidates(np.broadcast_to(slot_EC, (homes, *slot_EC.shape)), alone_HE)
+        valid_EC = np.arange(slot_EC.shape[1]) < choices_E[:, None]
+        rank_EC = slot_EC // slots_RS.shape[1]
+        own_HEC = valid_EC & (rank_EC == homes_H[:, None, None])
+        near_HEC = valid_EC & (node_R[rank_EC] == node_R[homes_H][:, None, None])
+        allowed_HEC = np.where(
+            own_HEC.any(2, keepdims=True),
+            own_HEC,
+            np.where(near_HEC.any(2, keepdims=True), near_HEC, valid_EC),
+        )
+        choices_HE = allowed_HEC.sum(axis=2)
+        first_HEC = np.argsort(~allowed_HEC, axis=2, kind="stable")
+        turn_HEC = np.arange(slot_EC.shape[1]) % choices_HE[..., None]
+        place_HEC = np.take_along_axis(first_HEC, turn_HEC, axis=2)
+        return Candidates(np.take_along_axis(slot_EC[None], place_HEC, axis=2), choices_HE)
+
+    def parts(self, slots_LX: Ints, num_experts: int, domains: int) -> Parts:
+        """See `ReplicaRule.parts`."""
+        layers, slots = slots_LX.shape
+        held_LX = slots_LX != EMPTY
+        own_LX = held_LX.astype(np.float64)
+        expert_LX = np.where(held_LX, slots_LX, 0)
+        domain_X = np.arange(slots) // (slots // domains)
+        layer, slot = np.nonzero(held_LX)
+        place = (layer * domains + domain_X[slot]) * num_experts + expert_LX[layer, slot]
+        held_by_LGE = np.bincount(place, minlength=layers * domains * num_experts)
+        held_by_LGE = held_by_LGE.reshape(layers, domains, num_experts)
+        replicas_LE = held_by_LGE.sum(axis=1)
+        if replicas_LE.max() == 1:
+            return Parts(own_LX[:, None, :], own_LX)
+        in_source_LGX = np.take_along_axis(held_by_LGE, expert_LX[:, None, :], axis=2)
+        everywhere_LX = np.take_along_axis(replicas_LE, expert_LX, axis=1)
+        is_own_GX = domain_X[None, :] == np.arange(domains)[:, None]
+        near = np.where(is_own_GX, 1 / np.maximum(in_source_LGX, 1), 0.0)
+        part = np.where(in_source_LGX > 0, near, 1 / everywhere_LX[:, None, :])
+        return Parts(np.where(held_LX[:, None, :], part, 0.0), own_LX)
+
+
+NEAREST_FIRST = NearestFirst()
+
+
+def _slots_of_experts(slots_RS: Ints, num_experts: int) -> tuple[Ints, Ints]:
+    """Slots of every expert in ascending order (E, C), the last repeated, and how many there are (E,)."""
+    flat = slots_RS.ravel()
+    held = np.flatnonzero(flat != EMPTY)
+    by_expert = held[np.argsort(flat[held], kind="stable")]
+    choices_E = np.bincount(flat[held], minlength=num_experts)
+    starts_E = np.cumsum(choices_E) - choices_E
+    place = starts_E[:, None] + np.minimum(np.arange(choices_E.max()), choices_E[:, None] - 1)
+    return by_expert[place], choices_E
