@@ -67,7 +67,9 @@ def complaints(ended: Outcome) -> Iterator[str]:
         if "--json" in ended.arguments and not _is_strict_json(ended.out):
             yield "JSON that not every reader takes"
         return
-    if not ended.arguments or (command == "diff" and (ended.code, ended.err) == (1, "")):
+    if ("Usage:" in ended.out and not ended.err) or (
+        command == "diff" and (ended.code, ended.err) == (1, "")
+    ):
         return  # the help was printed; there are differences
     if "a mistake of its own" in ended.err:
         yield "a mistake of its own"
