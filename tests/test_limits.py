@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wingspan import limits
 from wingspan.deployment import Deployment
 from wingspan.errors import InputError
 from wingspan.simulate.memory import largest_batch, longest_context
 from wingspan.simulate.step import simulate
-from wingspan.specs import limits
 from wingspan.specs.cluster import load_cluster
 from wingspan.specs.families import model_from_config
 from wingspan.specs.models import MODEL_PRESETS, model_presets
