@@ -22,12 +22,12 @@ from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorL
 
 from benchmarks.architectures import tiny_configuration, write_checkpoint
 from benchmarks.fuzz_case import Case
+from wingspan.balance.settings import parse_rebalance
 from wingspan.errors import InputError, WingspanError
 from wingspan.runtime import run as run_module
 from wingspan.runtime.dispatch.choice import dispatch_options
 from wingspan.runtime.generation.prompts import Prompt, Tokenizer, check_context
 from wingspan.runtime.generation.sampling import Sampling
-from wingspan.runtime.live.settings import parse_rebalance
 from wingspan.runtime.model.engine import default_placement, describe
 from wingspan.runtime.model.reference import Check, check
 from wingspan.runtime.model.step import flow_named

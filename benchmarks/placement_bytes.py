@@ -18,6 +18,7 @@ os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 import torch
 
 from benchmarks.hierarchical import settled_bytes
+from wingspan.balance.measured import Measured
 from wingspan.placement.objective import Objective
 from wingspan.placement.plan import plan
 from wingspan.placement.simple import linear
@@ -27,7 +28,6 @@ from wingspan.routing.trace import RoutingTrace, concatenate
 from wingspan.routing.workloads import workload
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import Dispatchers, DispatchKind, DispatchOptions
-from wingspan.runtime.live.measured import Measured
 from wingspan.runtime.ranks.launch import run_ranks
 from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.runtime.transport.transport import Transport

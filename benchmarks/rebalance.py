@@ -27,15 +27,15 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import peers
+from wingspan.balance.settings import Rebalance
 from wingspan.placement.simple import linear
 from wingspan.report.rebalance import lines
 from wingspan.routing.load import imbalance
 from wingspan.routing.synthetic import TraceShape, generate
 from wingspan.routing.workloads import workload
+from wingspan.runtime.balance.rebalancer import Rebalancer
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers
-from wingspan.runtime.live.rebalancer import Rebalancer
-from wingspan.runtime.live.settings import Rebalance
 from wingspan.runtime.measuring.monitor import LoadMonitor
 from wingspan.runtime.measuring.recorder import Recorder
 from wingspan.runtime.model.experts import LocalExperts
@@ -43,7 +43,7 @@ from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.runtime.model.step import Step
 from wingspan.runtime.ranks.launch import run_ranks
 from wingspan.runtime.transport.transport import Transport
-from wingspan.schedule.rebalance_result import Migration, RebalanceEvent
+from wingspan.schedule.rebalance_result import Migrated, RebalanceEvent
 from wingspan.traffic.distinct import Choice
 
 CPU = torch.device("cpu")
@@ -183,7 +183,7 @@ def slowest(outcomes: list[Outcome]) -> NDArray[np.float64]:
     return np.array([o.step_seconds for o in outcomes]).max(axis=0)
 
 
-def during(migrations: list[Migration], seconds_N: NDArray[np.float64]) -> list[float]:
+def during(migrations: list[Migrated], seconds_N: NDArray[np.float64]) -> list[float]:
     """For each step with experts under way: its seconds over the median of the eight steps before the migration."""
     ratios = []
     for m in migrations:
@@ -227,7 +227,7 @@ def main() -> None:
         f"words of the two runs: {'the same' if same else 'DIFFERENT'} ({off[0].words_NT.size * case.ranks})"
     )
     events = auto[0].events
-    migrations = [e for e in events if isinstance(e, Migration)]
+    migrations = [e for e in events if isinstance(e, Migrated)]
     print(f"mean step time off / auto: {slowest(off).mean() / slowest(auto).mean():.2f}")
     ratios, noise = during(migrations, slowest(auto)), during(migrations, slowest(off))
     print(

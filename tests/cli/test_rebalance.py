@@ -6,17 +6,17 @@ import json
 
 import pytest
 
+from tests.balance.inline_planner import InlinePlanner
 from tests.cli.command import TINY
-from tests.runtime.live.inline_planner import InlinePlanner
+from wingspan.balance import controller
+from wingspan.balance.settings import Rebalance, parse_rebalance
 from wingspan.errors import InputError
 from wingspan.report.rebalance import lines
-from wingspan.runtime.live import director
-from wingspan.runtime.live.settings import Rebalance, parse_rebalance
-from wingspan.schedule.rebalance_result import Decision, Migration, PlannerLost, Rollback, Stopped
+from wingspan.schedule.rebalance_result import Decision, Migrated, PlannerLost, Rollback, Stopped
 
 
 def test_json_has_the_log(wingspan, monkeypatch):
-    monkeypatch.setattr(director, "Planner", InlinePlanner)
+    monkeypatch.setattr(controller, "PlannerClient", InlinePlanner)
     done = wingspan(
         "run", TINY, "--ranks", "9", "--dtype", "float32", "--prompt", "def f(", "--prompt", "import",
         "--max-new-tokens", "16", "--rebalance", "every 4", "--check", "--json",
@@ -74,7 +74,7 @@ def decision(step: int, verdict: str = "stay") -> Decision:
 
 
 def test_a_line_for_each_event():
-    migration = Migration(
+    migration = Migrated(
         first_step=40, last_step=44, layers=2, layers_rolled_back=1, experts_moved=4, moved_bytes=4_000_000,
         added_seconds=0.3, longest_step_seconds=0.12, imbalance_before=4.0, imbalance_after=1.2,
         imbalance_predicted=1.1, step_seconds_before=0.1, step_seconds_after=0.06,

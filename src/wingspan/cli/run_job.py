@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wingspan.balance.settings import parse_rebalance
 from wingspan.cli.config_facts import ConfigFacts, config_facts
 from wingspan.cli.launched import check_wait_is_used, given, patience, prompt_text
 from wingspan.cli.model_argument import find_checkpoint
@@ -19,7 +20,6 @@ from wingspan.cli.runtime_import import import_runtime
 from wingspan.cli.values import choice, ids
 from wingspan.errors import InputError, RunError
 from wingspan.interop.files import read_text
-from wingspan.runtime.live.settings import parse_rebalance
 from wingspan.runtime.ranks.capacity import check_room
 from wingspan.runtime.ranks.group import Group
 from wingspan.schedule.schedule import Layers, schedule_named

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from wingspan.report.units import bytes_text, seconds_text
 from wingspan.schedule.rebalance_result import (
     Decision,
-    Migration,
+    Migrated,
     PlannerLost,
     RebalanceEvent,
     Rollback,
@@ -40,7 +40,7 @@ def _line(event: RebalanceEvent) -> str:
     match event:
         case Decision():
             return f"step {event.step}: {event.verdict}; {_decision(event)}"
-        case Migration():
+        case Migrated():
             return f"steps {event.first_step}-{event.last_step}: {_migration(event)}"
         case Rollback():
             return (
@@ -67,7 +67,7 @@ def _decision(decision: Decision) -> str:
     return text + decision.reason
 
 
-def _migration(migration: Migration) -> str:
+def _migration(migration: Migrated) -> str:
     text = (
         f"moved {migration.experts_moved} experts of {migration.layers} layers "
         f"({bytes_text(migration.moved_bytes)}), which added {seconds_text(migration.added_seconds)}"

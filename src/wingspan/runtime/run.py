@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import torch
 
+from wingspan.balance.settings import Rebalance
+from wingspan.runtime.balance.rebalancer import Rebalancer
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, DispatchOptions
 from wingspan.runtime.generation.generate import Generated, Generator, OnTokens
 from wingspan.runtime.generation.prompts import Prompt
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.generation.tokenizer import Tokenizer
-from wingspan.runtime.live.rebalancer import Rebalancer
-from wingspan.runtime.live.settings import Rebalance
 from wingspan.runtime.measuring.report import RankMeasurement, peak_memory_bytes, step_report
 from wingspan.runtime.model.engine import Engine, Model, load
 from wingspan.runtime.model.reference import Check, check

@@ -38,7 +38,7 @@ class Decision(_Result):
     moved_bytes: int
 
 
-class Migration(_Result):
+class Migrated(_Result):
     """Experts were moved while steps went on; the second half was measured afterwards."""
 
     kind: Literal["migration"] = "migration"
@@ -87,5 +87,5 @@ class Stopped(_Result):
 
 
 RebalanceEvent = Annotated[
-    Decision | Migration | Rollback | PlannerLost | Stopped, Field(discriminator="kind")
+    Decision | Migrated | Rollback | PlannerLost | Stopped, Field(discriminator="kind")
 ]

@@ -13,12 +13,12 @@ import torch
 from transformers import PreTrainedModel
 
 from wingspan.errors import RunError
+from wingspan.runtime.balance.rebalancer import Rebalancer
 from wingspan.runtime.generation.batches import Batch, Columns, batches_of
 from wingspan.runtime.generation.caches import Caches
 from wingspan.runtime.generation.micro_batches import split_rows, take_turns
 from wingspan.runtime.generation.prompts import Prompt
 from wingspan.runtime.generation.sampling import Sampler, Sampling
-from wingspan.runtime.live.rebalancer import Rebalancer
 from wingspan.runtime.measuring.monitor import LoadMonitor
 from wingspan.runtime.measuring.recorder import Recorder
 from wingspan.runtime.model.architecture import model_errors

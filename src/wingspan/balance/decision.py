@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wingspan.runtime.live.planner import Proposal
+from wingspan.balance.planner import Proposal
 from wingspan.schedule.rebalance_result import Decision
 
 

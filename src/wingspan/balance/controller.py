@@ -5,26 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from wingspan.balance.decision import MoveCost, decide
+from wingspan.balance.history import History
+from wingspan.balance.load_report import LoadReport
+from wingspan.balance.measured import LinkRates, Measured
+from wingspan.balance.orders import Order, Outcome
+from wingspan.balance.planner import Proposal, Question
+from wingspan.balance.planner_client import PlannerClient
+from wingspan.balance.settings import Rebalance
 from wingspan.errors import WingspanError
-from wingspan.runtime.live.decision import MoveCost, decide
-from wingspan.runtime.live.history import History
-from wingspan.runtime.live.measured import Measured
-from wingspan.runtime.live.migration import Migration, Order
-from wingspan.runtime.live.planner import Proposal, Question
-from wingspan.runtime.live.planner_client import Planner
-from wingspan.runtime.live.rates import Rates
-from wingspan.runtime.live.settings import Rebalance
-from wingspan.runtime.live.watch import Report
-from wingspan.runtime.ranks.world import World
-from wingspan.schedule.rebalance_result import (
-    Decision,
-    PlannerLost,
-    RebalanceEvent,
-    Stopped,
-)
-from wingspan.schedule.rebalance_result import (
-    Migration as Migrated,
-)
+from wingspan.schedule.rebalance_result import Decision, Migrated, PlannerLost, RebalanceEvent, Stopped
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.placement import Placement
 from wingspan.traffic.distinct import Choice
@@ -53,25 +43,29 @@ class Sizes:
     dispatcher: DispatcherKind
 
 
-class Director:
+class BalanceController:
     """Rank 0's part.
 
     Args:
         settings: see `Rebalance`.
-        world: the ranks.
-        rates: from `measure_rates`.
+        ranks: how many, on nodes of `ranks_per_node`.
+        ranks_per_node: the same on every node.
+        rates: measured before the first step.
         sizes: of rows and experts.
     """
 
-    def __init__(self, settings: Rebalance, world: World, rates: Rates, sizes: Sizes) -> None:
+    def __init__(
+        self, settings: Rebalance, ranks: int, ranks_per_node: int, rates: LinkRates, sizes: Sizes
+    ) -> None:
         self.events: list[RebalanceEvent] = []
         self._settings = settings
-        self._world = world
+        self._ranks = ranks
+        self._ranks_per_node = ranks_per_node
         self._rates = rates
         self._sizes = sizes
-        self._history = History(world.size // world.ranks_per_node, settings.half_life_steps)
-        self._planner = Planner(settings.planning_seconds, settings.silence_seconds)
-        self._cost = MoveCost(rates.courier, "calibration before the first step")
+        self._history = History(ranks // ranks_per_node, settings.half_life_steps)
+        self._planner = PlannerClient(settings.planning_seconds, settings.silence_seconds)
+        self._cost = MoveCost(rates.weights, "calibration before the first step")
         self._moved_bytes = self._moved_seconds = 0.0
         self._migrations = self._failed = 0
         self._next_question_step = settings.every_steps or 0
@@ -86,7 +80,7 @@ class Director:
         return not self._stopped and self._planner.asked
 
     def beat(
-        self, step: int, reports: Sequence[Report], placement: Placement, steps_left: int
+        self, step: int, reports: Sequence[LoadReport], placement: Placement, steps_left: int
     ) -> Order | None:
         """Take in the reports of all ranks; returns what to do, if anything."""
         self._history.add(reports)
@@ -106,23 +100,23 @@ class Director:
             return None
         return None if answer is None else self._decide(answer, step, steps_left)
 
-    def migrated(self, step: int, reports: Sequence[Report], migration: Migration) -> None:
-        """Write down how a migration went; `reports` cover its steps only."""
+    def migrated(self, step: int, reports: Sequence[LoadReport], outcome: Outcome) -> None:
+        """Write down how an order went; `reports` cover its steps only."""
         self._history.add(reports)
-        self.events.extend(migration.rollbacks)
-        steps = step - migration.first_step
+        self.events.extend(outcome.rollbacks)
+        steps = step - outcome.first_step
         slower = max(0.0, self._history.step_seconds - self._upper_seconds_before) * steps
         # The rank that came last to the ranks' meetings waited for nobody in them: its time is what they took.
         added = min(r.busy_seconds for r in reports) + slower
         decision = self._decision
-        if migration.committed and decision is not None:
+        if outcome.layers and decision is not None:
             self._unmeasured = Migrated(
-                first_step=migration.first_step,
+                first_step=outcome.first_step,
                 last_step=step,
-                layers=len(migration.committed),
-                layers_rolled_back=len(migration.rollbacks),
-                experts_moved=migration.experts_moved,
-                moved_bytes=migration.experts_moved * self._sizes.expert_bytes,
+                layers=outcome.layers,
+                layers_rolled_back=len(outcome.rollbacks),
+                experts_moved=outcome.experts_moved,
+                moved_bytes=outcome.experts_moved * self._sizes.expert_bytes,
                 added_seconds=added,
                 longest_step_seconds=self._history.longest_seconds,
                 imbalance_before=decision.imbalance_before,
@@ -131,12 +125,12 @@ class Director:
                 step_seconds_before=self._step_seconds_before,
                 step_seconds_after=None,
             )
-            self._learn_cost(migration, added)
-        self._failed = self._failed + 1 if migration.rollbacks else 0
+            self._learn_cost(outcome, added)
+        self._failed = self._failed + 1 if outcome.rollbacks else 0
         if self._failed == _MOST_FAILED_MIGRATIONS:
             self._stop(step, f"{self._failed} migrations in a row had to be rolled back")
 
-    def finish(self, step: int, reports: Sequence[Report], unfinished_layer: int | None) -> None:
+    def finish(self, step: int, reports: Sequence[LoadReport], unfinished_layer: int | None) -> None:
         """The run is over."""
         self._history.add(reports)
         self._measure_outcome()
@@ -163,8 +157,8 @@ class Director:
 
     def _measured(self) -> Measured:
         return Measured(
-            ranks=self._world.size,
-            ranks_per_node=self._world.ranks_per_node,
+            ranks=self._ranks,
+            ranks_per_node=self._ranks_per_node,
             within_bytes_per_second=self._rates.within,
             across_bytes_per_second=self._rates.across,
             row_bytes=self._sizes.row_bytes,
@@ -190,7 +184,7 @@ class Director:
         self._decision = decision
         self._step_seconds_before = self._history.step_seconds
         self._upper_seconds_before = self._history.upper_seconds
-        per_step = int(_LINK_SHARE * self._rates.courier * self._history.step_seconds)
+        per_step = int(_LINK_SHARE * self._rates.weights * self._history.step_seconds)
         return Order(
             proposal.placement,
             self._settings.step_bytes or max(_LEAST_STEP_BYTES, per_step),
@@ -207,9 +201,9 @@ class Director:
             self.events.append(self._unmeasured.model_copy(update=measured))
             self._unmeasured = None
 
-    def _learn_cost(self, migration: Migration, added_seconds: float) -> None:
+    def _learn_cost(self, outcome: Outcome, added_seconds: float) -> None:
         self._migrations += 1
-        self._moved_bytes += migration.busiest_experts * self._sizes.expert_bytes
+        self._moved_bytes += outcome.busiest_experts * self._sizes.expert_bytes
         self._moved_seconds += added_seconds
         times = "migration" if self._migrations == 1 else f"{self._migrations} migrations"
         if self._moved_bytes and self._moved_seconds:

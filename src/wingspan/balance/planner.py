@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wingspan.balance.measured import Measured
 from wingspan.placement.difference import fetched
 from wingspan.placement.objective import Objective
 from wingspan.placement.plan import Moving, plan
 from wingspan.routing.load import imbalance
 from wingspan.routing.statistics import RoutingStatistics, collect
 from wingspan.routing.trace import RoutingTrace
-from wingspan.runtime.live.measured import Measured
 from wingspan.specs.placement import Placement
 from wingspan.traffic.demand import Demand
 from wingspan.traffic.distinct import Choice

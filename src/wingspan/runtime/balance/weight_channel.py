@@ -13,7 +13,7 @@ from wingspan.errors import InputError
 from wingspan.runtime.transport.pending import Pending
 
 
-class Courier:
+class WeightChannel:
     """Collective to make. The transfers are waited for in a thread (their `wait` lets other threads run).
 
     Raises:

@@ -12,12 +12,12 @@ import numpy as np
 import psutil
 import pytest
 
+from wingspan.balance.decision import MoveCost, decide
+from wingspan.balance.measured import Measured
+from wingspan.balance.planner import Proposal, Question, propose
+from wingspan.balance.planner_client import PlannerClient
 from wingspan.errors import InputError
 from wingspan.placement.simple import linear
-from wingspan.runtime.live.decision import MoveCost, decide
-from wingspan.runtime.live.measured import Measured
-from wingspan.runtime.live.planner import Proposal, Question, propose
-from wingspan.runtime.live.planner_client import Planner
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.placement import Placement
 from wingspan.traffic.distinct import Choice
@@ -91,8 +91,8 @@ def test_gain_over_the_horizon_against_cost(given, forced, verdict, reason):
 
 
 @pytest.fixture
-def planner() -> Iterator[Planner]:
-    made = Planner(planning_seconds=60, silence_seconds=30)
+def planner() -> Iterator[PlannerClient]:
+    made = PlannerClient(planning_seconds=60, silence_seconds=30)
     yield made
     made.close()
     assert not psutil.pid_exists(made.pid)
@@ -105,7 +105,7 @@ def wait_for(condition, seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
-def ask(planner: Planner, asked: Question) -> object:
+def ask(planner: PlannerClient, asked: Question) -> object:
     planner.ask(asked)
     answers: list[object] = []
     wait_for(lambda: answers.append(planner.answer()) or answers[-1] is not None or planner.loss())
@@ -156,7 +156,7 @@ def test_the_process_ends_with_its_parent(tmp_path: Path):
     told = tmp_path / "pid"
     parent = os.fork()
     if parent == 0:
-        made = Planner(60, 30)
+        made = PlannerClient(60, 30)
         (tmp_path / "written").write_text(str(made.pid))
         (tmp_path / "written").rename(told)
         time.sleep(60)

@@ -18,6 +18,21 @@ _LEAST_SECONDS_PER_ROW = 1e-15
 
 
 @dataclass(frozen=True)
+class LinkRates:
+    """Bytes per second of one rank, all ranks sending at once.
+
+    Args:
+        within: to ranks of its node.
+        across: to other nodes.
+        weights: experts' weights to any rank, beside the steps.
+    """
+
+    within: float
+    across: float
+    weights: float
+
+
+@dataclass(frozen=True)
 class Measured:
     """Args:
     ranks, ranks_per_node: of the run.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from wingspan.balance.planner import Proposal, Question, propose
 from wingspan.errors import WingspanError
-from wingspan.runtime.live.planner import Proposal, Question, propose
 
 
 class InlinePlanner:
-    """Stands for `planner_client.Planner`."""
+    """Stands for `planner_client.PlannerClient`."""
 
     restarts = 0
 

@@ -14,8 +14,8 @@ from enum import IntEnum
 
 import torch
 
-from wingspan.runtime.live.courier import Courier
-from wingspan.runtime.live.moves import Move
+from wingspan.balance.moves import Move
+from wingspan.runtime.balance.weight_channel import WeightChannel
 from wingspan.runtime.model.experts import ExpertWeights, LocalExperts
 
 _DIGEST_BYTES = 16
@@ -38,7 +38,7 @@ class Transfer:
         moves: of the layer, the same list on every rank.
         rank: this one.
         experts: of the layer.
-        courier: carries the bytes.
+        channel: carries the bytes.
         first_tag: of this layer's messages; every move takes one.
         step_bytes: most bytes that a rank sends, and most that it receives, per `release`.
         arrival_seconds: how long nothing may happen before what is missing counts as lost.
@@ -50,7 +50,7 @@ class Transfer:
         moves: Sequence[Move],
         rank: int,
         experts: LocalExperts,
-        courier: Courier,
+        channel: WeightChannel,
         first_tag: int,
         step_bytes: int,
         arrival_seconds: float,
@@ -60,7 +60,7 @@ class Transfer:
         self.prepared: dict[int, ExpertWeights] = {}
         """By slot here, once the state is `READY`."""
         self._experts = experts
-        self._courier = courier
+        self._channel = channel
         tagged = [(first_tag + n, move) for n, move in enumerate(moves)]
         self._sends = [(tag, move) for tag, move in tagged if move.source == rank]
         self._receives = [(tag, move) for tag, move in tagged if move.destination == rank]
@@ -147,11 +147,11 @@ class Transfer:
 
     def _carry(self, part: slice, messages: list[torch.Tensor], buffers: list[torch.Tensor]) -> None:
         pending = [
-            (move, self._courier.receive(buffer[part], move.source, tag))
+            (move, self._channel.receive(buffer[part], move.source, tag))
             for (tag, move), buffer in zip(self._receives, buffers, strict=True)
         ]
         pending += [
-            (move, self._courier.send(message[part], move.destination, tag))
+            (move, self._channel.send(message[part], move.destination, tag))
             for (tag, move), message in zip(self._sends, messages, strict=True)
         ]
         for self._waits_for, transfer in pending:

@@ -11,15 +11,15 @@ import threading
 import time
 from typing import IO
 
+from wingspan.balance.planner import Proposal, Question
+from wingspan.balance.planner_process import HEARTBEAT
 from wingspan.errors import WingspanError
-from wingspan.runtime.live.planner import Proposal, Question
-from wingspan.runtime.live.planner_process import HEARTBEAT
 from wingspan.signals import signal_name
 
 _END_SECONDS = 2.0
 
 
-class Planner:
+class PlannerClient:
     """A planner process and the question it works on.
 
     Args:
@@ -125,7 +125,7 @@ def _new_file() -> IO[bytes]:
 
 def _new_process(words: IO[bytes]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "wingspan.runtime.live.planner_process"],
+        [sys.executable, "-m", "wingspan.balance.planner_process"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=words,

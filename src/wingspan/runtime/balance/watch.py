@@ -8,36 +8,15 @@ from __future__ import annotations
 import statistics
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wingspan.balance.load_report import LoadReport
 from wingspan.runtime.measuring.recorder import KEPT_STEPS, Recorder, StepRecord
 from wingspan.runtime.model.experts import LocalExperts
 from wingspan.schedule.result import Operation
-
-
-@dataclass(frozen=True)
-class Report:
-    """One rank's part of the load, for rank 0."""
-
-    steps: int
-    load_LE: NDArray[np.int32]
-    """Choices of this rank's own tokens."""
-    sample_LXK: NDArray[np.int16]
-    """Choices of a few of them: the sketch of which experts go together."""
-    rows_L: NDArray[np.int64]
-    """Rows that this rank's experts computed."""
-    expert_seconds: float
-    step_seconds: float
-    """Median; 0 without a step."""
-    upper_seconds: float
-    """Upper quartile: a step above it is slower than noise makes it."""
-    longest_seconds: float
-    busy_seconds: float
-    """Spent on balancing itself, between steps."""
 
 
 class Watch:
@@ -81,10 +60,10 @@ class Watch:
             self._counted.append(step)
             self._expert_seconds += step.operation_seconds.get(Operation.EXPERT, 0.0)
 
-    def take(self) -> Report:
+    def take(self) -> LoadReport:
         """All since the last call, and begin anew."""
         seconds = self._step_seconds()
-        report = Report(
+        report = LoadReport(
             self.steps,
             self._load_LE.copy(),
             self._take_sample(),

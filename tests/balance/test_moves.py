@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.runtime.live.layers import random_placement
-from wingspan.runtime.live.moves import changed_layers, kept_slots, moves, with_layer
+from tests.balance.placements import random_placement
+from wingspan.balance.moves import changed_layers, kept_slots, moves, with_layer
 from wingspan.specs.placement import Placement
 
 

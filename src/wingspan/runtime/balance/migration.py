@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import torch
 
+from wingspan.balance.moves import changed_layers, kept_slots, moves, with_layer
+from wingspan.balance.orders import Order, Outcome
+from wingspan.runtime.balance.transfer import State, Transfer
+from wingspan.runtime.balance.weight_channel import WeightChannel
 from wingspan.runtime.dispatch.choice import Dispatchers
-from wingspan.runtime.live.courier import Courier
-from wingspan.runtime.live.moves import changed_layers, kept_slots, moves, with_layer
-from wingspan.runtime.live.transfer import State, Transfer
 from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.rebalance_result import Rollback
@@ -30,22 +31,13 @@ _REASONS = {
 
 
 @dataclass(frozen=True)
-class Order:
-    """Rank 0's word to all: where to go, and how fast."""
-
-    target: Placement
-    step_bytes: int
-    arrival_seconds: float
-
-
-@dataclass(frozen=True)
 class Site:
     """What a migration works on, on one rank; `layers` in layer order."""
 
     layers: Sequence[ExpertParallelLayer]
     dispatchers: Dispatchers
     transport: Transport
-    courier: Courier
+    channel: WeightChannel
 
 
 class Migration:
@@ -67,9 +59,8 @@ class Migration:
         self.next_tag = first_tag
         self.committed: list[int] = []
         self.rollbacks: list[Rollback] = []
-        self.experts_moved = 0
-        self.busiest_experts = 0
-        """Experts that the rank which fetched most fetched, summed over layers."""
+        self._experts_moved = 0
+        self._busiest_experts = 0
         self.most_staging_bytes = 0
         self._order = order
         self._site = site
@@ -81,6 +72,17 @@ class Migration:
     def layer(self) -> int | None:
         """The layer on its way; None once all are done."""
         return None if self._transfer is None else self._transfer.layer
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it has gone so far."""
+        return Outcome(
+            self.first_step,
+            len(self.committed),
+            tuple(self.rollbacks),
+            self._experts_moved,
+            self._busiest_experts,
+        )
 
     def after_step(self, step: int) -> None:
         """Take the next decision together. Collective."""
@@ -111,7 +113,7 @@ class Migration:
             wanted,
             world.rank,
             site.layers[layer].experts,
-            site.courier,
+            site.channel,
             self.next_tag,
             self._order.step_bytes,
             self._order.arrival_seconds,
@@ -124,9 +126,9 @@ class Migration:
         site, layer = self._site, transfer.layer
         kept = kept_slots(self.placement, self._order.target, layer, site.transport.world.rank)
         slots = [transfer.prepared[s] if k is None else k for s, k in enumerate(kept)]
-        self.experts_moved += len(transfer.moves)
+        self._experts_moved += len(transfer.moves)
         arrivals = Counter(move.destination for move in transfer.moves)
-        self.busiest_experts += max(arrivals.values(), default=0)
+        self._busiest_experts += max(arrivals.values(), default=0)
         self.placement = with_layer(self.placement, self._order.target, layer)
         # The model's parameters are ordinary tensors, and stay so where generation runs in inference mode.
         with torch.inference_mode(False), torch.no_grad():

@@ -13,21 +13,28 @@ import psutil
 import pytest
 import torch
 
-from tests.runtime.live.inline_planner import InlinePlanner
-from tests.runtime.live.layers import CPU, HIDDEN, Rank
-from tests.runtime.live.test_migration import carry_out
+from tests.balance.inline_planner import InlinePlanner
+from tests.runtime.balance.layers import CPU, HIDDEN, Rank
+from tests.runtime.balance.test_migration import carry_out
 from tests.runtime.ranks import on_ranks
+from wingspan.balance import controller
+from wingspan.balance.orders import Order
+from wingspan.balance.settings import Rebalance
 from wingspan.errors import RunError
-from wingspan.runtime.live import director
-from wingspan.runtime.live.courier import Courier
-from wingspan.runtime.live.migration import Migration, Order
-from wingspan.runtime.live.rebalancer import Rebalancer
-from wingspan.runtime.live.settings import Rebalance
+from wingspan.runtime.balance.migration import Migration
+from wingspan.runtime.balance.rebalancer import Rebalancer
+from wingspan.runtime.balance.weight_channel import WeightChannel
 from wingspan.runtime.ranks.launch import run_ranks
 from wingspan.runtime.transport.pending import Pending
 from wingspan.runtime.transport.transport import Transport
-from wingspan.schedule.rebalance_result import Decision, PlannerLost, RebalanceEvent, Rollback, Stopped
-from wingspan.schedule.rebalance_result import Migration as Migrated
+from wingspan.schedule.rebalance_result import (
+    Decision,
+    Migrated,
+    PlannerLost,
+    RebalanceEvent,
+    Rollback,
+    Stopped,
+)
 from wingspan.specs.placement import EMPTY, Placement
 from wingspan.traffic.distinct import Choice
 
@@ -35,7 +42,7 @@ OLD = Placement(np.array([[[0], [1], [2], [EMPTY]]] * 2), 3)
 NEW = Placement(np.array([[[0], [1], [2], [1]], [[2], [1], [0], [0]]]), 3)
 
 
-class FlippingCourier(Courier):
+class FlippingChannel(WeightChannel):
     """One bit of every message to rank 3 turns over on its way."""
 
     def send(self, raw_B: torch.Tensor, rank: int, tag: int) -> Pending | None:
@@ -45,7 +52,7 @@ class FlippingCourier(Courier):
         return super().send(raw_B, rank, tag)
 
 
-class LosingCourier(Courier):
+class LosingChannel(WeightChannel):
     """No message to rank 3 is ever sent."""
 
     def send(self, raw_B: torch.Tensor, rank: int, tag: int) -> Pending | None:
@@ -53,10 +60,10 @@ class LosingCourier(Courier):
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"), [(FlippingCourier, "another checksum"), (LosingCourier, "did not arrive in time")]
+    ("kind", "reason"), [(FlippingChannel, "another checksum"), (LosingChannel, "did not arrive in time")]
 )
 def test_a_layer_that_does_not_arrive_whole_keeps_its_old_placement(tmp_path, kind, reason):
-    """Both layers want something on rank 3; afterwards the same moves succeed over a sound courier."""
+    """Both layers want something on rank 3; afterwards the same moves succeed over a sound channel."""
 
     def work(transport: Transport) -> tuple[list[Rollback], bool, float, bool]:
         rank = Rank(transport, OLD)
@@ -116,7 +123,7 @@ EVERY_FEW = Rebalance(every_steps=4, beat_steps=2, step_bytes=4000)
 
 def test_all_ranks_change_layers_at_the_same_steps(tmp_path, monkeypatch):
     """Whatever their own pace: every rank is slow by turns."""
-    monkeypatch.setattr(director, "Planner", InlinePlanner)
+    monkeypatch.setattr(controller, "PlannerClient", InlinePlanner)
 
     def work(transport: Transport) -> list[tuple[int, bytes]]:
         rank, made = rebalanced(transport, Rebalance(every_steps=3, beat_steps=2, step_bytes=500))
@@ -157,7 +164,7 @@ def test_a_killed_planner_is_replaced_and_balancing_goes_on(tmp_path):
 
 
 def test_a_planner_that_always_dies_stops_balancing_not_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(director, "_MOST_RESTARTS", 2)
+    monkeypatch.setattr(controller, "_MOST_RESTARTS", 2)
     monkeypatch.setattr("sys.executable", "/bin/false")
 
     def work(transport: Transport) -> tuple[list[RebalanceEvent], float]:
@@ -173,8 +180,8 @@ def test_a_planner_that_always_dies_stops_balancing_not_the_run(tmp_path, monkey
 
 
 def test_migrations_that_always_fail_stop_balancing(tmp_path, monkeypatch):
-    monkeypatch.setattr(director, "Planner", InlinePlanner)
-    monkeypatch.setattr("wingspan.runtime.live.rebalancer.Courier", FlippingAll)
+    monkeypatch.setattr(controller, "PlannerClient", InlinePlanner)
+    monkeypatch.setattr("wingspan.runtime.balance.rebalancer.WeightChannel", FlippingAll)
 
     def work(transport: Transport) -> tuple[list[RebalanceEvent], bool, float]:
         rank, made = rebalanced(transport, EVERY_FEW)
@@ -189,7 +196,7 @@ def test_migrations_that_always_fail_stop_balancing(tmp_path, monkeypatch):
     assert not any(isinstance(e, Migrated) for e in events)
 
 
-class FlippingAll(Courier):
+class FlippingAll(WeightChannel):
     """Every message of a migration is damaged; the calibration's may be."""
 
     def send(self, raw_B: torch.Tensor, rank: int, tag: int) -> Pending | None:
@@ -202,7 +209,7 @@ def test_a_rank_killed_in_the_middle_is_named_and_nobody_is_left(tmp_path: Path,
     """Rank 2 dies with a layer half sent. The planner ends with rank 0."""
     pids = tmp_path / "planner"
 
-    class DeadlyCourier(Courier):
+    class DeadlyChannel(WeightChannel):
         def send(self, raw_B: torch.Tensor, rank: int, tag: int) -> Pending | None:
             if tag > 100 and os.environ["RANK"] == "2":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -214,7 +221,7 @@ def test_a_rank_killed_in_the_middle_is_named_and_nobody_is_left(tmp_path: Path,
         if transport.world.rank == 0:
             pids.write_text(str(psutil.Process().children()[0].pid))
         order = Order(Placement(np.array([[[0], [1], [2], [2]]] * 2), 3), 100, 30)
-        carry_out(rank, Migration(order, OLD, rank.site(DeadlyCourier()), 0, 101), 0)
+        carry_out(rank, Migration(order, OLD, rank.site(DeadlyChannel()), 0, 101), 0)
         del made
 
     start = time.monotonic()
@@ -229,7 +236,7 @@ def test_a_rank_killed_in_the_middle_is_named_and_nobody_is_left(tmp_path: Path,
 
 
 def test_a_run_that_ends_with_a_layer_under_way_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(director, "Planner", InlinePlanner)
+    monkeypatch.setattr(controller, "PlannerClient", InlinePlanner)
 
     def work(transport: Transport) -> tuple[list[RebalanceEvent], float]:
         rank, made = rebalanced(transport, Rebalance(every_steps=2, beat_steps=2, step_bytes=1))

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from wingspan.balance.load_report import LoadReport
 from wingspan.routing.load import imbalance
-from wingspan.runtime.live.watch import Report
 
 Floats = NDArray[np.float64]
 _WINDOW_REPORTS = 2
@@ -44,7 +44,7 @@ class History:
         self.imbalance = 1.0
         """Of the rows computed by ranks between the last two reports."""
 
-    def add(self, reports: Sequence[Report]) -> None:
+    def add(self, reports: Sequence[LoadReport]) -> None:
         """One report of every rank, in rank order."""
         steps = reports[0].steps
         load_RLE = np.stack([r.load_LE for r in reports]).astype(np.float64)

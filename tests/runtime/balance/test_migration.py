@@ -7,9 +7,11 @@ import time
 import numpy as np
 import pytest
 
-from tests.runtime.live.layers import Rank, random_placement
+from tests.balance.placements import random_placement
+from tests.runtime.balance.layers import Rank
 from tests.runtime.ranks import on_ranks
-from wingspan.runtime.live.migration import Migration, Order
+from wingspan.balance.orders import Order
+from wingspan.runtime.balance.migration import Migration
 from wingspan.runtime.transport.transport import Transport
 from wingspan.specs.placement import EMPTY, Placement
 
@@ -71,7 +73,7 @@ def test_a_step_carries_no_more_than_its_share(tmp_path):
         assert worst < 1e-5
         return (
             last,
-            migration.experts_moved,
+            migration.outcome.experts_moved,
             migration.most_staging_bytes // rank.layers[0].experts.slot_bytes,
         )
 

@@ -13,17 +13,17 @@ import torch
 from torch import nn
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssExperts
 
+from wingspan.runtime.balance.migration import Site
+from wingspan.runtime.balance.weight_channel import WeightChannel
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers
-from wingspan.runtime.live.courier import Courier
-from wingspan.runtime.live.migration import Site
 from wingspan.runtime.measuring.monitor import LoadMonitor
 from wingspan.runtime.measuring.recorder import Recorder
 from wingspan.runtime.model.experts import LocalExperts
 from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.runtime.model.step import Step
 from wingspan.runtime.transport.transport import Transport
-from wingspan.specs.placement import EMPTY, Placement
+from wingspan.specs.placement import Placement
 
 CPU = torch.device("cpu")
 HIDDEN = 16
@@ -64,8 +64,8 @@ class Rank:
         dispatcher = self.dispatchers.for_layer(index)
         return ExpertParallelLayer(index, index, experts, dispatcher, self.monitor, self.recorder, Step())
 
-    def site(self, courier: Courier | None = None) -> Site:
-        return Site(self.layers, self.dispatchers, self.transport, courier or Courier())
+    def site(self, channel: WeightChannel | None = None) -> Site:
+        return Site(self.layers, self.dispatchers, self.transport, channel or WeightChannel())
 
     @torch.inference_mode()
     def step(self, seed: int) -> float:
@@ -89,19 +89,3 @@ class Rank:
                 worst = max(worst, float((y_TD - whole(x_TD, experts_TK, weights_TK)).abs().max()))
         self.recorder.end_step()
         return worst
-
-
-def random_placement(
-    rng: np.random.Generator, layers: int, experts: int, ranks: int, slots: int
-) -> Placement:
-    """Every expert once, the other slots empty or replicas, no expert twice on a rank."""
-    slots_LRS = np.full((layers, ranks, slots), EMPTY)
-    for held_RS in slots_LRS:
-        places = rng.permutation(ranks * slots)
-        held_RS.reshape(-1)[places[:experts]] = rng.permutation(experts)
-        for place in places[experts:]:
-            rank, slot = divmod(int(place), slots)
-            expert = int(rng.integers(experts))
-            if rng.random() < 0.7 and expert not in held_RS[rank]:
-                held_RS[rank, slot] = expert
-    return Placement(slots_LRS, experts)

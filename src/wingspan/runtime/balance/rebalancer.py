@@ -11,13 +11,15 @@ from typing import cast
 
 import torch
 
+from wingspan.balance.controller import BalanceController, Sizes
+from wingspan.balance.load_report import LoadReport
+from wingspan.balance.orders import Order
+from wingspan.balance.settings import Rebalance
+from wingspan.runtime.balance.migration import Migration, Site
+from wingspan.runtime.balance.rates import measure_rates
+from wingspan.runtime.balance.watch import Watch
+from wingspan.runtime.balance.weight_channel import WeightChannel
 from wingspan.runtime.dispatch.choice import Dispatchers
-from wingspan.runtime.live.courier import Courier
-from wingspan.runtime.live.director import Director, Sizes
-from wingspan.runtime.live.migration import Migration, Order, Site
-from wingspan.runtime.live.rates import measure_rates
-from wingspan.runtime.live.settings import Rebalance
-from wingspan.runtime.live.watch import Report, Watch
 from wingspan.runtime.measuring.monitor import LoadMonitor
 from wingspan.runtime.measuring.recorder import Recorder
 from wingspan.runtime.model.layer import ExpertParallelLayer
@@ -72,12 +74,16 @@ class Rebalancer:
         experts = [layer.experts for layer in layers]
         self._watch = Watch(experts, placement.num_experts, recorder, settings.sample_tokens)
         monitor.observer = self._watch.observe
-        courier = Courier()
-        self._site = Site(layers, dispatchers, transport, courier)
-        rates = measure_rates(transport, courier, device)
+        channel = WeightChannel()
+        self._site = Site(layers, dispatchers, transport, channel)
+        rates = measure_rates(transport, channel, device)
         sizes = Sizes(row_bytes, experts[0].slot_bytes, choice, dispatchers.kind)
         world = transport.world
-        self._director = Director(settings, world, rates, sizes) if world.rank == 0 else None
+        self._controller = (
+            BalanceController(settings, world.size, world.ranks_per_node, rates, sizes)
+            if world.rank == 0
+            else None
+        )
         self._step = 0
         self._asked = False
         self._migration: Migration | None = None
@@ -86,7 +92,7 @@ class Rebalancer:
     @property
     def events(self) -> list[RebalanceEvent]:
         """The log so far, on rank 0."""
-        return [] if self._director is None else self._director.events
+        return [] if self._controller is None else self._controller.events
 
     def forget(self) -> None:
         """What was seen so far (the prefill) says nothing about the steps to come (decode)."""
@@ -107,28 +113,28 @@ class Rebalancer:
         elif self._watch.steps >= self._settings.beat_steps:
             self._beat(steps_left)
         elif self._asked and self._watch.steps % self._settings.answer_steps == 0:
-            order = None if self._director is None else self._director.look(self._step, steps_left)
+            order = None if self._controller is None else self._controller.look(self._step, steps_left)
             self._obey(order)
         self._watch.busy_seconds += monotonic() - start
 
     def finish(self) -> list[RebalanceEvent]:
         """After the last step: end what is under way; the log, on rank 0."""
         reports = self._reports()
-        if self._director is not None and reports is not None:
+        if self._controller is not None and reports is not None:
             layer = None if self._migration is None else self._migration.layer
-            self._director.finish(self._step, reports, layer)
+            self._controller.finish(self._step, reports, layer)
         return self.events
 
     def _beat(self, steps_left: int) -> None:
         reports = self._reports()
         order = None
-        if self._director is not None and reports is not None:
-            order = self._director.beat(self._step, reports, self.placement, steps_left)
+        if self._controller is not None and reports is not None:
+            order = self._controller.beat(self._step, reports, self.placement, steps_left)
         self._obey(order)
 
     def _obey(self, order: Order | None) -> None:
         """Hear rank 0's word, and begin what it says."""
-        word = _Word(order, self._director is not None and self._director.asked)
+        word = _Word(order, self._controller is not None and self._controller.asked)
         word = cast("_Word", self._transport.broadcast(word))
         self._asked = word.asked
         if word.order is not None:
@@ -143,9 +149,9 @@ class Rebalancer:
             return
         self._migration, self._next_tag = None, migration.next_tag
         reports = self._reports()
-        if self._director is not None and reports is not None:
-            self._director.migrated(self._step, reports, migration)
+        if self._controller is not None and reports is not None:
+            self._controller.migrated(self._step, reports, migration.outcome)
 
-    def _reports(self) -> list[Report] | None:
+    def _reports(self) -> list[LoadReport] | None:
         """Every rank's report since the last, on rank 0."""
-        return cast("list[Report] | None", self._transport.gather(self._watch.take()))
+        return cast("list[LoadReport] | None", self._transport.gather(self._watch.take()))

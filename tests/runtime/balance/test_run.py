@@ -8,23 +8,23 @@ from typing import Any
 import pytest
 import torch
 
+from tests.balance.inline_planner import InlinePlanner
 from tests.runtime.checkpoints import configurations, write
-from tests.runtime.live.inline_planner import InlinePlanner
 from tests.runtime.ranks import on_ranks
+from wingspan.balance import controller
+from wingspan.balance.settings import Rebalance
 from wingspan.runtime.generation.prompts import Prompt, Tokenizer
 from wingspan.runtime.generation.sampling import Sampling
-from wingspan.runtime.live import director
-from wingspan.runtime.live.settings import Rebalance
 from wingspan.runtime.model.engine import default_placement, describe
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.run import Listener, RunRequest, RunResult, run
 from wingspan.runtime.transport.shm import SharedMemoryTransport
-from wingspan.schedule.rebalance_result import Decision, Migration
+from wingspan.schedule.rebalance_result import Decision, Migrated
 
 
 @pytest.fixture(autouse=True)
 def inline_planner(monkeypatch):
-    monkeypatch.setattr(director, "Planner", InlinePlanner)
+    monkeypatch.setattr(controller, "PlannerClient", InlinePlanner)
 
 
 SILENT = Listener(on_loaded=lambda seconds: None, on_tokens=lambda tokens: None)
@@ -67,7 +67,7 @@ def check_balanced(result: RunResult) -> None:
     assert result.check is not None
     assert result.check.tokens_equal
     assert result.check.max_logit_difference <= 1e-5 * max(1.0, result.check.largest_logit)
-    moved = [e for e in result.rebalance or [] if isinstance(e, Migration)]
+    moved = [e for e in result.rebalance or [] if isinstance(e, Migrated)]
     assert moved, result.rebalance
     assert all(m.experts_moved and not m.layers_rolled_back for m in moved)
     assert max(result.report.memory_bytes["migration_staging"]) > 0

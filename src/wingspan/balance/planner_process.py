@@ -1,6 +1,6 @@
 """The planner's own process: questions come in on standard input, proposals go out on standard output.
 
-`python -m wingspan.runtime.live.planner_process`, started by rank 0. It never imports torch, runs at low priority,
+`python -m wingspan.balance.planner_process`, started by rank 0. It never imports torch, runs at low priority,
 and ends with rank 0, however that ends.
 """
 
@@ -44,7 +44,7 @@ def main() -> None:
     busy.set()
     threading.Thread(target=_beat, args=(answers, busy), daemon=True).start()
     # Seconds on a busy machine; the heart beats already.
-    from wingspan.runtime.live.planner import propose
+    from wingspan.balance.planner import propose
 
     while True:
         busy.clear()
