@@ -128,7 +128,7 @@ class _Serving:
 
     def _arrive(self, request: int) -> None:
         self._in_system += 1
-        self._prefill.waiting.append(request)
+        self._prefill.submit(request)
         following = request + 1
         if following < len(self._requests):
             self._at(float(self._requests.arrival_seconds_N[following]), lambda: self._arrive(following))
@@ -178,7 +178,7 @@ class _Serving:
             elif self._transfer is None:
                 self._start_decoding(request)
             else:
-                self._decode.waiting.append(request)
+                self._decode.submit(request)
         for request in outcome.finished:
             self._leave(request)
 

@@ -9,13 +9,13 @@ Shapes: H homes, N requests.
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.errors import InputError
+from wingspan.schedule.batching import Admission, BatchLimits, PromptQueue
 from wingspan.simulate.serving.times import StepTimes, step_seconds
 
 
@@ -36,23 +36,18 @@ class GroupSpec:
     tokens_per_step: int
 
     def __post_init__(self) -> None:
-        for field in ("ranks", "homes", "kv_tokens_per_home", "sequences_per_home", "tokens_per_step"):
+        for field in ("ranks", "homes"):
             if (value := getattr(self, field)) < 1:
                 raise InputError(f"serving, {self.name} group: {field} is {value}; it must be at least 1")
-        if self.tokens_per_step <= self.sequences_per_home:
-            raise InputError(
-                f"serving, {self.name} group: a step of {self.tokens_per_step} tokens leaves none for prefill beside "
-                f"{self.sequences_per_home} decoding sequences; raise the token budget or lower the sequences"
-            )
+        try:
+            _ = self.limits
+        except InputError as error:
+            raise InputError(f"serving, {self.name} group: {error}") from None
 
-
-@dataclass
-class _Prompt:
-    """A prompt that is being prefilled."""
-
-    request: int
-    left_tokens: int
-    done_tokens: int = 0
+    @property
+    def limits(self) -> BatchLimits:
+        """What the batching policy asks of a home."""
+        return BatchLimits(self.kv_tokens_per_home, self.sequences_per_home, self.tokens_per_step)
 
 
 @dataclass(frozen=True)
@@ -75,24 +70,29 @@ class Group:
                 f"{spec.kv_tokens_per_home}; shorten the requests, or give the deployment more memory for KV"
             )
         self.spec = spec
-        self.waiting: deque[int] = deque()
-        self.peak_kv_tokens = 0
         self.busy_seconds = 0.0
         self.decode_steps = 0
         self.decoded_tokens = 0
         self._kv_tokens_N = kv_tokens_N
-        self._home_of: dict[int, int] = {}
-        self._reserved_H = np.zeros(spec.homes, dtype=np.int64)
-        self._held_H = np.zeros(spec.homes, dtype=np.int64)
+        self._admission = Admission(spec.limits, spec.homes)
         self._decoding_H = np.zeros(spec.homes, dtype=np.int64)
-        self._prompts: dict[int, deque[_Prompt]] = {}
+        self._prompts: dict[int, PromptQueue] = {}
         self._finishes: list[
             tuple[int, int, int]
         ] = []  # heap of (decode step of the last token, request, context)
         self._decoding = 0
         self._context_tokens = 0  # over all decoding sequences
-        self._blocked = False  # the first waiting request does not fit, and nothing was released since
         self._prefilled_now: list[int] | None = None  # set while a step runs
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a home."""
+        return len(self._admission)
+
+    @property
+    def peak_kv_tokens(self) -> int:
+        """The most KV cache that was ever reserved on a home."""
+        return self._admission.peak_kv_tokens
 
     @property
     def stepping(self) -> bool:
@@ -101,47 +101,27 @@ class Group:
 
     def home_of(self, request: int) -> int:
         """The home of a request that this group holds."""
-        return self._home_of[request]
+        return self._admission.home_of(request)
+
+    def submit(self, request: int) -> None:
+        """Let a request wait for a home."""
+        self._admission.submit(request, int(self._kv_tokens_N[request]))
 
     def admit(self) -> list[int]:
-        """Give waiting requests a home, first come first served, as long as the first has room on one.
-
-        The home with the fewest reserved tokens takes it: tokens per home decide a step's time.
-        """
-        admitted = []
-        while self.waiting and not self._blocked:
-            tokens = int(self._kv_tokens_N[self.waiting[0]])
-            fits = (self._reserved_H + tokens <= self.spec.kv_tokens_per_home) & (
-                self._held_H < self.spec.sequences_per_home
-            )
-            home = int(np.where(fits, self._reserved_H, np.iinfo(np.int64).max).argmin())
-            self._blocked = not fits[home]
-            if not self._blocked:
-                request = self.waiting.popleft()
-                self._hold(request, home, tokens)
-                admitted.append(request)
-        return admitted
-
-    def _hold(self, request: int, home: int, tokens: int) -> None:
-        self._home_of[request] = home
-        self._held_H[home] += 1
-        self._reserved_H[home] += tokens
-        self.peak_kv_tokens = max(self.peak_kv_tokens, int(self._reserved_H[home]))
+        """Those who get a home now; see `Admission`."""
+        return self._admission.admit()
 
     def release(self, request: int) -> None:
         """Free what a request reserved."""
-        home = self._home_of.pop(request)
-        self._held_H[home] -= 1
-        self._reserved_H[home] -= self._kv_tokens_N[request]
-        self._blocked = False
+        self._admission.release(request)
 
     def start_prefill(self, request: int, prompt_tokens: int) -> None:
         """From the next step on, an admitted request's prompt is computed, behind those before it on its home."""
-        self._prompts.setdefault(self._home_of[request], deque()).append(_Prompt(request, prompt_tokens))
+        self._prompts.setdefault(self.home_of(request), PromptQueue()).add(request, prompt_tokens)
 
     def start_decoding(self, request: int, context_tokens: int, left_tokens: int) -> None:
         """From the next step on, a held request decodes: `left_tokens` of them until its last token."""
-        self._decoding_H[self._home_of[request]] += 1
+        self._decoding_H[self.home_of(request)] += 1
         self._decoding += 1
         self._context_tokens += context_tokens
         last = (self.decode_steps + left_tokens, request, context_tokens + left_tokens)
@@ -169,7 +149,7 @@ class Group:
         finished = []
         while self._finishes and self._finishes[0][0] <= self.decode_steps:
             _, request, context_tokens = heapq.heappop(self._finishes)
-            self._decoding_H[self._home_of[request]] -= 1
+            self._decoding_H[self.home_of(request)] -= 1
             self._decoding -= 1
             self._context_tokens -= context_tokens
             self.release(request)
@@ -211,19 +191,11 @@ class Group:
     def _prefill_on(self, home: int, budget_tokens: int, completed: list[int]) -> tuple[int, float]:
         """Take the next chunk of a home's prompts: its tokens, and over how many pairs of tokens it attends."""
         prompts = self._prompts[home]
-        tokens, pairs = 0, 0.0
-        while prompts and tokens < budget_tokens:
-            prompt = prompts[0]
-            part = min(prompt.left_tokens, budget_tokens - tokens)
-            tokens += part
-            pairs += part * (prompt.done_tokens + (part + 1) / 2)
-            prompt.done_tokens += part
-            prompt.left_tokens -= part
-            if not prompt.left_tokens:
-                completed.append(prompts.popleft().request)
+        pieces = prompts.take(budget_tokens)
+        completed += [piece.request for piece in pieces if piece.is_last]
         if not prompts:
             del self._prompts[home]
-        return tokens, pairs
+        return sum(piece.tokens for piece in pieces), sum(piece.attended_pairs for piece in pieces)
 
     def _count_decoding(self, steps: int) -> None:
         self.decode_steps += steps

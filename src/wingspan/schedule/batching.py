@@ -1,0 +1,185 @@
+"""The batching policy of serving: who is admitted, where a request lives, and what of the prompts a step computes.
+
+One policy for both executors, as `schedule.py` is one order of operations: the serving simulator asks it over predicted
+steps, the runtime over real ones. It has no clock; what happened is told to it.
+
+A *home* holds requests' KV caches: a rank, or a set of tensor-parallel ranks. All homes step together.
+
+Shapes: H homes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from wingspan.errors import InputError
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """What a home may hold, and compute in one step.
+
+    Args:
+        kv_tokens_per_home: tokens of KV cache that it has room for.
+        sequences_per_home: requests that it holds at a time.
+        tokens_per_step: tokens that it computes in a step, those that decode included.
+
+    Raises:
+        InputError: a number below 1, or a budget that decoding alone could use up.
+    """
+
+    kv_tokens_per_home: int
+    sequences_per_home: int
+    tokens_per_step: int
+
+    def __post_init__(self) -> None:
+        for field in ("kv_tokens_per_home", "sequences_per_home", "tokens_per_step"):
+            if (value := getattr(self, field)) < 1:
+                raise InputError(f"{field} is {value}; it must be at least 1")
+        if self.tokens_per_step <= self.sequences_per_home:
+            raise InputError(
+                f"a step of {self.tokens_per_step} tokens leaves none for prefill beside {self.sequences_per_home} "
+                "decoding sequences; raise the token budget or lower the sequences"
+            )
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    request: int
+    kv_tokens: int
+    home: int | None
+
+
+class Admission:
+    """Who is let in, and where: first come first served, to the home with the fewest reserved tokens.
+
+    Tokens per home decide a step's time, so reserving evenly is balancing it. A request reserves its whole KV cache,
+    prompt and answer, from admission to release; nobody overtakes one that does not fit yet.
+
+    Args:
+        limits: of each home.
+        homes: how many there are.
+    """
+
+    def __init__(self, limits: BatchLimits, homes: int) -> None:
+        self.peak_kv_tokens = 0
+        """The most that was ever reserved on a home."""
+        self._limits = limits
+        self._waiting: deque[_Waiting] = deque()
+        self._held: dict[int, tuple[int, int]] = {}  # request -> home, reserved tokens
+        self._reserved_H = np.zeros(homes, dtype=np.int64)
+        self._held_H = np.zeros(homes, dtype=np.int64)
+        self._blocked = False  # the first that waits does not fit, and nothing was released since
+
+    def __len__(self) -> int:
+        """Requests that wait."""
+        return len(self._waiting)
+
+    def home_of(self, request: int) -> int:
+        """The home of a request that was admitted."""
+        return self._held[request][0]
+
+    def submit(self, request: int, kv_tokens: int, home: int | None = None) -> None:
+        """Let a request wait.
+
+        Args:
+            request: its number.
+            kv_tokens: what it reserves; at most what a home has.
+            home: the only one it may live on; None: any.
+        """
+        self._waiting.append(_Waiting(request, kv_tokens, home))
+
+    def admit(self) -> list[int]:
+        """Give those who wait a home, in order, as long as the first has room on one."""
+        admitted = []
+        while self._waiting and not self._blocked:
+            home = self._home_for(self._waiting[0])
+            self._blocked = home is None
+            if home is not None:
+                first = self._waiting.popleft()
+                self._held[first.request] = home, first.kv_tokens
+                self._held_H[home] += 1
+                self._reserved_H[home] += first.kv_tokens
+                self.peak_kv_tokens = max(self.peak_kv_tokens, int(self._reserved_H[home]))
+                admitted.append(first.request)
+        return admitted
+
+    def release(self, request: int) -> None:
+        """Free what an admitted request reserved."""
+        home, kv_tokens = self._held.pop(request)
+        self._held_H[home] -= 1
+        self._reserved_H[home] -= kv_tokens
+        self._blocked = False
+
+    def withdraw(self, request: int) -> None:
+        """Forget a request that waits."""
+        self._waiting = deque(w for w in self._waiting if w.request != request)
+        self._blocked = False
+
+    def _home_for(self, waiting: _Waiting) -> int | None:
+        limits = self._limits
+        fits_H = (self._reserved_H + waiting.kv_tokens <= limits.kv_tokens_per_home) & (
+            self._held_H < limits.sequences_per_home
+        )
+        if waiting.home is not None:
+            fits_H &= np.arange(len(fits_H)) == waiting.home
+        home = int(np.where(fits_H, self._reserved_H, np.iinfo(np.int64).max).argmin())
+        return home if fits_H[home] else None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a step computes of one prompt: `tokens` of it, from `begin` on."""
+
+    request: int
+    begin: int
+    tokens: int
+    is_last: bool
+
+    @property
+    def attended_pairs(self) -> float:
+        """Pairs of tokens that its attention computes; each token attends to those before it and to itself."""
+        return self.tokens * (self.begin + (self.tokens + 1) / 2)
+
+
+class PromptQueue:
+    """The prompts of one home that are being computed, first come first served.
+
+    Args:
+        in_pieces: a prompt may be cut where a step's budget ends; otherwise it is computed in one step, one that
+            exceeds the budget alone.
+    """
+
+    def __init__(self, *, in_pieces: bool = True) -> None:
+        self._in_pieces = in_pieces
+        self._prompts: deque[Piece] = deque()  # what is left of each
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def add(self, request: int, prompt_tokens: int) -> None:
+        """Compute a prompt, behind those before it."""
+        self._prompts.append(Piece(request, 0, prompt_tokens, is_last=True))
+
+    def take(self, budget_tokens: int) -> list[Piece]:
+        """What the next step computes: so many tokens, as far as there are prompts."""
+        pieces: list[Piece] = []
+        while self._prompts and budget_tokens > 0:
+            left = self._prompts[0]
+            if not self._in_pieces and left.tokens > budget_tokens and pieces:
+                break
+            tokens = min(left.tokens, budget_tokens) if self._in_pieces else left.tokens
+            budget_tokens -= tokens
+            self._prompts.popleft()
+            if tokens < left.tokens:
+                rest = Piece(left.request, left.begin + tokens, left.tokens - tokens, is_last=True)
+                self._prompts.appendleft(rest)
+            pieces.append(Piece(left.request, left.begin, tokens, is_last=tokens == left.tokens))
+        return pieces
+
+    def withdraw(self, request: int) -> None:
+        """Forget a prompt, or what is left of it."""
+        self._prompts = deque(left for left in self._prompts if left.request != request)
