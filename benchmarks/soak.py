@@ -49,7 +49,7 @@ from benchmarks.uneven import (
 from wingspan.errors import RunError, WingspanError
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers
-from wingspan.runtime.generation.micro_batches import split_rows, take_turns
+from wingspan.runtime.generation.micro_batches import interleave, split_rows
 from wingspan.runtime.measuring.monitor import LoadMonitor
 from wingspan.runtime.measuring.recorder import Recorder
 from wingspan.runtime.model.engine import return_freed_memory
@@ -150,7 +150,7 @@ class Rank:
             self._step.valid_T = valid[0]
             forwards[0]()
         else:
-            take_turns(forwards, valid, self._step)
+            interleave(forwards, valid, self._step)
         self._recorder.end_step()
         self._monitor.take()
         # As between the steps of a generation: what is not rows goes another way through some transports.

@@ -7,7 +7,7 @@ import torch
 
 from tests.runtime.test_run import PROMPTS, checkpoints, execute  # noqa: F401 - a fixture
 from wingspan.errors import InputError
-from wingspan.runtime.generation.micro_batches import split_rows, take_turns
+from wingspan.runtime.generation.micro_batches import interleave, split_rows
 from wingspan.runtime.model.step import SEQUENTIAL, Step, flow_named
 from wingspan.schedule.result import Operation
 
@@ -65,7 +65,7 @@ def test_a_pause_lets_the_other_forward_go_on():
         return name
 
     valid = [torch.tensor([True]), None]
-    assert take_turns([lambda: forward("a"), lambda: forward("b")], valid, step) == ["a", "b"]
+    assert interleave([lambda: forward("a"), lambda: forward("b")], valid, step) == ["a", "b"]
     assert events == [(name, n, "ab".index(name)) for n in range(3) for name in "ab"]
     assert step.micro_batch == 0
 
@@ -78,7 +78,7 @@ def test_an_error_in_one_forward_reaches_the_caller():
         raise KeyError("lost")
 
     with pytest.raises(KeyError, match="lost"):
-        take_turns([bad, bad], [None, None], step)
+        interleave([bad, bad], [None, None], step)
     step.pause()  # outside of any forward it does nothing
 
 

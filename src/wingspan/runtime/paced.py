@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers, DispatchOptions
-from wingspan.runtime.generation.micro_batches import split_rows, take_turns
+from wingspan.runtime.generation.micro_batches import interleave, split_rows
 from wingspan.runtime.measuring.monitor import LoadMonitor
-from wingspan.runtime.measuring.recorder import Place, Recorder
+from wingspan.runtime.measuring.recorder import Recorder, SpanKey
 from wingspan.runtime.measuring.report import RankMeasurement, peak_memory_bytes
 from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.runtime.model.step import SEQUENTIAL, Flow, Step
@@ -101,7 +101,7 @@ class _PacedSharedExpert:
         """Sleep as long as it computes."""
         start = self._recorder.now()
         time.sleep(self._pace.seconds(Operation.SHARED_EXPERT, self._layer.number))
-        self._recorder.compute(Operation.SHARED_EXPERT, self._layer.place(), start)
+        self._recorder.compute(Operation.SHARED_EXPERT, self._layer.span_key(), start)
 
 
 @torch.inference_mode()
@@ -191,7 +191,7 @@ class _PacedModel:
         if len(forwards) == 1:
             forwards[0]()
         else:
-            take_turns(forwards, [None] * len(forwards), self._step)
+            interleave(forwards, [None] * len(forwards), self._step)
 
     def _forward(self, part: slice) -> None:
         x_TD = self._x_TD[part]
@@ -214,4 +214,4 @@ class _PacedModel:
         start = self._recorder.now()
         time.sleep(self._pace.seconds(operation, layer))
         micro_batch = self._step.micro_batch if self._paced.flow.micro_batches > 1 else None
-        self._recorder.compute(operation, Place(layer, micro_batch), start)
+        self._recorder.compute(operation, SpanKey(layer, micro_batch), start)

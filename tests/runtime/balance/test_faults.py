@@ -25,8 +25,8 @@ from wingspan.runtime.balance.migration import Migration
 from wingspan.runtime.balance.rebalancer import Rebalancer
 from wingspan.runtime.balance.weight_channel import WeightChannel
 from wingspan.runtime.ranks.launch import run_ranks
-from wingspan.runtime.transport.pending import Pending
 from wingspan.runtime.transport.transport import Transport
+from wingspan.runtime.transport.work_handle import WorkHandle
 from wingspan.schedule.rebalance_result import (
     Decision,
     Migrated,
@@ -45,7 +45,7 @@ NEW = Placement(np.array([[[0], [1], [2], [1]], [[2], [1], [0], [0]]]), 3)
 class FlippingChannel(WeightChannel):
     """One bit of every message to rank 3 turns over on its way."""
 
-    def send(self, raw_B: torch.Tensor, rank: int, tag: int) -> Pending | None:
+    def send(self, raw_B: torch.Tensor, rank: int, tag: int) -> WorkHandle | None:
         if rank == 3:
             raw_B = raw_B.clone()
             raw_B[len(raw_B) // 2] ^= 4
@@ -55,7 +55,7 @@ class FlippingChannel(WeightChannel):
 class LosingChannel(WeightChannel):
     """No message to rank 3 is ever sent."""
 
-    def send(self, raw_B: torch.Tensor, rank: int, tag: int) -> Pending | None:
+    def send(self, raw_B: torch.Tensor, rank: int, tag: int) -> WorkHandle | None:
         return None if rank == 3 else super().send(raw_B, rank, tag)
 
 
@@ -199,7 +199,7 @@ def test_migrations_that_always_fail_stop_balancing(tmp_path, monkeypatch):
 class FlippingAll(WeightChannel):
     """Every message of a migration is damaged; the calibration's may be."""
 
-    def send(self, raw_B: torch.Tensor, rank: int, tag: int) -> Pending | None:
+    def send(self, raw_B: torch.Tensor, rank: int, tag: int) -> WorkHandle | None:
         raw_B = raw_B.clone()
         raw_B[0] ^= 1
         return super().send(raw_B, rank, tag)
@@ -210,7 +210,7 @@ def test_a_rank_killed_in_the_middle_is_named_and_nobody_is_left(tmp_path: Path,
     pids = tmp_path / "planner"
 
     class DeadlyChannel(WeightChannel):
-        def send(self, raw_B: torch.Tensor, rank: int, tag: int) -> Pending | None:
+        def send(self, raw_B: torch.Tensor, rank: int, tag: int) -> WorkHandle | None:
             if tag > 100 and os.environ["RANK"] == "2":
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().send(raw_B, rank, tag)

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from wingspan.errors import InputError
-from wingspan.runtime.transport.pending import Pending
+from wingspan.runtime.transport.work_handle import WorkHandle
 
 
 class WeightChannel:
@@ -25,10 +25,10 @@ class WeightChannel:
             raise InputError("--rebalance moves experts by torch.distributed; use --transport torch or shm")
         self._group = dist.new_group(backend="gloo")
 
-    def send(self, raw_B: torch.Tensor, rank: int, tag: int) -> Pending | None:
+    def send(self, raw_B: torch.Tensor, rank: int, tag: int) -> WorkHandle | None:
         """Start to send bytes; `raw_B` must stay as it is until `wait` returns."""
         return dist.isend(raw_B, rank, group=self._group, tag=tag)
 
-    def receive(self, buffer_B: torch.Tensor, rank: int, tag: int) -> Pending | None:
+    def receive(self, buffer_B: torch.Tensor, rank: int, tag: int) -> WorkHandle | None:
         """Start to receive bytes into all of `buffer_B`."""
         return dist.irecv(buffer_B, rank, group=self._group, tag=tag)

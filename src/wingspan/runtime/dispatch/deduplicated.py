@@ -16,7 +16,7 @@ import torch
 
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.dispatcher import (
-    Coming,
+    Pending,
     Received,
     Route,
     Traffic,
@@ -129,7 +129,7 @@ class DeduplicatingDispatcher:
             buffers=buffers,
         )
 
-    def send(self, route: DeduplicatedRoute) -> Coming[Received]:
+    def send(self, route: DeduplicatedRoute) -> Pending[Received]:
         """See `Dispatcher.send`."""
         rows_MD = take_rows(route.x_TD, route.token_M, self._buffers, f"send {route.buffers}")
         slots, weights, rows = (
@@ -149,14 +149,14 @@ class DeduplicatingDispatcher:
             route.arrived.append(Arrived(pair_NC, weights_NC))
             return received
 
-        return slots.beside(weights).beside(rows).then(receive)
+        return slots.together_with(weights).together_with(rows).then(receive)
 
-    def send_back(self, y_PD: torch.Tensor, route: DeduplicatedRoute) -> Coming[torch.Tensor]:
+    def send_back(self, y_PD: torch.Tensor, route: DeduplicatedRoute) -> Pending[torch.Tensor]:
         """See `Dispatcher.send_back`; `y_PD` has one row per pair."""
         arrived = route.arrived.pop()
         summed_ND = _bag(y_PD, arrived.pair_NC, arrived.weights_NC)
-        coming = self._exchange("combine", summed_ND, route.sent_R, route.received_R, route)
-        return coming.then(lambda back_MD: _sum_per_token(back_MD, route))
+        pending = self._exchange("combine", summed_ND, route.sent_R, route.received_R, route)
+        return pending.then(lambda back_MD: _sum_per_token(back_MD, route))
 
     def _exchange(
         self,
@@ -165,7 +165,7 @@ class DeduplicatingDispatcher:
         received_R: list[int],
         sent_R: list[int],
         route: DeduplicatedRoute,
-    ) -> Coming[torch.Tensor]:
+    ) -> Pending[torch.Tensor]:
         return exchange(
             self._transport,
             self._buffers,

@@ -15,9 +15,9 @@ from typing import Generic, Protocol, TypeVar
 import torch
 
 from wingspan.runtime.dispatch.buffers import Buffers
-from wingspan.runtime.transport.pending import Pending
 from wingspan.runtime.transport.transport import Transport, exchange_with_gradient
-from wingspan.runtime.transport.turns import is_bulk, take_turns
+from wingspan.runtime.transport.turns import is_bulk, turns_help
+from wingspan.runtime.transport.work_handle import WorkHandle
 
 Value = TypeVar("Value")
 Changed = TypeVar("Changed")
@@ -60,7 +60,7 @@ class Route(ABC):
 RouteT = TypeVar("RouteT", bound=Route)
 
 
-class Coming(Generic[Value]):
+class Pending(Generic[Value]):
     """Something on its way, to be waited for once.
 
     Args:
@@ -68,7 +68,7 @@ class Coming(Generic[Value]):
         value: makes it, when they have ended.
     """
 
-    def __init__(self, pending: Sequence[Pending], value: Callable[[], Value]) -> None:
+    def __init__(self, pending: Sequence[WorkHandle], value: Callable[[], Value]) -> None:
         self._pending = pending
         self._value = value
         self.under_way_seconds: tuple[float, float] | None = None
@@ -80,13 +80,13 @@ class Coming(Generic[Value]):
             transfer.wait()
         return self._value()
 
-    def then(self, change: Callable[[Value], Changed]) -> Coming[Changed]:
+    def then(self, change: Callable[[Value], Changed]) -> Pending[Changed]:
         """What `change` makes of it, when it is here."""
-        return Coming(self._pending, lambda: change(self._value()))
+        return Pending(self._pending, lambda: change(self._value()))
 
-    def beside(self, other: Coming[Changed]) -> Coming[tuple[Value, Changed]]:
+    def together_with(self, other: Pending[Changed]) -> Pending[tuple[Value, Changed]]:
         """Both, when both are here."""
-        return Coming((*self._pending, *other._pending), lambda: (self._value(), other._value()))
+        return Pending((*self._pending, *other._pending), lambda: (self._value(), other._value()))
 
 
 class Dispatcher(Protocol[RouteT]):
@@ -111,10 +111,10 @@ class Dispatcher(Protocol[RouteT]):
             lane: which of several forwards in flight this is; each has buffers of its own.
         """
 
-    def send(self, route: RouteT) -> Coming[Received]:
+    def send(self, route: RouteT) -> Pending[Received]:
         """Start to send a chunk's tokens to their experts; what comes is for this rank's experts."""
 
-    def send_back(self, y_ND: torch.Tensor, route: RouteT) -> Coming[torch.Tensor]:
+    def send_back(self, y_ND: torch.Tensor, route: RouteT) -> Pending[torch.Tensor]:
         """Start to send the experts' outputs (rows as `Received` had them) home: the chunk's weighted sums (T, D)."""
 
 
@@ -126,12 +126,12 @@ def chunk_slices(tokens: int, chunks: int) -> list[slice]:
 
 def agree_on_counts(
     transport: Transport, send_RC: torch.Tensor, rows: int
-) -> Coming[tuple[torch.Tensor, int]]:
+) -> Pending[tuple[torch.Tensor, int]]:
     """Start to send row r of `send_RC` to every rank r: the rows received, and the sum of all ranks' `rows`.
 
     That is 0 where nobody needs to know it.
     """
-    totals = take_turns(transport.world)
+    totals = turns_help(transport.world)
     sent_RC = torch.nn.functional.pad(send_RC, (0, 1), value=rows) if totals else send_RC.contiguous()
     received_RC = torch.empty_like(sent_RC)
     one_R = [1] * transport.world.size
@@ -141,7 +141,7 @@ def agree_on_counts(
         return (counts_RC[:, :-1], sum(counts_RC[:, -1].tolist())) if totals else (counts_RC, 0)
 
     # The pair keeps the counts alive until they have left.
-    return Coming((pending,), lambda: (received_RC, sent_RC)[0]).then(agreed)
+    return Pending((pending,), lambda: (received_RC, sent_RC)[0]).then(agreed)
 
 
 def order_by_slot(arriving_RS: torch.Tensor) -> torch.Tensor:
@@ -175,20 +175,20 @@ def exchange(
     sent_R: Sequence[int],
     *,
     total_rows: int = 0,
-) -> Coming[torch.Tensor]:
+) -> Pending[torch.Tensor]:
     """Start an exchange of rows, `total_rows` of all ranks as they agreed.
 
     Where gradients are kept it is over on return; else buffers are reused.
     """
     if torch.is_grad_enabled():
         arrived_ND = exchange_with_gradient(transport, sent_ND, received_R, sent_R)
-        return Coming((), lambda: arrived_ND)
+        return Pending((), lambda: arrived_ND)
     sent_ND = sent_ND.contiguous()
     received_ND = buffers.take(name, (sum(received_R), sent_ND.shape[1]), sent_ND.dtype, sent_ND.device)
     bulk = is_bulk(total_rows * sent_ND.shape[1] * sent_ND.element_size(), transport.world.size)
     pending = transport.exchange_rows(received_ND, sent_ND, received_R, sent_R, bulk=bulk)
     # The pair keeps the rows alive until they have left.
-    return Coming((pending,), lambda: (received_ND, sent_ND)[0])
+    return Pending((pending,), lambda: (received_ND, sent_ND)[0])
 
 
 def weighted_bags(

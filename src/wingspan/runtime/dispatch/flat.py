@@ -13,7 +13,7 @@ import torch
 
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.dispatcher import (
-    Coming,
+    Pending,
     Received,
     Route,
     Traffic,
@@ -108,26 +108,26 @@ class FlatDispatcher:
             for c, (part, of) in enumerate(zip(parts, chunk_X, strict=True))
         ]
 
-    def send(self, route: FlatRoute) -> Coming[Received]:
+    def send(self, route: FlatRoute) -> Pending[Received]:
         """See `Dispatcher.send`."""
-        coming = self._exchange("dispatch", route.sent_MD, route.received_R, route.sent_R, route)
+        pending = self._exchange("dispatch", route.sent_MD, route.received_R, route.sent_R, route)
         order_N = route.by_slot_N
-        return coming.then(
+        return pending.then(
             lambda rows_ND: Received(rows_ND if order_N is None else rows_ND[order_N], route.counts_S)
         )
 
-    def send_back(self, y_ND: torch.Tensor, route: FlatRoute) -> Coming[torch.Tensor]:
+    def send_back(self, y_ND: torch.Tensor, route: FlatRoute) -> Pending[torch.Tensor]:
         """See `Dispatcher.send_back`."""
         if route.by_slot_N is not None:
             y_ND = y_ND[inverse(route.by_slot_N)]
-        coming = self._exchange("combine", y_ND, route.sent_R, route.received_R, route)
+        pending = self._exchange("combine", y_ND, route.sent_R, route.received_R, route)
         # Here, because it is done while the rows travel.
         row_TK = inverse(route.order_M).view_as(route.weights_TK)
-        return coming.then(lambda back_MD: weighted_sum(back_MD, row_TK, route.weights_TK))
+        return pending.then(lambda back_MD: weighted_sum(back_MD, row_TK, route.weights_TK))
 
     def _exchange(
         self, name: str, sent_MD: torch.Tensor, received_R: list[int], sent_R: list[int], route: FlatRoute
-    ) -> Coming[torch.Tensor]:
+    ) -> Pending[torch.Tensor]:
         return exchange(
             self._transport,
             self._buffers,

@@ -20,7 +20,7 @@ from wingspan.errors import RunError
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choices import Choices, choices_of_rows
 from wingspan.runtime.dispatch.dispatcher import (
-    Coming,
+    Pending,
     Received,
     Route,
     Traffic,
@@ -150,7 +150,7 @@ class HierarchicalDispatcher:
             for c, part in enumerate(parts)
         ]
 
-    def send(self, route: HierarchicalRoute) -> Coming[Received]:
+    def send(self, route: HierarchicalRoute) -> Pending[Received]:
         """See `Dispatcher.send`: rows cross the network at once, and are forwarded when they are waited for."""
         rows_MD = take_rows(route.x_TD, route.token_M, self._buffers, f"send {route.buffer}")
         packed = self._cross(
@@ -164,14 +164,14 @@ class HierarchicalDispatcher:
             route.inside.append(self._inside.route([route.x_TD, rows_AD], choices, route.buffer))
             return self._inside.send(route.inside[-1]).wait()
 
-        return rows.beside(packed).then(forward)
+        return rows.together_with(packed).then(forward)
 
-    def send_back(self, y_ND: torch.Tensor, route: HierarchicalRoute) -> Coming[torch.Tensor]:
+    def send_back(self, y_ND: torch.Tensor, route: HierarchicalRoute) -> Pending[torch.Tensor]:
         """See `Dispatcher.send_back`: sums are made inside the node first, and cross the network then."""
         sums_XD = self._inside.send_back(y_ND, route.inside[-1]).wait()
         own_TD, away_AD = sums_XD[: len(route.x_TD)], sums_XD[len(route.x_TD) :]
-        coming = self._cross("back", away_AD, route.sent_G, route.received_G, route)
-        return coming.then(lambda back_MD: own_TD.index_add_(0, route.token_M, back_MD))
+        pending = self._cross("back", away_AD, route.sent_G, route.received_G, route)
+        return pending.then(lambda back_MD: own_TD.index_add_(0, route.token_M, back_MD))
 
     def _cross(
         self,
@@ -180,7 +180,7 @@ class HierarchicalDispatcher:
         received_G: list[int],
         sent_G: list[int],
         route: HierarchicalRoute,
-    ) -> Coming[torch.Tensor]:
+    ) -> Pending[torch.Tensor]:
         return exchange(
             self._across,
             self._buffers,

@@ -17,7 +17,7 @@ import torch
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choices import Choices
 from wingspan.runtime.dispatch.dispatcher import (
-    Coming,
+    Pending,
     Received,
     Route,
     Traffic,
@@ -34,10 +34,10 @@ class NodeExchange(Protocol):
     def route(self, parts: Sequence[torch.Tensor], choices: Choices, buffer: str) -> Any:
         """Agree on what each slot gets of the rows (., D) that one after another are `parts`."""
 
-    def send(self, route: Any) -> Coming[Received]:
+    def send(self, route: Any) -> Pending[Received]:
         """Start to send each choice's row."""
 
-    def send_back(self, y_ND: torch.Tensor, route: Any) -> Coming[torch.Tensor]:
+    def send_back(self, y_ND: torch.Tensor, route: Any) -> Pending[torch.Tensor]:
         """Start to send the experts' outputs (rows as `Received` had them) back: the weighted sum per row (X, D)."""
 
 
@@ -90,9 +90,9 @@ class RowExchange:
             buffer=buffer,
         )
 
-    def send(self, route: RowRoute) -> Coming[Received]:
+    def send(self, route: RowRoute) -> Pending[Received]:
         """See `NodeExchange.send`."""
-        coming = exchange(
+        pending = exchange(
             self._transport,
             self._buffers,
             f"inside {route.buffer}",
@@ -100,11 +100,11 @@ class RowExchange:
             route.received_R,
             route.sent_R,
         )
-        return coming.then(lambda rows_ND: Received(rows_ND[route.by_slot_N], route.counts_S))
+        return pending.then(lambda rows_ND: Received(rows_ND[route.by_slot_N], route.counts_S))
 
-    def send_back(self, y_ND: torch.Tensor, route: RowRoute) -> Coming[torch.Tensor]:
+    def send_back(self, y_ND: torch.Tensor, route: RowRoute) -> Pending[torch.Tensor]:
         """See `NodeExchange.send_back`."""
-        coming = exchange(
+        pending = exchange(
             self._transport,
             self._buffers,
             f"inside back {route.buffer}",
@@ -112,4 +112,4 @@ class RowExchange:
             route.sent_R,
             route.received_R,
         )
-        return coming.then(lambda back_PD: route.choices.weighted_sum(back_PD, route.place_P))
+        return pending.then(lambda back_PD: route.choices.weighted_sum(back_PD, route.place_P))

@@ -12,7 +12,7 @@ import torch
 
 from wingspan.errors import RunError
 from wingspan.runtime.dispatch import float8
-from wingspan.runtime.dispatch.dispatcher import Coming, Dispatcher, Received, Route, Traffic
+from wingspan.runtime.dispatch.dispatcher import Dispatcher, Pending, Received, Route, Traffic
 from wingspan.specs.running import RowPrecision as Precision
 
 
@@ -59,7 +59,7 @@ class PrecisionDispatcher:
         inner = self._inner.route(sent, experts_TK, weights_TK, chunks, lane)
         return [PrecisionRoute(route, x_TD.dtype, x_TD.shape[1], row_bytes) for route in inner]
 
-    def send(self, route: PrecisionRoute) -> Coming[Received]:
+    def send(self, route: PrecisionRoute) -> Pending[Received]:
         """See `Dispatcher.send`."""
         return self._inner.send(route.inner).then(lambda received: self._unpacked(received, route))
 
@@ -68,7 +68,7 @@ class PrecisionDispatcher:
         rows_ND = float8.decode(rows, route.width, route.dtype) if self._packed else rows.to(route.dtype)
         return Received(rows_ND, received.counts_S)
 
-    def send_back(self, y_ND: torch.Tensor, route: PrecisionRoute) -> Coming[torch.Tensor]:
+    def send_back(self, y_ND: torch.Tensor, route: PrecisionRoute) -> Pending[torch.Tensor]:
         """See `Dispatcher.send_back`."""
         return self._inner.send_back(y_ND.to(torch.bfloat16), route.inner).then(
             lambda y_TD: y_TD.to(route.dtype)

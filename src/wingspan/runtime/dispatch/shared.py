@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from wingspan.errors import RunError
 from wingspan.runtime.dispatch.choices import Choices, choices_of
-from wingspan.runtime.dispatch.dispatcher import Coming, Received, Route, Traffic, chunk_slices
+from wingspan.runtime.dispatch.dispatcher import Pending, Received, Route, Traffic, chunk_slices
 from wingspan.runtime.dispatch.slots import SlotMap
 from wingspan.runtime.transport.shm import NodeTransport
 
@@ -92,11 +92,11 @@ class SharedMemoryDispatcher:
             for part in chunk_slices(len(x_TD), chunks)
         ]
 
-    def send(self, route: SharedRoute) -> Coming[Received]:
+    def send(self, route: SharedRoute) -> Pending[Received]:
         """See `Dispatcher.send`."""
         return self._exchange.send(route)
 
-    def send_back(self, y_ND: torch.Tensor, route: SharedRoute) -> Coming[torch.Tensor]:
+    def send_back(self, y_ND: torch.Tensor, route: SharedRoute) -> Pending[torch.Tensor]:
         """See `Dispatcher.send_back`."""
         return self._exchange.send_back(y_ND, route)
 
@@ -129,7 +129,7 @@ class SharedExchange:
         counts_RS = np.bincount(slot_P, minlength=R * S).reshape(R, S)
         return SharedRoute(parts, choices, order_P, counts_RS)
 
-    def send(self, route: SharedRoute) -> Coming[Received]:
+    def send(self, route: SharedRoute) -> Pending[Received]:
         """Let each choice's slot have its row: published now, read when waited for."""
         rows, width, dtype = route.choices.rows, route.parts[0].shape[1], route.parts[0].dtype
         tables = [route.counts_RS.ravel(), route.choices.row_P.numpy()[route.order_P]]
@@ -137,13 +137,13 @@ class SharedExchange:
         for place, part in zip(block.rows_XD.split([len(p) for p in route.parts]), route.parts, strict=True):
             place.copy_(part.detach())
         number = self._memory.publish(block.offset)
-        return Coming((), lambda: self._receive(number, width, dtype, route))
+        return Pending((), lambda: self._receive(number, width, dtype, route))
 
-    def send_back(self, y_ND: torch.Tensor, route: SharedRoute) -> Coming[torch.Tensor]:
+    def send_back(self, y_ND: torch.Tensor, route: SharedRoute) -> Pending[torch.Tensor]:
         """The outputs of this rank's slots to whoever chose them: the weighted sum per row of the route."""
         block = self._holding(y_ND, route.arrived[-1])
         number = self._memory.publish(block.offset)
-        return Coming((), lambda: self._sum(number, y_ND.dtype, y_ND.shape[1], route))
+        return Pending((), lambda: self._sum(number, y_ND.dtype, y_ND.shape[1], route))
 
     def _receive(self, number: int, width: int, dtype: torch.dtype, route: SharedRoute) -> Received:
         arriving_RS, row_N = self._arriving(number, width * dtype.itemsize)

@@ -16,7 +16,7 @@ from wingspan.errors import RunError
 from wingspan.runtime.balance.rebalancer import Rebalancer
 from wingspan.runtime.generation.batches import Batch, Columns, batches_of
 from wingspan.runtime.generation.caches import Caches
-from wingspan.runtime.generation.micro_batches import split_rows, take_turns
+from wingspan.runtime.generation.micro_batches import interleave, split_rows
 from wingspan.runtime.generation.prompts import Prompt
 from wingspan.runtime.generation.sampling import Sampler, Sampling
 from wingspan.runtime.measuring.monitor import LoadMonitor
@@ -181,7 +181,7 @@ class Generator:
         if len(forwards) == 1:
             self._step.valid_T = forwards[0].valid_T
             return [forwards[0].run()]
-        return take_turns([f.run for f in forwards], [f.valid_T for f in forwards], self._step)
+        return interleave([f.run for f in forwards], [f.valid_T for f in forwards], self._step)
 
     def _forward_part(self, part: Columns, cache: object) -> tuple[torch.Tensor, object]:
         """One micro-batch's forward over its new columns, the rest being in the cache."""

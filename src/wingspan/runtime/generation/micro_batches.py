@@ -17,7 +17,7 @@ from wingspan.runtime.model.step import Step, go_on
 Result = TypeVar("Result")
 
 
-def take_turns(
+def interleave(
     forwards: Sequence[Callable[[], Result]], valid: Sequence[torch.Tensor | None], step: Step
 ) -> list[Result]:
     """Run the forwards, each until it pauses, in turn until all are done.

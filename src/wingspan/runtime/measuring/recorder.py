@@ -33,7 +33,7 @@ class StepRecord:
 
 
 @dataclass(frozen=True)
-class Place:
+class SpanKey:
     """Where in a step something happens."""
 
     layer: int | None = None
@@ -92,19 +92,19 @@ class Recorder:
             self.ended[self._step.phase] += 1
             self._step = None
 
-    def compute(self, operation: Operation, place: Place, start_seconds: float) -> float:
+    def compute(self, operation: Operation, key: SpanKey, start_seconds: float) -> float:
         """Record computing from `start_seconds` until now; returns now."""
         end = self.now()
         if self._step is not None:
             self._add(operation, end - start_seconds)
             if self._keep_spans:
-                self._span(Stream.COMPUTE, operation, place, start_seconds, end)
+                self._span(Stream.COMPUTE, operation, key, start_seconds, end)
         return end
 
     def transfer(
         self,
         operation: Operation,
-        place: Place,
+        key: SpanKey,
         start_seconds: float,
         end_seconds: float,
         exposed_seconds: float,
@@ -120,7 +120,7 @@ class Recorder:
             self._step.received_R[peer] += received
             if self._keep_spans and peer != self._rank and (sent or received):
                 self._span(
-                    Stream.COMMUNICATION, operation, place, start_seconds, end_seconds, peer, (sent, received)
+                    Stream.COMMUNICATION, operation, key, start_seconds, end_seconds, peer, (sent, received)
                 )
 
     def _add(self, operation: Operation, seconds: float) -> None:
@@ -132,7 +132,7 @@ class Recorder:
         self,
         stream: Stream,
         operation: Operation,
-        place: Place,
+        key: SpanKey,
         start: float,
         end: float,
         peer: int | None = None,
@@ -145,9 +145,9 @@ class Recorder:
                 operation=operation,
                 start_seconds=start,
                 end_seconds=end,
-                layer=place.layer,
-                micro_batch=place.micro_batch,
-                chunk=place.chunk,
+                layer=key.layer,
+                micro_batch=key.micro_batch,
+                chunk=key.chunk,
                 peer=peer,
                 sent_bytes=moved_bytes[0] if moved_bytes else None,
                 received_bytes=moved_bytes[1] if moved_bytes else None,

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from wingspan.runtime.measuring.recorder import Place, Recorder
+from wingspan.runtime.measuring.recorder import Recorder, SpanKey
 from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.runtime.model.shared_expert import SharedExpert, takes_hidden_states_alone
 from wingspan.schedule.result import Operation
@@ -69,7 +69,7 @@ def _time(module: nn.Module, operation: Operation, layer: int | None, recorder: 
         start[0] = recorder.now()
 
     def after(*_: Any) -> None:
-        recorder.compute(operation, Place(layer), start[0])
+        recorder.compute(operation, SpanKey(layer), start[0])
 
     _hook(module, before, after)
 
@@ -94,7 +94,7 @@ def _time_shared_experts(block: nn.Module, layer: ExpertParallelLayer, recorder:
         def timed(*inputs: Any, forward: Callable[..., Any] = forward, **options: Any) -> Any:
             start = recorder.now()
             out = forward(*inputs, **options)
-            end = recorder.compute(Operation.SHARED_EXPERT, layer.place(), start)
+            end = recorder.compute(Operation.SHARED_EXPERT, layer.span_key(), start)
             # Where the shared expert runs before the routed ones its time is not the gate's.
             if layer.gate_start_seconds is not None:
                 layer.gate_start_seconds += end - start

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
-from wingspan.runtime.dispatch.beside import BesideDispatcher
-from wingspan.runtime.dispatch.dispatcher import Coming, Dispatcher, Received, Route
+from wingspan.runtime.dispatch.dispatcher import Dispatcher, Pending, Received, Route
+from wingspan.runtime.dispatch.streamed import StreamedDispatcher
 from wingspan.runtime.measuring.monitor import LoadMonitor
-from wingspan.runtime.measuring.recorder import Place, Recorder
+from wingspan.runtime.measuring.recorder import Recorder, SpanKey
 from wingspan.runtime.model.experts import LocalExperts
 from wingspan.runtime.model.shared_expert import SharedExpert
 from wingspan.runtime.model.step import Step
@@ -61,7 +61,7 @@ class ExpertParallelLayer:
     ) -> torch.Tensor:
         """The weighted sum of each token's experts (T, D); zero for padding. Collective over the EP group."""
         if self.gate_start_seconds is not None:
-            self._recorder.compute(Operation.GATE, self.place(), self.gate_start_seconds)
+            self._recorder.compute(Operation.GATE, self.span_key(), self.gate_start_seconds)
             self.gate_start_seconds = None
         valid_T = self._step.valid_T
         if valid_T is None:
@@ -73,10 +73,10 @@ class ExpertParallelLayer:
         y_TD[valid_T] = y_VD
         return y_TD
 
-    def place(self, chunk: int | None = None) -> Place:
+    def span_key(self, chunk: int | None = None) -> SpanKey:
         """Where in the step this layer is, for the recorder."""
         micro_batch = self._step.micro_batch if self._step.flow.micro_batches > 1 else None
-        return Place(self.number, micro_batch, chunk if self._step.flow.chunks > 1 else None)
+        return SpanKey(self.number, micro_batch, chunk if self._step.flow.chunks > 1 else None)
 
     def _exchange_and_compute(
         self, all_TD: torch.Tensor, x_VD: torch.Tensor, experts_VK: torch.Tensor, weights_VK: torch.Tensor
@@ -110,12 +110,12 @@ class ExpertParallelLayer:
         CUDA has streams of its own, and gradients are exchanged on the spot. A dispatch beside the shared expert alone
         must be worth the change of threads; every rank may judge for itself, its exchanges' order is the same.
         """
-        beside = self._step.flow.overlaps or (
+        streamed = self._step.flow.overlaps or (
             shared is not None and is_bulk(x_VD.numel() * x_VD.element_size() * top_k, ranks=1)
         )
-        if not beside or x_VD.is_cuda or torch.is_grad_enabled():
+        if not streamed or x_VD.is_cuda or torch.is_grad_enabled():
             return self.dispatcher
-        return BesideDispatcher(self.dispatcher, self._step.communication)
+        return StreamedDispatcher(self.dispatcher, self._step.communication)
 
 
 class _Clock:
@@ -137,8 +137,8 @@ class _Chunk:
         self._recorder = layer._recorder
         self._number = number
         self._route = route
-        self._coming: Coming[Received] | None = None
-        self._going: Coming[torch.Tensor] | None = None
+        self._pending_dispatch: Pending[Received] | None = None
+        self._pending_combine: Pending[torch.Tensor] | None = None
         self._rows_out: torch.Tensor | None = None
         self._returned = _Clock(0.0)
         self.dispatched: _Clock | None = None
@@ -147,43 +147,43 @@ class _Chunk:
         """Start the dispatch. What of it is done on the spot (sorting, copying) counts as exposed."""
         begun = self._recorder.now()
         self.dispatched = self.dispatched or _Clock(begun)
-        self._coming = self._dispatcher.send(self._route)
+        self._pending_dispatch = self._dispatcher.send(self._route)
         # From the clock's start, because the first chunk's began with the exchange of counts.
         since = begun if self._number else self.dispatched.start_seconds
         self.dispatched.exposed_seconds += self._recorder.now() - since
 
     def compute(self) -> None:
         """Wait for the rows, and let this rank's experts have them."""
-        if self._coming is None or self.dispatched is None:
+        if self._pending_dispatch is None or self.dispatched is None:
             raise RuntimeError("the schedule computes a chunk before its dispatch")
-        received = self._wait(Operation.DISPATCH, self._coming, self.dispatched)
+        received = self._wait(Operation.DISPATCH, self._pending_dispatch, self.dispatched)
         start = self._recorder.now()
         self._rows_out = self._layer.experts(received.rows_ND, received.counts_S, in_place=True)
-        self._recorder.compute(Operation.EXPERT, self._layer.place(self._number), start)
+        self._recorder.compute(Operation.EXPERT, self._layer.span_key(self._number), start)
 
     def send_back(self) -> None:
         """Start the combine."""
         if self._rows_out is None:
             raise RuntimeError("the schedule combines a chunk before its experts")
         self._returned = _Clock(self._recorder.now())
-        self._going = self._dispatcher.send_back(self._rows_out, self._route)
+        self._pending_combine = self._dispatcher.send_back(self._rows_out, self._route)
         self._returned.exposed_seconds = self._recorder.now() - self._returned.start_seconds
 
     def take(self) -> torch.Tensor:
         """Wait for the weighted sums."""
-        if self._going is None:
+        if self._pending_combine is None:
             raise RuntimeError("the schedule leaves a chunk without its combine")
-        return self._wait(Operation.COMBINE, self._going, self._returned)
+        return self._wait(Operation.COMBINE, self._pending_combine, self._returned)
 
-    def _wait(self, operation: Operation, coming: Coming[Any], clock: _Clock) -> Any:
+    def _wait(self, operation: Operation, pending: Pending[Any], clock: _Clock) -> Any:
         start = self._recorder.now()
-        value = coming.wait()
+        value = pending.wait()
         clock.exposed_seconds += self._recorder.now() - start
         traffic = self._route.traffic if operation is Operation.DISPATCH else self._route.back_traffic
-        began, ended = coming.under_way_seconds or (clock.start_seconds, self._recorder.now())
+        began, ended = pending.under_way_seconds or (clock.start_seconds, self._recorder.now())
         self._recorder.transfer(
             operation,
-            self._layer.place(self._number),
+            self._layer.span_key(self._number),
             began,
             ended,
             clock.exposed_seconds,

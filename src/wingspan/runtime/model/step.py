@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from wingspan.runtime.dispatch.beside import CommunicationStream
+from wingspan.runtime.dispatch.streamed import CommunicationStream
 from wingspan.schedule.result import Operation
 from wingspan.schedule.schedule import Layers, Schedule, chunked, schedule_named, sequential, two_batch
 

@@ -17,10 +17,10 @@ import torch.distributed as dist
 
 from wingspan.errors import LostPeerError, WingspanError
 from wingspan.runtime.ranks.device import take_share
-from wingspan.runtime.ranks.lifeline import Lifeline
 from wingspan.runtime.ranks.meeting.place import Place
 from wingspan.runtime.ranks.meeting.protocol import AloneMeeting, MpiMeeting
 from wingspan.runtime.ranks.nodes import Nodes, enter, listen_on
+from wingspan.runtime.ranks.peer_monitor import PeerMonitor
 from wingspan.runtime.ranks.supervision import Ranks
 from wingspan.runtime.ranks.world import World, export
 from wingspan.runtime.transport.mpi import leave_mpi
@@ -92,8 +92,8 @@ def join_ranks(work: Work, place: Place, device: torch.device) -> None:
             timeout=_PEERS_WAIT,
         )
         transport = TorchTransport(world, device)
-        lifeline = Lifeline(transport, meeting.rank_0_address)
-    with certain_end(), lifeline, _plain_errors(world):
+        peer_monitor = PeerMonitor(transport, meeting.rank_0_address)
+    with certain_end(), peer_monitor, _plain_errors(world):
         _work_and_leave(work, transport)
 
 

@@ -15,8 +15,8 @@ import torch
 
 from wingspan.errors import InputError
 from wingspan.runtime.ranks.world import World, within
-from wingspan.runtime.transport.pending import Pending
 from wingspan.runtime.transport.transport import Transport, as_bytes
+from wingspan.runtime.transport.work_handle import WorkHandle
 
 
 class MpiTransport:
@@ -41,7 +41,7 @@ class MpiTransport:
         sent_R: Sequence[int],
         *,
         bulk: bool = False,  # noqa: ARG002 - MPI has ways of its own
-    ) -> Pending:
+    ) -> WorkHandle:
         """See `Transport`."""
         sent, received = _Rows(sent_NB, sent_R), _Rows(received_NB, received_R)
         request = self._communicator.Ialltoallv(sent.message, received.message)

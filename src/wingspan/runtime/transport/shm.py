@@ -21,9 +21,9 @@ import torch
 from wingspan.errors import InputError
 from wingspan.runtime.ranks.world import World, within
 from wingspan.runtime.transport import futex
-from wingspan.runtime.transport.pending import Pending
 from wingspan.runtime.transport.shared_memory import SharedMemory, SharedMemoryError, share_among
 from wingspan.runtime.transport.transport import Transport, as_bytes
+from wingspan.runtime.transport.work_handle import WorkHandle
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class _OverAnother(ABC):
         sent_R: Sequence[int],
         *,
         bulk: bool = False,
-    ) -> Pending:
+    ) -> WorkHandle:
         """See `Transport`."""
 
     def exchange_counts(self, send_RC: torch.Tensor) -> torch.Tensor:
@@ -101,7 +101,7 @@ class NodeTransport(_OverAnother):
         sent_R: Sequence[int],
         *,
         bulk: bool = False,  # noqa: ARG002 - the interface's
-    ) -> Pending:
+    ) -> WorkHandle:
         """See `Transport`. What is sent may be written again at once; what comes is read in `wait`."""
         return _Exchange(
             self.memory, self._publish(as_bytes(sent_NB), sent_R), as_bytes(received_NB), received_R
@@ -171,7 +171,7 @@ class SharedMemoryTransport(_OverAnother):
         sent_R: Sequence[int],
         *,
         bulk: bool = False,
-    ) -> Pending:
+    ) -> WorkHandle:
         """See `Transport`."""
         if self.covers_all:
             return self.inside.exchange_rows(received_NB, sent_NB, received_R, sent_R)
@@ -199,7 +199,7 @@ class SharedMemoryTransport(_OverAnother):
         sent_R: Sequence[int],
         *,
         bulk: bool,
-    ) -> Pending:
+    ) -> WorkHandle:
         """The rows of other nodes; they must lie together too, without this node's between them."""
         from_R, to_R = self._only_outside(received_R), self._only_outside(sent_R)
         sent = torch.cat(self._around(sent_NB, sent_R))
@@ -254,7 +254,7 @@ class _Exchange:
 class _Both:
     """Two transfers at once."""
 
-    def __init__(self, inside: Pending, outside: Pending) -> None:
+    def __init__(self, inside: WorkHandle, outside: WorkHandle) -> None:
         self._parts = (inside, outside)
 
     def wait(self) -> None:
@@ -265,7 +265,7 @@ class _Both:
 class _Scattered:
     """An outer transfer whose rows belong before and behind this node's."""
 
-    def __init__(self, pending: Pending, parts: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def __init__(self, pending: WorkHandle, parts: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
         self._pending = pending
         self._parts = parts
 

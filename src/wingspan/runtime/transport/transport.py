@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 
 from wingspan.runtime.ranks.world import World, within
-from wingspan.runtime.transport.pending import Pending
-from wingspan.runtime.transport.turns import Exchange, Turns, take_turns, turns
+from wingspan.runtime.transport.turns import Exchange, Turns, turns, turns_help
+from wingspan.runtime.transport.work_handle import WorkHandle
 
 
 class Transport(Protocol):
@@ -32,7 +32,7 @@ class Transport(Protocol):
         sent_R: Sequence[int],
         *,
         bulk: bool = False,
-    ) -> Pending:
+    ) -> WorkHandle:
         """Start to send `sent_R[r]` rows to each rank r, in order, and to receive `received_R[r]` from it.
 
         Both buffers are contiguous, of one dtype, rows along dimension 0; zero rows are allowed anywhere. `bulk`,
@@ -81,15 +81,15 @@ class TorchTransport:
         sent_R: Sequence[int],
         *,
         bulk: bool = False,
-    ) -> Pending:
+    ) -> WorkHandle:
         """See `Transport`. In bulk, nodes take turns on the CPU; NCCL has ways of its own."""
         # Bytes, because the backends do not know every dtype (gloo has no FP8, nor BF16 everywhere).
         exchange = Exchange(as_bytes(received_NB), as_bytes(sent_NB), received_R, sent_R)
-        if bulk and self._device.type == "cpu" and take_turns(self.world):
+        if bulk and self._device.type == "cpu" and turns_help(self.world):
             return Turns(turns(exchange, self.world), self._start)
         return self._start(exchange)
 
-    def _start(self, exchange: Exchange) -> Pending:
+    def _start(self, exchange: Exchange) -> WorkHandle:
         # Of NCCL's, `wait` makes the current stream wait, not the caller.
         work: dist.Work = dist.all_to_all_single(
             exchange.received_NB,
@@ -161,7 +161,7 @@ class LocalTransport:
         sent_R: Sequence[int],  # noqa: ARG002
         *,
         bulk: bool = False,  # noqa: ARG002
-    ) -> Pending:
+    ) -> WorkHandle:
         """See `Transport`."""
         received_NB.copy_(sent_NB)
         return _Done()

@@ -16,7 +16,7 @@ from itertools import accumulate
 import torch
 
 from wingspan.runtime.ranks.world import World
-from wingspan.runtime.transport.pending import Pending
+from wingspan.runtime.transport.work_handle import WorkHandle
 
 _BULK_BYTES = 2**21
 """From this much per rank on an exchange is bulk. Of less, the links' queues hold so much that they stay busy anyway;
@@ -33,7 +33,7 @@ class Exchange:
     sent_R: Sequence[int]
 
 
-def take_turns(world: World) -> bool:
+def turns_help(world: World) -> bool:
     """Whether the nodes are so many that turns can help."""
     return world.size > 2 * world.ranks_per_node
 
@@ -74,13 +74,13 @@ class Turns:
         start: starts one.
     """
 
-    def __init__(self, exchanges: Sequence[Exchange], start: Callable[[Exchange], Pending]) -> None:
+    def __init__(self, exchanges: Sequence[Exchange], start: Callable[[Exchange], WorkHandle]) -> None:
         self._start = start
         self._under_way = [start(exchange) for exchange in exchanges[:2]]
         self._later = list(exchanges[2:])
 
     def wait(self) -> None:
-        """See `Pending`. The later turns are started here."""
+        """See `WorkHandle`. The later turns are started here."""
         for exchange in (*self._later, None):
             for pending in self._under_way:
                 pending.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Pending(Protocol):
+class WorkHandle(Protocol):
     """A transfer under way."""
 
     def wait(self) -> object:

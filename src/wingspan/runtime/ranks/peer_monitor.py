@@ -34,7 +34,7 @@ _NUMBER = struct.Struct("!i")
 _FAREWELL = -1
 
 
-class Lifeline:
+class PeerMonitor:
     """While inside, this process ends soon after any other rank's did, unless that left in good order.
 
     Collective.
@@ -60,7 +60,7 @@ class Lifeline:
                 connection.setsockopt(socket.SOL_SOCKET, direction, _MESSAGE_TIMEVAL)
 
     def __enter__(self) -> None:
-        threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
+        threading.Thread(target=self._watch, name="peer-monitor", daemon=True).start()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         """Say farewell after good work; after an error the end of the process says all.

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from wingspan.runtime.dispatch.dispatcher import Coming, Dispatcher, Received, Route, RouteT, Traffic
+from wingspan.runtime.dispatch.dispatcher import Dispatcher, Pending, Received, Route, RouteT, Traffic
 
 Value = TypeVar("Value")
 
@@ -73,7 +73,7 @@ def _timed(job: Callable[[], Value], inference: bool) -> Done[Value]:
     return Done(value, began, time.monotonic())
 
 
-class BesideRoute(Route):
+class StreamedRoute(Route):
     """A route that may not be agreed on yet."""
 
     def __init__(self, routes: Future[Done[list[Any]]], chunk: int) -> None:
@@ -100,7 +100,7 @@ class BesideRoute(Route):
         return self.agreed.back_traffic  # type: ignore[no-any-return]
 
 
-class BesideDispatcher(Generic[RouteT]):
+class StreamedDispatcher(Generic[RouteT]):
     """A dispatcher all of whose exchanges, the counts' too, run on a communication stream. Inference only.
 
     Its calls return at once. An exchange begins when those before it have ended, as in a `schedule.Schedule`.
@@ -112,25 +112,25 @@ class BesideDispatcher(Generic[RouteT]):
 
     def route(
         self, x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor, chunks: int, lane: int
-    ) -> list[BesideRoute]:
+    ) -> list[StreamedRoute]:
         """See `Dispatcher.route`."""
         routes = self._stream.submit(
             lambda: self._dispatcher.route(x_TD, experts_TK, weights_TK, chunks, lane)
         )
-        return [BesideRoute(routes, chunk) for chunk in range(chunks)]
+        return [StreamedRoute(routes, chunk) for chunk in range(chunks)]
 
-    def send(self, route: BesideRoute) -> Coming[Received]:
+    def send(self, route: StreamedRoute) -> Pending[Received]:
         """See `Dispatcher.send`."""
         done = self._stream.submit(lambda: self._dispatcher.send(route.agreed).wait())
-        return _Beside(done, route.begin_seconds)
+        return _Streamed(done, route.begin_seconds)
 
-    def send_back(self, y_ND: torch.Tensor, route: BesideRoute) -> Coming[torch.Tensor]:
+    def send_back(self, y_ND: torch.Tensor, route: StreamedRoute) -> Pending[torch.Tensor]:
         """See `Dispatcher.send_back`."""
         done = self._stream.submit(lambda: self._dispatcher.send_back(y_ND, route.agreed).wait())
-        return _Beside(done, lambda done: done.began_seconds)
+        return _Streamed(done, lambda done: done.began_seconds)
 
 
-class _Beside(Coming[Value]):
+class _Streamed(Pending[Value]):
     """What a job of the stream makes."""
 
     def __init__(self, done: Future[Done[Value]], begin_seconds: Callable[[Done[Value]], float]) -> None:
@@ -139,7 +139,7 @@ class _Beside(Coming[Value]):
         self._begin_seconds = begin_seconds
 
     def wait(self) -> Value:
-        """See `Coming`."""
+        """See `Pending`."""
         done = self._done.result()
         self.under_way_seconds = (self._begin_seconds(done), done.ended_seconds)
         return done.value

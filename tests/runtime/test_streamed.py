@@ -12,10 +12,10 @@ import torch
 from tests.runtime.ranks import on_ranks
 from wingspan.errors import RunError
 from wingspan.placement.simple import linear
-from wingspan.runtime.dispatch.beside import BesideDispatcher, CommunicationStream
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.flat import FlatDispatcher
 from wingspan.runtime.dispatch.slots import SlotMap
+from wingspan.runtime.dispatch.streamed import CommunicationStream, StreamedDispatcher
 from wingspan.runtime.transport.transport import Transport
 
 CPU = torch.device("cpu")
@@ -74,7 +74,7 @@ def test_equals_the_dispatcher_itself_with_two_lanes_under_way(tmp_path):
         world = transport.world
         slots = SlotMap(linear(1, 6, world.size, 2), 0, world, CPU)
         plain = FlatDispatcher(transport, slots, [2] * world.size, Buffers())
-        beside = BesideDispatcher(
+        streamed = StreamedDispatcher(
             FlatDispatcher(transport, slots, [2] * world.size, Buffers()), CommunicationStream()
         )
         generator = torch.Generator().manual_seed(world.rank)
@@ -91,11 +91,11 @@ def test_equals_the_dispatcher_itself_with_two_lanes_under_way(tmp_path):
                         torch.rand(tokens, 2, generator=generator),
                     )
                 )
-            routes = [beside.route(*inputs, chunks=2, lane=n) for n, inputs in enumerate(lanes)]
-            coming = [[beside.send(route) for route in lane] for lane in routes]
+            routes = [streamed.route(*inputs, chunks=2, lane=n) for n, inputs in enumerate(lanes)]
+            pending = [[streamed.send(route) for route in lane] for lane in routes]
             going = [
-                [beside.send_back(2 * c.wait().rows_ND, r) for c, r in zip(cs, rs, strict=True)]
-                for cs, rs in zip(coming, routes, strict=True)
+                [streamed.send_back(2 * c.wait().rows_ND, r) for c, r in zip(cs, rs, strict=True)]
+                for cs, rs in zip(pending, routes, strict=True)
             ]
             results = [torch.cat([g.wait().clone() for g in lane]) for lane in going]
             for inputs, result in zip(lanes, results, strict=True):

@@ -14,7 +14,7 @@ import pytest
 
 from tests.runtime.ranks import unsupervised
 from wingspan.errors import LostPeerError
-from wingspan.runtime.ranks import lifeline, reception
+from wingspan.runtime.ranks import peer_monitor, reception
 from wingspan.runtime.transport.transport import Transport
 
 SIZE = 3
@@ -22,8 +22,8 @@ SIZE = 3
 
 @pytest.fixture(autouse=True)
 def limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifeline, "_GRACE_SECONDS", 0.5)
-    monkeypatch.setattr(lifeline, "_NAMING_SECONDS", 20.0)
+    monkeypatch.setattr(peer_monitor, "_GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(peer_monitor, "_NAMING_SECONDS", 20.0)
 
 
 def never_returns() -> None:
