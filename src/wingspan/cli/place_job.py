@@ -191,6 +191,8 @@ def _to_dict(
 ) -> dict[str, object]:
     return {
         "trace": about,
+        "model": deployment.model.name,
+        "cluster": deployment.cluster.name,
         "planned_tokens": result.planned_tokens,
         "trace_tokens": result.trace_tokens,
         "step_tokens": result.step_tokens,
