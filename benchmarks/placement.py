@@ -146,7 +146,7 @@ def with_noise(demand: Demand, noise: float, seed: int) -> Demand:
     return Demand(
         demand.load_LE * factor,
         demand.choice,
-        demand.source_LEN * factor[:, :, None],
+        demand.source_LEG * factor[:, :, None],
         demand.together_LEE * pairs,
     )
 

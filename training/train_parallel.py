@@ -4,7 +4,7 @@
 and with the experts spread over ranks that each see their share of every batch. Gradients flow through dispatch and
 combine. Prints both losses step by step.
 
-Shapes: B sequences of a batch, S tokens of each, R ranks.
+Shapes: B sequences of a batch, T tokens of each, R ranks.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Batches = list[Tensor]
 
 
 def batches(text: dict[str, Tensor], recipe: Recipe) -> Batches:
-    """Every step's batch (B, S), the same for both runs."""
+    """Every step's batch (B, T), the same for both runs."""
     generator = torch.Generator().manual_seed(recipe.seed)
     return [sample_batch(text, recipe.sequences, recipe.length, generator) for _ in range(recipe.steps)]
 
@@ -52,8 +52,8 @@ def train_alone(start: Path, steps: Batches, recipe: Recipe) -> list[float]:
     optimizer = build_optimizer(model, recipe)
     schedule = build_schedule(optimizer, recipe)
     losses = []
-    for batch_BS in steps:
-        byte_loss, balance = training_losses(model, batch_BS)
+    for batch_BT in steps:
+        byte_loss, balance = training_losses(model, batch_BT)
         (byte_loss + recipe.balancing_weight * balance).backward()
         optimizer_step(model, optimizer, schedule, recipe.clip_norm)
         losses.append(byte_loss.item())
@@ -86,10 +86,10 @@ def _steps_of_a_rank(
     model, transport = engine.model.train(), engine.transport
     optimizer = build_optimizer(model, recipe)
     schedule = build_schedule(optimizer, recipe)
-    for number, batch_BS in enumerate(steps):
-        own_BS = batch_BS.chunk(transport.world.size)[transport.world.rank]
-        output = model(input_ids=own_BS, output_router_logits=True, use_cache=False)
-        byte_loss = model.loss_function(output.logits, own_BS, model.config.vocab_size)
+    for number, batch_BT in enumerate(steps):
+        own_BT = batch_BT.chunk(transport.world.size)[transport.world.rank]
+        output = model(input_ids=own_BT, output_router_logits=True, use_cache=False)
+        byte_loss = model.loss_function(output.logits, own_BT, model.config.vocab_size)
         load_LE = transport.share(expert_load(output.router_logits, engine.shape.top_k)).sum(0)
         balance = balancing_loss(output.router_logits, load_LE)
         (byte_loss + recipe.balancing_weight * balance).backward()

@@ -24,10 +24,10 @@ def test_the_mean_fades_and_the_window_does_not():
     history = History(num_nodes=2, half_life_steps=4)
     history.add([report([[32, 0]], [8]), report([[0, 0]], [8])])
     assert history.load_LE.tolist() == [[8.0, 0.0]]
-    assert history.source_LEN.tolist() == [[[8.0, 0.0], [0.0, 0.0]]]
+    assert history.source_LEG.tolist() == [[[8.0, 0.0], [0.0, 0.0]]]
     history.add([report([[0, 0]], [8]), report([[0, 16]], [0])])
     assert history.load_LE == pytest.approx(np.array([[8 / 3, 8 / 3]]))
-    assert history.source_LEN[0, 1] == pytest.approx([0, 8 / 3])
+    assert history.source_LEG[0, 1] == pytest.approx([0, 8 / 3])
     assert history.window_load_LE.tolist() == [[4.0, 2.0]]
     history.add([report([[0, 0]], [8]), report([[0, 0]], [8])])
     assert history.window_load_LE.tolist() == [[0.0, 2.0]]

@@ -62,8 +62,8 @@ def test_a_sample_of_company_counts_across_nodes():
     )  # fmt: skip
     pairs = np.array([[0, 4], [1, 5], [2, 6], [3, 7]], dtype=np.int16)
     sample_LXK = np.tile(pairs, (32, 1))[None]
-    source_LEN = np.full((1, 8, 2), 16.0)
-    asked = Question(source_LEN, source_LEN.sum(2), sample_LXK, linear(1, 8, 8), CHOICE, measured, 256)
+    source_LEG = np.full((1, 8, 2), 16.0)
+    asked = Question(source_LEG, source_LEG.sum(2), sample_LXK, linear(1, 8, 8), CHOICE, measured, 256)
     node_of = {int(e): r // 4 for r, e in enumerate(propose(asked).placement.slots_LRS[0, :, 0])}
     assert all(node_of[a] == node_of[b] for a, b in pairs.tolist())
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from wingspan.placement.gather import exchange, grow, tournament
 
 
-def value(item_LNB, affinity, benefit) -> float:
+def value(item_LGB, affinity, benefit) -> float:
     total = 0.0
-    for node, items in enumerate(item_LNB[0]):
+    for node, items in enumerate(item_LGB[0]):
         total += affinity[0][np.ix_(items, items)].sum() / 2 + benefit[0, node, items].sum()
     return float(total)
 

@@ -36,7 +36,7 @@ def noisy(before: Demand, noise: float, seed: int) -> Demand:
     return Demand(
         before.load_LE * factor,
         before.choice,
-        before.source_LEN * factor[:, :, None],
+        before.source_LEG * factor[:, :, None],
         before.together_LEE * pairs,
     )
 

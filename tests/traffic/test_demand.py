@@ -42,15 +42,15 @@ def test_rates_are_per_step_and_conserved():
     found = demand(tokens, objective(8, 4))
     steps = len(np.unique(tokens.step_T))
     assert found.load_LE.sum() * steps == pytest.approx(1024 * 2 * 2)
-    assert found.source_LEN.sum() * steps == pytest.approx(1024 * 2 * 2, rel=0.01)
-    assert found.source_LEN.shape == (2, 16, 2)
+    assert found.source_LEG.sum() * steps == pytest.approx(1024 * 2 * 2, rel=0.01)
+    assert found.source_LEG.shape == (2, 16, 2)
     assert np.allclose(found.together_LEE, found.together_LEE.transpose(0, 2, 1))
     assert not np.einsum("lee->le", found.together_LEE).any()
 
 
 def test_spare_nodes_hold_no_tokens():
     tokens = trace("uniform", TraceShape(256, 1, 8, 2, 8))
-    assert demand(tokens, objective(12, 4)).source_LEN[:, :, 2].sum() == 0
+    assert demand(tokens, objective(12, 4)).source_LEG[:, :, 2].sum() == 0
 
 
 def test_loads_alone_live_everywhere_alike():

@@ -144,7 +144,7 @@ class BalanceController:
     def _ask(self, step: int, placement: Placement, steps_left: int) -> None:
         self._planner.ask(
             Question(
-                self._history.source_LEN,
+                self._history.source_LEG,
                 self._history.window_load_LE,
                 self._history.sample_LXK,
                 placement,

@@ -1,6 +1,6 @@
 """What rank 0 knows of all ranks: the exponential mean of the load, the last window, and what a row costs.
 
-Shapes: L MoE layers, E logical experts, R ranks, N nodes, K experts per token, X choices sampled per layer.
+Shapes: L MoE layers, E logical experts, R ranks, G nodes, K experts per token, X choices sampled per layer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class History:
         self._num_nodes = num_nodes
         self._half_life_steps = half_life_steps
         self._weight = 0.0
-        self._source_LEN: Floats = np.zeros((1, 1, num_nodes))
+        self._source_LEG: Floats = np.zeros((1, 1, num_nodes))
         self._samples: deque[NDArray[np.int16]] = deque()
         self._window: deque[tuple[int, NDArray[np.int64]]] = deque(maxlen=_WINDOW_REPORTS)
         self._pace = _Pace()
@@ -50,8 +50,8 @@ class History:
         load_RLE = np.stack([r.load_LE for r in reports]).astype(np.float64)
         fade = 0.5 ** (steps / self._half_life_steps)
         shape = (self._num_nodes, -1, *load_RLE.shape[1:])
-        now_LEN = load_RLE.reshape(shape).sum(axis=1).transpose(1, 2, 0)
-        self._source_LEN = self._source_LEN * fade + now_LEN * (1 - fade) / max(1, steps)
+        now_LEG = load_RLE.reshape(shape).sum(axis=1).transpose(1, 2, 0)
+        self._source_LEG = self._source_LEG * fade + now_LEG * (1 - fade) / max(1, steps)
         self._weight = self._weight * fade + 1 - fade
         self._window.append((steps, load_RLE.sum(axis=0).astype(np.int64)))
         self._samples.extend(r.sample_LXK for r in reports if r.sample_LXK.size)
@@ -65,21 +65,21 @@ class History:
         self.longest_seconds = reports[0].longest_seconds
 
     @property
-    def source_LEN(self) -> Floats:
+    def source_LEG(self) -> Floats:
         """Exponential mean of tokens per step, by the node where they live."""
-        return self._source_LEN / max(self._weight, 1e-300)
+        return self._source_LEG / max(self._weight, 1e-300)
 
     @property
     def load_LE(self) -> Floats:
         """Exponential mean of tokens per step."""
-        load_LE: Floats = self.source_LEN.sum(axis=2)
+        load_LE: Floats = self.source_LEG.sum(axis=2)
         return load_LE
 
     @property
     def window_load_LE(self) -> Floats:
         """Plain mean of tokens per step over the last reports."""
         steps = sum(steps for steps, _ in self._window)
-        total_LE = sum((load_LE for _, load_LE in self._window), np.zeros(self._source_LEN.shape[:2]))
+        total_LE = sum((load_LE for _, load_LE in self._window), np.zeros(self._source_LEG.shape[:2]))
         mean_LE: Floats = total_LE / max(1, steps)
         return mean_LE
 

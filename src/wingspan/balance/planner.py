@@ -1,6 +1,6 @@
 """From the loads to a proposal: the one place that calls the placement planner. Pure; imports no torch.
 
-Shapes: L MoE layers, E logical experts, N nodes, R ranks, S slots per rank, K experts per token, X sampled choices.
+Shapes: L MoE layers, E logical experts, G nodes, R ranks, S slots per rank, K experts per token, X sampled choices.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Question:
     """What the planner is asked.
 
     Args:
-        source_LEN: tokens per step by the node where they live: the exponential mean.
+        source_LEG: tokens per step by the node where they live: the exponential mean.
         recent_LE: tokens per step of the last few steps.
         sample_LXK: sampled choices, oldest first; None without any.
         present: the placement in use.
@@ -38,7 +38,7 @@ class Question:
         horizon_steps: over which a gain adds up.
     """
 
-    source_LEN: Floats
+    source_LEG: Floats
     recent_LE: Floats
     sample_LXK: NDArray[np.int16] | None
     present: Placement
@@ -83,18 +83,18 @@ def propose(question: Question) -> Proposal:
 
 def _demand(question: Question, objective: Objective) -> Demand:
     """Load and sources as counted; which experts go together from the sample, where ranks are on several nodes."""
-    choice, source_LEN = question.choice, question.source_LEN
-    load_LE = source_LEN.sum(axis=2)
+    choice, source_LEG = question.choice, question.source_LEG
+    load_LE = source_LEG.sum(axis=2)
     sample_LXK = question.sample_LXK
     if objective.nodes == 1 or sample_LXK is None or sample_LXK.shape[1] < 2:
-        return Demand(load_LE, choice, source_LEN)
+        return Demand(load_LE, choice, source_LEG)
     half = sample_LXK.shape[1] // 2
     parts = (sample_LXK[:, :half], sample_LXK[:, half:])
     earlier, later = (_counted(part, choice.count, objective.ranks) for part in parts)
     # The halves' comparison drops what they do not share: a small sample then says little, and does no harm.
     sampled = Demand.of(earlier, later, choice, objective.domains)
     scale_L = load_LE.sum(axis=1) / np.maximum(sampled.load_LE.sum(axis=1), 1)
-    return Demand(load_LE, choice, source_LEN, sampled.company() * scale_L[:, None, None])
+    return Demand(load_LE, choice, source_LEG, sampled.company() * scale_L[:, None, None])
 
 
 def _counted(sample_LXK: NDArray[np.int16], num_experts: int, num_ranks: int) -> RoutingStatistics:

@@ -1,6 +1,6 @@
 """How long one launch of matrix products takes: tiles in waves against bytes read and written.
 
-Shapes: G products of one launch (a rank's experts; 1 for a plain product), `...` anything before.
+Shapes: P products of one launch (a rank's experts; 1 for a plain product), `...` anything before.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ Array = NDArray[np.float64]
 
 
 def product_seconds(
-    cluster: Cluster, rows_G: Array, inner: Array, columns: Array, weights: Precision, activations: Precision
+    cluster: Cluster, rows_P: Array, inner: Array, columns: Array, weights: Precision, activations: Precision
 ) -> Array:
-    """G products (rows, inner) x (inner, columns), one after another on the device, launches left out.
+    """P products (rows, inner) x (inner, columns), one after another on the device, launches left out.
 
     Args:
-        rows_G: (..., G); a product without rows costs nothing. A fraction below 1 is an expectation: that share
+        rows_P: (..., P); a product without rows costs nothing. A fraction below 1 is an expectation: that share
             of the time there is one row.
-        inner, columns: alike for all G products; anything that broadcasts to (...,).
+        inner, columns: alike for all P products; anything that broadcasts to (...,).
 
     Returns:
         (...,) seconds: the longer of computing and moving, and the part of the shorter that stays unhidden.
     """
-    busy = computing_seconds(cluster, rows_G, inner, columns, wider(weights, activations))
-    moved = moved_bytes(rows_G, inner, columns, weights, activations)
+    busy = computing_seconds(cluster, rows_P, inner, columns, wider(weights, activations))
+    moved = moved_bytes(rows_P, inner, columns, weights, activations)
     moving = moved / cluster.gpu.sustained_memory_bytes_per_second
     share = cluster.kernels.matmul.unhidden_share
     seconds: Array = np.maximum(busy, moving) + share * np.minimum(busy, moving)
@@ -36,7 +36,7 @@ def product_seconds(
 
 
 def computing_seconds(
-    cluster: Cluster, rows_G: Array, inner: Array, columns: Array, precision: Precision
+    cluster: Cluster, rows_P: Array, inner: Array, columns: Array, precision: Precision
 ) -> Array:
     """Time of the arithmetic alone, with the tile sizes that suit it best: (...,).
 
@@ -44,12 +44,12 @@ def computing_seconds(
     """
     kernel, rate = cluster.kernels.matmul, cluster.gpu.sustained_flops(precision)
     if not kernel.processors:
-        divided: Array = 2 * rows_G.sum(-1) * inner * columns / rate
+        divided: Array = 2 * rows_P.sum(-1) * inner * columns / rate
         return divided
-    likely = np.minimum(rows_G.sum(-1), 1.0)
+    likely = np.minimum(rows_P.sum(-1), 1.0)
     best: Array = np.asarray(np.inf)
     for row_tile in kernel.row_tiles:
-        row_tiles = np.where(rows_G < 1, rows_G, np.ceil(rows_G / row_tile)).sum(-1)
+        row_tiles = np.where(rows_P < 1, rows_P, np.ceil(rows_P / row_tile)).sum(-1)
         row_tiles = row_tiles / np.where(likely > 0, likely, 1.0)
         for column_tile in kernel.column_tiles:
             tiles = row_tiles * np.ceil(columns / column_tile)
@@ -60,10 +60,10 @@ def computing_seconds(
 
 
 def moved_bytes(
-    rows_G: Array, inner: Array, columns: Array, weights: Precision, activations: Precision
+    rows_P: Array, inner: Array, columns: Array, weights: Precision, activations: Precision
 ) -> Array:
     """Weights of each product with rows, once; its rows in, and out in 16 bits or more: (...,)."""
-    active, rows = np.minimum(rows_G, 1.0).sum(-1), rows_G.sum(-1)
+    active, rows = np.minimum(rows_P, 1.0).sum(-1), rows_P.sum(-1)
     out = max(activations.bytes, 2.0)
     moved: Array = (
         active * inner * columns * weights.bytes + rows * inner * activations.bytes + rows * columns * out

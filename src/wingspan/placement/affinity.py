@@ -3,7 +3,7 @@
 A token's row need not cross to its own node. So a request gains most where most of its (token, layer) pairs find
 an expert; every node takes the same number of requests, to one.
 
-Shapes: Q requests, T tokens, K experts per token, L layers, E experts, N nodes.
+Shapes: Q requests, T tokens, K experts per token, L layers, E experts, G nodes.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _BLOCK_REQUESTS = 1024
 def home_nodes(trace: RoutingTrace, placement: Placement, objective: Objective) -> dict[int, int]:
     """The node for each request of `trace`, from all its tokens there; nodes differ by one request per block."""
     requests, request_T = np.unique(trace.request_T, return_inverse=True)
-    saved_QN = rows_saved(trace, placement, objective, request_T, len(requests))
+    saved_QG = rows_saved(trace, placement, objective, request_T, len(requests))
     node_Q = np.empty(len(requests), dtype=np.int64)
     for start in range(0, len(requests), _BLOCK_REQUESTS):
         block = slice(start, start + _BLOCK_REQUESTS)
-        node_Q[block] = _assign(saved_QN[block])
+        node_Q[block] = _assign(saved_QG[block])
     return dict(zip(requests.tolist(), node_Q.tolist(), strict=True))
 
 
@@ -36,14 +36,14 @@ def rows_saved(
     trace: RoutingTrace, placement: Placement, objective: Objective, request_T: Ints, requests: int
 ) -> Ints:
     """Rows that need not cross between nodes if the request lived on a node: (requests, nodes)."""
-    saved_QN = np.zeros((requests, objective.nodes), dtype=np.int64)
-    on_node_LEN = objective.on_node(placement.slots_LRS, placement.num_experts)
+    saved_QG = np.zeros((requests, objective.nodes), dtype=np.int64)
+    on_node_LEG = objective.on_node(placement.slots_LRS, placement.num_experts)
     for layer in range(trace.num_layers):
-        on_node_EN = on_node_LEN[layer] > 0
-        picks_TKN = on_node_EN[trace.experts_TLK[:, layer]]
-        rows_TN = picks_TKN.any(axis=1) if objective.once_per_node else picks_TKN.sum(axis=1)
-        np.add.at(saved_QN, request_T, rows_TN)
-    return saved_QN
+        on_node_EG = on_node_LEG[layer] > 0
+        picks_TKG = on_node_EG[trace.experts_TLK[:, layer]]
+        rows_TG = picks_TKG.any(axis=1) if objective.once_per_node else picks_TKG.sum(axis=1)
+        np.add.at(saved_QG, request_T, rows_TG)
+    return saved_QG
 
 
 def rehome(trace: RoutingTrace, node_of_request: dict[int, int], objective: Objective) -> RoutingTrace:
@@ -70,13 +70,13 @@ def rehome(trace: RoutingTrace, node_of_request: dict[int, int], objective: Obje
     )
 
 
-def _assign(saved_QN: Ints) -> Ints:
-    requests, nodes = saved_QN.shape
+def _assign(saved_QG: Ints) -> Ints:
+    requests, nodes = saved_QG.shape
     places = -(-requests // nodes)
     # One column per place; without the surplus places of a last round no node could get two more than another.
     column_node = np.tile(np.arange(nodes), places)
     surplus = places * nodes - requests
-    worth = saved_QN[:, column_node].astype(np.float64)
+    worth = saved_QG[:, column_node].astype(np.float64)
     if surplus:
         # Padding rows take the surplus, in the last round of places only.
         padding = np.full((surplus, places * nodes), -1e18)

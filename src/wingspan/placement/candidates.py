@@ -2,7 +2,7 @@
 
 All are arrays of slots (layers, ranks, slots) that hold every expert and no expert twice on a rank.
 
-Shapes: L layers, E experts, P items (slots of a layer), N nodes, B places per node, R ranks, S slots per rank.
+Shapes: L layers, E experts, P items (slots of a layer), G nodes, B places per node, R ranks, S slots per rank.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _ROUNDS = 80
 """Rounds in which nodes exchange experts: twice of every pair of 40 nodes; more change the result by under 1 %."""
 
 
-def by_load(demand: Demand, objective: Objective, slots_per_rank: int, worth_LEN: Floats) -> Ints:
+def by_load(demand: Demand, objective: Objective, slots_per_rank: int, worth_LEG: Floats) -> Ints:
     """Ranks evenly full, as `balanced`; nodes named after where they are worth most."""
     slots_LRS = balanced(demand.load_LE, objective.ranks, slots_per_rank).slots_LRS
-    return name_nodes(slots_LRS, worth_LEN)
+    return name_nodes(slots_LRS, worth_LEG)
 
 
 def gathered(
@@ -36,7 +36,7 @@ def gathered(
     objective: Objective,
     counts_LE: Ints,
     slots_per_rank: int,
-    worth_LEN: Floats,
+    worth_LEG: Floats,
     spread: float,
 ) -> Ints:
     """Experts that tokens pick together on one node, heavy ones apart, each where it is worth most.
@@ -46,35 +46,35 @@ def gathered(
         objective: what is judged by.
         counts_LE: slots per expert.
         slots_per_rank: slots per (layer, rank).
-        worth_LEN: rows that an expert saves on a node.
+        worth_LEG: rows that an expert saves on a node.
         spread: how strongly load repels load: 1 leaves of co-activation what exceeds chance; more balances nodes.
     """
     num_slots = objective.ranks * slots_per_rank
     items = Items.of(demand.load_LE, counts_LE, num_slots)
     attraction_LPP = affinity(items, demand, counts_LE, objective.once_per_node, spread)
-    grown_LNB = grow(attraction_LPP, items.load_LP, objective.nodes)
-    layer = np.arange(len(grown_LNB))[:, None, None]
-    benefit_LPN = _of_items(items, worth_LEN)
+    grown_LGB = grow(attraction_LPP, items.load_LP, objective.nodes)
+    layer = np.arange(len(grown_LGB))[:, None, None]
+    benefit_LPG = _of_items(items, worth_LEG)
     # Whole nodes first: no single exchange could carry a community to the node of its tokens.
-    order_LN = _best_nodes(benefit_LPN[layer, grown_LNB].sum(axis=2))
-    start_LNB = np.take_along_axis(grown_LNB, order_LN[..., None], axis=1)
-    item_LNB = exchange(
-        start_LNB,
+    order_LG = _best_nodes(benefit_LPG[layer, grown_LGB].sum(axis=2))
+    start_LGB = np.take_along_axis(grown_LGB, order_LG[..., None], axis=1)
+    item_LGB = exchange(
+        start_LGB,
         attraction_LPP,
-        benefit_LPN.transpose(0, 2, 1).astype(np.float32),
+        benefit_LPG.transpose(0, 2, 1).astype(np.float32),
         least_gain=float(1e-6 * demand.load_LE.mean()),
         rounds=_rounds(objective.nodes),
     )
-    return _onto_ranks(items, item_LNB, demand, objective, slots_per_rank)
+    return _onto_ranks(items, item_LGB, demand, objective, slots_per_rank)
 
 
 def without_replicas(
-    demand: Demand, objective: Objective, slots_per_rank: int, worth_LEN: Floats, spread: float
+    demand: Demand, objective: Objective, slots_per_rank: int, worth_LEG: Floats, spread: float
 ) -> Ints:
     """`gathered` with one slot per expert, over as few slots of each rank as that takes; the others stay empty."""
     used = -(-demand.num_experts // objective.ranks)
     slots_LRS = gathered(
-        demand, objective, np.ones(demand.load_LE.shape, dtype=np.int64), used, worth_LEN, spread
+        demand, objective, np.ones(demand.load_LE.shape, dtype=np.int64), used, worth_LEG, spread
     )
     return np.pad(slots_LRS, ((0, 0), (0, 0), (0, slots_per_rank - used)), constant_values=EMPTY)
 
@@ -108,20 +108,20 @@ def affinity(
     return result
 
 
-def changed_replicas(slots_LRS: Ints, load_LE: Floats, worth_LEN: Floats, changes: int) -> Ints:
+def changed_replicas(slots_LRS: Ints, load_LE: Floats, worth_LEG: Floats, changes: int) -> Ints:
     """The present slots with at most so many replicas per layer taken from cold experts for the hottest ones.
 
     Each change takes the replica that is missed least (least load per remaining slot) and gives it to the expert
     with the most load per slot, while that lowers the load of the hottest slot. Empty slots are taken first.
     """
     result = slots_LRS.copy()
-    nodes = worth_LEN.shape[2]
+    nodes = worth_LEG.shape[2]
     for layer in range(len(result)):
-        _change_layer(result[layer], load_LE[layer], worth_LEN[layer], nodes, changes)
+        _change_layer(result[layer], load_LE[layer], worth_LEG[layer], nodes, changes)
     return result
 
 
-def _change_layer(slots_RS: Ints, load_E: Floats, worth_EN: Floats, nodes: int, changes: int) -> None:
+def _change_layer(slots_RS: Ints, load_E: Floats, worth_EG: Floats, nodes: int, changes: int) -> None:
     """`changed_replicas` of one layer, in place."""
     ranks = len(slots_RS)
     node_R = np.arange(ranks) * nodes // ranks
@@ -138,7 +138,7 @@ def _change_layer(slots_RS: Ints, load_E: Floats, worth_EN: Floats, nodes: int, 
             return
         crowded_R = np.isin(node_R, node_R[holds_R])
         value_RS = np.where(
-            loss_RS == least, worth_EN[hot, node_R][:, None] - crowded_R[:, None] * load_E[hot], -np.inf
+            loss_RS == least, worth_EG[hot, node_R][:, None] - crowded_R[:, None] * load_E[hot], -np.inf
         )
         rank, slot = np.unravel_index(int(value_RS.argmax()), value_RS.shape)
         cold = slots_RS[rank, slot]
@@ -149,7 +149,7 @@ def _change_layer(slots_RS: Ints, load_E: Floats, worth_EN: Floats, nodes: int, 
 
 
 def exchanged(
-    slots_LRS: Ints, demand: Demand, objective: Objective, worth_LEN: Floats, least_gain: float, spread: float
+    slots_LRS: Ints, demand: Demand, objective: Objective, worth_LEG: Floats, least_gain: float, spread: float
 ) -> Ints:
     """The present slots after exchanges between nodes that gain more than `least_gain` rows each."""
     num_layers = len(slots_LRS)
@@ -158,42 +158,42 @@ def exchanged(
     layer = np.arange(num_layers)[:, None]
     share = demand.load_LE[layer, expert_LP] / np.maximum(counts_LE[layer, expert_LP], 1)
     items = Items(expert_LP, np.where(expert_LP != EMPTY, share, 0.0))
-    places_LNB = np.tile(np.arange(expert_LP.shape[1]), (num_layers, 1)).reshape(
+    places_LGB = np.tile(np.arange(expert_LP.shape[1]), (num_layers, 1)).reshape(
         num_layers, objective.nodes, -1
     )
-    item_LNB = exchange(
-        places_LNB,
+    item_LGB = exchange(
+        places_LGB,
         affinity(items, demand, counts_LE, objective.once_per_node, spread),
-        _of_items(items, worth_LEN).transpose(0, 2, 1).astype(np.float32),
+        _of_items(items, worth_LEG).transpose(0, 2, 1).astype(np.float32),
         least_gain,
         _rounds(objective.nodes),
     )
-    return expert_LP[layer, item_LNB.reshape(num_layers, -1)].reshape(slots_LRS.shape)
+    return expert_LP[layer, item_LGB.reshape(num_layers, -1)].reshape(slots_LRS.shape)
 
 
 def _rounds(nodes: int) -> int:
     return max(_ROUNDS, 2 * nodes)
 
 
-def _of_items(items: Items, worth_LEN: Floats) -> Floats:
+def _of_items(items: Items, worth_LEG: Floats) -> Floats:
     """Worth of every item on every node: (layers, items, nodes); nothing for an empty one."""
     held_LP = items.expert_LP != EMPTY
     layer = np.arange(len(held_LP))[:, None]
-    worth: Floats = worth_LEN[layer, np.where(held_LP, items.expert_LP, 0)] * held_LP[..., None]
+    worth: Floats = worth_LEG[layer, np.where(held_LP, items.expert_LP, 0)] * held_LP[..., None]
     return worth
 
 
-def _best_nodes(worth_LNN: Floats) -> Ints:
+def _best_nodes(worth_LGG: Floats) -> Ints:
     """For each node the contents (first index) that suit it best, (layers, nodes)."""
-    return np.stack([linear_sum_assignment(worth.T, maximize=True)[1] for worth in worth_LNN])
+    return np.stack([linear_sum_assignment(worth.T, maximize=True)[1] for worth in worth_LGG])
 
 
 def _onto_ranks(
-    items: Items, item_LNB: Ints, demand: Demand, objective: Objective, slots_per_rank: int
+    items: Items, item_LGB: Ints, demand: Demand, objective: Objective, slots_per_rank: int
 ) -> Ints:
     """Pack each node's items onto its ranks, by what each will really compute: near tokens prefer a near replica."""
-    num_layers, _, size = item_LNB.shape
-    expert_LP = np.take_along_axis(items.expert_LP, item_LNB.reshape(num_layers, -1), axis=1)
+    num_layers, _, size = item_LGB.shape
+    expert_LP = np.take_along_axis(items.expert_LP, item_LGB.reshape(num_layers, -1), axis=1)
     expert_XB = expert_LP.reshape(-1, size)
     slots_LRS = expert_LP.reshape(num_layers, objective.ranks, slots_per_rank)
     load_XB = objective.slot_rows(slots_LRS, demand).reshape(-1, size)

@@ -10,7 +10,7 @@ DeepSeek, "Expert Parallelism Load Balancer", https://github.com/deepseek-ai/EPL
 The rule knows no ban on two replicas of one expert on one rank, so its result is a plain array of slots: where
 it holds such a pair, `without_twins` empties the second slot to make it a `Placement`.
 
-Shapes: L layers, E experts, R ranks, S slots per rank, N nodes, G groups, P slots per layer.
+Shapes: L layers, E experts, R ranks, S slots per rank, G nodes, F groups, P slots per layer.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def eplb_hierarchical(
             f"{num_ranks} ranks into {num_nodes} nodes; use the global rule, or other nodes or groups"
         )
     group_size = num_experts // num_groups
-    member_GM = np.arange(num_experts).reshape(num_groups, group_size)
+    member_FM = np.arange(num_experts).reshape(num_groups, group_size)
     result = np.empty((num_layers, num_ranks, slots_per_rank), dtype=np.int64)
     for layer in range(num_layers):
-        groups_NX = balanced_packing(load[layer, member_GM].sum(axis=1), num_nodes)
-        for node, groups in enumerate(groups_NX):
-            experts = member_GM[groups].ravel()
+        groups_GX = balanced_packing(load[layer, member_FM].sum(axis=1), num_nodes)
+        for node, groups in enumerate(groups_GX):
+            experts = member_FM[groups].ravel()
             ranks = slice(node * num_ranks // num_nodes, (node + 1) * num_ranks // num_nodes)
             inside = _replicate_and_pack(load[layer, experts], num_ranks // num_nodes, slots_per_rank)
             result[layer, ranks] = experts[inside]

@@ -7,7 +7,7 @@ expert repel each other, an expert is drawn to the node of its tokens and to whe
 `grow` makes a start; `exchange` improves one: the nodes meet in pairs, as in a tournament, and each pair swaps the
 two items that gain most. Pairs of a round share no node, so their gains are independent and exact.
 
-Shapes: L layers, P items, N nodes, B places per node, H pairs of nodes.
+Shapes: L layers, P items, G nodes, B places per node, H pairs of nodes.
 """
 
 from __future__ import annotations
@@ -44,32 +44,32 @@ def grow(affinity_LPP: Affinity, weight_LP: NDArray[np.float64], nodes: int) -> 
 
 
 def exchange(
-    item_LNB: Ints,
+    item_LGB: Ints,
     affinity_LPP: Affinity,
-    benefit_LNP: Affinity,
+    benefit_LGP: Affinity,
     least_gain: float,
     rounds: int,
 ) -> Ints:
     """Swap items between nodes while a swap gains more than `least_gain`, for at most so many rounds.
 
     Args:
-        item_LNB: the start, item in each place.
+        item_LGB: the start, item in each place.
         affinity_LPP: symmetric, zero diagonal.
-        benefit_LNP: of each item for each node.
+        benefit_LGP: of each item for each node.
         least_gain: a swap must gain more than this.
-        rounds: of the tournament; N - 1 of them let every pair of nodes meet once.
+        rounds: of the tournament; G - 1 of them let every pair of nodes meet once.
     """
-    nodes = item_LNB.shape[1]
-    item_LNB = item_LNB.copy()
+    nodes = item_LGB.shape[1]
+    item_LGB = item_LGB.copy()
     if nodes < 2:
-        return item_LNB
-    joined_LNP = benefit_LNP + _joined(item_LNB, affinity_LPP)
-    active = np.arange(len(item_LNB))
+        return item_LGB
+    joined_LGP = benefit_LGP + _joined(item_LGB, affinity_LPP)
+    active = np.arange(len(item_LGB))
     schedule = tournament(nodes)
-    improved = np.zeros(len(item_LNB), dtype=np.bool_)
+    improved = np.zeros(len(item_LGB), dtype=np.bool_)
     for turn in range(rounds):
         a_H, b_H = schedule[turn % len(schedule)]
-        changed = _swap_best(item_LNB, joined_LNP, affinity_LPP, active, a_H, b_H, least_gain)
+        changed = _swap_best(item_LGB, joined_LGP, affinity_LPP, active, a_H, b_H, least_gain)
         improved[active[changed]] = True
         if turn % len(schedule) == len(schedule) - 1:
             # All pairs have met: a layer in which none swapped is done.
@@ -77,7 +77,7 @@ def exchange(
             improved[:] = False
             if not len(active):
                 break
-    return item_LNB
+    return item_LGB
 
 
 def tournament(nodes: int) -> list[tuple[Ints, Ints]]:
@@ -93,18 +93,18 @@ def tournament(nodes: int) -> list[tuple[Ints, Ints]]:
     return rounds
 
 
-def _joined(item_LNB: Ints, affinity_LPP: Affinity) -> Affinity:
+def _joined(item_LGB: Ints, affinity_LPP: Affinity) -> Affinity:
     """Affinity of every item to all items of every node: (layers, nodes, items)."""
-    num_layers, nodes, _ = item_LNB.shape
+    num_layers, nodes, _ = item_LGB.shape
     member = np.zeros((num_layers, nodes, affinity_LPP.shape[1]), dtype=np.float32)
-    np.put_along_axis(member, item_LNB, 1.0, axis=2)
+    np.put_along_axis(member, item_LGB, 1.0, axis=2)
     result: Affinity = member @ affinity_LPP
     return result
 
 
 def _swap_best(
-    item_LNB: Ints,
-    joined_LNP: Affinity,
+    item_LGB: Ints,
+    joined_LGP: Affinity,
     affinity_LPP: Affinity,
     active: Ints,
     a_H: Ints,
@@ -114,8 +114,8 @@ def _swap_best(
     """In each pair of nodes swap the two items that gain most; which of the active layers changed."""
     layer = active[:, None]
     deep, a, b = layer[..., None], a_H[:, None], b_H[:, None]
-    place_a, i_LHC, go_i = _most_willing(item_LNB[layer, a_H], joined_LNP, deep, a, b)
-    place_b, j_LHC, go_j = _most_willing(item_LNB[layer, b_H], joined_LNP, deep, b, a)
+    place_a, i_LHC, go_i = _most_willing(item_LGB[layer, a_H], joined_LGP, deep, a, b)
+    place_b, j_LHC, go_j = _most_willing(item_LGB[layer, b_H], joined_LGP, deep, b, a)
     # Both counted the other as the neighbour they come to; they pass each other.
     gain = affinity_LPP[deep[..., None], i_LHC[..., :, None], j_LHC[..., None, :]]
     gain *= -2
@@ -128,19 +128,19 @@ def _swap_best(
     layers, a_M, b_M = active[at], a_H[won], b_H[won]
     from_a, from_b = np.divmod(best_LH[at, won], i_LHC.shape[2])
     i_M, j_M = i_LHC[at, won, from_a], j_LHC[at, won, from_b]
-    item_LNB[layers, a_M, place_a[at, won, from_a]] = j_M
-    item_LNB[layers, b_M, place_b[at, won, from_b]] = i_M
+    item_LGB[layers, a_M, place_a[at, won, from_a]] = j_M
+    item_LGB[layers, b_M, place_b[at, won, from_b]] = i_M
     moved_MP = affinity_LPP[layers, j_M] - affinity_LPP[layers, i_M]
-    joined_LNP[layers, a_M] += moved_MP
-    joined_LNP[layers, b_M] -= moved_MP
+    joined_LGP[layers, a_M] += moved_MP
+    joined_LGP[layers, b_M] -= moved_MP
     return np.asarray(wins_LH.any(axis=1))
 
 
 def _most_willing(
-    item_LHB: Ints, joined_LNP: Affinity, layer: Ints, here: Ints, there: Ints
+    item_LHB: Ints, joined_LGP: Affinity, layer: Ints, here: Ints, there: Ints
 ) -> tuple[Ints, Ints, Affinity]:
     """Of each node the few items that gain most by going over: their places, themselves, their gains (L, H, C)."""
-    gain_LHB = joined_LNP[layer, there, item_LHB] - joined_LNP[layer, here, item_LHB]
+    gain_LHB = joined_LGP[layer, there, item_LHB] - joined_LGP[layer, here, item_LHB]
     if gain_LHB.shape[2] <= _WILLING:
         return np.broadcast_to(np.arange(gain_LHB.shape[2]), gain_LHB.shape), item_LHB, gain_LHB
     place_LHC = np.argpartition(gain_LHB, -_WILLING, axis=2)[..., -_WILLING:]

@@ -1,6 +1,6 @@
 """What placements are judged by: the cost model's price of the traffic that they lead to.
 
-Shapes: L layers, E experts, R ranks, S slots per rank, N nodes.
+Shapes: L layers, E experts, R ranks, S slots per rank, G nodes.
 """
 
 from __future__ import annotations
@@ -103,9 +103,9 @@ class Objective:
         return expected_slot_rows(slots_LRS, demand, self.domains, self.rule)
 
     def on_node(self, slots_LRS: Ints, num_experts: int) -> Floats:
-        """1 where a node holds an expert: (L, E, N)."""
-        slots_LNB = slots_LRS.reshape(len(slots_LRS), self.nodes, -1)
-        layer, node, place = np.nonzero(slots_LNB != EMPTY)
+        """1 where a node holds an expert: (L, E, G)."""
+        slots_LGB = slots_LRS.reshape(len(slots_LRS), self.nodes, -1)
+        layer, node, place = np.nonzero(slots_LGB != EMPTY)
         result = np.zeros((len(slots_LRS), num_experts, self.nodes))
-        result[layer, slots_LNB[layer, node, place], node] = 1.0
+        result[layer, slots_LGB[layer, node, place], node] = 1.0
         return result

@@ -4,7 +4,7 @@ A bin is a rank (or a node): it takes the same number of items as every other, a
 expert. First `deal` the items out in rounds, the heaviest to the lightest bin; then `relieve` the fullest bins by
 exchanges of two items. All layers at once, as whole arrays.
 
-Shapes: L layers, P items, B bins, S places per bin (P = B x S), H full bins that seek relief, W others that each asks.
+Shapes: L layers, P items, B bins, S slots per bin (P = B x S), H full bins that seek relief, W others that each asks.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 Staying where one is costs no move, and wins unless another is better by more than the noise of the loads. Because
 the layers' times add up, each layer decides for itself.
 
-Shapes: L layers, E experts, N nodes, R ranks, S slots per rank, C candidates.
+Shapes: L layers, E experts, G nodes, R ranks, S slots per rank, C candidates.
 """
 
 from __future__ import annotations
@@ -85,51 +85,51 @@ def plan(
         options = _fresh(demand, objective, slots_per_rank, demand.sources(objective.nodes))
         return _choose(options, demand, objective, None, moving)
     _check_present(present, demand, objective, slots_per_rank)
-    held_LEN = objective.on_node(present.slots_LRS, present.num_experts)
-    worth_LEN = demand.sources(objective.nodes) + _stay_rows(objective, moving) * held_LEN
+    held_LEG = objective.on_node(present.slots_LRS, present.num_experts)
+    worth_LEG = demand.sources(objective.nodes) + _stay_rows(objective, moving) * held_LEG
     options = {"present": present.slots_LRS}
-    options |= _near_present(present.slots_LRS, demand, objective, worth_LEN)
-    for name, slots_LRS in _fresh(demand, objective, slots_per_rank, worth_LEN).items():
+    options |= _near_present(present.slots_LRS, demand, objective, worth_LEG)
+    for name, slots_LRS in _fresh(demand, objective, slots_per_rank, worth_LEG).items():
         options[name] = name_ranks(
-            name_nodes(slots_LRS, worth_LEN), present.slots_LRS, objective.ranks_per_node
+            name_nodes(slots_LRS, worth_LEG), present.slots_LRS, objective.ranks_per_node
         )
     return _choose(options, demand, objective, present.slots_LRS, moving)
 
 
-def _fresh(demand: Demand, objective: Objective, slots_per_rank: int, worth_LEN: Floats) -> dict[str, Ints]:
+def _fresh(demand: Demand, objective: Objective, slots_per_rank: int, worth_LEG: Floats) -> dict[str, Ints]:
     """Candidates that start from nothing."""
     shape = (demand.num_layers, demand.num_experts, objective.ranks, slots_per_rank)
     options = {
         "linear": linear(*shape).slots_LRS,
-        "by load": candidates.by_load(demand, objective, slots_per_rank, worth_LEN),
+        "by load": candidates.by_load(demand, objective, slots_per_rank, worth_LEG),
     }
     if objective.nodes > 1:
         num_slots = objective.ranks * slots_per_rank
         counts_LE = replica_counts(demand.load_LE, num_slots, objective.ranks, objective.nodes)
         for spread in _SPREADS:
             options[f"gathered, spread {spread:g}"] = candidates.gathered(
-                demand, objective, counts_LE, slots_per_rank, worth_LEN, spread
+                demand, objective, counts_LE, slots_per_rank, worth_LEG, spread
             )
         if counts_LE.sum() > counts_LE.size:
             # A replica is one more expert whose weights a rank reads: at small batches they cost more than they give.
             options["gathered, no replicas"] = candidates.without_replicas(
-                demand, objective, slots_per_rank, worth_LEN, _SPREADS[0]
+                demand, objective, slots_per_rank, worth_LEG, _SPREADS[0]
             )
     return options
 
 
 def _near_present(
-    present_LRS: Ints, demand: Demand, objective: Objective, worth_LEN: Floats
+    present_LRS: Ints, demand: Demand, objective: Objective, worth_LEG: Floats
 ) -> dict[str, Ints]:
     """Candidates that change the present a little."""
     options = {}
     for changes in _CHANGES:
         options[f"{changes} replicas changed"] = candidates.changed_replicas(
-            present_LRS, demand.load_LE, worth_LEN, changes
+            present_LRS, demand.load_LE, worth_LEG, changes
         )
     if objective.nodes > 1:
         options["experts exchanged"] = candidates.exchanged(
-            present_LRS, demand, objective, worth_LEN, least_gain=0.0, spread=_SPREADS[0]
+            present_LRS, demand, objective, worth_LEG, least_gain=0.0, spread=_SPREADS[0]
         )
     return options
 

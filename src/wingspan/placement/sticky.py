@@ -3,7 +3,7 @@
 Which node, rank or slot is called which changes no balance and no co-activation, only the sources (nodes) and what
 must be fetched. So the best renaming is a linear assignment: of nodes, then of ranks in each node, then slots stay.
 
-Shapes: L layers, R ranks, S slots, N nodes, M ranks per node, B slots per node, E experts.
+Shapes: L layers, R ranks, S slots, G nodes, M ranks per node, B slots per node, E experts.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-def name_nodes(slots_LRS: Ints, worth_LEN: Floats) -> Ints:
-    """Put each node's contents on the node where they are worth most in sum; `worth_LEN` per (expert, node)."""
+def name_nodes(slots_LRS: Ints, worth_LEG: Floats) -> Ints:
+    """Put each node's contents on the node where they are worth most in sum; `worth_LEG` per (expert, node)."""
     num_layers, ranks, size = slots_LRS.shape
-    nodes = worth_LEN.shape[2]
-    contents_LNB = slots_LRS.reshape(num_layers, nodes, -1)
-    held = contents_LNB != EMPTY
+    nodes = worth_LEG.shape[2]
+    contents_LGB = slots_LRS.reshape(num_layers, nodes, -1)
+    held = contents_LGB != EMPTY
     layer = np.arange(num_layers)[:, None, None]
-    worth_LNBN = worth_LEN[layer, np.where(held, contents_LNB, 0)] * held[..., None]
-    source_LN = _assign(worth_LNBN.sum(axis=2).transpose(0, 2, 1))
-    return contents_LNB[np.arange(num_layers)[:, None], source_LN].reshape(num_layers, ranks, size)
+    worth_LGBG = worth_LEG[layer, np.where(held, contents_LGB, 0)] * held[..., None]
+    source_LG = _assign(worth_LGBG.sum(axis=2).transpose(0, 2, 1))
+    return contents_LGB[np.arange(num_layers)[:, None], source_LG].reshape(num_layers, ranks, size)
 
 
 def name_ranks(slots_LRS: Ints, present_LRQ: Ints, ranks_per_node: int) -> Ints:

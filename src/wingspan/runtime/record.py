@@ -153,7 +153,7 @@ def _run_step(engine: Engine, recorder: RoutingRecorder, prompts: list[Prompt], 
         now = batch.columns(slice(0, len(batch)))
         engine.step.valid_T = now.valid_T
         engine.model(
-            input_ids=now.ids_PN, attention_mask=now.mask_PS, position_ids=now.positions_PN, **options
+            input_ids=now.ids_PN, attention_mask=now.mask_PC, position_ids=now.positions_PN, **options
         )
     mine = [homes[world.rank][place] for batch in batches for place in batch.places]
     engine.monitor.take()

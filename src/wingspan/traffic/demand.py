@@ -4,7 +4,7 @@ A sample is noisy: among 65,536 pairs of experts some look close by chance, and 
 look at home on their nodes. A plan that trusts this promises gains that never come. So the sample is counted in two
 halves, an earlier and a later one, and of each structure only as much is kept as the halves have in common.
 
-Shapes: L layers, E experts, N nodes (scale-up domains), R home ranks.
+Shapes: L layers, E experts, G nodes (scale-up domains), R home ranks.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Demand:
     Args:
         load_LE: tokens per (layer, expert).
         choice: what each token picks.
-        source_LEN: the load by the node where the tokens live; None where they live on all ranks alike.
+        source_LEG: the load by the node where the tokens live; None where they live on all ranks alike.
         together_LEE: tokens that pick both experts, zero diagonal, symmetric; None where experts go together no more
             than by chance.
     """
 
     load_LE: Floats
     choice: Choice
-    source_LEN: Floats | None = None
+    source_LEG: Floats | None = None
     together_LEE: Floats | None = None
 
     @property
@@ -57,9 +57,9 @@ class Demand:
         return np.asarray(self.load_LE.sum(axis=1) / self.choice.per_token)
 
     def sources(self, nodes: int) -> Floats:
-        """`source_LEN`, or the load spread over so many nodes evenly."""
-        if self.source_LEN is not None:
-            return self.source_LEN
+        """`source_LEG`, or the load spread over so many nodes evenly."""
+        if self.source_LEG is not None:
+            return self.source_LEG
         return np.repeat(self.load_LE[:, :, None] / nodes, nodes, axis=2)
 
     def company(self) -> Floats:
@@ -92,10 +92,10 @@ class Demand:
         halves = (earlier, later)
         sources = [_source_by_node(half, domains) for half in halves]
         company = [_off_diagonal(half.coactivation_LEE) for half in halves]
-        source_LEN = common(sources, [_independent(source) for source in sources])
+        source_LEG = common(sources, [_independent(source) for source in sources])
         together_LEE = common(company, [expected_coactivation(half.coactivation_LEE) for half in halves])
         load_LE = (earlier.load_LE + later.load_LE) / steps
-        return cls(load_LE, choice, source_LEN / steps, together_LEE / steps)
+        return cls(load_LE, choice, source_LEG / steps, together_LEE / steps)
 
     @classmethod
     def of_load(cls, load_LE: ArrayLike, choice: Choice) -> Demand:
@@ -132,10 +132,10 @@ def _source_by_node(half: RoutingStatistics, domains: Domains) -> Floats:
     return by_node(padded_LER, domains.width).astype(np.float64)
 
 
-def _independent(source_LEN: Floats) -> Floats:
+def _independent(source_LEG: Floats) -> Floats:
     """Every expert's tokens spread over nodes as all tokens are."""
-    total = source_LEN.sum(axis=(1, 2), keepdims=True)
-    product = source_LEN.sum(axis=2, keepdims=True) * source_LEN.sum(axis=1, keepdims=True)
+    total = source_LEG.sum(axis=(1, 2), keepdims=True)
+    product = source_LEG.sum(axis=2, keepdims=True) * source_LEG.sum(axis=1, keepdims=True)
     result: Floats = product / np.maximum(total, 1)
     return result
 

@@ -1,6 +1,6 @@
 """How many distinct places (nodes, ranks) a token's top-k choice touches, where experts go together only by chance.
 
-Shapes: L layers, D classes of source domains, P places, B slots of a place.
+Shapes: L layers, Q classes of source domains, P places, B slots of a place.
 """
 
 from __future__ import annotations
@@ -59,23 +59,23 @@ def expected_distinct(experts: int, top_k: int, groups: int) -> float:
     return (groups - larger_groups) * (1 - missed_small) + larger_groups * (1 - missed_large)
 
 
-def hit_by_chance(choice: Choice, chosen_LDX: Floats, slots_LX: NDArray[np.int64], places: int) -> Floats:
-    """Probability that any slot of a place is chosen: (L, D, places).
+def hit_by_chance(choice: Choice, chosen_LQX: Floats, slots_LX: NDArray[np.int64], places: int) -> Floats:
+    """Probability that any slot of a place is chosen: (L, Q, places).
 
     Choices of one token exclude each other, so independent misses would be too rare or too frequent; an exponent
     makes their product exact for uniform routing (and for groups of node-limited routing), and keeps the skew.
 
     Args:
         choice: of a token.
-        chosen_LDX: probability that a token sends a row to a slot.
+        chosen_LQX: probability that a token sends a row to a slot.
         slots_LX: the slots' experts.
         places: into so many the slots divide, one after the other.
     """
-    layers, classes, slots = chosen_LDX.shape
+    layers, classes, slots = chosen_LQX.shape
     each = slots // places
     if each == 1:
-        return chosen_LDX
-    missed = np.log1p(-np.minimum(chosen_LDX, _LIKELIEST))
+        return chosen_LQX
+    missed = np.log1p(-np.minimum(chosen_LQX, _LIKELIEST))
     together = missed.reshape(layers, classes, places, each).sum(axis=-1)
     here = slots_LX.reshape(layers, places, each)
     held_LP = (here != EMPTY).sum(axis=-1)

@@ -4,7 +4,7 @@ Ranks of a domain hold equally many tokens and choose alike. Where a demand know
 knows no co-activation, experts go together by chance.
 
 Shapes: L MoE layers, E logical experts, R ranks, S slots per rank, X = R x S slots, G scale-up domains,
-D classes of source domains that choose alike (1 or G). The last domain may be narrower than the others: slots and
+Q classes of source domains that choose alike (1 or G). The last domain may be narrower than the others: slots and
 ranks are then filled up to whole domains with slots that hold nothing and ranks that have no tokens.
 """
 
@@ -49,12 +49,12 @@ def expected_traffic(
     flow = _flow(slots_LRS, demand, Domains.of(cluster, ranks), rule)
     rows = _Rows(flow, slots_per_rank)
     if dispatcher is DispatcherKind.HIERARCHICAL:
-        arrived, crossing_LDG, links = _hierarchical(flow, rows)
+        arrived, crossing_LQG, links = _hierarchical(flow, rows)
     else:
         per_rank = rows.once if dispatcher is DispatcherKind.DEDUPLICATED else rows.every
-        arrived, crossing_LDG, links = _straight(flow, per_rank())
+        arrived, crossing_LQG, links = _straight(flow, per_rank())
     up_sent, up_received, out_sent, out_received = (np.maximum(level[:, :ranks], 0.0) for level in links)
-    rack_sent, rack_received = _rack_rows(cluster, flow, crossing_LDG)
+    rack_sent, rack_received = _rack_rows(cluster, flow, crossing_LQG)
     return LayerTraffic(
         _slot_rows(flow, slots_LRS),
         arrived[:, :ranks],
@@ -81,7 +81,7 @@ class _Flow:
         demand: of the tokens.
         slots_LX: experts in slots, filled up to whole domains.
         tokens_LG: that live in each domain.
-        chosen_LDX: probability that a token of a source class sends a row to a slot.
+        chosen_LQX: probability that a token of a source class sends a row to a slot.
         own_LX: probability that a token of the slot's own rank does.
         near_picked_LX: probability that a token of the slot's own domain picks its expert.
     """
@@ -90,7 +90,7 @@ class _Flow:
     demand: Demand
     slots_LX: NDArray[np.int64]
     tokens_LG: Floats
-    chosen_LDX: Floats
+    chosen_LQX: Floats
     own_LX: Floats
     near_picked_LX: Floats
 
@@ -98,7 +98,7 @@ class _Flow:
     def class_G(self) -> NDArray[np.int64]:
         """The class of each domain."""
         count = self.domains.count
-        return np.arange(count) if self.chosen_LDX.shape[1] > 1 else np.zeros(count, dtype=np.int64)
+        return np.arange(count) if self.chosen_LQX.shape[1] > 1 else np.zeros(count, dtype=np.int64)
 
     @property
     def tokens_LR(self) -> Floats:
@@ -109,12 +109,12 @@ class _Flow:
     @cached_property
     def slot_rows_LX(self) -> Floats:
         """Rows that each slot computes."""
-        return self.from_all(self.chosen_LDX)
+        return self.from_all(self.chosen_LQX)
 
     @cached_property
     def far_part_LX(self) -> Floats:
         """Of the rows that other domains have for a slot's expert the part that the slot gets."""
-        near_LX = self.by_own(self.chosen_LDX) * self._of_domain(self.tokens_LG)
+        near_LX = self.by_own(self.chosen_LQX) * self._of_domain(self.tokens_LG)
         wanted_LX = np.take_along_axis(self.demand.load_LE, np.maximum(self.slots_LX, 0), axis=1)
         near_wanted_LX = self.near_picked_LX * self._of_domain(self.tokens_LG)
         far_rows, far_wanted = self.slot_rows_LX - near_LX, wanted_LX - near_wanted_LX
@@ -127,17 +127,17 @@ class _Flow:
         """Of each slot's domain: (L, X) from (L, G)."""
         return np.repeat(values_LG, self.slots_LX.shape[1] // self.domains.count, axis=1)
 
-    def from_all(self, values_LD: Floats) -> Floats:
-        """Sum over all tokens of what (L, D, ...) is per token."""
-        several = values_LD.shape[1] > 1
-        tokens_LD = self.tokens_LG if several else self.tokens_LG.sum(axis=1, keepdims=True)
-        return np.asarray(np.einsum("ld...,ld->l...", values_LD, tokens_LD))
+    def from_all(self, values_LQ: Floats) -> Floats:
+        """Sum over all tokens of what (L, Q, ...) is per token."""
+        several = values_LQ.shape[1] > 1
+        tokens_LQ = self.tokens_LG if several else self.tokens_LG.sum(axis=1, keepdims=True)
+        return np.asarray(np.einsum("ld...,ld->l...", values_LQ, tokens_LQ))
 
-    def by_own(self, values_LDR: Floats) -> Floats:
-        """Of (L, D, ranks) the part that a token of the rank's own domain sends there: (L, ranks)."""
-        layers, classes, _ = values_LDR.shape
+    def by_own(self, values_LQR: Floats) -> Floats:
+        """Of (L, Q, ranks) the part that a token of the rank's own domain sends there: (L, ranks)."""
+        layers, classes, _ = values_LQR.shape
         count = self.domains.count
-        split = values_LDR.reshape(layers, classes, count, -1)
+        split = values_LQR.reshape(layers, classes, count, -1)
         return split[:, self.class_G, np.arange(count)].reshape(layers, -1)
 
 
@@ -148,33 +148,33 @@ def _flow(slots_LRS: Ints, demand: Demand, domains: Domains, rule: ReplicaRule) 
     slots_LX = np.concatenate([slots_LRS, filled], axis=1).reshape(layers, -1)
     held_LX = slots_LX != EMPTY
     expert_LX = np.where(held_LX, slots_LX, 0)
-    tokens_LG, picked_LDE = _sources(demand, domains)
+    tokens_LG, picked_LQE = _sources(demand, domains)
     parts = rule.parts(slots_LX, demand.num_experts, domains.count)
-    picked_LDX = np.take_along_axis(picked_LDE, expert_LX[:, None, :], axis=2)
-    own_LDX = picked_LDX.reshape(layers, picked_LDX.shape[1], domains.count, -1)
-    class_G = np.arange(domains.count) if picked_LDX.shape[1] > 1 else np.zeros(domains.count, dtype=np.int64)
-    near_picked_LX = own_LDX[:, class_G, np.arange(domains.count)].reshape(layers, -1)
+    picked_LQX = np.take_along_axis(picked_LQE, expert_LX[:, None, :], axis=2)
+    own_LQX = picked_LQX.reshape(layers, picked_LQX.shape[1], domains.count, -1)
+    class_G = np.arange(domains.count) if picked_LQX.shape[1] > 1 else np.zeros(domains.count, dtype=np.int64)
+    near_picked_LX = own_LQX[:, class_G, np.arange(domains.count)].reshape(layers, -1)
     own_LX = near_picked_LX * parts.of_own_rank_LX
-    chosen_LDX = picked_LDX * parts.of_domain_LDX
-    return _Flow(domains, demand, slots_LX, tokens_LG, chosen_LDX, own_LX, near_picked_LX)
+    chosen_LQX = picked_LQX * parts.of_domain_LQX
+    return _Flow(domains, demand, slots_LX, tokens_LG, chosen_LQX, own_LX, near_picked_LX)
 
 
 def _sources(demand: Demand, domains: Domains) -> tuple[Floats, Floats]:
-    """Tokens of each domain (L, G), and the probability that a token of a source class picks an expert (L, D, E)."""
-    if demand.source_LEN is None:
+    """Tokens of each domain (L, G), and the probability that a token of a source class picks an expert (L, Q, E)."""
+    if demand.source_LEG is None:
         tokens_LG = demand.tokens_L[:, None] * (domains.ranks_G / domains.ranks)
-        picked_LDE = (demand.load_LE / np.maximum(demand.tokens_L, 1e-300)[:, None])[:, None, :]
+        picked_LQE = (demand.load_LE / np.maximum(demand.tokens_L, 1e-300)[:, None])[:, None, :]
     else:
-        tokens_LG = demand.source_LEN.sum(axis=1) / demand.choice.per_token
-        picked_LDE = demand.source_LEN.transpose(0, 2, 1) / np.maximum(tokens_LG, 1e-300)[:, :, None]
-    return tokens_LG, picked_LDE
+        tokens_LG = demand.source_LEG.sum(axis=1) / demand.choice.per_token
+        picked_LQE = demand.source_LEG.transpose(0, 2, 1) / np.maximum(tokens_LG, 1e-300)[:, :, None]
+    return tokens_LG, picked_LQE
 
 
 @dataclass(frozen=True, eq=False)
 class _PerRank:
-    """Rows per token to ranks: from each source class (L, D, R), and from a token of the rank itself (L, R)."""
+    """Rows per token to ranks: from each source class (L, Q, R), and from a token of the rank itself (L, R)."""
 
-    from_class_LDR: Floats
+    from_class_LQR: Floats
     from_self_LR: Floats
 
 
@@ -189,9 +189,9 @@ class _Rows:
     def every(self) -> _PerRank:
         """One row per (token, expert)."""
         flow = self._flow
-        layers, classes, _ = flow.chosen_LDX.shape
+        layers, classes, _ = flow.chosen_LQX.shape
         return _PerRank(
-            flow.chosen_LDX.reshape(layers, classes, self._ranks, -1).sum(axis=-1),
+            flow.chosen_LQX.reshape(layers, classes, self._ranks, -1).sum(axis=-1),
             flow.own_LX.reshape(layers, self._ranks, -1).sum(axis=-1),
         )
 
@@ -199,38 +199,38 @@ class _Rows:
         """One row per (token, rank)."""
         if self._slots_per_rank == 1:
             return self.every()
-        own_LDX = self._flow.own_LX[:, None, :]
-        return _PerRank(self._hit(self._flow.chosen_LDX, self._ranks), self._hit(own_LDX, self._ranks)[:, 0])
+        own_LQX = self._flow.own_LX[:, None, :]
+        return _PerRank(self._hit(self._flow.chosen_LQX, self._ranks), self._hit(own_LQX, self._ranks)[:, 0])
 
     def once_per_domain(self) -> Floats:
-        """One row per (token, domain): (L, D, G)."""
-        return self._hit(self._flow.chosen_LDX, self._flow.domains.count)
+        """One row per (token, domain): (L, Q, G)."""
+        return self._hit(self._flow.chosen_LQX, self._flow.domains.count)
 
-    def _hit(self, chosen_LDX: Floats, places: int) -> Floats:
+    def _hit(self, chosen_LQX: Floats, places: int) -> Floats:
         flow = self._flow
         demand = flow.demand
         if demand.together_LEE is None:
-            return hit_by_chance(demand.choice, chosen_LDX, flow.slots_LX, places)
+            return hit_by_chance(demand.choice, chosen_LQX, flow.slots_LX, places)
         first_LX = first_by_company(
             flow.slots_LX, flow.far_part_LX, demand.load_LE, demand.together_LEE, places, demand.choice
         )
-        rows = (chosen_LDX * first_LX[:, None, :]).reshape(*chosen_LDX.shape[:2], places, -1)
+        rows = (chosen_LQX * first_LX[:, None, :]).reshape(*chosen_LQX.shape[:2], places, -1)
         return np.asarray(rows.sum(axis=-1))
 
 
 def _straight(flow: _Flow, rows: _PerRank) -> tuple[Floats, Floats, list[Floats]]:
     """Rows that arrive, rows to each domain, and the four levels of links, each row straight to its rank."""
     width, tokens_LR = flow.domains.width, flow.tokens_LR
-    layers, classes, _ = rows.from_class_LDR.shape
-    crossing_LDG = rows.from_class_LDR.reshape(layers, classes, -1, width).sum(axis=-1)
-    near_LR = flow.by_own(rows.from_class_LDR) * np.repeat(flow.tokens_LG, width, axis=1)
+    layers, classes, _ = rows.from_class_LQR.shape
+    crossing_LQG = rows.from_class_LQR.reshape(layers, classes, -1, width).sum(axis=-1)
+    near_LR = flow.by_own(rows.from_class_LQR) * np.repeat(flow.tokens_LG, width, axis=1)
     self_LR = rows.from_self_LR * tokens_LR
-    arrived_LR = flow.from_all(rows.from_class_LDR)
-    to_own_LR = np.repeat(flow.by_own(crossing_LDG), width, axis=1)
-    to_all_LR = np.repeat(crossing_LDG.sum(axis=2)[:, flow.class_G], width, axis=1)
+    arrived_LR = flow.from_all(rows.from_class_LQR)
+    to_own_LR = np.repeat(flow.by_own(crossing_LQG), width, axis=1)
+    to_all_LR = np.repeat(crossing_LQG.sum(axis=2)[:, flow.class_G], width, axis=1)
     return (
         arrived_LR,
-        crossing_LDG,
+        crossing_LQG,
         [
             to_own_LR * tokens_LR - self_LR,
             near_LR - self_LR,
@@ -243,23 +243,23 @@ def _straight(flow: _Flow, rows: _PerRank) -> tuple[Floats, Floats, list[Floats]
 def _hierarchical(flow: _Flow, rows: _Rows) -> tuple[Floats, Floats, list[Floats]]:
     """The same where a row crosses to each domain once, to the rank of its home's index, which forwards it."""
     width, tokens_LR = flow.domains.width, flow.tokens_LR
-    once, crossing_LDG = rows.once(), rows.once_per_domain()
+    once, crossing_LQG = rows.once(), rows.once_per_domain()
     layers = len(tokens_LR)
     mates_R = np.repeat(flow.domains.ranks_G, width).astype(np.float64)
-    arrived_LR = flow.from_all(once.from_class_LDR)
-    near_LR = flow.by_own(once.from_class_LDR) * np.repeat(flow.tokens_LG, width, axis=1)
+    arrived_LR = flow.from_all(once.from_class_LQR)
+    near_LR = flow.by_own(once.from_class_LQR) * np.repeat(flow.tokens_LG, width, axis=1)
     self_LR = once.from_self_LR * tokens_LR
     far_LR = arrived_LR - near_LR
     # Rows of other domains land on all ranks alike; of near ones each mate sends its share.
     received_up_LR = far_LR * (mates_R - 1) / mates_R + near_LR - self_LR
     by_mate_LR = far_LR / mates_R + (near_LR - self_LR) / np.maximum(mates_R - 1, 1)
     in_domain_LG = by_mate_LR.reshape(layers, -1, width).sum(axis=2)
-    own_LG = flow.by_own(crossing_LDG)
-    leaving_LG = crossing_LDG.sum(axis=2)[:, flow.class_G] - own_LG
-    entering_LG = (flow.from_all(crossing_LDG) - own_LG * flow.tokens_LG) / flow.domains.ranks_G
+    own_LG = flow.by_own(crossing_LQG)
+    leaving_LG = crossing_LQG.sum(axis=2)[:, flow.class_G] - own_LG
+    entering_LG = (flow.from_all(crossing_LQG) - own_LG * flow.tokens_LG) / flow.domains.ranks_G
     return (
         arrived_LR,
-        crossing_LDG,
+        crossing_LQG,
         [
             np.repeat(in_domain_LG, width, axis=1) - by_mate_LR,
             received_up_LR,
@@ -269,13 +269,13 @@ def _hierarchical(flow: _Flow, rows: _Rows) -> tuple[Floats, Floats, list[Floats
     )
 
 
-def _rack_rows(cluster: Cluster, flow: _Flow, crossing_LDG: Floats) -> tuple[Floats, Floats]:
+def _rack_rows(cluster: Cluster, flow: _Flow, crossing_LQG: Floats) -> tuple[Floats, Floats]:
     """Rows that leave and enter each rack: two (L, K), K = 0 without racks."""
     rack_G = flow.domains.rack_of_domain(cluster)
     if rack_G is None:
-        nothing = np.zeros((len(crossing_LDG), 0))
+        nothing = np.zeros((len(crossing_LQG), 0))
         return nothing, nothing
     member_GK = (rack_G[:, None] == np.arange(rack_G[-1] + 1)).astype(np.float64)
     elsewhere_GG = rack_G[:, None] != rack_G[None, :]
-    rows_LGG = crossing_LDG[:, flow.class_G] * flow.tokens_LG[:, :, None] * elsewhere_GG
+    rows_LGG = crossing_LQG[:, flow.class_G] * flow.tokens_LG[:, :, None] * elsewhere_GG
     return rows_LGG.sum(axis=2) @ member_GK, rows_LGG.sum(axis=1) @ member_GK

@@ -1,6 +1,6 @@
 """What each link carries in one exchange of rows: from matrices of who sends to whom, or from uniform routing.
 
-Shapes: R ranks, G scale-up domains, K racks; `...` anything before (layers, chunks).
+Shapes: R ranks, G scale-up domains, Z racks; `...` anything before (layers, chunks).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 class Traffic:
     """What goes through every link during one dispatch, in rows or in bytes; `.back()` gives the combine.
 
-    The first four are (..., R); `rack_sent` and `rack_received` (..., K), with K = 0 where there are no racks.
+    The first four are (..., R); `rack_sent` and `rack_received` (..., Z), with Z = 0 where there are no racks.
     """
 
     scale_up_sent: Array
@@ -163,7 +163,7 @@ def _racks(cluster: Cluster, ranks: int) -> int:
 
 
 def _rack_bytes(cluster: Cluster, bytes_RR: Array) -> tuple[Array, Array]:
-    """Bytes that leave and enter each rack: two (..., K)."""
+    """Bytes that leave and enter each rack: two (..., Z)."""
     ranks = bytes_RR.shape[-1]
     racks = _racks(cluster, ranks)
     if cluster.racks is None or racks < 2:
@@ -171,8 +171,8 @@ def _rack_bytes(cluster: Cluster, bytes_RR: Array) -> tuple[Array, Array]:
         return nothing, nothing
     rack_R = np.arange(ranks) // (cluster.racks.nodes_per_rack * cluster.gpus_per_node)
     leaving = np.where(rack_R[:, None] == rack_R[None, :], 0.0, bytes_RR)
-    member_RK = (rack_R[:, None] == np.arange(racks)).astype(np.float64)
-    return leaving.sum(-1) @ member_RK, leaving.sum(-2) @ member_RK
+    member_RZ = (rack_R[:, None] == np.arange(racks)).astype(np.float64)
+    return leaving.sum(-1) @ member_RZ, leaving.sum(-2) @ member_RZ
 
 
 def _rails(crossing: Array, width: int) -> Array:

@@ -4,7 +4,7 @@ A rule answers twice: slot by slot for one home rank's tokens (`candidates`), an
 (`parts`). A test holds the two equal.
 
 Shapes: L MoE layers, H home ranks asked about, R ranks, S slots per rank, X = R x S slots, E logical experts,
-C candidates, G scale-up domains, D classes of source domains that choose alike (1 where no expert has a replica).
+C candidates, G scale-up domains, Q classes of source domains that choose alike (1 where no expert has a replica).
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Parts:
     """What slots get in the mean.
 
     Args:
-        of_domain_LDX: part of a source domain's rows for the slot's expert that the slot gets; 0 for an empty slot.
+        of_domain_LQX: part of a source domain's rows for the slot's expert that the slot gets; 0 for an empty slot.
         of_own_rank_LX: part of the rows that the slot's own rank has for this expert.
     """
 
-    of_domain_LDX: Floats
+    of_domain_LQX: Floats
     of_own_rank_LX: Floats
 
 

@@ -148,9 +148,9 @@ def _product(row: Row, cluster: Cluster) -> Headline:
 
 def _grouped_product(row: Row, cluster: Cluster) -> Headline:
     groups, rows, columns, inner = _numbers(f"{row['batch_per_gpu']} {row['seq']}")
-    rows_G = np.full(int(groups), rows)
+    rows_P = np.full(int(groups), rows)
     busy = product_seconds(
-        cluster, rows_G, np.asarray(inner), np.asarray(columns), Precision.FP8, Precision.FP8
+        cluster, rows_P, np.asarray(inner), np.asarray(columns), Precision.FP8, Precision.FP8
     )
     seconds = float(busy) + cluster.kernels.matmul.launch_seconds
     what = f"DeepGEMM grouped {groups:.0f} x {rows:.0f} x {columns:.0f} x {inner:.0f}"

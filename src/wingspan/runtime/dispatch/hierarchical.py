@@ -4,7 +4,7 @@ A token crosses to each node that holds some of its experts once, to the rank wi
 rail), with the list of its choices there; that rank forwards it inside the node. On the way back the outputs are
 weighted and summed inside the node, and one row per (token, node) comes home. Inference only.
 
-Shapes: T tokens of this rank, K experts per token, D hidden size, G nodes, L ranks per node, M rows sent to other
+Shapes: T tokens of this rank, K experts per token, D hidden size, G nodes, W ranks per node, M rows sent to other
 nodes, A rows that arrive from them, P choices sent along, N rows computed here.
 """
 
@@ -82,13 +82,13 @@ class HierarchicalRoute(Route):
             self._over_ranks(self.sent_G, inner.sent_R), self._over_ranks(self.received_G, inner.received_R)
         )
 
-    def _over_ranks(self, rows_G: list[int], inside_L: list[int]) -> list[int]:
-        world, L = self.world, self.world.ranks_per_node
+    def _over_ranks(self, rows_G: list[int], inside_W: list[int]) -> list[int]:
+        world, W = self.world, self.world.ranks_per_node
         row_bytes = self.x_TD.shape[1] * self.x_TD.element_size()
         bytes_R = [0] * world.size
-        bytes_R[world.rank % L :: L] = [rows * row_bytes for rows in rows_G]
-        for index, size in enumerate(inside_L):
-            bytes_R[world.node * L + index] += size
+        bytes_R[world.rank % W :: W] = [rows * row_bytes for rows in rows_G]
+        for index, size in enumerate(inside_W):
+            bytes_R[world.node * W + index] += size
         return bytes_R
 
 

@@ -1,6 +1,6 @@
 """A rank's sequences as the model takes them: which go together in one forward, and its columns.
 
-Shapes: P sequences of a batch, N columns of a forward, S columns so far, V vocabulary.
+Shapes: P sequences of a batch, N columns of a forward, C columns so far, V vocabulary.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _MORE_COLUMNS = 256
 
 @dataclass(frozen=True)
 class Columns:
-    """What one forward takes: the last N of S columns of its sequences."""
+    """What one forward takes: the last N of C columns of its sequences."""
 
     ids_PN: torch.Tensor
     positions_PN: torch.Tensor
-    mask_PS: torch.Tensor | None
+    mask_PC: torch.Tensor | None
     """0 where a column is padding; None where none is."""
     valid_T: torch.Tensor | None
     """`Step.valid_T`: which of the P x N columns are tokens; None: all."""

@@ -188,7 +188,7 @@ class Generator:
         with model_errors(self._model.config):
             out = self._model(
                 input_ids=part.ids_PN,
-                attention_mask=part.mask_PS,
+                attention_mask=part.mask_PC,
                 position_ids=part.positions_PN,
                 past_key_values=cache,
                 use_cache=True,

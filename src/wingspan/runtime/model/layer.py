@@ -1,6 +1,6 @@
 """One MoE layer's experts under expert parallelism, and its place in an unmodified transformers model.
 
-Shapes: T tokens, V of them valid (the rest is padding), D hidden size, K experts per token.
+Shapes: T tokens, M of them valid (the rest is padding), D hidden size, K experts per token.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class ExpertParallelLayer:
         valid_T = self._step.valid_T
         if valid_T is None:
             return self._exchange_and_compute(hidden_TD, hidden_TD, experts_TK, weights_TK)
-        y_VD = self._exchange_and_compute(
+        y_MD = self._exchange_and_compute(
             hidden_TD, hidden_TD[valid_T], experts_TK[valid_T], weights_TK[valid_T]
         )
         y_TD = torch.zeros_like(hidden_TD)
-        y_TD[valid_T] = y_VD
+        y_TD[valid_T] = y_MD
         return y_TD
 
     def span_key(self, chunk: int | None = None) -> SpanKey:
@@ -79,15 +79,15 @@ class ExpertParallelLayer:
         return SpanKey(self.number, micro_batch, chunk if self._step.flow.chunks > 1 else None)
 
     def _exchange_and_compute(
-        self, all_TD: torch.Tensor, x_VD: torch.Tensor, experts_VK: torch.Tensor, weights_VK: torch.Tensor
+        self, all_TD: torch.Tensor, x_MD: torch.Tensor, experts_MK: torch.Tensor, weights_MK: torch.Tensor
     ) -> torch.Tensor:
         """The layer's operations in the order that the step's schedule has them."""
         step, chunks = self._step, self._step.flow.chunks
         shared = self.shared_expert if self.shared_expert and self.shared_expert.comes_later else None
-        self._monitor.count(self.index, experts_VK)
-        dispatcher = self._dispatcher_for(x_VD, experts_VK.shape[1], shared)
+        self._monitor.count(self.index, experts_MK)
+        dispatcher = self._dispatcher_for(x_MD, experts_MK.shape[1], shared)
         routed = _Clock(self._recorder.now())
-        routes = dispatcher.route(x_VD, experts_VK, weights_VK, chunks, step.micro_batch)
+        routes = dispatcher.route(x_MD, experts_MK, weights_MK, chunks, step.micro_batch)
         under_way = [_Chunk(self, dispatcher, c, route) for c, route in enumerate(routes)]
         under_way[0].dispatched = routed
         for operation, c in step.flow.of_layer:
@@ -102,18 +102,18 @@ class ExpertParallelLayer:
             if operation is Operation.DISPATCH or (operation is Operation.COMBINE and c == chunks - 1):
                 step.pause()
         parts = [chunk.take() for chunk in under_way]
-        return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(x_VD.dtype)
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(x_MD.dtype)
 
-    def _dispatcher_for(self, x_VD: torch.Tensor, top_k: int, shared: SharedExpert | None) -> Dispatcher[Any]:
+    def _dispatcher_for(self, x_MD: torch.Tensor, top_k: int, shared: SharedExpert | None) -> Dispatcher[Any]:
         """On the communication stream where the schedule has compute beside exchanges.
 
         CUDA has streams of its own, and gradients are exchanged on the spot. A dispatch beside the shared expert alone
         must be worth the change of threads; every rank may judge for itself, its exchanges' order is the same.
         """
         streamed = self._step.flow.overlaps or (
-            shared is not None and is_bulk(x_VD.numel() * x_VD.element_size() * top_k, ranks=1)
+            shared is not None and is_bulk(x_MD.numel() * x_MD.element_size() * top_k, ranks=1)
         )
-        if not streamed or x_VD.is_cuda or torch.is_grad_enabled():
+        if not streamed or x_MD.is_cuda or torch.is_grad_enabled():
             return self.dispatcher
         return StreamedDispatcher(self.dispatcher, self._step.communication)
 

@@ -3,7 +3,7 @@
 The processor's counterpart of NVLink inside a node and a network between nodes. Beneath the same interface, so
 every dispatcher runs on it.
 
-Shapes: R ranks, C counts, N rows, B bytes per row, L ranks of this node.
+Shapes: R ranks, C counts, N rows, B bytes per row, W ranks of this node.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ When all nodes send to all at once, some links have to wait for others that are 
 most links idle. In turns every link carries one pair's rows at its full rate. It costs a message round per node, so
 it is for bulk only. No rank waits for more than its own partners of a turn.
 
-Shapes: R ranks, L ranks per node, N rows, B bytes per row.
+Shapes: R ranks, W ranks per node, N rows, B bytes per row.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def is_bulk(total_bytes: int, ranks: int) -> bool:
 
 def turns(exchange: Exchange, world: World) -> list[Exchange]:
     """The exchange node by node: in turn i, to the i-th node after the own one and from the i-th before it."""
-    L, nodes = world.ranks_per_node, world.size // world.ranks_per_node
+    W, nodes = world.ranks_per_node, world.size // world.ranks_per_node
     found = []
     for turn in range(nodes):
         to, of = (world.node + turn) % nodes, (world.node - turn) % nodes
-        received_NB, received_R = _only_node(exchange.received_NB, exchange.received_R, of * L, L)
-        sent_NB, sent_R = _only_node(exchange.sent_NB, exchange.sent_R, to * L, L)
+        received_NB, received_R = _only_node(exchange.received_NB, exchange.received_R, of * W, W)
+        sent_NB, sent_R = _only_node(exchange.sent_NB, exchange.sent_R, to * W, W)
         found.append(Exchange(received_NB, sent_NB, received_R, sent_R))
     return found
 

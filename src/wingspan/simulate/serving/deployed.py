@@ -1,6 +1,6 @@
 """From a deployment to a group that serves: its step times on a grid of predictions, and its room for KV cache.
 
-Shapes: S grid loads, C grid contexts.
+Shapes: N grid loads, C grid contexts.
 """
 
 from __future__ import annotations
@@ -120,12 +120,12 @@ def _prefill_surface(deployment: Deployment, caps: Caps) -> Surface:
     ]
     per_pair = _seconds_per_pair(deployment, caps)
     contexts_C = np.unique([length / 2 for length in [*lengths, 2 * caps.longest_context]])
-    more_SC = np.maximum(0.0, contexts_C - np.array(lengths)[:, None] / 2)
-    expert_S = np.array([_expert_seconds(report) for report in reports])
-    other_S = np.array([report.step_seconds for report in reports]) - expert_S
-    other_SC = np.maximum(0.0, other_S[:, None]) + per_pair * np.array(loads)[:, None] * more_SC
-    expert_SC = np.broadcast_to(expert_S[:, None], other_SC.shape)
-    return Surface(_per_home(deployment, loads), contexts_C, expert_SC, other_SC)
+    more_NC = np.maximum(0.0, contexts_C - np.array(lengths)[:, None] / 2)
+    expert_N = np.array([_expert_seconds(report) for report in reports])
+    other_N = np.array([report.step_seconds for report in reports]) - expert_N
+    other_NC = np.maximum(0.0, other_N[:, None]) + per_pair * np.array(loads)[:, None] * more_NC
+    expert_NC = np.broadcast_to(expert_N[:, None], other_NC.shape)
+    return Surface(_per_home(deployment, loads), contexts_C, expert_NC, other_NC)
 
 
 _LONG_PROMPT = 4096

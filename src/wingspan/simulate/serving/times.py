@@ -3,7 +3,7 @@
 A step's load is given twice: on the fullest home and on the mean home. Experts are paced by the mean (every
 home's tokens are spread over all ranks), everything else by the fullest home (it attends and sends alone).
 
-Shapes: S grid loads (sequences, or tokens), C grid contexts, P points asked for at once.
+Shapes: N grid loads (sequences, or tokens), C grid contexts, P points asked for at once.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ class Surface:
     """Step time over load and context, linear between grid points and never falling.
 
     Args:
-        load_S: rising loads per home, all above 0.
+        load_N: rising loads per home, all above 0.
         context_C: rising context lengths in tokens.
-        expert_seconds_SC: the experts' part of each step.
-        other_seconds_SC: the rest of it.
+        expert_seconds_NC: the experts' part of each step.
+        other_seconds_NC: the rest of it.
 
     Below the grid the nearest value holds (a step has fixed costs); above it the last slope goes on.
 
@@ -74,17 +74,17 @@ class Surface:
         InputError: shapes that do not fit, unordered axes, or times that are negative or not finite.
     """
 
-    load_S: Array
+    load_N: Array
     context_C: Array
-    expert_seconds_SC: Array
-    other_seconds_SC: Array
+    expert_seconds_NC: Array
+    other_seconds_NC: Array
 
     def __post_init__(self) -> None:
-        shape = (len(self.load_S), len(self.context_C))
-        for name, axis in (("load", self.load_S), ("context", self.context_C)):
+        shape = (len(self.load_N), len(self.context_C))
+        for name, axis in (("load", self.load_N), ("context", self.context_C)):
             if not len(axis) or axis[0] <= 0 or (np.diff(axis) <= 0).any():
                 raise InputError(f"step times: the {name} axis must rise and be above 0, got {axis.tolist()}")
-        for field in ("expert_seconds_SC", "other_seconds_SC"):
+        for field in ("expert_seconds_NC", "other_seconds_NC"):
             grid = np.asarray(getattr(self, field), dtype=np.float64)
             if grid.shape != shape:
                 raise InputError(f"step times: {field} has shape {grid.shape}, the axes say {shape}")
@@ -95,8 +95,8 @@ class Surface:
 
     def seconds(self, fullest: float, mean: float, contexts_P: Array) -> Array:
         """Step time at the given loads, for each context: (points,)."""
-        row_C = _at(self.load_S, self.expert_seconds_SC, mean) + _at(
-            self.load_S, self.other_seconds_SC, fullest
+        row_C = _at(self.load_N, self.expert_seconds_NC, mean) + _at(
+            self.load_N, self.other_seconds_NC, fullest
         )
         inside: Array = np.interp(contexts_P, self.context_C, row_C)
         if len(self.context_C) == 1 or contexts_P[-1] <= self.context_C[-1]:
@@ -106,13 +106,13 @@ class Surface:
         return beyond
 
 
-def _at(axis_S: Array, values_SC: Array, load: float) -> Array:
-    if len(axis_S) == 1 or load <= axis_S[0]:
-        first: Array = values_SC[0]
+def _at(axis_N: Array, values_NC: Array, load: float) -> Array:
+    if len(axis_N) == 1 or load <= axis_N[0]:
+        first: Array = values_NC[0]
         return first
-    right = min(int(np.searchsorted(axis_S, load)), len(axis_S) - 1)
-    share = (load - axis_S[right - 1]) / (axis_S[right] - axis_S[right - 1])
-    row: Array = values_SC[right - 1] + share * (values_SC[right] - values_SC[right - 1])
+    right = min(int(np.searchsorted(axis_N, load)), len(axis_N) - 1)
+    share = (load - axis_N[right - 1]) / (axis_N[right] - axis_N[right - 1])
+    row: Array = values_NC[right - 1] + share * (values_NC[right] - values_NC[right - 1])
     return row
 
 
