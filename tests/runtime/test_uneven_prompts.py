@@ -83,8 +83,8 @@ def test_columns_of_padded_rows() -> None:
     now = batch.columns(slice(0, 2))
     assert now.ids_PN.tolist() == [[1, 2, 3], [0, 0, 4]]
     assert now.positions_PN.tolist() == [[0, 1, 2], [0, 0, 0]]
-    assert now.mask_PS is not None
-    assert now.mask_PS.tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert now.mask_PC is not None
+    assert now.mask_PC.tolist() == [[1, 1, 1], [0, 0, 1]]
     assert now.valid_T is not None
     assert now.valid_T.tolist() == [True, True, True, False, False, True]
     for _ in range(600):
@@ -92,9 +92,9 @@ def test_columns_of_padded_rows() -> None:
     now = batch.columns(slice(0, 2))
     assert now.ids_PN.tolist() == [[8], [9]]
     assert now.positions_PN.tolist() == [[602], [600]]
-    assert now.mask_PS is not None
-    assert now.mask_PS.shape == (2, 603)
-    assert int((1 - now.mask_PS).sum()) == 2
+    assert now.mask_PC is not None
+    assert now.mask_PC.shape == (2, 603)
+    assert int((1 - now.mask_PC).sum()) == 2
     assert now.valid_T is not None
     assert now.valid_T.tolist() == [True, False]
     assert batch.tokens == 1
