@@ -1,6 +1,6 @@
 """Fit the constants of `presets/kernels/h100.yaml` from a folder of published measurements.
 
-    python calibration/fit.py ../shared/data/silicon [--stage NAME]
+    python calibration/fit.py FOLDER [--stage NAME]
 
 Each stage varies a few constants and minimises the mean |log(predicted / measured)| over the fitting rows of its
 groups, every group with equal weight. The rows that judge (`wingspan validate`) are never looked at. The result is

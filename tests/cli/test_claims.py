@@ -41,7 +41,7 @@ def test_arithmetic_of_the_seed(rows: dict[str, Claim]) -> None:
 
 
 def test_the_network_decides(rows: dict[str, Claim]) -> None:
-    """DESIGN.md section 4: true on the ideal network, false on the real one without more."""
+    """True on the ideal network, false on the real one without more."""
     assert not _row(rows, "network bandwidth").holds
     for start in ("communication overhead", "parallel efficiency"):
         row = _row(rows, start)

@@ -1,4 +1,4 @@
-"""`wingspan claims`: the seed's claims, each computed, and where each holds."""
+"""`wingspan claims`: the reference model's claims, each computed, and where each holds."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def claims(
         typer.Option(
             "--network",
             "--cluster",
-            help="Cluster preset or file to judge the claims on, beside the seed's ideal one.",
+            help="Cluster preset or file to judge the claims on, beside the ideal one.",
         ),
     ] = "h100-sxm",
     brief: Annotated[bool, typer.Option("--brief", help="Leave the conditions out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="A list of objects.")] = False,
 ) -> None:
-    """Compute every claim of the seed document and say under which conditions it holds.
+    """Compute every claim of the reference model (docs/reference-model.md) and say under which conditions it holds.
 
     Takes a few seconds: the step is predicted at 72 points of network, batch, skew and EP size.
 
@@ -49,12 +49,12 @@ def claims(
         return
     console = Console(highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("claim (section of the seed)", ratio=4)
+    table.add_column("claim", ratio=4)
     table.add_column("said", ratio=2)
     table.add_column("computed", ratio=3)
     table.add_column("holds", no_wrap=True)
     table.add_column("fits", no_wrap=True)
-    table.add_column("document's own point", ratio=2)
+    table.add_column("claims' own point", ratio=2)
     for row in rows:
         verdict = "[green]yes[/green]" if row.holds else "[red]no[/red]"
         own = "" if row.own is None else f"{row.own:.4g}" + ("" if row.own_fits else ", does not fit")
@@ -63,7 +63,7 @@ def claims(
     console.print(
         "[dim]Judged on seed-ideal, EP 64, uniform routing, decode of 8 sequences per GPU (context 1024), attention "
         "shared by 8 GPUs of a node, unless the row says otherwise; always with the fastest schedule. fits: whether "
-        "memory holds that point. The document's own point: attention replicated, 128 sequences per GPU (where eight "
+        "memory holds that point. The claims' own point: attention replicated, 128 sequences per GPU (where eight "
         "experts per GPU are compared, attention shared). Skewed = log-normal shares, sigma 0.6."
         + (f" On {network} and with skew many rows come out otherwise: leave --brief out." if brief else "")
         + "[/dim]"

@@ -31,7 +31,7 @@ from wingspan.specs.workload import Workload
 from wingspan.writing import json_text
 
 _OPEN_EXPERTS = ("seed", "seed-gated", "seed-small")
-"""The seed's document leaves the number of experts open: one for each GPU."""
+"""The reference model leaves the number of experts open: one for each GPU."""
 _USUAL_CONTEXT = 4096
 _MOST_ROWS = 60
 """Longer tables are not printed: the CSV and the page have all."""

@@ -1,4 +1,4 @@
-"""The seed's own architecture as a transformers model, its presets and its byte-level tokenizer.
+"""The reference architecture (docs/reference-model.md) as a transformers model, its presets, its byte-level tokenizer.
 
 Importing this package registers `model_type="wingspan_moe"` with `AutoConfig` and `AutoModelForCausalLM`.
 """

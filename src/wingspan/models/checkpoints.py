@@ -25,17 +25,17 @@ def load_preset(name: str) -> WingspanMoeConfig:
 
 
 def seed() -> WingspanMoeConfig:
-    """The seed's exact dimensions (sections 1.1, 1.2), 64 experts, top-8: for planning."""
+    """The exact dimensions of docs/reference-model.md, 64 experts, top-8: for planning."""
     return load_preset("seed")
 
 
 def seed_small() -> WingspanMoeConfig:
-    """All 61 layers (3 dense) of the seed, every width scaled down: runs on a small machine."""
+    """All 61 layers (3 dense) of the reference model, every width scaled down: runs on a small machine."""
     return load_preset("seed-small")
 
 
 def write_random_checkpoint(config: PreTrainedConfig, folder: Path | str, seed: int) -> Path:
-    """Write a model of `config` with random BF16 weights to `folder`; the seed's architecture gets its tokenizer.
+    """Write a model of `config` with random BF16 weights to `folder`; the reference architecture gets its tokenizer.
 
     The same config and seed give the same bytes. The whole model is built in memory.
 

@@ -1,4 +1,4 @@
-"""Dimensions and options of the seed's architecture, in the field's usual `config.json` names."""
+"""Dimensions and options of the reference architecture, in the field's usual `config.json` names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wingspan.errors import InputError
 class WingspanMoeConfig(PreTrainedConfig):
     """A decoder with multi-head attention, a few dense layers first, and MoE layers after them.
 
-    The defaults are the seed's own dimensions (sections 1.1 and 1.2); the seed leaves experts, top-k,
+    The defaults are the dimensions of docs/reference-model.md, which leaves experts, top-k,
     vocabulary, context and activation open.
 
     Args:

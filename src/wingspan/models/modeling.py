@@ -1,4 +1,4 @@
-"""The seed's architecture as a transformers model: attention, dense layers first, MoE layers after.
+"""The reference architecture as a transformers model: attention, dense layers first, MoE layers after.
 
 Attention, rotary embedding, norm, router and the two `forward` loops are transformers' own (Mixtral's); this
 file says only what differs: which layers are dense, plain or gated MLPs, and shared experts.

@@ -1,4 +1,4 @@
-"""Load and imbalance, as DESIGN.md defines them: max / mean per layer, then averaged over layers."""
+"""Load and imbalance: max / mean per layer, then averaged over layers, never the reverse."""
 
 from __future__ import annotations
 

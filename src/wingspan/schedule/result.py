@@ -103,7 +103,7 @@ class StepReport(_Result):
 
     @property
     def overhead(self) -> float:
-        """Exposed communication of the mean rank over step time (DESIGN.md, Words)."""
+        """Exposed communication of the mean rank over step time (docs/words.md)."""
         if not self.step_seconds:
             return 0.0
         return sum(self.exposed_communication_seconds) / self.ranks / self.step_seconds

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from wingspan.schedule.sweep_result import SweepAxis, SweepPoint, Value
 
 _GOOD = 0.9
-"""The seed's claim: more than 90 % parallel efficiency (section 4.1)."""
+"""Least parallel efficiency that docs/reference-model.md claims."""
 _MOST_SENTENCES = 12
 
 

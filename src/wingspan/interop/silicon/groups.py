@@ -26,7 +26,7 @@ from wingspan.specs.cluster import Cluster
 Array = NDArray[np.float64]
 Predict = Callable[[Cluster], Array]
 
-_SUSPECT_EP64 = "2.3 x off the bandwidth that the kernels' authors publish (README of the data)"
+_SUSPECT_EP64 = "2.3 x off the bandwidth that the kernels' authors publish (docs/cost-model.md)"
 
 
 @dataclass(frozen=True, eq=False)

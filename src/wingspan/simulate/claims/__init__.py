@@ -1,7 +1,7 @@
-"""The seed's claims (DESIGN.md section 4), each computed, with the conditions under which it holds.
+"""The claims of docs/reference-model.md, each computed, with the conditions under which it holds.
 
 The claims that depend on the network, the batch, the routing's skew or the EP size are predicted at every point of
-a grid over these four; the seed names no batch and no skew.
+a grid over these four; the claims name no batch and no skew.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def claims(plain: ModelSpec, gated: ModelSpec, ideal: Cluster, real: Cluster) ->
     """Every row of the table.
 
     Args:
-        plain: the seed's model, two matrices per expert.
+        plain: the reference model, two matrices per expert.
         gated: the same with three.
-        ideal: the seed's hardware as written.
+        ideal: its hardware as claimed.
         real: nodes that can be bought.
     """
     points, owned = grid(plain, (ideal, real)), own_points(plain, ideal)

@@ -37,7 +37,7 @@ def baseline_claims(model: ModelSpec, ideal: Cluster, real: Cluster) -> Iterator
     own_key = (ideal.name, OWN_SEQUENCES)
     kept = small[8] / small[1]
     yield Claim(
-        "several experts per GPU: diminishing returns beyond 4-8 (5.1)",
+        "several experts per GPU: diminishing returns beyond 4-8",
         "worse beyond 4-8",
         kept * 100,
         f"% of one expert per GPU's throughput per GPU, at 8 experts and {_SEQUENCES} sequences per GPU",
@@ -49,7 +49,7 @@ def baseline_claims(model: ModelSpec, ideal: Cluster, real: Cluster) -> Iterator
     )
     ahead = {key: series[1] / series[8] for key, series in per_gpu.items()}
     yield Claim(
-        "one expert per GPU is better than eight (5.2)",
+        "one expert per GPU is better than eight",
         "better",
         ahead[key],
         f"x the throughput per GPU, {_SEQUENCES} sequences per GPU",
@@ -67,7 +67,7 @@ def baseline_claims(model: ModelSpec, ideal: Cluster, real: Cluster) -> Iterator
     reports = {k: simulate(_packed(wide, real, "decode", _SEQUENCES, k)) for k in (1, 8)}
     crossing = {k: sum(report.sent_across_nodes_bytes) / report.tokens for k, report in reports.items()}
     yield Claim(
-        "several experts per GPU: communication reduced by colocation (5.1)",
+        "several experts per GPU: communication reduced by colocation",
         "reduced",
         crossing[8] / crossing[1] * 100,
         "% of the bytes a token sends between nodes, 8 experts per GPU against 1, of 256 experts",

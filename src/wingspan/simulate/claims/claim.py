@@ -1,4 +1,4 @@
-"""One claim of the seed and what comes out."""
+"""One claim of the reference model and what comes out."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Claim:
-    """One row: what the seed says, and what comes out.
+    """One row: what is claimed, and what comes out.
 
     Args:
         computed: at the reference point, or of the sizes alone.
         holds: there.
         fits: whether a GPU's memory holds the reference point; None where no step is judged.
-        own: the same figure at the document's own point, with attention replicated; None where it has none.
+        own: the same figure at the claims' own point, with attention replicated; None where it has none.
         own_fits: whether that point fits; None where there is none.
     """
 

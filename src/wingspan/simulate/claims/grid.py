@@ -18,11 +18,11 @@ from wingspan.specs.workload import Context, LogNormalRouting, Routing, UniformR
 EP_SIZES = (16, 64, 256)
 CONTEXT = 1024
 ATTENTION_RANKS = 8
-"""GPUs of a node that share attention: replicated, as the document has it, it leaves no room for a single sequence."""
+"""GPUs of a node that share attention: replicated, as the claims have it, it leaves no room for a single sequence."""
 SEQUENCES = 8
 """Of the reference point: what fits on 64 GB beside the weights, at `CONTEXT` tokens each."""
 OWN_SEQUENCES = 128
-"""Of the document's own point; it names no batch, and its efficiency needs a large one."""
+"""Of the claims' own point; they name no batch, and their efficiency needs a large one."""
 _WORK = (("decode", 1), ("decode", SEQUENCES), ("decode", OWN_SEQUENCES), ("prefill", 4096))
 _SKEW: tuple[Routing, ...] = (UniformRouting(), LogNormalRouting(sigma=0.6))
 
@@ -54,7 +54,7 @@ def grid(model: ModelSpec, networks: tuple[Cluster, ...]) -> list[Point]:
 
 
 def own_points(model: ModelSpec, network: Cluster) -> list[Point]:
-    """The document's own point at every EP size: attention replicated on every GPU, uniform routing."""
+    """The claims' own point at every EP size: attention replicated on every GPU, uniform routing."""
     return [_point(model, network, "decode", OWN_SEQUENCES, UniformRouting(), ep, 1) for ep in EP_SIZES]
 
 
@@ -88,7 +88,7 @@ def reference(points: list[Point], network: str, tokens: int = SEQUENCES) -> Poi
 
 
 def own(points: list[Point]) -> Point:
-    """The document's own point at EP 64."""
+    """The claims' own point at EP 64."""
     return reference(points, points[0].network, OWN_SEQUENCES)
 
 

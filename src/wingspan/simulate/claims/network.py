@@ -1,4 +1,4 @@
-"""What the seed says of the network: overhead and latency."""
+"""Claims of the network: overhead and latency."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def network_claims(
     share = [exposed_transfer_share(p.report) for p in points]
     chosen = reference(points, ideal.name)
     yield Claim(
-        "communication overhead (3.3)",
+        "communication overhead",
         "< 5 % of total time",
         exposed_transfer_share(chosen.report) * 100,
         "%",
@@ -49,7 +49,7 @@ def network_claims(
             f"{most} tokens per GPU"
         )
     yield Claim(
-        "latency impact per token transfer (3.3)",
+        "latency impact per token transfer",
         "< 100 us",
         one[ideal.name] * 1e6,
         "us",

@@ -1,4 +1,4 @@
-"""What the seed says of scaling: efficiency, throughput, latency, bottleneck, utilisation."""
+"""Claims of scaling: efficiency, throughput, latency, bottleneck, utilisation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def scaling_claims(points: list[Point], owned: list[Point]) -> Iterator[Claim]:
     efficiency = [ideal[p.ep, (*series(p)[:3], True)] / p.report.step_seconds for p in points]
     chosen = reference(points, points[0].network)
     yield Claim(
-        "parallel efficiency at EP 64 (4.1)",
+        "parallel efficiency at EP 64",
         "> 90 %",
         efficiency[points.index(chosen)] * 100,
         "%",
@@ -45,7 +45,7 @@ def scaling_claims(points: list[Point], owned: list[Point]) -> Iterator[Claim]:
     own_step = ends[1].report.step_seconds / ends[0].report.step_seconds
     own_fits = all(p.fits for p in ends)
     yield Claim(
-        "token throughput scales linearly (4.2)",
+        "token throughput scales linearly",
         "linear with experts",
         scaled[at] * 100,
         f"% of linear, EP {min(EP_SIZES)} to {max(EP_SIZES)}",
@@ -56,7 +56,7 @@ def scaling_claims(points: list[Point], owned: list[Point]) -> Iterator[Claim]:
         own_fits,
     )
     yield Claim(
-        "latency consistent regardless of cluster size (4.2)",
+        "latency consistent regardless of cluster size",
         "constant",
         step[at],
         f"x the step at EP {min(EP_SIZES)}",
@@ -70,7 +70,7 @@ def scaling_claims(points: list[Point], owned: list[Point]) -> Iterator[Claim]:
     network = [b == "network" for b in bound]
     at_scale = [p.ep == max(EP_SIZES) and p.fits for p in points]
     yield Claim(
-        "bottleneck: network bandwidth at scale (4.2)",
+        "bottleneck: network bandwidth at scale",
         "network",
         float(np.mean([n for n, chosen in zip(network, at_scale, strict=True) if chosen])) * 100,
         f"% of the cases at EP {max(EP_SIZES)} that fit",
@@ -109,7 +109,7 @@ def busy_claim(points: list[Point], owned: list[Point]) -> Claim:
     at = points.index(chosen)
     arithmetic = chosen.report.utilisation
     return Claim(
-        "GPU utilisation (5.2)",
+        "GPU utilisation",
         "> 95 %",
         busy[at] * 100,
         "% of the step computing",

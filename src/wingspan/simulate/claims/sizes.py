@@ -23,7 +23,7 @@ def size_claims(plain: ModelSpec, gated: ModelSpec) -> Iterator[Claim]:
     bf16 = Precision.BF16.bytes
     expert, gated_expert = plain.parameters.expert * bf16, gated.parameters.expert * bf16
     yield Claim(
-        "size of one expert (3.2)",
+        "size of one expert",
         "58.72 MB",
         expert / 1e6,
         "MB",
@@ -35,18 +35,18 @@ def size_claims(plain: ModelSpec, gated: ModelSpec) -> Iterator[Claim]:
     )
     dense, moe = len(plain.dense_layers), len(plain.moe_layers)
     yield Claim(
-        "layers (1.1)",
+        "layers",
         "61 = 3 dense + 58 MoE",
         float(plain.layers),
         "layers",
         (plain.layers, dense, moe) == (61, 3, 58),
         [
-            f"preset {plain.name}: {dense} dense, {moe} MoE; experts, top-k and vocabulary are left open by the seed"
+            f"preset {plain.name}: {dense} dense, {moe} MoE; experts, top-k and vocabulary are this preset's choice"
         ],
     )
     attention = plain.parameters.attention * bf16
     yield Claim(
-        "attention, 128 heads x 128 (1.2)",
+        "attention, 128 heads x 128",
         "939.5 MB a layer",
         attention / plain.layers / 1e6,
         "MB",
@@ -59,7 +59,7 @@ def hardware_claims(ideal: Cluster, real: Cluster) -> Iterator[Claim]:
     """Sustained rates of arithmetic, memory and network."""
     sustained = ideal.gpu.sustained_flops(Precision.BF16)
     yield Claim(
-        "practical performance per GPU (3.1)",
+        "practical performance per GPU",
         "240 TFLOPS",
         sustained / 1e12,
         "TFLOPS",
@@ -71,7 +71,7 @@ def hardware_claims(ideal: Cluster, real: Cluster) -> Iterator[Claim]:
     )
     memory = ideal.gpu.sustained_memory_bytes_per_second
     yield Claim(
-        "memory bandwidth, 80 % of 1.8 TB/s (1.3)",
+        "memory bandwidth, 80 % of 1.8 TB/s",
         "1.44 TB/s",
         memory / 1e12,
         "TB/s",
@@ -80,14 +80,14 @@ def hardware_claims(ideal: Cluster, real: Cluster) -> Iterator[Claim]:
     )
     network = real.scale_out.sustained_bytes_per_second
     yield Claim(
-        "network bandwidth (2.2, 3.3)",
+        "network bandwidth",
         "1.44 TB/s",
         network / 1e12,
         "TB/s",
         network >= 1.44e12,
         [
             f"{ideal.name}: {ideal.scale_out.sustained_bytes_per_second / 1e12:.2f} TB/s, holds by assumption "
-            "(the seed takes the memory's figure)",
+            "(the claim takes the memory's figure)",
             f"{real.name}: {real.scale_up.sustained_bytes_per_second / 1e9:.0f} GB/s inside a node, "
             f"{network / 1e9:.0f} GB/s between nodes, per GPU and direction: does not hold",
         ],
@@ -105,7 +105,7 @@ def memory_claims(model: ModelSpec, ideal: Cluster, real: Cluster) -> Iterator[C
     per_token = model.kv_values_per_token * Precision.BF16.bytes
     room = longest_context(bare)
     yield Claim(
-        "peak memory per GPU (3.2)",
+        "peak memory per GPU",
         "<= 64 GB",
         named / 1e9,
         "GB",
@@ -120,7 +120,7 @@ def memory_claims(model: ModelSpec, ideal: Cluster, real: Cluster) -> Iterator[C
         ],
     )
     yield Claim(
-        "memory utilisation (3.2)",
+        "memory utilisation",
         "> 95 %",
         named / capacity * 100,
         "%",
