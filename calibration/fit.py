@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from scipy.optimize import differential_evolution
 
-from wingspan.interop.silicon.groups import Group
+from wingspan.interop.silicon.groups import MeasurementGroup
 from wingspan.interop.silicon.sources import read_folder
 from wingspan.specs.cluster import Cluster, load_cluster
 
@@ -111,7 +111,7 @@ def with_values(cluster: Cluster, values: dict[str, float]) -> Cluster:
     return changed
 
 
-def fit(stage: Stage, groups: list[Group], clusters: dict[str, Cluster]) -> dict[str, float]:
+def fit(stage: Stage, groups: list[MeasurementGroup], clusters: dict[str, Cluster]) -> dict[str, float]:
     """The constants of a stage that suit its groups' fitting rows best."""
     chosen = [group for group in groups if group.name.startswith(stage.groups) and group.for_fitting.any()]
     if not chosen:

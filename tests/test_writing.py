@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import wingspan
 from wingspan.errors import InputError
-from wingspan.writing import Output, json_text, output_folder, write_json, write_text
+from wingspan.writing import OutputFile, json_text, output_folder, write_json, write_text
 
 PACKAGE = Path(wingspan.__file__).parent
 
@@ -57,7 +57,7 @@ def test_an_interrupted_output_leaves_the_old_file_alone(tmp_path: Path, error: 
     path.write_text("old")
 
     def interrupted() -> None:
-        with Output(path) as file:
+        with OutputFile(path) as file:
             file.write(b"half")
             assert path.read_text() == "old"
             raise error

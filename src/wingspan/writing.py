@@ -31,7 +31,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         InputError: it cannot be written; the line names it. What stood there before still stands there.
     """
-    with Output(path) as file:
+    with OutputFile(path) as file:
         file.write(text.encode("utf-8", "surrogateescape"))
 
 
@@ -58,7 +58,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
-class Output:
+class OutputFile:
     """A file being written, beside its place; as a context manager it gives the open file and puts it there.
 
     An existing file's mode and owner are kept, and a link to it stays a link.

@@ -5,18 +5,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wingspan.cost.compute import Batch, elementwise_seconds, experts_seconds, matmul_seconds
+from wingspan.cost.compute import BatchRegime, elementwise_seconds, experts_seconds, matmul_seconds
 from wingspan.specs.cluster import Cluster, load_cluster
 from wingspan.specs.precision import Precision
 
 SEED, H100 = load_cluster("seed-ideal"), load_cluster("h100-sxm")
 BF16, FP8 = Precision.BF16, Precision.FP8
 clusters = st.sampled_from([SEED, H100])
-batches = st.sampled_from(list(Batch))
+batches = st.sampled_from(list(BatchRegime))
 loads = st.lists(st.integers(0, 2000), min_size=1, max_size=6)
 
 
-def experts(cluster: Cluster, tokens: object, batch: Batch = Batch.SMALL, gated: bool = False) -> np.ndarray:
+def experts(
+    cluster: Cluster, tokens: object, batch: BatchRegime = BatchRegime.SMALL, gated: bool = False
+) -> np.ndarray:
     precision = BF16 if cluster is SEED else FP8
     return experts_seconds(
         cluster, tokens, 7168, 2048, gated=gated, weights=precision, activations=precision, batch=batch
@@ -52,7 +54,7 @@ def test_one_expert_of_the_seed_at_one_token():
 
 def test_nothing_to_do_takes_no_time():
     assert matmul_seconds(H100, 0, 7168, 2048, FP8, FP8) == 0
-    for batch in Batch:
+    for batch in BatchRegime:
         assert experts(H100, np.zeros((3, 2)), batch) == pytest.approx(np.zeros(3))
     assert elementwise_seconds(H100, 0) == 0
 
@@ -80,7 +82,7 @@ def test_half_a_row_is_the_expectation_of_a_row_half_of_the_time():
 
 def test_prefill_is_never_faster_than_the_host_and_pays_for_its_copies():
     kernel = H100.kernels.experts
-    assert experts(H100, [1.0], Batch.LARGE) == kernel.host_seconds
+    assert experts(H100, [1.0], BatchRegime.LARGE) == kernel.host_seconds
     more = experts_seconds(
         H100,
         [8192.0],
@@ -89,20 +91,20 @@ def test_prefill_is_never_faster_than_the_host_and_pays_for_its_copies():
         gated=True,
         weights=FP8,
         activations=FP8,
-        batch=Batch.LARGE,
+        batch=BatchRegime.LARGE,
         received=65536,
     )
-    assert more > experts(H100, [8192.0], Batch.LARGE, gated=True)
+    assert more > experts(H100, [8192.0], BatchRegime.LARGE, gated=True)
 
 
 def test_a_recorded_launch_is_cheaper():
     arguments = (H100, 16, 7168, 2048, FP8, FP8)
-    assert matmul_seconds(*arguments, Batch.SMALL) < matmul_seconds(*arguments, Batch.LARGE)
-    assert elementwise_seconds(H100, 1e6, Batch.SMALL) < elementwise_seconds(H100, 1e6)
+    assert matmul_seconds(*arguments, BatchRegime.SMALL) < matmul_seconds(*arguments, BatchRegime.LARGE)
+    assert elementwise_seconds(H100, 1e6, BatchRegime.SMALL) < elementwise_seconds(H100, 1e6)
 
 
 @given(clusters, batches, loads, st.integers(0, 5))
-def test_more_rows_never_take_less_time(cluster: Cluster, batch: Batch, tokens: list[int], slot: int):
+def test_more_rows_never_take_less_time(cluster: Cluster, batch: BatchRegime, tokens: list[int], slot: int):
     more = list(tokens)
     more[slot % len(more)] += 37
     assert experts(cluster, more, batch) >= experts(cluster, tokens, batch) * (1 - 1e-12)
@@ -110,7 +112,7 @@ def test_more_rows_never_take_less_time(cluster: Cluster, batch: Batch, tokens: 
 
 @given(clusters, batches, loads, st.floats(1, 10), st.floats(1, 10))
 def test_faster_hardware_is_never_slower(
-    cluster: Cluster, batch: Batch, tokens: list[int], memory: float, flops: float
+    cluster: Cluster, batch: BatchRegime, tokens: list[int], memory: float, flops: float
 ):
     better = faster(cluster, memory, flops)
     precision = BF16 if cluster is SEED else FP8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wingspan.cost.compute import Batch
+from wingspan.cost.compute import BatchRegime
 from wingspan.cost.layer import LayerSizes
 from wingspan.placement.objective import Objective
 from wingspan.routing.statistics import RoutingStatistics, collect
@@ -37,7 +37,7 @@ def objective(
 ) -> Objective:
     """Plain numbers, no latencies: an expert takes the longer of reading its weights and computing its tokens."""
     shape = LayerSizes(
-        HIDDEN, INTERMEDIATE, True, Precision.BF16, Precision.BF16, row_bytes, row_bytes, Batch.SMALL
+        HIDDEN, INTERMEDIATE, True, Precision.BF16, Precision.BF16, row_bytes, row_bytes, BatchRegime.SMALL
     )
     reading = shape.expert_bytes / seconds_per_expert if seconds_per_expert else 1e30
     gpu = Gpu(

@@ -9,7 +9,7 @@ from wingspan.balance.decision import MoveCost, decide
 from wingspan.balance.history import History
 from wingspan.balance.load_report import LoadReport
 from wingspan.balance.measured import LinkRates, Measured
-from wingspan.balance.orders import Order, Outcome
+from wingspan.balance.orders import MigrationOutcome, Order
 from wingspan.balance.planner import Proposal, Question
 from wingspan.balance.planner_client import PlannerClient
 from wingspan.balance.settings import Rebalance
@@ -100,7 +100,7 @@ class BalanceController:
             return None
         return None if answer is None else self._decide(answer, step, steps_left)
 
-    def migrated(self, step: int, reports: Sequence[LoadReport], outcome: Outcome) -> None:
+    def migrated(self, step: int, reports: Sequence[LoadReport], outcome: MigrationOutcome) -> None:
         """Write down how an order went; `reports` cover its steps only."""
         self._history.add(reports)
         self.events.extend(outcome.rollbacks)
@@ -201,7 +201,7 @@ class BalanceController:
             self.events.append(self._unmeasured.model_copy(update=measured))
             self._unmeasured = None
 
-    def _learn_cost(self, outcome: Outcome, added_seconds: float) -> None:
+    def _learn_cost(self, outcome: MigrationOutcome, added_seconds: float) -> None:
         self._migrations += 1
         self._moved_bytes += outcome.busiest_experts * self._sizes.expert_bytes
         self._moved_seconds += added_seconds

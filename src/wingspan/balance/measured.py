@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wingspan.cost.compute import Batch
+from wingspan.cost.compute import BatchRegime
 from wingspan.cost.layer import LayerSizes
 from wingspan.placement.objective import Objective
 from wingspan.specs.cluster import Cluster, Gpu, Link
@@ -62,7 +62,7 @@ class Measured:
             activations=Precision.BF16,
             out_row_bytes=self.row_bytes,
             back_row_bytes=self.row_bytes,
-            batch=Batch.SMALL,
+            batch=BatchRegime.SMALL,
         )
         flops = 2 * shape.values / max(self.seconds_per_row, _LEAST_SECONDS_PER_ROW)
         gpu = Gpu(

@@ -25,7 +25,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MigrationOutcome:
     """How an order was carried out.
 
     Args:

@@ -47,10 +47,10 @@ def compare(
 
       wingspan testbed run -- wingspan compare d.json --time-scale 500 --trace step
     """
-    from wingspan.cli.compare_job import Arguments, execute
+    from wingspan.cli.compare_job import CompareArguments, execute
 
     execute(
-        Arguments(
+        CompareArguments(
             deployment, links, time_scale, ranks_per_node, steps, transport, trace, wait_seconds, as_json
         )
     )

@@ -28,7 +28,7 @@ _MAY_DIFFER = {"deployment", "links", "ranks_per_node", "trace", "wait_seconds",
 
 
 @dataclass(frozen=True)
-class Arguments:
+class CompareArguments:
     """The command line of `wingspan compare`."""
 
     deployment: Path
@@ -42,7 +42,7 @@ class Arguments:
     as_json: bool
 
 
-def execute(arguments: Arguments) -> None:
+def execute(arguments: CompareArguments) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
     given = load_deployment(arguments.deployment)
     links = None if arguments.links is None else load_cluster(str(arguments.links))
@@ -91,7 +91,9 @@ def execute(arguments: Arguments) -> None:
         )
 
 
-def _finish(prediction: Prediction, measured: StepReport, spans: list[Any], arguments: Arguments) -> None:
+def _finish(
+    prediction: Prediction, measured: StepReport, spans: list[Any], arguments: CompareArguments
+) -> None:
     """On rank 0: traces and tables."""
     from wingspan.cli.compare_view import print_json, show
     from wingspan.report.perfetto import write_trace

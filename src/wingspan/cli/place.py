@@ -107,14 +107,14 @@ def place(
     """
     from wingspan.cli.deployment_options import Asked
     from wingspan.cli.outputs import check_outputs
-    from wingspan.cli.place_job import Arguments, execute
+    from wingspan.cli.place_job import PlaceArguments, execute
     from wingspan.errors import InputError
 
     check_outputs(out)
     if flat and dispatcher not in (None, "flat"):
         raise InputError(f"--flat and --dispatcher {dispatcher}: choose one")
     execute(
-        Arguments(
+        PlaceArguments(
             trace=trace,
             synthetic=synthetic,
             deployment=Asked(

@@ -37,7 +37,7 @@ _SYNTHETIC_TOKENS = 16_384
 
 
 @dataclass(frozen=True)
-class Arguments:
+class PlaceArguments:
     """The command line of `wingspan place`; `deployment` says what it shares with `simulate`."""
 
     trace: Path | None
@@ -55,7 +55,7 @@ class Arguments:
     as_json: bool
 
 
-def execute(arguments: Arguments) -> None:
+def execute(arguments: PlaceArguments) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
     _check_strategy(arguments.strategy, STRATEGIES)
     if (arguments.trace is None) == (arguments.synthetic is None):
@@ -101,7 +101,7 @@ def execute(arguments: Arguments) -> None:
             print(f"{arguments.strategy} written to {arguments.out}")
 
 
-def _deployment(arguments: Arguments, ranks: int, trace: RoutingTrace) -> Deployment:
+def _deployment(arguments: PlaceArguments, ranks: int, trace: RoutingTrace) -> Deployment:
     """The deployment whose step judges the placements; its tokens per GPU are the trace's mean, unless asked for."""
     asked = arguments.deployment
     tokens = asked.tokens_per_gpu or max(1, round(trace.num_tokens / len(np.unique(trace.step_T)) / ranks))
@@ -166,7 +166,7 @@ def _recorded(file: TraceFile) -> _Source:
     return _Source(f"{file.path}, {file.origin}", lambda _ranks: file.read())
 
 
-def _drawn(arguments: Arguments, model: ModelSpec) -> _Source:
+def _drawn(arguments: PlaceArguments, model: ModelSpec) -> _Source:
     kind, layers, count = str(arguments.synthetic), len(model.moe_layers), model.experts.count
 
     def draw(ranks: int) -> RoutingTrace:

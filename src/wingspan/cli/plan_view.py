@@ -13,7 +13,7 @@ from rich.table import Table
 from wingspan.cli.console import Console
 from wingspan.cli.simulate_view import describe, fit_line, memory_table
 from wingspan.simulate.planning import Plan
-from wingspan.simulate.search import Choice
+from wingspan.simulate.search import DeploymentChoice
 from wingspan.specs.execution import DispatcherKind
 from wingspan.writing import json_text
 
@@ -92,7 +92,7 @@ def print_csv(plan: Plan) -> None:
         out.writerows(records)
 
 
-def _record(choice: Choice) -> dict[str, Any]:
+def _record(choice: DeploymentChoice) -> dict[str, Any]:
     report, options = choice.report, choice.deployment.options
     return {
         "ep": report.ranks,
@@ -138,7 +138,7 @@ def _choices(plan: Plan) -> Table:
     return table
 
 
-def _groups(choice: Choice) -> str:
+def _groups(choice: DeploymentChoice) -> str:
     """EP 36 x 2: two groups side by side."""
     beside = choice.gpus // choice.report.ranks
     return f"EP {choice.report.ranks}" + (f" x {beside}" if beside > 1 else "")

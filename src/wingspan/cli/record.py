@@ -53,10 +53,10 @@ def record(
 
       wingspan routing trace.parquet
     """
-    from wingspan.cli.record_job import Arguments, execute
+    from wingspan.cli.record_job import RecordArguments, execute
 
     execute(
-        Arguments(
+        RecordArguments(
             model,
             (text or []) + (more_text or []),
             out,

@@ -27,7 +27,7 @@ _MAY_DIFFER = {"model", "sources", "out", "ranks", "ranks_per_node", "wait_secon
 
 
 @dataclass(frozen=True)
-class Arguments:
+class RecordArguments:
     """The command line of `wingspan record`."""
 
     model: str
@@ -45,7 +45,7 @@ class Arguments:
     as_json: bool
 
 
-def execute(arguments: Arguments) -> None:
+def execute(arguments: RecordArguments) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
     folder = find_checkpoint(arguments.model)
     texts = read_texts(arguments.sources)
@@ -92,7 +92,7 @@ def execute(arguments: Arguments) -> None:
         group.run(work, device, {} if group.place is None else _given(arguments, folder, windows, runtime))
 
 
-def _given(arguments: Arguments, folder: Path, windows: list[Any], runtime: Any) -> dict[str, str]:
+def _given(arguments: RecordArguments, folder: Path, windows: list[Any], runtime: Any) -> dict[str, str]:
     """What all ranks that a launcher started must have alike; paths may differ, what they lead to may not."""
     return {
         **given(arguments, _MAY_DIFFER),
@@ -148,7 +148,7 @@ def _progress(tokens: int, *, quiet: bool) -> Progress:
     )
 
 
-def _show(result: Any, arguments: Arguments) -> None:
+def _show(result: Any, arguments: RecordArguments) -> None:
     if is_stream(arguments.out):  # it may be standard output, and cannot be read back
         return
     file = TraceFile.open(arguments.out)

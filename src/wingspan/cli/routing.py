@@ -36,9 +36,9 @@ def routing(
       wingspan routing trace.parquet --ranks 32 --ranks-per-node 4,8 --html routing.html
     """
     from wingspan.cli.outputs import check_outputs
-    from wingspan.cli.routing_job import Arguments, execute
+    from wingspan.cli.routing_job import RoutingArguments, execute
 
     check_outputs(html)
     execute(
-        Arguments(trace, ranks_per_node, ranks, placement, windows, pairs, html, as_json),
+        RoutingArguments(trace, ranks_per_node, ranks, placement, windows, pairs, html, as_json),
     )

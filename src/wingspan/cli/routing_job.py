@@ -21,7 +21,7 @@ from wingspan.writing import json_text
 
 
 @dataclass(frozen=True)
-class Arguments:
+class RoutingArguments:
     """The command line of `wingspan routing`."""
 
     trace: Path
@@ -34,7 +34,7 @@ class Arguments:
     as_json: bool
 
 
-def execute(arguments: Arguments) -> None:
+def execute(arguments: RoutingArguments) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
     file = TraceFile.open(arguments.trace)
     if not file.num_tokens:
@@ -56,7 +56,7 @@ def execute(arguments: Arguments) -> None:
             print(f"page: {arguments.html} (open in a browser)")
 
 
-def _rank_of_experts(arguments: Arguments, file: TraceFile) -> tuple[NDArray[np.int64], str]:
+def _rank_of_experts(arguments: RoutingArguments, file: TraceFile) -> tuple[NDArray[np.int64], str]:
     """The rank of each expert (L, E), and in words how they lie."""
     if arguments.placement is not None:
         placement = read_placement(arguments.placement).placement

@@ -81,12 +81,12 @@ def serving(
       wingspan serving deepseek-v3 --ep 128 --separate-prefill 32 --requests trace.csv
     """
     from wingspan.cli.outputs import check_one_format, check_outputs
-    from wingspan.cli.serving_job import Arguments, execute
+    from wingspan.cli.serving_job import ServingArguments, execute
 
     check_outputs(html)
     check_one_format(as_json, as_csv)
     execute(
-        Arguments(
+        ServingArguments(
             model=model,
             cluster=cluster,
             ep=ep,

@@ -43,7 +43,7 @@ _NOTES = (
 
 
 @dataclass(frozen=True)
-class Arguments:
+class ServingArguments:
     """The command line."""
 
     model: str
@@ -73,7 +73,7 @@ class Arguments:
     html: Path | None
 
 
-def execute(arguments: Arguments) -> None:
+def execute(arguments: ServingArguments) -> None:
     """Simulate every load and show the result."""
     limits = parse(
         ServingLimits,
@@ -119,7 +119,7 @@ def execute(arguments: Arguments) -> None:
         write_page(serving_page(report), arguments.html)
 
 
-def _check_sizes(arguments: Arguments) -> None:
+def _check_sizes(arguments: ServingArguments) -> None:
     """Raise `InputError` for a size that would only end in a day, or with the memory."""
     for option, value, most in (
         ("--num-requests", arguments.num_requests, MOST_REQUESTS),
@@ -133,7 +133,7 @@ def _check_sizes(arguments: Arguments) -> None:
 
 
 def _source(
-    arguments: Arguments, longest: int | None
+    arguments: ServingArguments, longest: int | None
 ) -> tuple[Requests, Callable[[float, int], Requests], str]:
     """A sample of the requests, the requests at a rate, and a note.
 
@@ -178,7 +178,7 @@ def _source(
     return sample if longest is None else sample.cut_to(longest), draw, cut
 
 
-def _fleet(arguments: Arguments, requests: Requests) -> tuple[Fleet, dict[str, str]]:
+def _fleet(arguments: ServingArguments, requests: Requests) -> tuple[Fleet, dict[str, str]]:
     lengths_N = requests.prompt_tokens_N + requests.output_tokens_N
     caps = Caps(
         sequences_per_gpu=arguments.max_sequences,
@@ -210,7 +210,7 @@ def _fleet(arguments: Arguments, requests: Requests) -> tuple[Fleet, dict[str, s
     )
 
 
-def _deployment(arguments: Arguments, ranks: int) -> Deployment:
+def _deployment(arguments: ServingArguments, ranks: int) -> Deployment:
     workload = {
         "tokens_per_gpu": 1,
         "context": 1,
@@ -234,7 +234,7 @@ def _deployment(arguments: Arguments, ranks: int) -> Deployment:
     return setting.deployment()
 
 
-def _described(arguments: Arguments, sample: Requests) -> str:
+def _described(arguments: ServingArguments, sample: Requests) -> str:
     lengths = f"mean {sample.prompt_tokens_N.mean():.0f} prompt and {sample.output_tokens_N.mean():.0f} output tokens"
     if arguments.requests is not None:
         return f"{len(sample)} of {arguments.requests}; {lengths}"
@@ -242,7 +242,7 @@ def _described(arguments: Arguments, sample: Requests) -> str:
 
 
 def _loads(
-    arguments: Arguments, sample: Requests, at_load: Callable[[float], LoadPoint]
+    arguments: ServingArguments, sample: Requests, at_load: Callable[[float], LoadPoint]
 ) -> tuple[float | None, list[LoadPoint], str]:
     """Highest load within the limits, every load simulated, and a remark."""
     rates = _rates(arguments, sample)
@@ -255,7 +255,7 @@ def _loads(
     return (kept[-1].offered_requests_per_second if kept else None), points, unsettled_note(points)
 
 
-def _rates(arguments: Arguments, requests: Requests) -> list[float]:
+def _rates(arguments: ServingArguments, requests: Requests) -> list[float]:
     if arguments.rate is not None:
         rates = sorted(numbers(arguments.rate, "--rate"))
         if rates[0] <= 0:
@@ -273,7 +273,7 @@ def _rates(arguments: Arguments, requests: Requests) -> list[float]:
 _USUAL_RATE = 10.0
 
 
-def _show(report: ServingReport, arguments: Arguments) -> None:
+def _show(report: ServingReport, arguments: ServingArguments) -> None:
     console = Console(highlight=False)
     for name, value in report.conditions.items():
         console.print(f"[dim]{name}:[/dim] {value}")

@@ -80,12 +80,12 @@ def sweep(
       wingspan sweep deepseek-v3 --ep 32..256 --batch 1..512 --schedule fastest --csv > points.csv
     """
     from wingspan.cli.outputs import check_one_format, check_outputs
-    from wingspan.cli.sweep_job import Arguments, execute
+    from wingspan.cli.sweep_job import SweepArguments, execute
 
     check_outputs(html)
     check_one_format(as_json, as_csv)
     execute(
-        Arguments(
+        SweepArguments(
             model=model,
             clusters=cluster,
             ep=ep,

@@ -38,7 +38,7 @@ _MOST_ROWS = 60
 
 
 @dataclass(frozen=True)
-class Arguments:
+class SweepArguments:
     """The command line, lists still as text."""
 
     model: str
@@ -62,7 +62,7 @@ class Arguments:
     html: Path | None
 
 
-def execute(arguments: Arguments) -> None:
+def execute(arguments: SweepArguments) -> None:
     """Predict all points and show them."""
     base, axes, conditions = read(arguments)
     count = math.prod(len(axis.choices) for axis in axes)
@@ -80,7 +80,7 @@ def execute(arguments: Arguments) -> None:
         write_page(sweep_page(result), arguments.html)
 
 
-def read(arguments: Arguments) -> tuple[Setting, list[Axis], dict[str, str]]:
+def read(arguments: SweepArguments) -> tuple[Setting, list[Axis], dict[str, str]]:
     """The base setting, the axes in the order in which they nest, and the conditions in words."""
     model = load_model(arguments.model)
     clusters = [load_cluster(name) for name in words(arguments.clusters, "--cluster")]
@@ -120,7 +120,7 @@ def read(arguments: Arguments) -> tuple[Setting, list[Axis], dict[str, str]]:
     return base, axes, conditions
 
 
-def _sizes(arguments: Arguments, longest: int | None) -> tuple[str, str]:
+def _sizes(arguments: SweepArguments, longest: int | None) -> tuple[str, str]:
     """Batches and contexts, as given or as usual; raises `InputError` where a step cannot hold a prompt."""
     prefill = arguments.phase == "prefill"
     batch = arguments.batch or ("4096" if prefill else "64")
@@ -136,7 +136,9 @@ def _sizes(arguments: Arguments, longest: int | None) -> tuple[str, str]:
     return batch, context
 
 
-def _all_axes(arguments: Arguments, clusters: Sequence[Any], longest: int | None) -> list[tuple[Axis, str]]:
+def _all_axes(
+    arguments: SweepArguments, clusters: Sequence[Any], longest: int | None
+) -> list[tuple[Axis, str]]:
     """Every axis with what to say of it where it has one value; outermost first."""
     grouped = arguments.experts_per_gpu is not None
     batches, contexts = _sizes(arguments, longest)
@@ -165,7 +167,7 @@ def _integers(most: int) -> Callable[[str, str], list[int]]:
     return partial(integers, most=most)
 
 
-def _show(result: SweepResult, arguments: Arguments) -> None:
+def _show(result: SweepResult, arguments: SweepArguments) -> None:
     console = Console(highlight=False)
     for name, value in result.conditions.items():
         console.print(f"[dim]{name}:[/dim] {value}")

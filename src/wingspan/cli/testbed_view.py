@@ -11,7 +11,7 @@ from wingspan.cli.console import Console
 from wingspan.testbed.command import Outcome
 from wingspan.testbed.counters import LinkCount
 from wingspan.testbed.layout import Layout, show_rate
-from wingspan.testbed.network import Found
+from wingspan.testbed.network import FoundTestbed
 from wingspan.writing import json_text
 
 
@@ -60,7 +60,7 @@ def show_outcome(outcome: Outcome) -> None:
     console.print(f"{outcome.seconds:.1f} s, {_mb(total)} MB in all", highlight=False)
 
 
-def show_status(found: list[Found], links: dict[str, list[LinkCount]]) -> None:
+def show_status(found: list[FoundTestbed], links: dict[str, list[LinkCount]]) -> None:
     """One line per testbed, one row per node."""
     if not found:
         print("no testbed is up; wingspan testbed up --nodes 4 --ranks-per-node 4 --rate 400mbit")
@@ -71,7 +71,7 @@ def show_status(found: list[Found], links: dict[str, list[LinkCount]]) -> None:
             print(f"  node {node}: {_mb(link.sent_bytes)} MB sent, {_mb(link.received_bytes)} MB received")
 
 
-def print_json(found: list[Found], links: dict[str, list[LinkCount]]) -> None:
+def print_json(found: list[FoundTestbed], links: dict[str, list[LinkCount]]) -> None:
     """The same as JSON."""
     rows = [
         {

@@ -14,12 +14,12 @@ from wingspan.cost.product import product_seconds, wider
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.precision import Precision
 
-__all__ = ["Batch", "elementwise_seconds", "experts_seconds", "matmul_seconds", "wider"]
+__all__ = ["BatchRegime", "elementwise_seconds", "experts_seconds", "matmul_seconds", "wider"]
 
 Seconds = NDArray[np.float64]
 
 
-class Batch(StrEnum):
+class BatchRegime(StrEnum):
     """Which kernels run: those for decode (launched from a recorded graph) or those for prefill."""
 
     SMALL = "small"
@@ -33,7 +33,7 @@ def matmul_seconds(
     columns: ArrayLike,
     weights: Precision,
     activations: Precision,
-    batch: Batch = Batch.LARGE,
+    batch: BatchRegime = BatchRegime.LARGE,
 ) -> Seconds:
     """(rows, inner) x (inner, columns), the right one read from memory; zero rows take no time.
 
@@ -41,7 +41,7 @@ def matmul_seconds(
     """
     rows, inner, columns = (np.asarray(a, dtype=np.float64) for a in (rows, inner, columns))
     kernel = cluster.kernels.matmul
-    launch = kernel.recorded_launch_seconds if batch is Batch.SMALL else kernel.launch_seconds
+    launch = kernel.recorded_launch_seconds if batch is BatchRegime.SMALL else kernel.launch_seconds
     busy = product_seconds(cluster, rows[..., None], inner, columns, weights, activations)
     return np.where(rows > 0, busy + launch, 0.0)
 
@@ -55,7 +55,7 @@ def experts_seconds(
     gated: bool,
     weights: Precision,
     activations: Precision,
-    batch: Batch,
+    batch: BatchRegime,
     received: ArrayLike | None = None,
 ) -> Seconds:
     """All experts of a rank in one MoE layer: (..., S) rows per slot give (...,) seconds.
@@ -73,7 +73,7 @@ def experts_seconds(
     tokens_S = np.asarray(tokens_S, dtype=np.float64)
     kernel, bandwidth = cluster.kernels.experts, cluster.gpu.sustained_memory_bytes_per_second
     rows = tokens_S.sum(axis=-1)
-    if batch is Batch.LARGE:
+    if batch is BatchRegime.LARGE:
         padded = np.ceil(tokens_S / kernel.row_alignment) * kernel.row_alignment
         tokens_S = np.where(tokens_S < 1, tokens_S, padded)
     up_columns = np.asarray((2 if gated else 1) * inner, dtype=np.float64)
@@ -82,7 +82,7 @@ def experts_seconds(
     busy = busy + product_seconds(cluster, tokens_S, narrow, wide, weights, activations)
     between = tokens_S.sum(axis=-1) * (up_columns * max(activations.bytes, 2.0) + inner * activations.bytes)
     busy = busy + between / bandwidth
-    if batch is Batch.SMALL:
+    if batch is BatchRegime.SMALL:
         return np.where(rows > 0, busy + np.minimum(rows, 1.0) * kernel.recorded_launch_seconds, 0.0)
     arrived = rows if received is None else np.asarray(received, dtype=np.float64)
     row = hidden * (activations.bytes + 2)
@@ -91,9 +91,11 @@ def experts_seconds(
     return np.where(rows > 0, seconds, 0.0)
 
 
-def elementwise_seconds(cluster: Cluster, moved_bytes: ArrayLike, batch: Batch = Batch.LARGE) -> Seconds:
+def elementwise_seconds(
+    cluster: Cluster, moved_bytes: ArrayLike, batch: BatchRegime = BatchRegime.LARGE
+) -> Seconds:
     """Norms, activations, copies: `moved_bytes` read and written."""
     moved = np.asarray(moved_bytes, dtype=np.float64)
     kernel = cluster.kernels.matmul
-    launch = kernel.recorded_launch_seconds if batch is Batch.SMALL else kernel.launch_seconds
+    launch = kernel.recorded_launch_seconds if batch is BatchRegime.SMALL else kernel.launch_seconds
     return np.where(moved > 0, moved / cluster.gpu.sustained_memory_bytes_per_second + launch, 0.0)

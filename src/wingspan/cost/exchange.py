@@ -28,7 +28,7 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class Exchange:
+class ExchangeSeconds:
     """Seconds of one exchange, (...,): the whole, the busiest link of each level, and what no link explains."""
 
     seconds: Array
@@ -40,11 +40,11 @@ class Exchange:
 
 def exchange_seconds(
     cluster: Cluster, traffic: Traffic, dispatcher: DispatcherKind, phase: Phase = Phase.DISPATCH
-) -> Exchange:
+) -> ExchangeSeconds:
     """Time until the slowest rank has sent and received everything; a rank alone launches nothing."""
     if traffic.scale_up_sent.shape[-1] == 1:
         nothing = np.zeros(traffic.scale_up_sent.shape[:-1])
-        return Exchange(nothing, nothing, nothing, nothing, nothing)
+        return ExchangeSeconds(nothing, nothing, nothing, nothing, nothing)
     constants = _constants(cluster, dispatcher, phase)
     domains = max(1, -(-traffic.scale_up_sent.shape[-1] // cluster.scale_up_domain_gpus))
     up_rate = _scale_up_rate(cluster, dispatcher, phase, domains)
@@ -60,7 +60,7 @@ def exchange_seconds(
     rack = _rack_seconds(cluster, traffic, scale_out)
     latency = np.full_like(scale_out, _latency(cluster, constants, domains))
     seconds = np.maximum(np.maximum(scale_up, scale_out), rack) + latency
-    return Exchange(seconds, scale_up, scale_out, rack, latency)
+    return ExchangeSeconds(seconds, scale_up, scale_out, rack, latency)
 
 
 class Collective(StrEnum):

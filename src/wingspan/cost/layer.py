@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wingspan.cost.compute import Batch, experts_seconds
-from wingspan.cost.exchange import Exchange, Phase, exchange_seconds
+from wingspan.cost.compute import BatchRegime, experts_seconds
+from wingspan.cost.exchange import ExchangeSeconds, Phase, exchange_seconds
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.model import ModelSpec
@@ -45,7 +45,7 @@ class LayerSizes:
     activations: Precision
     out_row_bytes: float
     back_row_bytes: float
-    batch: Batch
+    batch: BatchRegime
 
     @classmethod
     def of(cls, model: ModelSpec, precisions: Precisions, phase: str) -> LayerSizes:
@@ -58,7 +58,7 @@ class LayerSizes:
             activations=precisions.activations,
             out_row_bytes=row_bytes(model.hidden, precisions.dispatch),
             back_row_bytes=row_bytes(model.hidden, precisions.combine),
-            batch=Batch.SMALL if phase == "decode" else Batch.LARGE,
+            batch=BatchRegime.SMALL if phase == "decode" else BatchRegime.LARGE,
         )
 
     @property
@@ -84,8 +84,8 @@ class LayerCost:
 
     sent: Traffic
     returned: Traffic
-    dispatch: Exchange
-    combine: Exchange
+    dispatch: ExchangeSeconds
+    combine: ExchangeSeconds
     experts_PLR: Floats
 
     @property

@@ -44,7 +44,7 @@ class Moving:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class PlannedPlacement:
     """The chosen placement and what was expected of it.
 
     Attributes:
@@ -66,7 +66,7 @@ def plan(
     slots_per_rank: int = 1,
     present: Placement | None = None,
     moving: Moving | None = None,
-) -> Plan:
+) -> PlannedPlacement:
     """Place experts so that the predicted step time is least, the move from `present` included.
 
     Args:
@@ -136,7 +136,7 @@ def _near_present(
 
 def _choose(
     options: dict[str, Ints], demand: Demand, objective: Objective, present_LRS: Ints | None, moving: Moving
-) -> Plan:
+) -> PlannedPlacement:
     """The cheapest valid option of each layer; the first of equal ones."""
     names = list(options)
     slots_CLRS = np.stack(list(options.values()))
@@ -151,7 +151,7 @@ def _choose(
     cost_CL[~_valid(slots_CLRS)] = np.inf
     best_L = cost_CL.argmin(axis=0)
     layer = np.arange(len(best_L))
-    return Plan(
+    return PlannedPlacement(
         Placement(slots_CLRS[best_L, layer], demand.num_experts),
         seconds_CL[best_L, layer],
         moved_CL[best_L, layer],

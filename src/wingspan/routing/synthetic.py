@@ -86,7 +86,7 @@ class Tokens:
     step_T: NDArray[np.int64]
 
 
-class Choice(Protocol):
+class Router(Protocol):
     """How tokens choose experts."""
 
     def __call__(self, tokens: Tokens, rng: np.random.Generator) -> NDArray[np.int16]:
@@ -110,7 +110,7 @@ class Weighted:
     noise: float = 0.0
 
     def __call__(self, tokens: Tokens, rng: np.random.Generator) -> NDArray[np.int16]:
-        """See `Choice`."""
+        """See `Router`."""
         _, layers, experts = self.weight_CLE.shape
         class_T = self.class_of(tokens)
         picks_TLK = np.empty((len(class_T), layers, self.top_k), dtype=np.int16)
@@ -140,7 +140,7 @@ class Dealt:
         return self.experts // math.gcd(self.experts, self.top_k)
 
     def __call__(self, tokens: Tokens, rng: np.random.Generator) -> NDArray[np.int16]:
-        """See `Choice`."""
+        """See `Router`."""
         count = len(tokens.step_T)
         deals = -(-count // self.deal_tokens)
         place_TK = (np.arange(count)[:, None] * self.top_k + np.arange(self.top_k)) % self.experts
@@ -153,27 +153,27 @@ class Dealt:
 
 
 @dataclass(frozen=True)
-class Workload:
+class SyntheticWorkload:
     """What a kind of synthetic trace is made of.
 
     Args:
-        choice: how tokens choose.
+        router: how tokens choose.
         home_weight_R: how likely each rank is the home of a request; None deals requests to the ranks in turn.
     """
 
-    choice: Choice
+    router: Router
     home_weight_R: NDArray[np.float64] | None = None
 
 
-def generate(shape: TraceShape, workload: Workload, seed: int) -> Iterator[RoutingTrace]:
+def generate(shape: TraceShape, workload: SyntheticWorkload, seed: int) -> Iterator[RoutingTrace]:
     """The trace in chunks; the same shape, workload and seed always give the same tokens."""
     home_N = _homes(shape, workload, seed)
-    chunk = _chunk_tokens(workload.choice)
+    chunk = _chunk_tokens(workload.router)
     for number, start in enumerate(range(0, shape.tokens, chunk)):
         token_T = np.arange(start, min(start + chunk, shape.tokens))
         request_T = token_T // shape.request_tokens
         tokens = Tokens(request_T, home_N[request_T], request_T // shape.ranks)
-        picks_TLK = workload.choice(tokens, np.random.default_rng([seed, 1, number]))
+        picks_TLK = workload.router(tokens, np.random.default_rng([seed, 1, number]))
         yield RoutingTrace(
             picks_TLK,
             tokens.home_rank_T.astype(np.int32),
@@ -184,7 +184,7 @@ def generate(shape: TraceShape, workload: Workload, seed: int) -> Iterator[Routi
         )
 
 
-def _homes(shape: TraceShape, workload: Workload, seed: int) -> NDArray[np.int64]:
+def _homes(shape: TraceShape, workload: SyntheticWorkload, seed: int) -> NDArray[np.int64]:
     """The home rank of every request."""
     if workload.home_weight_R is None:
         return np.arange(shape.requests) % shape.ranks
@@ -192,9 +192,9 @@ def _homes(shape: TraceShape, workload: Workload, seed: int) -> NDArray[np.int64
     return np.random.default_rng([seed, 2]).choice(shape.ranks, size=shape.requests, p=share_R)
 
 
-def _chunk_tokens(choice: Choice) -> int:
+def _chunk_tokens(router: Router) -> int:
     """About `_CHUNK_TOKENS`, in whole deals."""
-    deal = choice.deal_tokens if isinstance(choice, Dealt) else 1
+    deal = router.deal_tokens if isinstance(router, Dealt) else 1
     return max(1, _CHUNK_TOKENS // deal) * deal
 
 

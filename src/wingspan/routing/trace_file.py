@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from wingspan.errors import InputError
 from wingspan.reading import json_value
 from wingspan.routing.trace import RoutingTrace, check_same_shape, concatenate
-from wingspan.writing import Output, json_text
+from wingspan.writing import OutputFile, json_text
 
 SCHEMA_VERSION = 1
 _KEY = "wingspan.routing_trace"
@@ -105,7 +105,7 @@ class TraceWriter:
         self._held, self._held_tokens = [rest], rest.num_tokens
 
     def __enter__(self) -> TraceWriter:
-        self._file = self._open.enter_context(Output(self.path))
+        self._file = self._open.enter_context(OutputFile(self.path))
         self._open.push(self._end)
         return self
 

@@ -15,30 +15,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.errors import InputError
-from wingspan.routing.synthetic import Dealt, TraceShape, Weighted, Workload
+from wingspan.routing.synthetic import Dealt, SyntheticWorkload, TraceShape, Weighted
 
 Weights = NDArray[np.floating]
 """Relative weights of experts: (classes, layers, experts)."""
 
 
-def uniform(shape: TraceShape, seed: int) -> Workload:  # noqa: ARG001 - all kinds take a seed
+def uniform(shape: TraceShape, seed: int) -> SyntheticWorkload:  # noqa: ARG001 - all kinds take a seed
     """Every expert equally likely."""
-    return Workload(Weighted(_ones(shape), shape.top_k))
+    return SyntheticWorkload(Weighted(_ones(shape), shape.top_k))
 
 
-def power_law(shape: TraceShape, seed: int, exponent: float = 1.0) -> Workload:
+def power_law(shape: TraceShape, seed: int, exponent: float = 1.0) -> SyntheticWorkload:
     """The n-th likeliest expert has weight n^-exponent, in an order of its own in each layer."""
     weight_E = np.arange(1, shape.experts + 1, dtype=np.float64) ** -exponent
-    return Workload(Weighted(_shuffled(weight_E, shape, seed), shape.top_k))
+    return SyntheticWorkload(Weighted(_shuffled(weight_E, shape, seed), shape.top_k))
 
 
-def log_normal(shape: TraceShape, seed: int, sigma: float = 1.0) -> Workload:
+def log_normal(shape: TraceShape, seed: int, sigma: float = 1.0) -> SyntheticWorkload:
     """Weights exp(sigma x normal), drawn anew in each layer."""
     normal_LE = _rng(seed).standard_normal((shape.layers, shape.experts))
-    return Workload(Weighted(np.exp(sigma * normal_LE)[None].astype(np.float32), shape.top_k))
+    return SyntheticWorkload(Weighted(np.exp(sigma * normal_LE)[None].astype(np.float32), shape.top_k))
 
 
-def communities(shape: TraceShape, seed: int, groups: int = 4, noise: float = 0.1) -> Workload:
+def communities(shape: TraceShape, seed: int, groups: int = 4, noise: float = 0.1) -> SyntheticWorkload:
     """Each request keeps to one group of experts (`planted_groups`), but for a share of noise.
 
     Args:
@@ -49,14 +49,14 @@ def communities(shape: TraceShape, seed: int, groups: int = 4, noise: float = 0.
     """
     weight_CLE = _group_weights(shape, seed, groups)
     request_group_N = _rng(seed, 1).integers(0, groups, shape.requests)
-    return Workload(
+    return SyntheticWorkload(
         Weighted(
             weight_CLE, shape.top_k, lambda tokens: request_group_N[tokens.request_T], _share("noise", noise)
         )
     )
 
 
-def source_affine(shape: TraceShape, seed: int, groups: int = 4, noise: float = 0.1) -> Workload:
+def source_affine(shape: TraceShape, seed: int, groups: int = 4, noise: float = 0.1) -> SyntheticWorkload:
     """Tokens of neighbouring ranks (`groups` blocks of ranks, such as nodes) keep to one group of experts.
 
     Args:
@@ -68,7 +68,7 @@ def source_affine(shape: TraceShape, seed: int, groups: int = 4, noise: float = 
     if groups > shape.ranks:
         raise InputError(f"source-affine: {groups} groups need as many ranks, there are {shape.ranks}")
     weight_CLE = _group_weights(shape, seed, groups)
-    return Workload(
+    return SyntheticWorkload(
         Weighted(
             weight_CLE,
             shape.top_k,
@@ -89,38 +89,42 @@ def planted_groups(shape: TraceShape, seed: int, groups: int) -> NDArray[np.int6
     return _rng(seed).permuted(np.tile(group_E, (shape.layers, 1)), axis=1)
 
 
-def balanced(shape: TraceShape, seed: int) -> Workload:  # noqa: ARG001
+def balanced(shape: TraceShape, seed: int) -> SyntheticWorkload:  # noqa: ARG001
     """Every expert exactly equally often, in ever new company."""
-    return Workload(Dealt(shape.layers, shape.experts, shape.top_k))
+    return SyntheticWorkload(Dealt(shape.layers, shape.experts, shape.top_k))
 
 
-def hot_set(shape: TraceShape, seed: int, hot_share: float = 0.5) -> Workload:
+def hot_set(shape: TraceShape, seed: int, hot_share: float = 0.5) -> SyntheticWorkload:
     """A sixteenth of the experts, others in each layer, has `hot_share` of the weight."""
-    return Workload(Weighted(_shuffled(_hot(shape, _sixteenth(shape), hot_share), shape, seed), shape.top_k))
+    return SyntheticWorkload(
+        Weighted(_shuffled(_hot(shape, _sixteenth(shape), hot_share), shape, seed), shape.top_k)
+    )
 
 
-def hot_rank(shape: TraceShape, seed: int, hot_share: float = 0.5) -> Workload:  # noqa: ARG001
+def hot_rank(shape: TraceShape, seed: int, hot_share: float = 0.5) -> SyntheticWorkload:  # noqa: ARG001
     """The experts that a linear placement gives to rank 0 have `hot_share` of the weight, in all layers."""
     held = max(1, shape.experts // shape.ranks)
-    return Workload(Weighted(_all_layers(_hot(shape, np.arange(held), hot_share), shape), shape.top_k))
+    return SyntheticWorkload(
+        Weighted(_all_layers(_hot(shape, np.arange(held), hot_share), shape), shape.top_k)
+    )
 
 
-def spread_hot(shape: TraceShape, seed: int, hot_share: float = 0.5) -> Workload:  # noqa: ARG001
+def spread_hot(shape: TraceShape, seed: int, hot_share: float = 0.5) -> SyntheticWorkload:  # noqa: ARG001
     """As many hot experts as in `hot_set`, evenly spaced, so that a linear placement spreads them over ranks."""
     count = len(_sixteenth(shape))
     spaced = np.arange(count) * shape.experts // count
-    return Workload(Weighted(_all_layers(_hot(shape, spaced, hot_share), shape), shape.top_k))
+    return SyntheticWorkload(Weighted(_all_layers(_hot(shape, spaced, hot_share), shape), shape.top_k))
 
 
-def source_ragged(shape: TraceShape, seed: int, exponent: float = 1.5) -> Workload:
+def source_ragged(shape: TraceShape, seed: int, exponent: float = 1.5) -> SyntheticWorkload:
     """Uniform experts, but requests crowd on few ranks: the n-th rank has weight n^-exponent, the last one none."""
     weight_R = np.arange(1, shape.ranks + 1, dtype=np.float64) ** -exponent
     if shape.ranks > 1:
         weight_R[-1] = 0.0
-    return Workload(Weighted(_ones(shape), shape.top_k), _rng(seed).permuted(weight_R))
+    return SyntheticWorkload(Weighted(_ones(shape), shape.top_k), _rng(seed).permuted(weight_R))
 
 
-def zero(shape: TraceShape, seed: int) -> Workload:
+def zero(shape: TraceShape, seed: int) -> SyntheticWorkload:
     """Idle parts: rank 0 is nobody's home and its experts under a linear placement are never picked."""
     idle = min(max(1, shape.experts // shape.ranks), shape.experts - shape.top_k)
     weight_E = np.ones(shape.experts)
@@ -128,10 +132,10 @@ def zero(shape: TraceShape, seed: int) -> Workload:
     home_R = np.ones(shape.ranks)
     home_R[0] = 0.0 if shape.ranks > 1 else 1.0
     del seed
-    return Workload(Weighted(_all_layers(weight_E, shape), shape.top_k), home_R)
+    return SyntheticWorkload(Weighted(_all_layers(weight_E, shape), shape.top_k), home_R)
 
 
-def rotating(shape: TraceShape, seed: int, hot_share: float = 0.5, turns: int = 8) -> Workload:
+def rotating(shape: TraceShape, seed: int, hot_share: float = 0.5, turns: int = 8) -> SyntheticWorkload:
     """A hot set that moves: `turns` stretches of time, each with a sixteenth of the experts of its own.
 
     Args:
@@ -146,12 +150,12 @@ def rotating(shape: TraceShape, seed: int, hot_share: float = 0.5, turns: int = 
     for turn in range(turns):
         place_E = (np.arange(shape.experts) + turn * hot) % shape.experts
         weight_CLE[turn] = _hot(shape, np.flatnonzero(place_E < hot), hot_share)[order_LE]
-    return Workload(
+    return SyntheticWorkload(
         Weighted(weight_CLE, shape.top_k, lambda tokens: tokens.request_T * turns // shape.requests)
     )
 
 
-def burst(shape: TraceShape, seed: int, hot_share: float = 0.8, every: int = 8) -> Workload:
+def burst(shape: TraceShape, seed: int, hot_share: float = 0.8, every: int = 8) -> SyntheticWorkload:
     """Calm and uniform, but each `every`-th step all tokens crowd on a sixteenth of the experts.
 
     Args:
@@ -162,14 +166,14 @@ def burst(shape: TraceShape, seed: int, hot_share: float = 0.8, every: int = 8) 
     """
     hot_1LE = _shuffled(_hot(shape, _sixteenth(shape), hot_share), shape, seed)
     weight_CLE = np.concatenate([_ones(shape), hot_1LE])
-    return Workload(
+    return SyntheticWorkload(
         Weighted(
             weight_CLE, shape.top_k, lambda tokens: (tokens.step_T % every == every - 1).astype(np.int64)
         )
     )
 
 
-KINDS: dict[str, Callable[..., Workload]] = {
+KINDS: dict[str, Callable[..., SyntheticWorkload]] = {
     "uniform": uniform,
     "power-law": power_law,
     "log-normal": log_normal,
@@ -190,7 +194,7 @@ _STEEPEST = 8
 """Of exponent and sigma: beyond it the least likely experts have no weight that a float32 holds."""
 
 
-def workload(kind: str, shape: TraceShape, seed: int, **knobs: float) -> Workload:
+def workload(kind: str, shape: TraceShape, seed: int, **knobs: float) -> SyntheticWorkload:
     """The workload of this name; raises `InputError` for an unknown kind or a knob that it does not have."""
     if kind not in KINDS:
         raise InputError(f"synthetic trace {kind!r} is unknown; known: {', '.join(KINDS)}")

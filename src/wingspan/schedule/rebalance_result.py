@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from wingspan.schedule.frozen import FrozenResult
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Decision(_Result):
+class Decision(FrozenResult):
     """A plan was weighed."""
 
     kind: Literal["decision"] = "decision"
@@ -38,7 +36,7 @@ class Decision(_Result):
     moved_bytes: int
 
 
-class Migrated(_Result):
+class Migrated(FrozenResult):
     """Experts were moved while steps went on; the second half was measured afterwards."""
 
     kind: Literal["migration"] = "migration"
@@ -57,7 +55,7 @@ class Migrated(_Result):
     step_seconds_after: float | None
 
 
-class Rollback(_Result):
+class Rollback(FrozenResult):
     """A layer's experts did not arrive whole, so all ranks kept its old placement."""
 
     kind: Literal["rollback"] = "rollback"
@@ -69,7 +67,7 @@ class Rollback(_Result):
     reason: str
 
 
-class PlannerLost(_Result):
+class PlannerLost(FrozenResult):
     """The planner's process died or fell silent; another took its place unless `Stopped` follows."""
 
     kind: Literal["planner lost"] = "planner lost"
@@ -78,7 +76,7 @@ class PlannerLost(_Result):
     restarts: int
 
 
-class Stopped(_Result):
+class Stopped(FrozenResult):
     """No more balancing in this run; the placement stays as it is."""
 
     kind: Literal["stopped"] = "stopped"

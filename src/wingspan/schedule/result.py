@@ -8,7 +8,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from wingspan.schedule.frozen import FrozenResult
 
 
 class Operation(StrEnum):
@@ -36,11 +38,7 @@ class Stream(StrEnum):
     COMMUNICATION = "communication"
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Span(_Result):
+class Span(FrozenResult):
     """One stretch of a timeline: what one stream of one rank did, when, and with whom."""
 
     rank: int
@@ -56,7 +54,7 @@ class Span(_Result):
     received_bytes: int | None = None
 
 
-class LinkUse(_Result):
+class LinkUse(FrozenResult):
     """How busy one class of link was: bytes through its most loaded member, and its busy share of the step."""
 
     link: str
@@ -65,7 +63,7 @@ class LinkUse(_Result):
     utilisation: float = Field(ge=0)
 
 
-class StepReport(_Result):
+class StepReport(FrozenResult):
     """One step of a deployment, predicted or measured."""
 
     source: Literal["predicted", "measured", "paced"]

@@ -6,16 +6,13 @@ later tokens, end to end the time from arrival to the last token.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from wingspan.schedule.frozen import FrozenResult
 from wingspan.specs.reading import Spec
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Percentiles(_Result):
+class Percentiles(FrozenResult):
     """How one latency is spread over the requests, in seconds."""
 
     mean: float
@@ -37,7 +34,7 @@ class ServingLimits(Spec):
         return self.ttft_p99_seconds is not None or self.tpot_p99_seconds is not None
 
 
-class ServingGroup(_Result):
+class ServingGroup(FrozenResult):
     """One group of ranks that serves: what it may hold and do in a step. A home is where sequences live."""
 
     name: str = Field(description="prefill and decode, prefill, or decode")
@@ -50,7 +47,7 @@ class ServingGroup(_Result):
     )
 
 
-class LoadPoint(_Result):
+class LoadPoint(FrozenResult):
     """One load: requests arriving at a rate, and what they met."""
 
     offered_requests_per_second: float
@@ -74,7 +71,7 @@ class LoadPoint(_Result):
     busy_share: dict[str, float] = Field(description="per group: share of the duration with a step running")
 
 
-class ServingReport(_Result):
+class ServingReport(FrozenResult):
     """A deployment under one or more loads, lowest load first."""
 
     conditions: dict[str, str] = Field(description="model, cluster, requests: what a reader must know")

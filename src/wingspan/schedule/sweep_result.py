@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+from wingspan.schedule.frozen import FrozenResult
 
 Value = int | float | str
 
 
-class SweepAxis(_Result):
+class SweepAxis(FrozenResult):
     """One thing that is varied."""
 
     name: str = Field(description="as on the command line, such as `ep`")
@@ -25,7 +22,7 @@ class SweepAxis(_Result):
         return not any(isinstance(value, str) for value in self.values)
 
 
-class SweepPoint(_Result):
+class SweepPoint(FrozenResult):
     """One prediction."""
 
     at: dict[str, Value] = Field(description="a value of each axis")
@@ -47,7 +44,7 @@ class SweepPoint(_Result):
     bound_by: str = Field(default="", description="the operation that takes most of the slowest rank's time")
 
 
-class SweepResult(_Result):
+class SweepResult(FrozenResult):
     """All points of a sweep, in the order of the axes, first axis outermost."""
 
     conditions: dict[str, str]

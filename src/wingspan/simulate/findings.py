@@ -72,7 +72,7 @@ def _best_experts(per_gpu: SweepAxis, axes: Sequence[SweepAxis], points: Sequenc
     across = [axis for axis in axes if axis is not per_gpu and axis.numeric and len(axis.values) > 1]
     sentences = []
     if across:
-        # Batch decides most: weights of every expert are read for however few rows it gets.
+        # The batch decides most: weights of every expert are read for however few rows it gets.
         along = next((axis for axis in across if axis.name == "batch"), across[0])
         sentences = _best_along(along, per_gpu, axes, points)
     lines = [(where, line) for where, line in _lines(per_gpu, axes, points) if len(line) > 1]

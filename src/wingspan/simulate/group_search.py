@@ -46,7 +46,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Found:
+class EstimatedDeployment:
     """A deployment that fits, as far as its loads are even, with its estimated step."""
 
     way: Way
@@ -82,7 +82,7 @@ class GroupSearch:
         self._dispatchers = [asked] if asked else sorted(KERNELS, key=lambda d: d is not usual)
         self._schedules = list(ScheduleKind) if ranks > 1 else [ScheduleKind.SEQUENTIAL]
 
-    def run(self) -> list[Found]:
+    def run(self) -> list[EstimatedDeployment]:
         """What fits of everything tried, best first.
 
         Attention, dispatcher and schedule are tried together; then the other placement, more slots and smaller
@@ -96,7 +96,7 @@ class GroupSearch:
             found += self._smaller_batches(_best(found))
         return sorted(found, key=lambda f: -f.tokens_per_second_per_gpu)
 
-    def _ways(self, slots: int) -> list[Found]:
+    def _ways(self, slots: int) -> list[EstimatedDeployment]:
         groups = attention_groups(self._ranks, self._start.cluster, self._start.model.attention.heads)
         even = slots * self._ranks == self._start.model.experts.count
         plain = even and isinstance(self._start.workload.routing, UniformRouting)
@@ -112,16 +112,16 @@ class GroupSearch:
         # Other buffers may fit where the plain way's do not.
         return found or self._tried(Way(placement, slots, g, *pair) for g, pair in product(groups, others))
 
-    def _other_placements(self, found: list[Found]) -> list[Found]:
+    def _other_placements(self, found: list[EstimatedDeployment]) -> list[EstimatedDeployment]:
         """Linear keeps groups of experts together, which dispatchers use unlike; balanced evens out the load."""
         best = {f.way.dispatcher: f for f in sorted(found, key=lambda f: f.tokens_per_second_per_gpu)}
         other = {Strategy.LINEAR: Strategy.BALANCED, Strategy.BALANCED: Strategy.LINEAR}
         return self._tried(replace(f.way, placement=other[f.way.placement]) for f in best.values())
 
-    def _more_slots(self, best: Found, counts: list[int]) -> list[Found]:
+    def _more_slots(self, best: EstimatedDeployment, counts: list[int]) -> list[EstimatedDeployment]:
         """While they pay, where loads are even; all that fit where not: few layers say little of hot experts."""
         even = isinstance(self._start.workload.routing, UniformRouting)
-        found: list[Found] = []
+        found: list[EstimatedDeployment] = []
         for slots in counts:
             more = self._tried([replace(best.way, slots=slots, placement=Strategy.BALANCED)])
             found += more
@@ -130,8 +130,8 @@ class GroupSearch:
                 break
         return found
 
-    def _smaller_batches(self, best: Found) -> list[Found]:
-        found: list[Found] = []
+    def _smaller_batches(self, best: EstimatedDeployment) -> list[EstimatedDeployment]:
+        found: list[EstimatedDeployment] = []
         work = self._start.workload
         least = work.context.mean_tokens if work.phase == "prefill" else 1
         while not self._wanted.fixed_batch:
@@ -142,10 +142,10 @@ class GroupSearch:
             found.append(best := half)
         return found
 
-    def _tried(self, ways: Iterable[Way]) -> list[Found]:
+    def _tried(self, ways: Iterable[Way]) -> list[EstimatedDeployment]:
         return [found for way in ways if (found := self._largest(way)) is not None]
 
-    def _largest(self, way: Way) -> Found | None:
+    def _largest(self, way: Way) -> EstimatedDeployment | None:
         """The way with the largest batch that is allowed."""
         deployment, wanted = self._deployment(way), self._wanted
         asked, work = deployment.workload.tokens_per_gpu, deployment.workload
@@ -157,7 +157,7 @@ class GroupSearch:
             return self._at(way, most)
         return self._within(way, most, wanted.longest_step_seconds)
 
-    def _within(self, way: Way, most: int, longest_seconds: float) -> Found | None:
+    def _within(self, way: Way, most: int, longest_seconds: float) -> EstimatedDeployment | None:
         """The largest batch up to `most` whose step takes no longer, to a percent: more tokens take more time.
 
         None also where that is less than the batch of another way: at the limit on the step, less work is slower.
@@ -181,13 +181,13 @@ class GroupSearch:
         self._batch = max(fits, self._batch)
         return best
 
-    def _at(self, way: Way, batch: int) -> Found | None:
+    def _at(self, way: Way, batch: int) -> EstimatedDeployment | None:
         deployment = self._deployment(way, batch) if batch else None
         if deployment is None:
             return None
         if way.schedule is ScheduleKind.TWO_BATCH and deployment.workload.sequences_per_gpu < 2:
             return None
-        return Found(way, deployment, self._short.estimate(deployment, self._placement(way)[0]))
+        return EstimatedDeployment(way, deployment, self._short.estimate(deployment, self._placement(way)[0]))
 
     def _deployment(self, way: Way, batch: int | None = None) -> Deployment:
         start = self._start
@@ -213,5 +213,5 @@ class GroupSearch:
         return self._placements[key]
 
 
-def _best(found: list[Found]) -> Found:
+def _best(found: list[EstimatedDeployment]) -> EstimatedDeployment:
     return max(found, key=lambda f: f.tokens_per_second_per_gpu)

@@ -15,7 +15,7 @@ from wingspan.simulate.work import Cost, Work
 from wingspan.specs.model import HeadAttention
 
 
-class Pace:
+class ModelledPace:
     """The cost model's durations for one rank.
 
     Args:

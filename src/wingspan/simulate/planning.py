@@ -9,7 +9,7 @@ from wingspan.errors import InputError
 from wingspan.placement.spec import PlacementSpec
 from wingspan.simulate.layouts import ep_sizes
 from wingspan.simulate.memory import largest_batch, memory_use
-from wingspan.simulate.search import Choice, best_of_each_ep
+from wingspan.simulate.search import DeploymentChoice, best_of_each_ep
 from wingspan.simulate.step import simulate
 from wingspan.simulate.ways_out import WayOut, ways_out
 
@@ -28,8 +28,8 @@ class Plan:
         batches: the most sequences (prefill: tokens) per GPU that fit at each length of context.
     """
 
-    choices: list[Choice]
-    shown: Choice
+    choices: list[DeploymentChoice]
+    shown: DeploymentChoice
     breaking_part: str | None
     ways: list[WayOut]
     batches: dict[int, int]
@@ -81,7 +81,7 @@ def _check_not_only_slow(template: Deployment, gpus: int, longest_seconds: float
         )
 
 
-def _as_asked(template: Deployment, gpus: int) -> Choice:
+def _as_asked(template: Deployment, gpus: int) -> DeploymentChoice:
     """At the EP size, of equal ones the largest, that comes closest to fitting."""
     whole = template.model_copy(update={"cluster": template.cluster.with_gpus(gpus)})
     experts = template.model.experts.count
@@ -92,7 +92,7 @@ def _as_asked(template: Deployment, gpus: int) -> Choice:
         for ranks in reversed(ep_sizes(experts, template.cluster.part(gpus)))
     ]
     closest = min(tried, key=lambda deployment: float(memory_use(deployment).total_R.max()))
-    return Choice(closest, simulate(closest), gpus)
+    return DeploymentChoice(closest, simulate(closest), gpus)
 
 
 def _batches(deployment: Deployment) -> dict[int, int]:

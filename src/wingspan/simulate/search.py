@@ -10,7 +10,7 @@ from typing import Any
 
 from wingspan.deployment import Deployment
 from wingspan.schedule.result import StepReport
-from wingspan.simulate.group_search import Found, GroupSearch, Wanted
+from wingspan.simulate.group_search import EstimatedDeployment, GroupSearch, Wanted
 from wingspan.simulate.layouts import ep_sizes
 from wingspan.simulate.memory import largest_batch
 from wingspan.simulate.step import predict
@@ -22,7 +22,7 @@ _MOST_CLOSE = 6
 
 
 @dataclass(frozen=True)
-class Choice:
+class DeploymentChoice:
     """One deployment with its prediction; `gpus / ranks` copies of it run side by side."""
 
     deployment: Deployment
@@ -47,7 +47,7 @@ class Choice:
 
 def best_of_each_ep(
     template: Deployment, gpus: int, *, fixed_batch: bool, longest_step_seconds: float | None = None
-) -> list[Choice]:
+) -> list[DeploymentChoice]:
     """For each EP size the fastest deployment that fits, in tokens per second per GPU; smallest EP first.
 
     Args:
@@ -63,7 +63,7 @@ def best_of_each_ep(
     cluster = template.cluster.with_gpus(gpus)
     start = template.model_copy(update={"cluster": cluster})
     wanted = Wanted(fixed_batch, longest_step_seconds)
-    found: list[Found] = []
+    found: list[EstimatedDeployment] = []
     for ranks in ep_sizes(template.model.experts.count, template.cluster.part(gpus)):
         found += GroupSearch(start, ranks, wanted).run()
     best = _settled(found, gpus, wanted)
@@ -73,10 +73,10 @@ def best_of_each_ep(
     return [best[ranks] for ranks in sorted(best)]
 
 
-def _settled(found: list[Found], gpus: int, wanted: Wanted) -> dict[int, Choice]:
+def _settled(found: list[EstimatedDeployment], gpus: int, wanted: Wanted) -> dict[int, DeploymentChoice]:
     """Each EP size's best, predicted whole: the best estimate of each, then whatever else is close to the best."""
-    best: dict[int, Choice] = {}
-    later: list[Found] = []
+    best: dict[int, DeploymentChoice] = {}
+    later: list[EstimatedDeployment] = []
     top = 0.0
     for one in sorted(found, key=lambda f: -f.tokens_per_second_per_gpu):
         ranks = one.deployment.ranks
@@ -94,11 +94,11 @@ def _settled(found: list[Found], gpus: int, wanted: Wanted) -> dict[int, Choice]
     return best
 
 
-def _whole(deployment: Deployment, gpus: int, wanted: Wanted) -> Choice | None:
+def _whole(deployment: Deployment, gpus: int, wanted: Wanted) -> DeploymentChoice | None:
     """The whole prediction; with a smaller batch where the real loads need more room or time than even ones."""
     while True:
         prediction = predict(deployment)
-        choice = Choice(deployment, step_report(prediction), gpus)
+        choice = DeploymentChoice(deployment, step_report(prediction), gpus)
         batch, longest = deployment.workload.tokens_per_gpu, wanted.longest_step_seconds
         fits = choice.peak_bytes <= deployment.cluster.gpu.memory_bytes
         if fits and (longest is None or choice.report.step_seconds <= longest):
@@ -114,11 +114,11 @@ def _whole(deployment: Deployment, gpus: int, wanted: Wanted) -> Choice | None:
         deployment = with_workload(deployment, tokens_per_gpu=smaller)
 
 
-def _enlarged(choice: Choice, longest_seconds: float) -> Choice:
+def _enlarged(choice: DeploymentChoice, longest_seconds: float) -> DeploymentChoice:
     """The largest batch from the choice's on whose whole prediction fits and keeps to the limit."""
     wanted = Wanted(fixed_batch=True, longest_step_seconds=longest_seconds)
 
-    def tried(batch: int) -> Choice | None:
+    def tried(batch: int) -> DeploymentChoice | None:
         return _whole(with_workload(choice.deployment, tokens_per_gpu=batch), choice.gpus, wanted)
 
     stride, best = 1, choice
@@ -135,4 +135,4 @@ def with_workload(deployment: Deployment, **changes: Any) -> Deployment:
     return deployment.model_copy(update={"workload": deployment.workload.model_copy(update=changes)})
 
 
-__all__ = ["Choice", "best_of_each_ep", "with_workload"]
+__all__ = ["DeploymentChoice", "best_of_each_ep", "with_workload"]

@@ -91,7 +91,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Choice:
+class AxisValue:
     """One value of an axis: as it is shown, and what it changes."""
 
     shown: Value
@@ -104,7 +104,7 @@ class Axis:
 
     name: str
     label: str
-    choices: Sequence[Choice]
+    choices: Sequence[AxisValue]
 
     @property
     def described(self) -> SweepAxis:
@@ -154,7 +154,7 @@ def sweep(
     )
 
 
-def _built(base: Setting, choices: Sequence[Choice], skipped: dict[str, None]) -> Setting | None:
+def _built(base: Setting, choices: Sequence[AxisValue], skipped: dict[str, None]) -> Setting | None:
     """The setting of one combination, checked; None where its groups cannot be built, with the reason noted."""
     setting = base
     for choice in choices:

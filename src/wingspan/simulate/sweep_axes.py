@@ -9,7 +9,7 @@ from functools import partial
 from wingspan.deployment import Options
 from wingspan.errors import InputError
 from wingspan.schedule.sweep_result import Value
-from wingspan.simulate.sweep import Axis, Choice, Setting
+from wingspan.simulate.sweep import Axis, AxisValue, Setting
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import ScheduleKind
 from wingspan.specs.reading import parse
@@ -18,7 +18,7 @@ from wingspan.specs.workload import Workload
 
 def cluster_axis(clusters: Sequence[Cluster]) -> Axis:
     """Whole clusters, by their names."""
-    choices = [Choice(cluster.name, partial(_with_cluster, cluster=cluster)) for cluster in clusters]
+    choices = [AxisValue(cluster.name, partial(_with_cluster, cluster=cluster)) for cluster in clusters]
     return Axis("cluster", "cluster", choices)
 
 
@@ -109,7 +109,7 @@ def with_batch(setting: Setting, tokens_per_gpu: Value) -> Setting:
 def _axis(
     name: str, label: str, values: Sequence[Value], change: Callable[[Setting, Value], Setting]
 ) -> Axis:
-    return Axis(name, label, [Choice(value, partial(_changed, change, value)) for value in values])
+    return Axis(name, label, [AxisValue(value, partial(_changed, change, value)) for value in values])
 
 
 def _changed(change: Callable[[Setting, Value], Setting], value: Value, setting: Setting) -> Setting:

@@ -16,7 +16,7 @@ from wingspan.cost.attention import (
     prefill_attention_seconds,
     prefill_layer_seconds,
 )
-from wingspan.cost.compute import Batch, elementwise_seconds, matmul_seconds, wider
+from wingspan.cost.compute import BatchRegime, elementwise_seconds, matmul_seconds, wider
 from wingspan.deployment import Deployment
 from wingspan.errors import InputError
 from wingspan.limits import MOST_DRAWS
@@ -57,7 +57,7 @@ class Work:
         self._model = deployment.model
         self._cluster = cluster
         self._precisions = deployment.workload.precisions(deployment.model)
-        self._batch = Batch.SMALL if deployment.workload.phase == "decode" else Batch.LARGE
+        self._batch = BatchRegime.SMALL if deployment.workload.phase == "decode" else BatchRegime.LARGE
         self._group = deployment.options.attention_ranks
         self._kv_share = deployment.kv_heads_share
         self._tokens = deployment.workload.tokens_per_gpu / micro_batches
@@ -76,7 +76,7 @@ class Work:
             # Column-parallel ones lose outputs to the group, row-parallel ones inputs: the same product either way.
             cost += self._matmul(tokens, rows, columns / self._group, self._precisions.weights)
         cost += self._attention_core(windowed)
-        if self._batch is Batch.SMALL:
+        if self._batch is BatchRegime.SMALL:
             return cost
         return Cost(prefill_layer_seconds(self._cluster, cost.seconds), cost.flops, cost.moved_bytes)
 
@@ -131,7 +131,7 @@ class Work:
         shape = _shape(model, self._group, self._kv_share, self._batch)
         width = shape.query_heads * (shape.query_width + shape.value_width)
         sequences = self._sequences * self._group
-        if self._batch is Batch.SMALL:
+        if self._batch is BatchRegime.SMALL:
             context_R = lengths_RB.mean(axis=1)
             seconds = decode_attention_seconds(cluster, shape, sequences, context_R, core, precisions.kv)
             pairs = sequences * context_R
@@ -162,12 +162,12 @@ class Work:
         return Cost(elementwise_seconds(self._cluster, moved, self._batch), np.zeros(()), moved)
 
 
-def _shape(model: ModelSpec, group: int, kv_share: float, batch: Batch) -> AttentionShape:
+def _shape(model: ModelSpec, group: int, kv_share: float, batch: BatchRegime) -> AttentionShape:
     attention = model.attention
     heads = attention.heads // group
     if isinstance(attention, HeadAttention):
         return AttentionShape.grouped(heads, round(attention.kv_heads * kv_share), attention.head_dim)
-    if batch is Batch.SMALL:
+    if batch is BatchRegime.SMALL:
         return AttentionShape.latent_decode(heads, attention.kv_rank, attention.rope_dim)
     return AttentionShape.latent_prefill(heads, attention.nope_dim, attention.rope_dim, attention.value_dim)
 

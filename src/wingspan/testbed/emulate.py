@@ -19,7 +19,7 @@ from wingspan.runtime.model.step import SEQUENTIAL, Flow, in_chunks, in_two_batc
 from wingspan.runtime.paced import PacedStep, run_paced
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.result import Span, StepReport
-from wingspan.simulate.pace import Pace
+from wingspan.simulate.pace import ModelledPace
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.emulation import on_links
 from wingspan.specs.execution import DispatcherKind, ScheduleKind
@@ -87,7 +87,7 @@ def run_emulated(
         steps=steps,
     )
     rank = transport.world.rank
-    pace = Pace(deployment, flow.micro_batches, rank)
+    pace = ModelledPace(deployment, flow.micro_batches, rank)
     measurement = run_paced(transport, step, pace, choices_RLTK[rank], workload.phase, keep_spans=keep_spans)
     ranks: Any = transport.gather(measurement)
     if ranks is None:

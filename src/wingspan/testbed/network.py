@@ -45,7 +45,7 @@ _GRACE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundTestbed:
     """A testbed as the kernel shows it; `layout` is None where its making or removing was cut short."""
 
     name: str
@@ -85,14 +85,14 @@ def down(name: str) -> list[str]:
     return namespaces
 
 
-def find() -> list[Found]:
+def find() -> list[FoundTestbed]:
     """All testbeds of this machine, by name."""
     check_possible()
     names: dict[str, list[str]] = {}
     for part in _parts():
         names.setdefault(part.testbed, []).append(part.namespace)
     return [
-        Found(name, _read_layout(name), namespaces, _processes(namespaces))
+        FoundTestbed(name, _read_layout(name), namespaces, _processes(namespaces))
         for name, namespaces in sorted(names.items())
     ]
 

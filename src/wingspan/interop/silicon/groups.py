@@ -20,7 +20,7 @@ from wingspan.interop.silicon.predict_attention import (
 )
 from wingspan.interop.silicon.predict_exchange import collective, low_latency, normal
 from wingspan.interop.silicon.predict_products import dense, experts_large, experts_small, grouped
-from wingspan.interop.silicon.tables import Table
+from wingspan.interop.silicon.tables import MeasurementTable
 from wingspan.specs.cluster import Cluster
 
 Array = NDArray[np.float64]
@@ -30,7 +30,7 @@ _SUSPECT_EP64 = "2.3 x off the bandwidth that the kernels' authors publish (docs
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class MeasurementGroup:
     """Measurements of one operation.
 
     Args:
@@ -56,7 +56,7 @@ class Group:
     suspect: str | None = None
 
 
-def groups_of(kind: str, table: Table, cluster: str) -> list[Group]:
+def groups_of(kind: str, table: MeasurementTable, cluster: str) -> list[MeasurementGroup]:
     """The groups that a table of a known kind (`KINDS`) consists of.
 
     Raises:
@@ -66,7 +66,7 @@ def groups_of(kind: str, table: Table, cluster: str) -> list[Group]:
 
 
 def _group(
-    table: Table,
+    table: MeasurementTable,
     cluster: str,
     columns: tuple[str, ...],
     unit_seconds: float,
@@ -78,15 +78,17 @@ def _group(
     target: float | None = None,
     suspect: str | None = None,
     fitted: bool = True,
-) -> Group:
+) -> MeasurementGroup:
     """A group whose measured time is the sum of some columns; `fitted`: constants may be fitted on its half."""
     nothing = np.zeros(len(table), dtype=bool)
     fitting = table.for_fitting if fitted and suspect is None else nothing
     measured = sum((table.number(column) for column in columns), np.zeros(len(table))) * unit_seconds
-    return Group(name, operation, table.name, cluster, measured, sizes, fitting, predict, target, suspect)
+    return MeasurementGroup(
+        name, operation, table.name, cluster, measured, sizes, fitting, predict, target, suspect
+    )
 
 
-def _dense(table: Table, cluster: str) -> Iterator[Group]:
+def _dense(table: MeasurementTable, cluster: str) -> Iterator[MeasurementGroup]:
     yield _group(
         table,
         cluster,
@@ -100,7 +102,7 @@ def _dense(table: Table, cluster: str) -> Iterator[Group]:
     )
 
 
-def _grouped(table: Table, cluster: str) -> Iterator[Group]:
+def _grouped(table: MeasurementTable, cluster: str) -> Iterator[MeasurementGroup]:
     phase = "decode" if "batch_size_per_gpu" in table.columns else "prefill"
     rows = table.number("tokens_per_expert") * table.number("num_local_experts")
     for column, half in (("up_proj_us", "up"), ("down_proj_us", "down")):
@@ -117,7 +119,7 @@ def _grouped(table: Table, cluster: str) -> Iterator[Group]:
         )
 
 
-def _experts(phase: str, whole: Table, cluster: str) -> Iterator[Group]:
+def _experts(phase: str, whole: MeasurementTable, cluster: str) -> Iterator[MeasurementGroup]:
     uniform = np.array([text == "uniform" for text in whole.text("distribution")], dtype=bool)
     for routing, table in (("uniform", whole.rows(uniform)), ("power law", whole.rows(~uniform))):
         if not len(table):
@@ -135,7 +137,7 @@ def _experts(phase: str, whole: Table, cluster: str) -> Iterator[Group]:
         )
 
 
-def _low_latency(table: Table, cluster: str) -> Iterator[Group]:
+def _low_latency(table: MeasurementTable, cluster: str) -> Iterator[MeasurementGroup]:
     most = int(table.number("node_num").max())
     for phase in ("dispatch", "combine"):
         yield _group(
@@ -151,7 +153,7 @@ def _low_latency(table: Table, cluster: str) -> Iterator[Group]:
         )
 
 
-def _normal(whole: Table, cluster: str) -> Iterator[Group]:
+def _normal(whole: MeasurementTable, cluster: str) -> Iterator[MeasurementGroup]:
     doubted = whole.number("node_num") >= 8
     for phase in ("dispatch", "combine"):
         for suspect, table in ((False, whole.rows(~doubted)), (True, whole.rows(doubted))):
@@ -175,7 +177,7 @@ def _up_to(nodes: int) -> str:
     return "1 node" if nodes == 1 else f"1-{nodes} nodes"
 
 
-def _collective(table: Table, cluster: str) -> Iterator[Group]:
+def _collective(table: MeasurementTable, cluster: str) -> Iterator[MeasurementGroup]:
     yield _group(
         table,
         cluster,
@@ -188,7 +190,7 @@ def _collective(table: Table, cluster: str) -> Iterator[Group]:
     )
 
 
-def _attention_core(phase: str, table: Table, cluster: str) -> Iterator[Group]:
+def _attention_core(phase: str, table: MeasurementTable, cluster: str) -> Iterator[MeasurementGroup]:
     if phase == "prefill":
         core, pairs = latent_prefill_core(table), table.number("seq_len") ** 2 / 2
     else:
@@ -197,7 +199,7 @@ def _attention_core(phase: str, table: Table, cluster: str) -> Iterator[Group]:
     yield _group(table, cluster, ("latency_us",), 1e-6, core, pairs, name=name, operation="attention")
 
 
-def _attention_layer(phase: str, table: Table, cluster: str) -> Iterator[Group]:
+def _attention_layer(phase: str, table: MeasurementTable, cluster: str) -> Iterator[MeasurementGroup]:
     sequences, length = table.number("batch_size"), table.number("isl")
     yield _group(
         table,
@@ -211,7 +213,7 @@ def _attention_layer(phase: str, table: Table, cluster: str) -> Iterator[Group]:
     )
 
 
-KINDS: dict[str, Callable[[Table, str], Iterator[Group]]] = {
+KINDS: dict[str, Callable[[MeasurementTable, str], Iterator[MeasurementGroup]]] = {
     "infersim_gemm": _dense,
     "wideep_generation_moe": lambda table, cluster: _experts("decode", table, cluster),
     "wideep_context_moe": lambda table, cluster: _experts("prefill", table, cluster),

@@ -15,7 +15,7 @@ import numpy as np
 from wingspan.cost.compute import matmul_seconds
 from wingspan.cost.exchange import Phase, exchange_seconds
 from wingspan.cost.product import product_seconds
-from wingspan.interop.silicon.tables import Table
+from wingspan.interop.silicon.tables import MeasurementTable
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.precision import Precision
@@ -53,7 +53,7 @@ class Headline:
         return {**asdict(self), "error": self.error}
 
 
-def headlines(table: Table, cluster_named: Callable[[str], Cluster]) -> list[Headline]:
+def headlines(table: MeasurementTable, cluster_named: Callable[[str], Cluster]) -> list[Headline]:
     """Every row that the model has an operation for, in the table's order.
 
     Raises:

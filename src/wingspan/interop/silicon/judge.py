@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wingspan.interop.silicon.groups import Group
+from wingspan.interop.silicon.groups import MeasurementGroup
 from wingspan.specs.cluster import Cluster
 
 Array = NDArray[np.float64]
@@ -48,18 +48,18 @@ class Verdict:
         return {**asdict(self), "holds": self.holds}
 
 
-def judge(groups: list[Group], cluster_named: Callable[[str], Cluster]) -> list[Verdict]:
+def judge(groups: list[MeasurementGroup], cluster_named: Callable[[str], Cluster]) -> list[Verdict]:
     """One verdict per group with rows to judge, in order."""
     return [_verdict(group, cluster_named(group.cluster)) for group in groups if not group.for_fitting.all()]
 
 
-def errors(group: Group, cluster: Cluster) -> Array:
+def errors(group: MeasurementGroup, cluster: Cluster) -> Array:
     """(predicted - measured) / measured, per row."""
     relative: Array = group.predict(cluster) / group.measured - 1
     return relative
 
 
-def _verdict(group: Group, cluster: Cluster) -> Verdict:
+def _verdict(group: MeasurementGroup, cluster: Cluster) -> Verdict:
     every = errors(group, cluster)
     judged, fitted = every[~group.for_fitting], every[group.for_fitting]
     return Verdict(

@@ -19,8 +19,8 @@ from wingspan.cost.attention import (
     prefill_attention_seconds,
     prefill_layer_seconds,
 )
-from wingspan.cost.compute import Batch, matmul_seconds
-from wingspan.interop.silicon.tables import Table
+from wingspan.cost.compute import BatchRegime, matmul_seconds
+from wingspan.interop.silicon.tables import MeasurementTable
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.precision import Precision
 
@@ -31,7 +31,7 @@ _HEADS, _HIDDEN, _QUERY_RANK, _KV_RANK, _NOPE, _ROPE, _VALUE = 128, 7168, 1536, 
 """DeepSeek-V3, arXiv:2412.19437, section 4.2."""
 
 
-def latent_decode_core(table: Table) -> Predict:
+def latent_decode_core(table: MeasurementTable) -> Predict:
     """The decode core of all 128 heads."""
     shape = AttentionShape.latent_decode(_HEADS, _KV_RANK, _ROPE)
     sequences, context = table.number("batch_size"), table.number("kv_len")
@@ -40,19 +40,19 @@ def latent_decode_core(table: Table) -> Predict:
     )
 
 
-def latent_prefill_core(table: Table) -> Predict:
+def latent_prefill_core(table: MeasurementTable) -> Predict:
     """The prefill core of all 128 heads over one sequence; the table leaves the rotary part of the keys out."""
     shape = AttentionShape.latent_prefill(_HEADS, _NOPE, _ROPE, _VALUE)
     tokens = table.number("seq_len")
     return lambda cluster: prefill_attention_seconds(cluster, shape, tokens, 0.0, Precision.BF16)
 
 
-def latent_decode_layer(table: Table) -> Predict:
+def latent_decode_layer(table: MeasurementTable) -> Predict:
     """Projections, absorbed up-projections and core of one new token per sequence."""
     return _per_heads(table, _decode_layer)
 
 
-def latent_prefill_layer(table: Table) -> Predict:
+def latent_prefill_layer(table: MeasurementTable) -> Predict:
     """Projections and core over new sequences."""
     return _per_heads(table, _prefill_layer)
 
@@ -63,7 +63,7 @@ def _decode_layer(cluster: Cluster, heads: int, sequences: Array, context: Array
     absorbed = [(_NOPE, heads * _KV_RANK), (_KV_RANK, heads * _VALUE)]
     # Per head its own product of all tokens: the same weights and arithmetic as one product that wide.
     absorbing = sum(
-        matmul_seconds(cluster, sequences, k, n, Precision.BF16, Precision.BF16, Batch.SMALL)
+        matmul_seconds(cluster, sequences, k, n, Precision.BF16, Precision.BF16, BatchRegime.SMALL)
         for k, n in absorbed
     )
     projections = [
@@ -71,7 +71,7 @@ def _decode_layer(cluster: Cluster, heads: int, sequences: Array, context: Array
         (_QUERY_RANK, heads * (_NOPE + _ROPE)),
         (heads * _VALUE, _HIDDEN),
     ]
-    return core + absorbing + _projected(cluster, sequences, projections, Batch.SMALL)
+    return core + absorbing + _projected(cluster, sequences, projections, BatchRegime.SMALL)
 
 
 def _prefill_layer(cluster: Cluster, heads: int, sequences: Array, length: Array) -> Array:
@@ -83,17 +83,17 @@ def _prefill_layer(cluster: Cluster, heads: int, sequences: Array, length: Array
         (_KV_RANK, heads * (_NOPE + _VALUE)),
         (heads * _VALUE, _HIDDEN),
     ]
-    projected = _projected(cluster, sequences * length, projections, Batch.LARGE)
+    projected = _projected(cluster, sequences * length, projections, BatchRegime.LARGE)
     return prefill_layer_seconds(cluster, core + projected)
 
 
-def _projected(cluster: Cluster, rows: Array, shapes: list[tuple[int, int]], batch: Batch) -> Array:
+def _projected(cluster: Cluster, rows: Array, shapes: list[tuple[int, int]], batch: BatchRegime) -> Array:
     times = [matmul_seconds(cluster, rows, k, n, Precision.FP8, Precision.FP8, batch) for k, n in shapes]
     total: Array = np.sum(times, axis=0)
     return total
 
 
-def _per_heads(table: Table, layer: Callable[[Cluster, int, Array, Array], Array]) -> Predict:
+def _per_heads(table: MeasurementTable, layer: Callable[[Cluster, int, Array, Array], Array]) -> Predict:
     heads = table.number("num_heads").astype(int)
     sequences, length = table.number("batch_size"), table.number("isl")
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.cost.exchange import Collective, Phase, collective_seconds, exchange_seconds
-from wingspan.interop.silicon.tables import Table
+from wingspan.interop.silicon.tables import MeasurementTable
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.precision import Precision
@@ -29,7 +29,7 @@ _MOST_NODES_PER_TOKEN = 4
 _PRECISION = {"dispatch": Precision.FP8, "combine": Precision.BF16}
 
 
-def low_latency(table: Table, phase: str) -> Predict:
+def low_latency(table: MeasurementTable, phase: str) -> Predict:
     """Low-latency dispatch or combine."""
     tokens, top_k = table.number("num_token"), table.number("num_topk")
     # A choice survives where none of the dropped positions, drawn with repetition, is its own.
@@ -37,13 +37,13 @@ def low_latency(table: Table, phase: str) -> Predict:
     return _exchange(table, kept, DispatcherKind.FLAT, phase, processors=None)
 
 
-def normal(table: Table, phase: str) -> Predict:
+def normal(table: MeasurementTable, phase: str) -> Predict:
     """Normal dispatch or combine, with as many processors as the row says."""
     processors = table.number(f"{phase}_sms").astype(int)
     return _exchange(table, table.number("num_token"), DispatcherKind.HIERARCHICAL, phase, processors)
 
 
-def collective(table: Table) -> Predict:
+def collective(table: MeasurementTable) -> Predict:
     """NCCL collectives inside a node."""
     kinds, ranks = table.text("op_name"), table.number("num_gpus").astype(int)
     width = np.array([2.0 if dtype == "half" else 1.0 for dtype in table.text("nccl_dtype")])
@@ -67,7 +67,11 @@ def with_processors(cluster: Cluster, processors: int) -> Cluster:
 
 
 def _exchange(
-    table: Table, tokens: Array, dispatcher: DispatcherKind, phase: str, processors: NDArray[np.int64] | None
+    table: MeasurementTable,
+    tokens: Array,
+    dispatcher: DispatcherKind,
+    phase: str,
+    processors: NDArray[np.int64] | None,
 ) -> Predict:
     columns = ("node_num", "num_experts", "num_topk", "hidden_size")
     nodes, experts, top_k, hidden = (table.number(column).astype(int) for column in columns)

@@ -18,10 +18,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from wingspan.cost.compute import Batch, experts_seconds, matmul_seconds
+from wingspan.cost.compute import BatchRegime, experts_seconds, matmul_seconds
 from wingspan.cost.product import product_seconds
 from wingspan.interop.silicon.routing import power_law_rows, uniform_rows
-from wingspan.interop.silicon.tables import Table
+from wingspan.interop.silicon.tables import MeasurementTable
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.precision import Precision
 
@@ -33,13 +33,13 @@ _ROW_BLOCK = 128
 """Rows in which DeepGEMM's contiguous kernel reads one expert's weights (deepseek-ai/DeepGEMM, README)."""
 
 
-def dense(table: Table) -> Predict:
+def dense(table: MeasurementTable) -> Predict:
     """FP8 products, one per row."""
     m, k, n = (table.number(column) for column in ("m", "k", "n"))
     return lambda cluster: matmul_seconds(cluster, m, k, n, Precision.FP8, Precision.FP8)
 
 
-def grouped(table: Table, half: str) -> Predict:
+def grouped(table: MeasurementTable, half: str) -> Predict:
     """One of the two products of all local experts, launch included."""
     slots = table.number("num_local_experts").astype(int)
     rows, hidden = table.number("tokens_per_expert"), table.number("hidden_size")
@@ -54,17 +54,17 @@ def grouped(table: Table, half: str) -> Predict:
     return predict
 
 
-def experts_small(table: Table) -> Predict:
+def experts_small(table: MeasurementTable) -> Predict:
     """Whole decode experts layers, each the mean over draws."""
-    return _experts(table, _workloads(table, large=False), Batch.SMALL)
+    return _experts(table, _workloads(table, large=False), BatchRegime.SMALL)
 
 
-def experts_large(table: Table) -> Predict:
+def experts_large(table: MeasurementTable) -> Predict:
     """Whole prefill experts layers, each the mean over draws."""
-    return _experts(table, _workloads(table, large=True), Batch.LARGE)
+    return _experts(table, _workloads(table, large=True), BatchRegime.LARGE)
 
 
-def _experts(table: Table, rows_NS: list[Array], batch: Batch) -> Predict:
+def _experts(table: MeasurementTable, rows_NS: list[Array], batch: BatchRegime) -> Predict:
     hidden, inner = int(table.number("hidden_size")[0]), int(table.number("inter_size")[0])
     received = table.number("num_tokens")
     by_slots: dict[tuple[int, ...], list[int]] = {}
@@ -84,7 +84,7 @@ def _experts(table: Table, rows_NS: list[Array], batch: Batch) -> Predict:
                 weights=Precision.FP8,
                 activations=Precision.FP8,
                 batch=batch,
-                received=received[members][:, None] if batch is Batch.LARGE else None,
+                received=received[members][:, None] if batch is BatchRegime.LARGE else None,
             )
             seconds[members] = times.mean(axis=1)
         return seconds
@@ -92,7 +92,7 @@ def _experts(table: Table, rows_NS: list[Array], batch: Batch) -> Predict:
     return predict
 
 
-def _workloads(table: Table, *, large: bool) -> list[Array]:
+def _workloads(table: MeasurementTable, *, large: bool) -> list[Array]:
     """Rows per slot of the rank that each row of the table times: (N, S) arrays."""
     experts, top_k = table.number("num_experts").astype(int), table.number("topk").astype(int)
     tokens, ranks = table.number("num_tokens").astype(int), table.number("moe_ep_size").astype(int)

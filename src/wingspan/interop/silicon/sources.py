@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from wingspan.errors import InputError
-from wingspan.interop.silicon.groups import KINDS, Group, groups_of
+from wingspan.interop.silicon.groups import KINDS, MeasurementGroup, groups_of
 from wingspan.interop.silicon.tables import read_table
 
 _H100 = "aiconfigurator_h100_sxm-"
@@ -33,7 +33,7 @@ _SYSTEMS = (("h200_sxm", "h200"), ("b200_sxm", "b200"))
 """Systems of the package on which no constant was fitted, and the preset that describes each."""
 
 
-def read_folder(folder: Path) -> list[Group]:
+def read_folder(folder: Path) -> list[MeasurementGroup]:
     """All groups whose CSV tables lie in `folder`, in the order of the report; none where it holds none of them.
 
     Raises:
@@ -43,7 +43,7 @@ def read_folder(folder: Path) -> list[Group]:
     return [group for path, kind, cluster in found for group in groups_of(kind, read_table(path), cluster)]
 
 
-def read_package() -> list[Group]:
+def read_package() -> list[MeasurementGroup]:
     """The groups that the installed aiconfigurator-core measured on H200 and B200: the newest table of each kind.
 
     Nothing was fitted on them: every row judges, and none promises anything.
@@ -66,7 +66,7 @@ def read_package() -> list[Group]:
     return groups
 
 
-def _unfitted(group: Group) -> Group:
+def _unfitted(group: MeasurementGroup) -> MeasurementGroup:
     nothing = np.zeros(len(group.measured), dtype=bool)
     return replace(group, name=f"{group.cluster}: {group.name}", for_fitting=nothing, target=None)
 

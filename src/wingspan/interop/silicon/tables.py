@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class MeasurementTable:
     """One file: its rows as text, and which of them constants may be fitted on."""
 
     name: str
@@ -51,16 +51,16 @@ class Table:
                 f"{self.name}: line {line + 2}, {column} = {values[line]!r} is not a number"
             ) from None
 
-    def rows(self, kept: NDArray[np.bool_]) -> Table:
+    def rows(self, kept: NDArray[np.bool_]) -> MeasurementTable:
         """Only the rows where `kept` is true."""
         columns = {
             name: [value for value, keep in zip(values, kept, strict=True) if keep]
             for name, values in self.columns.items()
         }
-        return Table(self.name, columns, self.for_fitting[kept])
+        return MeasurementTable(self.name, columns, self.for_fitting[kept])
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> MeasurementTable:
     """A CSV file with a header line, or a Parquet file (.parquet).
 
     The split is by content: a row serves fitting where the CRC-32 of its line is even, so that it stays what it is
@@ -84,10 +84,10 @@ def read_table(path: Path) -> Table:
     return _table(path, header, rows)
 
 
-def _table(path: Path, header: list[str], rows: list[list[str]]) -> Table:
+def _table(path: Path, header: list[str], rows: list[list[str]]) -> MeasurementTable:
     columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
     even = np.array([crc32(",".join(row).encode()) % 2 == 0 for row in rows], dtype=bool)
-    return Table(path.name, columns, even)
+    return MeasurementTable(path.name, columns, even)
 
 
 def _parquet(path: Path) -> tuple[list[str], list[list[str]]]:

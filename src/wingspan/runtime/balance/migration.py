@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from wingspan.balance.moves import changed_layers, kept_slots, moves, with_layer
-from wingspan.balance.orders import Order, Outcome
+from wingspan.balance.orders import MigrationOutcome, Order
 from wingspan.runtime.balance.transfer import State, Transfer
 from wingspan.runtime.balance.weight_channel import WeightChannel
 from wingspan.runtime.dispatch.choice import Dispatchers
@@ -74,9 +74,9 @@ class Migration:
         return None if self._transfer is None else self._transfer.layer
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> MigrationOutcome:
         """How it has gone so far."""
-        return Outcome(
+        return MigrationOutcome(
             self.first_step,
             len(self.committed),
             tuple(self.rollbacks),

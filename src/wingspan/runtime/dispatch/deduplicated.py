@@ -16,10 +16,10 @@ import torch
 
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.dispatcher import (
+    PeerBytes,
     Pending,
     Received,
     Route,
-    Traffic,
     agree_on_counts,
     chunk_slices,
     exchange,
@@ -31,7 +31,7 @@ from wingspan.runtime.transport.transport import Transport
 
 
 @dataclass(frozen=True)
-class Arrived:
+class ReceivedPairs:
     """What the rank of the experts knows of the rows it received."""
 
     pair_NC: torch.Tensor
@@ -59,14 +59,14 @@ class DeduplicatedRoute(Route):
     """Of all ranks in a chunk on average: they agree on it."""
     buffers: str
     """Name of this chunk's buffers."""
-    arrived: list[Arrived] = field(default_factory=list)
+    arrived: list[ReceivedPairs] = field(default_factory=list)
     """Filled when the rows are here."""
 
     @property
-    def traffic(self) -> Traffic:
+    def traffic(self) -> PeerBytes:
         """Bytes of the rows, without their few bytes of slots and weights."""
         row_bytes = self.x_TD.shape[1] * self.x_TD.element_size()
-        return Traffic([n * row_bytes for n in self.sent_R], [n * row_bytes for n in self.received_R])
+        return PeerBytes([n * row_bytes for n in self.sent_R], [n * row_bytes for n in self.received_R])
 
 
 class DeduplicatingDispatcher:
@@ -146,7 +146,7 @@ class DeduplicatingDispatcher:
         ) -> Received:
             (slots_NC, weights_NC), rows_ND = come
             received, pair_NC = self._sort_by_slot(rows_ND, slots_NC)
-            route.arrived.append(Arrived(pair_NC, weights_NC))
+            route.arrived.append(ReceivedPairs(pair_NC, weights_NC))
             return received
 
         return slots.together_with(weights).together_with(rows).then(receive)

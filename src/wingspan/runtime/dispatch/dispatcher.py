@@ -35,7 +35,7 @@ class Received:
 
 
 @dataclass(frozen=True)
-class Traffic:
+class PeerBytes:
     """Bytes of one dispatch or combine, to and from each rank (its own included)."""
 
     sent_R: list[int]
@@ -47,14 +47,14 @@ class Route(ABC):
 
     @property
     @abstractmethod
-    def traffic(self) -> Traffic:
+    def traffic(self) -> PeerBytes:
         """Bytes of the dispatch."""
 
     @property
-    def back_traffic(self) -> Traffic:
+    def back_traffic(self) -> PeerBytes:
         """Bytes of the combine: as many rows the other way."""
         there = self.traffic
-        return Traffic(there.received_R, there.sent_R)
+        return PeerBytes(there.received_R, there.sent_R)
 
 
 RouteT = TypeVar("RouteT", bound=Route)

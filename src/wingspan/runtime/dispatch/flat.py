@@ -13,10 +13,10 @@ import torch
 
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.dispatcher import (
+    PeerBytes,
     Pending,
     Received,
     Route,
-    Traffic,
     agree_on_counts,
     chunk_slices,
     exchange,
@@ -48,10 +48,10 @@ class FlatRoute(Route):
     """Name of this chunk's buffers."""
 
     @property
-    def traffic(self) -> Traffic:
+    def traffic(self) -> PeerBytes:
         """Bytes of the rows."""
         row_bytes = self.sent_MD.shape[1] * self.sent_MD.element_size()
-        return Traffic([n * row_bytes for n in self.sent_R], [n * row_bytes for n in self.received_R])
+        return PeerBytes([n * row_bytes for n in self.sent_R], [n * row_bytes for n in self.received_R])
 
 
 class FlatDispatcher:

@@ -20,10 +20,10 @@ from wingspan.errors import RunError
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choices import Choices, choices_of_rows
 from wingspan.runtime.dispatch.dispatcher import (
+    PeerBytes,
     Pending,
     Received,
     Route,
-    Traffic,
     agree_on_counts,
     chunk_slices,
     exchange,
@@ -75,10 +75,10 @@ class HierarchicalRoute(Route):
     """The route inside the node, known when the rows from other nodes are here."""
 
     @property
-    def traffic(self) -> Traffic:
+    def traffic(self) -> PeerBytes:
         """Bytes of the rows, each level's; without the 8 bytes of each choice."""
-        inner: Traffic = self.inside[-1].traffic
-        return Traffic(
+        inner: PeerBytes = self.inside[-1].traffic
+        return PeerBytes(
             self._over_ranks(self.sent_G, inner.sent_R), self._over_ranks(self.received_G, inner.received_R)
         )
 

@@ -17,10 +17,10 @@ import torch
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choices import Choices
 from wingspan.runtime.dispatch.dispatcher import (
+    PeerBytes,
     Pending,
     Received,
     Route,
-    Traffic,
     exchange,
     inverse,
     order_by_slot,
@@ -57,10 +57,10 @@ class RowRoute(Route):
     buffer: str
 
     @property
-    def traffic(self) -> Traffic:
+    def traffic(self) -> PeerBytes:
         """Bytes of the rows."""
         row_bytes = self.rows_PD.shape[1] * self.rows_PD.element_size()
-        return Traffic([n * row_bytes for n in self.sent_R], [n * row_bytes for n in self.received_R])
+        return PeerBytes([n * row_bytes for n in self.sent_R], [n * row_bytes for n in self.received_R])
 
 
 class RowExchange:

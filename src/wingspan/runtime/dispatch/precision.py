@@ -12,7 +12,7 @@ import torch
 
 from wingspan.errors import RunError
 from wingspan.runtime.dispatch import float8
-from wingspan.runtime.dispatch.dispatcher import Dispatcher, Pending, Received, Route, Traffic
+from wingspan.runtime.dispatch.dispatcher import Dispatcher, PeerBytes, Pending, Received, Route
 from wingspan.specs.running import RowPrecision as Precision
 
 
@@ -26,16 +26,16 @@ class PrecisionRoute(Route):
     row_bytes: int
 
     @property
-    def traffic(self) -> Traffic:
+    def traffic(self) -> PeerBytes:
         """Bytes to the experts."""
-        traffic: Traffic = self.inner.traffic
+        traffic: PeerBytes = self.inner.traffic
         return traffic
 
     @property
-    def back_traffic(self) -> Traffic:
+    def back_traffic(self) -> PeerBytes:
         """Bytes from the experts: as many rows, of BF16."""
         there = self.traffic
-        return Traffic(self._back(there.received_R), self._back(there.sent_R))
+        return PeerBytes(self._back(there.received_R), self._back(there.sent_R))
 
     def _back(self, bytes_R: list[int]) -> list[int]:
         return [size // self.row_bytes * self.width * torch.bfloat16.itemsize for size in bytes_R]

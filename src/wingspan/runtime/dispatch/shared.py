@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from wingspan.errors import RunError
 from wingspan.runtime.dispatch.choices import Choices, choices_of
-from wingspan.runtime.dispatch.dispatcher import Pending, Received, Route, Traffic, chunk_slices
+from wingspan.runtime.dispatch.dispatcher import PeerBytes, Pending, Received, Route, chunk_slices
 from wingspan.runtime.dispatch.slots import SlotMap
 from wingspan.runtime.transport.shm import NodeTransport
 
@@ -35,7 +35,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Arrived:
+class ReceivedBlock:
     """What this rank computes for others, and the block for its outputs."""
 
     block: Block
@@ -53,7 +53,7 @@ class SharedRoute(Route):
     order_P: NDArray[np.int64]
     """Sorts the choices by slot."""
     counts_RS: NDArray[np.int64]
-    arrived: list[Arrived] = field(default_factory=list)
+    arrived: list[ReceivedBlock] = field(default_factory=list)
     """Filled when the rows are here."""
 
     @property
@@ -62,10 +62,10 @@ class SharedRoute(Route):
         return self.parts[0].shape[1] * self.parts[0].element_size()
 
     @property
-    def traffic(self) -> Traffic:
+    def traffic(self) -> PeerBytes:
         """Bytes of the rows as the experts' ranks read them."""
         rows_R = self.arrived[-1].rows_R
-        return Traffic(
+        return PeerBytes(
             (self.counts_RS.sum(1) * self.row_bytes).tolist(), [n * self.row_bytes for n in rows_R]
         )
 
@@ -151,10 +151,10 @@ class SharedExchange:
         block = self._block([begin_RS.ravel()], (len(row_N), width), dtype)
         torch.index_select(self._memory.rows(dtype, width), 0, torch.from_numpy(row_N), out=block.rows_XD)
         self._memory.finish(number)
-        route.arrived.append(Arrived(block, begin_RS, arriving_RS.sum(1).tolist()))
+        route.arrived.append(ReceivedBlock(block, begin_RS, arriving_RS.sum(1).tolist()))
         return Received(block.rows_XD, arriving_RS.sum(0).tolist()[: self._local_slots])
 
-    def _holding(self, y_ND: torch.Tensor, arrived: Arrived) -> Block:
+    def _holding(self, y_ND: torch.Tensor, arrived: ReceivedBlock) -> Block:
         """A block that holds these outputs: that of the rows, where it can."""
         block = arrived.block
         if _same_memory(y_ND, block.rows_XD):

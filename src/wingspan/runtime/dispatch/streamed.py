@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from wingspan.runtime.dispatch.dispatcher import Dispatcher, Pending, Received, Route, RouteT, Traffic
+from wingspan.runtime.dispatch.dispatcher import Dispatcher, PeerBytes, Pending, Received, Route, RouteT
 
 Value = TypeVar("Value")
 
@@ -90,12 +90,12 @@ class StreamedRoute(Route):
         return dispatched.began_seconds if self._chunk else self._routes.result().began_seconds
 
     @property
-    def traffic(self) -> Traffic:
+    def traffic(self) -> PeerBytes:
         """See `Route`."""
         return self.agreed.traffic  # type: ignore[no-any-return]
 
     @property
-    def back_traffic(self) -> Traffic:
+    def back_traffic(self) -> PeerBytes:
         """See `Route`."""
         return self.agreed.back_traffic  # type: ignore[no-any-return]
 

@@ -13,7 +13,7 @@ from wingspan.errors import InputError
 from wingspan.runtime.model import unused as unused_tensors
 from wingspan.runtime.model.architecture import MoeShape, read_config
 from wingspan.runtime.model.checkpoint import Checkpoint
-from wingspan.runtime.model.places import Place, Places
+from wingspan.runtime.model.places import TensorPlace, TensorPlaces
 from wingspan.runtime.model.quantised import format_of_dtype, format_of_names, format_said
 
 EXPERT_NUMBER = re.compile(r"(?<=experts\.)(\d+)(?=\.)")
@@ -83,7 +83,7 @@ def take_inventory(
         config: the checkpoint's; of a model with more parts than text (vision ...) the whole of it.
         shape: from `moe_shape`.
     """
-    places = Places(model)
+    places = TensorPlaces(model)
     of_key = places.of_all(checkpoint)
     left = {key: place.parameters[0] for key, place in of_key.items() if not _taken(place, places)}
     used = {key: place for key, place in of_key.items() if key not in left}
@@ -102,11 +102,11 @@ def take_inventory(
     )
 
 
-def _taken(place: Place, places: Places) -> bool:
+def _taken(place: TensorPlace, places: TensorPlaces) -> bool:
     return place.parameters[0] in places.parameters
 
 
-def _expert_numbers(used: Mapping[str, Place], shape: MoeShape) -> tuple[list[str], list[str]]:
+def _expert_numbers(used: Mapping[str, TensorPlace], shape: MoeShape) -> tuple[list[str], list[str]]:
     """Tensors of single experts: those that are missing, and those of experts that the model does not have."""
     experts = set(shape.paths)
     found: dict[str, set[int]] = {}
@@ -124,14 +124,14 @@ def _numbered(key: str, expert: int) -> str:
     return EXPERT_NUMBER.sub(str(expert), key, count=1)
 
 
-def _doubled(used: Mapping[str, Place]) -> list[str]:
+def _doubled(used: Mapping[str, TensorPlace]) -> list[str]:
     """Tensors that would be a parameter which another tensor is already: the same name in two spellings."""
     plain = [(place.parameters[0], key) for key, place in used.items() if place.pattern is None]
     times = Counter(parameter for parameter, _ in plain)
     return [key for parameter, key in plain if times[parameter] > 1]
 
 
-def _missing(used: Mapping[str, Place], places: Places, model: PreTrainedModel) -> list[str]:
+def _missing(used: Mapping[str, TensorPlace], places: TensorPlaces, model: PreTrainedModel) -> list[str]:
     """Parameters without any tensor, and those with a part only of what a conversion makes them of."""
     have: dict[str, set[str]] = {}
     for place in used.values():
@@ -147,7 +147,7 @@ def _missing(used: Mapping[str, Place], places: Places, model: PreTrainedModel) 
 
 
 def _quantised(
-    checkpoint: Checkpoint, targets: Mapping[str, str], places: Places, unexpected: Iterable[str]
+    checkpoint: Checkpoint, targets: Mapping[str, str], places: TensorPlaces, unexpected: Iterable[str]
 ) -> str | None:
     """The format that the configuration names, or that the tensors give away where it does not."""
     said = format_said(checkpoint.folder, read_config(checkpoint.folder))
@@ -162,7 +162,7 @@ def _quantised(
     return by_name or (format_of_dtype(min(narrow)) if narrow else None)
 
 
-def _misshapen(checkpoint: Checkpoint, used: Mapping[str, Place], places: Places) -> list[str]:
+def _misshapen(checkpoint: Checkpoint, used: Mapping[str, TensorPlace], places: TensorPlaces) -> list[str]:
     """Tensors that are a whole parameter, but not of its shape; conversions are judged when they are made."""
     found = []
     for key, place in used.items():

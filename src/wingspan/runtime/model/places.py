@@ -19,7 +19,7 @@ from transformers.core_model_loading import (
 
 
 @dataclass(frozen=True)
-class Place:
+class TensorPlace:
     """Where a tensor belongs: the parameters it becomes (mostly one), and as which of a conversion's sources."""
 
     parameters: tuple[str, ...]
@@ -27,7 +27,7 @@ class Place:
     """None where the tensor is its parameter as it is."""
 
 
-class Places:
+class TensorPlaces:
     """The mapping of one model, which lies on the meta device."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -38,7 +38,7 @@ class Places:
         self._by_pattern = {p: c for c in self._converters for p in c.source_patterns}
         self._prefix = model.base_model_prefix
 
-    def of_all(self, keys: Iterable[str]) -> dict[str, Place]:
+    def of_all(self, keys: Iterable[str]) -> dict[str, TensorPlace]:
         """The place of each tensor; in transformers' order, on which some of its renamings depend."""
         return {key: self._of(key) for key in sorted(keys, key=dot_natural_key)}
 
@@ -46,12 +46,12 @@ class Places:
         """All sources of the conversion that has `pattern` as one of them."""
         return list(self._by_pattern[pattern].source_patterns)
 
-    def _of(self, key: str) -> Place:
+    def _of(self, key: str) -> TensorPlace:
         known = self.parameters
         name, pattern = rename_source_key(key, self._renamings, self._converters, self._prefix, known)
         if name not in known and key in known:
             name, pattern = rename_source_key(key, [], [], self._prefix, known)
         if pattern is None:
-            return Place((name,), None)
+            return TensorPlace((name,), None)
         to = self._by_pattern[pattern].target_patterns
-        return Place(tuple(name.replace(to[0], each) for each in to), pattern)
+        return TensorPlace(tuple(name.replace(to[0], each) for each in to), pattern)

@@ -9,7 +9,7 @@ import torch
 import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from wingspan.runtime.model.places import Places
+from wingspan.runtime.model.places import TensorPlaces
 
 
 def judge(
@@ -75,7 +75,7 @@ def _of_other_parts(keys: list[str], model: PreTrainedModel, config: PreTrainedC
     text = tuple(
         f"{n}." for n, m in modules if isinstance(m, PreTrainedModel) and type(m.config) is text_type
     )
-    places = Places(whole)
+    places = TensorPlaces(whole)
     return {
         key
         for key, place in places.of_all(keys).items()

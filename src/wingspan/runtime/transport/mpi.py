@@ -43,7 +43,7 @@ class MpiTransport:
         bulk: bool = False,  # noqa: ARG002 - MPI has ways of its own
     ) -> WorkHandle:
         """See `Transport`."""
-        sent, received = _Rows(sent_NB, sent_R), _Rows(received_NB, received_R)
+        sent, received = _RowBuffer(sent_NB, sent_R), _RowBuffer(received_NB, received_R)
         request = self._communicator.Ialltoallv(sent.message, received.message)
         return _Request(request, sent, received)
 
@@ -76,7 +76,7 @@ class MpiTransport:
         self._communicator.Free()
 
 
-class _Rows:
+class _RowBuffer:
     """A buffer as MPI sees it: counts in rows, so that 2 GiB of bytes do not overflow MPI's 32-bit counts."""
 
     def __init__(self, rows_NB: torch.Tensor, count_R: Sequence[int]) -> None:
@@ -96,7 +96,7 @@ class _Rows:
 class _Request:
     """A collective under way; keeps its buffers alive."""
 
-    def __init__(self, request: Any, sent: _Rows, received: _Rows) -> None:
+    def __init__(self, request: Any, sent: _RowBuffer, received: _RowBuffer) -> None:
         self._request = request
         self._rows = (sent, received)
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.errors import InputError
-from wingspan.simulate.serving.group import Group, GroupSpec
+from wingspan.simulate.serving.group import GroupSpec, GroupState
 from wingspan.specs.requests import Requests
 
 
@@ -74,7 +74,7 @@ class Served:
     finish_seconds_N: NDArray[np.float64]
     request_seconds: float
     """Number of requests in the system, summed over time as it went by."""
-    groups: list[Group]
+    groups: list[GroupState]
 
 
 def serve(requests: Requests, fleet: Fleet) -> Served:
@@ -96,8 +96,8 @@ class _Serving:
         self._transfer = fleet.transfer
         whole_N = requests.prompt_tokens_N + requests.output_tokens_N
         together = fleet.decode is None
-        self._prefill = Group(fleet.prefill, whole_N if together else requests.prompt_tokens_N)
-        self._decode = self._prefill if fleet.decode is None else Group(fleet.decode, whole_N)
+        self._prefill = GroupState(fleet.prefill, whole_N if together else requests.prompt_tokens_N)
+        self._decode = self._prefill if fleet.decode is None else GroupState(fleet.decode, whole_N)
         self._groups = [self._prefill] if together else [self._prefill, self._decode]
         self._sender_free_H = [0.0] * fleet.prefill.homes
         self._receiver_free_H = [0.0] * (fleet.decode.homes if fleet.decode else 0)
@@ -133,7 +133,7 @@ class _Serving:
         if following < len(self._requests):
             self._at(float(self._requests.arrival_seconds_N[following]), lambda: self._arrive(following))
 
-    def _keep_busy(self, group: Group) -> None:
+    def _keep_busy(self, group: GroupState) -> None:
         if group is self._prefill:
             if not group.stepping:
                 self._admit_to_prefill()
@@ -168,7 +168,7 @@ class _Serving:
     def _start_decoding(self, request: int) -> None:
         self._decode.start_decoding(request, self._prompt[request] + 1, self._output[request] - 1)
 
-    def _end_step(self, group: Group) -> None:
+    def _end_step(self, group: GroupState) -> None:
         outcome = group.end_step()
         for request in outcome.prefilled:
             self._first[request] = self._now

@@ -58,7 +58,7 @@ class StepOutcome:
     finished: list[int]
 
 
-class Group:
+class GroupState:
     """The state of one group while time goes on. Times are given to it; it has no clock."""
 
     def __init__(self, spec: GroupSpec, kv_tokens_N: NDArray[np.int64]) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wingspan.schedule.serving_result import LoadPoint, Percentiles, ServingGroup, ServingLimits
 from wingspan.simulate.serving.engine import Served
-from wingspan.simulate.serving.group import Group, GroupSpec
+from wingspan.simulate.serving.group import GroupSpec, GroupState
 
 Array = NDArray[np.float64]
 
@@ -82,7 +82,7 @@ def described(spec: GroupSpec) -> ServingGroup:
     )
 
 
-def _mean_decoding(group: Group) -> float:
+def _mean_decoding(group: GroupState) -> float:
     return group.decoded_tokens / group.decode_steps if group.decode_steps else 0.0
 
 

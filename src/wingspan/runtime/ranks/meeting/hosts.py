@@ -44,7 +44,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Places:
+class RankLayout:
     """How the ranks lie.
 
     Attributes:
@@ -64,7 +64,7 @@ def look(address: str, rank_0: str, ranks_per_node: int | None) -> dict[str, Any
 
 
 def places(seen_R: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The `Places` of ranks that see this.
+    """The `RankLayout` of ranks that see this.
 
     Raises:
         InputError: hosts have unequal numbers of ranks, or ranks that do not follow each other, and no hint says
@@ -81,7 +81,7 @@ def places(seen_R: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if elsewhere:
         for rank in hosts[seen[0].identity]:
             address_R[rank] = elsewhere[0]
-    return asdict(Places(_ranks_per_node(seen, list(hosts.values())), local_rank_R, address_R))
+    return asdict(RankLayout(_ranks_per_node(seen, list(hosts.values())), local_rank_R, address_R))
 
 
 def interface_of(address: str) -> str | None:

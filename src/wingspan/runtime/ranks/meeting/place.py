@@ -10,7 +10,7 @@ import torch
 from wingspan.runtime.ranks.meeting.agreement import check_same, told, versions
 from wingspan.runtime.ranks.meeting.guest import Guest
 from wingspan.runtime.ranks.meeting.host import Host
-from wingspan.runtime.ranks.meeting.hosts import Places, interface_of, look, places
+from wingspan.runtime.ranks.meeting.hosts import RankLayout, interface_of, look, places
 from wingspan.runtime.ranks.meeting.meet import meet
 from wingspan.runtime.ranks.meeting.protocol import AloneMeeting, MpiMeeting, Patience
 from wingspan.runtime.ranks.world import Launch, World
@@ -60,7 +60,7 @@ class Place:
             else meet(environment, launch, guess, device.type, patience)
         )
         seen = look(meeting.own_address, meeting.rank_0_address, ranks_per_node)
-        found = Places(**meeting.agree(seen, places))
+        found = RankLayout(**meeting.agree(seen, places))
         local_rank = found.local_rank_R[launch.rank] if launch.local_rank is None else launch.local_rank
         world = World(launch.rank, launch.size, found.ranks_per_node, local_rank)
         return cls(world, meeting, interface_of(found.address_R[launch.rank]))
