@@ -21,7 +21,6 @@ from wingspan.placement.spec import PlacementSpec
 from wingspan.reading import json_value
 from wingspan.routing.homes import spread_requests
 from wingspan.routing.trace import RoutingTrace
-from wingspan.routing.trace_file import read_trace
 from wingspan.schedule.schedule import Layers, Schedule, chunked, sequential, two_batch
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import DispatcherKind, ScheduleKind
@@ -233,6 +232,9 @@ def read_routing_trace(deployment: Deployment, folder: Path) -> Deployment:
     routing = deployment.workload.routing
     if not isinstance(routing, RecordedRouting) or routing.trace is None:
         return deployment
+    # Parquet's library takes longer to load than a prediction.
+    from wingspan.routing.trace_file import read_trace
+
     read = routing.with_tokens(read_trace(folder / routing.trace))
     workload = deployment.workload.model_copy(update={"routing": read})
     return deployment.model_copy(update={"workload": workload})

@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 
 from tests.routing.test_trace_file import random_trace
 from wingspan.errors import InputError
+from wingspan.routing.coactivation import expected_coactivation
+from wingspan.routing.distinct import expected_distinct_nodes
 from wingspan.routing.statistics import (
     by_node,
     coactivation,
     collect,
     distinct_nodes,
-    expected_distinct_nodes,
     expert_load,
     source_traffic,
 )
-from wingspan.routing.structure import community_strength, drift, expected_coactivation, top_pairs
+from wingspan.routing.structure import community_strength, drift, top_pairs
 from wingspan.routing.synthetic import TraceShape, generate
 from wingspan.routing.trace import RoutingTrace, concatenate
 from wingspan.routing.workloads import workload

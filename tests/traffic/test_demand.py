@@ -7,7 +7,7 @@ import pytest
 
 from tests.placement.examples import counted, demand, objective, trace
 from wingspan.errors import InputError
-from wingspan.routing.structure import expected_coactivation
+from wingspan.routing.coactivation import expected_coactivation
 from wingspan.routing.synthetic import TraceShape
 from wingspan.traffic.demand import Demand, common
 from wingspan.traffic.distinct import Choice

@@ -11,13 +11,14 @@ from tests.simulate.builders import cluster
 from wingspan.placement.balanced import balanced
 from wingspan.placement.simple import linear, random
 from wingspan.routing import shares
+from wingspan.routing.distinct import expected_distinct
 from wingspan.routing.synthetic import TraceShape
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.placement import EMPTY, Placement
 from wingspan.traffic.counted import count_traffic
 from wingspan.traffic.demand import Demand
-from wingspan.traffic.distinct import Choice, expected_distinct
+from wingspan.traffic.distinct import Choice
 from wingspan.traffic.expected import expected_slot_rows, expected_traffic
 from wingspan.traffic.layers import Domains, LayerTraffic
 from wingspan.traffic.links import flat_traffic

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammaln
 
 from wingspan.errors import InputError
 from wingspan.routing.trace import RoutingTrace
@@ -67,24 +66,6 @@ def distinct_nodes(trace: RoutingTrace, node_LE: ArrayLike) -> Counts:
         distinct_T = 1 + (nodes_TK[:, 1:] != nodes_TK[:, :-1]).sum(axis=1)
         histogram_LN[layer] = np.bincount(distinct_T, minlength=trace.top_k + 1)
     return histogram_LN
-
-
-def expected_distinct_nodes(node_E: ArrayLike, top_k: int) -> float:
-    """Mean number of different nodes under uniform routing: sum over nodes of 1 - C(E - e, k) / C(E, k).
-
-    Args:
-        node_E: the node of each logical expert (experts,); e is the number of experts on a node.
-        top_k: experts per token.
-
-    Example: 4 experts on 2 nodes, top-2, give 2 x (1 - 1/6) = 1.667.
-    """
-    held_G = np.unique(np.asarray(node_E), return_counts=True)[1]
-    experts = int(held_G.sum())
-    if not 1 <= top_k <= experts:
-        raise InputError(f"top-{top_k} of {experts} experts cannot be")
-    others_G = experts - held_G[experts - held_G >= top_k]
-    log_missed_G = _log_choose(others_G, top_k) - _log_choose(np.array([experts]), top_k)
-    return float(len(held_G) - np.exp(log_missed_G).sum())
 
 
 @dataclass(frozen=True)
@@ -200,8 +181,3 @@ def _per_layer(trace: RoutingTrace, index: Any, shape: tuple[int, ...]) -> Count
         picks_TK = trace.experts_TLK[:, layer].astype(np.int64)
         counts[layer] = np.bincount(index(picks_TK).reshape(-1), minlength=size)
     return counts.reshape(trace.num_layers, *shape)
-
-
-def _log_choose(n: NDArray[Any], k: int) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
-    return result

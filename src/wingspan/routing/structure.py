@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-_FIT_ROUNDS = 30
+from wingspan.routing.coactivation import expected_coactivation, off_diagonal
 
 
 @dataclass(frozen=True)
@@ -38,27 +38,12 @@ def drift(window_load_WLE: NDArray[np.int64]) -> Distance:
 
 def community_strength(coactivation_LEE: NDArray[np.int64]) -> Distance:
     """How much of each layer's co-activation sits on other pairs than its loads alone would give: (L,)."""
-    pairs_LEE = _off_diagonal(coactivation_LEE)
+    pairs_LEE = off_diagonal(coactivation_LEE)
     total_L11 = np.maximum(pairs_LEE.sum(axis=(1, 2), keepdims=True), 1)
     expected_LEE = expected_coactivation(coactivation_LEE)
     distance_L = np.abs(pairs_LEE - expected_LEE).sum(axis=(1, 2)) / total_L11[:, 0, 0] / 2
     chance_L = _mean_absolute(expected_LEE).sum(axis=(1, 2)) / total_L11[:, 0, 0] / 2
     return Distance(distance_L, chance_L)
-
-
-def expected_coactivation(coactivation_LEE: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The co-activation (L, E, E) that has the same row sums and no other structure: a_e a_f, diagonal 0.
-
-    The factors a are fitted to the row sums (iterative proportional fitting).
-    """
-    row_LE = _off_diagonal(coactivation_LEE).sum(axis=2)
-    a_LE = row_LE / np.sqrt(np.maximum(row_LE.sum(axis=1, keepdims=True), 1))
-    for _ in range(_FIT_ROUNDS):
-        others_LE = a_LE.sum(axis=1, keepdims=True) - a_LE
-        wanted_LE = np.divide(row_LE, others_LE, out=np.zeros_like(a_LE), where=others_LE > 0)
-        # The geometric mean of old and new: the plain update swings between two values.
-        a_LE = np.sqrt(a_LE * wanted_LE)
-    return _off_diagonal(a_LE[:, :, None] * a_LE[:, None, :])
 
 
 @dataclass(frozen=True)
@@ -92,7 +77,7 @@ def pair_lift(coactivation_LEE: NDArray[np.int64]) -> NDArray[np.float64]:
     """How often two experts are picked together, relative to what their loads give: (L, E, E); diagonal 0."""
     expected_LEE = expected_coactivation(coactivation_LEE)
     lift_LEE = np.zeros_like(expected_LEE)
-    np.divide(_off_diagonal(coactivation_LEE), expected_LEE, out=lift_LEE, where=expected_LEE > 0)
+    np.divide(off_diagonal(coactivation_LEE), expected_LEE, out=lift_LEE, where=expected_LEE > 0)
     return lift_LEE
 
 
@@ -110,10 +95,3 @@ def _mean_absolute(variance: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean of |x| for a normal x of mean 0: sqrt(2 v / pi)."""
     result: NDArray[np.float64] = np.sqrt(2 / np.pi * variance)
     return result
-
-
-def _off_diagonal(matrix_LEE: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
-    copy = matrix_LEE.astype(np.float64)
-    diagonal = np.arange(copy.shape[1])
-    copy[:, diagonal, diagonal] = 0.0
-    return copy

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wingspan.routing.distinct import expected_distinct_nodes
 from wingspan.routing.load import imbalance_per_layer
-from wingspan.routing.statistics import RoutingStatistics, expected_distinct_nodes
+from wingspan.routing.statistics import RoutingStatistics
 from wingspan.routing.structure import Pair, community_strength, drift, top_pairs
 
 

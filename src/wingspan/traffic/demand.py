@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wingspan.errors import InputError
+from wingspan.routing.coactivation import expected_coactivation, off_diagonal
 from wingspan.routing.load import checked_load
 from wingspan.routing.statistics import RoutingStatistics, by_node
-from wingspan.routing.structure import expected_coactivation
 from wingspan.traffic.distinct import Choice
 from wingspan.traffic.layers import Domains
 
@@ -91,7 +91,7 @@ class Demand:
             raise InputError(f"steps: {steps} steps in the trace; it must be above 0")
         halves = (earlier, later)
         sources = [_source_by_node(half, domains) for half in halves]
-        company = [_off_diagonal(half.coactivation_LEE) for half in halves]
+        company = [off_diagonal(half.coactivation_LEE) for half in halves]
         source_LEG = common(sources, [_independent(source) for source in sources])
         together_LEE = common(company, [expected_coactivation(half.coactivation_LEE) for half in halves])
         load_LE = (earlier.load_LE + later.load_LE) / steps
@@ -137,11 +137,4 @@ def _independent(source_LEG: Floats) -> Floats:
     total = source_LEG.sum(axis=(1, 2), keepdims=True)
     product = source_LEG.sum(axis=2, keepdims=True) * source_LEG.sum(axis=1, keepdims=True)
     result: Floats = product / np.maximum(total, 1)
-    return result
-
-
-def _off_diagonal(counts_LEE: NDArray[np.int64]) -> Floats:
-    result = counts_LEE.astype(np.float64)
-    diagonal = np.arange(result.shape[1])
-    result[:, diagonal, diagonal] = 0.0
     return result

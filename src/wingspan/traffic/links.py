@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wingspan.errors import InputError
+from wingspan.routing.distinct import expected_distinct
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.precision import Precision
-from wingspan.traffic.distinct import expected_distinct
 
 Array = NDArray[np.float64]
 

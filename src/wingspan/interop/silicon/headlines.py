@@ -16,10 +16,10 @@ from wingspan.cost.compute import matmul_seconds
 from wingspan.cost.exchange import Phase, exchange_seconds
 from wingspan.cost.product import product_seconds
 from wingspan.interop.silicon.tables import MeasurementTable
+from wingspan.routing.distinct import expected_distinct
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.precision import Precision
-from wingspan.traffic.distinct import expected_distinct
 from wingspan.traffic.links import row_bytes, uniform_traffic
 
 _HIDDEN, _EXPERTS, _TOP_K = 7168, 256, 8

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wingspan.errors import InputError
-from wingspan.traffic.distinct import expected_distinct
+from wingspan.routing.distinct import expected_distinct
 
 
 @pytest.mark.parametrize(
