@@ -24,7 +24,7 @@ from benchmarks.plain import plain_sequence
 from wingspan.placement.simple import linear
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers
-from wingspan.runtime.ranks.launch import run_ranks
+from wingspan.runtime.launch.start import run_ranks
 from wingspan.runtime.ranks.memory import keep_freed_memory
 from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.runtime.transport.transport import Transport

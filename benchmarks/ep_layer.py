@@ -31,12 +31,12 @@ from benchmarks import peers
 from wingspan.placement.simple import linear
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers
+from wingspan.runtime.launch.start import run_ranks
 from wingspan.runtime.measuring.monitor import LoadMonitor
 from wingspan.runtime.measuring.recorder import Recorder
 from wingspan.runtime.model.experts import LocalExperts
 from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.runtime.model.step import Step
-from wingspan.runtime.ranks.launch import run_ranks
 from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.result import Operation

@@ -28,10 +28,10 @@ from wingspan.runtime import run as run_module
 from wingspan.runtime.dispatch.choice import dispatch_options
 from wingspan.runtime.generation.prompts import Prompt, Tokenizer, check_context
 from wingspan.runtime.generation.sampling import Sampling
+from wingspan.runtime.launch.group import Group
 from wingspan.runtime.model.engine import default_placement, describe
 from wingspan.runtime.model.reference import Check, check
 from wingspan.runtime.model.step import flow_named
-from wingspan.runtime.ranks.group import Group
 from wingspan.runtime.run import Listener, RunRequest
 from wingspan.runtime.transport.transport import Transport
 from wingspan.specs.running import transport_kind

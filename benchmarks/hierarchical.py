@@ -27,7 +27,7 @@ from wingspan.placement.simple import linear
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import Dispatchers, DispatchKind, DispatchOptions
 from wingspan.runtime.dispatch.dispatcher import Dispatcher
-from wingspan.runtime.ranks.launch import run_ranks
+from wingspan.runtime.launch.start import run_ranks
 from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.runtime.transport.transport import Transport
 from wingspan.testbed import counters, network

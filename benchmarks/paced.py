@@ -25,9 +25,9 @@ import torch
 
 from wingspan.deployment import Deployment, Options
 from wingspan.placement.spec import PlacementSpec
+from wingspan.runtime.launch.start import run_ranks
 from wingspan.runtime.measuring.calibrate import measure_links
 from wingspan.runtime.measuring.cluster import with_links
-from wingspan.runtime.ranks.launch import run_ranks
 from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.result import Operation, StepReport

@@ -28,7 +28,7 @@ from wingspan.routing.trace import RoutingTrace, concatenate
 from wingspan.routing.workloads import workload
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import Dispatchers, DispatchKind, DispatchOptions
-from wingspan.runtime.ranks.launch import run_ranks
+from wingspan.runtime.launch.start import run_ranks
 from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.runtime.transport.transport import Transport
 from wingspan.specs.execution import DispatcherKind

@@ -36,12 +36,12 @@ from wingspan.routing.workloads import workload
 from wingspan.runtime.balance.rebalancer import Rebalancer
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers
+from wingspan.runtime.launch.start import run_ranks
 from wingspan.runtime.measuring.monitor import LoadMonitor
 from wingspan.runtime.measuring.recorder import Recorder
 from wingspan.runtime.model.experts import LocalExperts
 from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.runtime.model.step import Step
-from wingspan.runtime.ranks.launch import run_ranks
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.rebalance_result import Migrated, RebalanceEvent
 from wingspan.traffic.distinct import Choice

@@ -50,12 +50,12 @@ from wingspan.errors import RunError, WingspanError
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers
 from wingspan.runtime.generation.micro_batches import interleave, split_rows
+from wingspan.runtime.launch.group import Group
 from wingspan.runtime.measuring.monitor import LoadMonitor
 from wingspan.runtime.measuring.recorder import Recorder
 from wingspan.runtime.model.engine import return_freed_memory
 from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.runtime.model.step import Step
-from wingspan.runtime.ranks.group import Group
 from wingspan.runtime.ranks.world import launch_from_environment
 from wingspan.runtime.transport.transport import Transport
 from wingspan.specs.placement import Placement

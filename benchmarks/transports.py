@@ -26,7 +26,7 @@ from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.flat import FlatDispatcher
 from wingspan.runtime.dispatch.shared import SharedMemoryDispatcher
 from wingspan.runtime.dispatch.slots import SlotMap
-from wingspan.runtime.ranks.launch import run_ranks
+from wingspan.runtime.launch.start import run_ranks
 from wingspan.runtime.ranks.memory import keep_freed_memory
 from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.runtime.transport.transport import Transport

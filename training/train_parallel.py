@@ -33,8 +33,8 @@ from training.train_tiny import (
 )
 from wingspan.cli.main import end_as_command
 from wingspan.models.balancing import balancing_loss, expert_load
+from wingspan.runtime.launch.start import run_ranks
 from wingspan.runtime.model.engine import Engine, default_placement, describe, load, parameters_of_experts
-from wingspan.runtime.ranks.launch import run_ranks
 from wingspan.runtime.transport.transport import Transport
 
 Batches = list[Tensor]

@@ -19,7 +19,7 @@ import torch
 from tests.cli.command import REPOSITORY, TINY
 from wingspan.cli import main as cli
 from wingspan.errors import InputError
-from wingspan.runtime.ranks.launch import run_ranks
+from wingspan.runtime.launch.start import run_ranks
 from wingspan.runtime.transport.transport import Transport
 
 CPU = torch.device("cpu")

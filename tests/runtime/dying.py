@@ -24,10 +24,10 @@ from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers
 from wingspan.runtime.generation.prompts import Prompt, Tokenizer
 from wingspan.runtime.generation.sampling import Sampling
+from wingspan.runtime.launch.group import Group
 from wingspan.runtime.model.engine import default_placement, describe
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.paced import PacedStep, run_paced
-from wingspan.runtime.ranks.group import Group
 from wingspan.runtime.run import Listener, RunRequest, run
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.result import Operation

@@ -14,8 +14,8 @@ from typing import NoReturn
 import torch
 
 from wingspan.errors import WingspanError
-from wingspan.runtime.ranks.group import Group
-from wingspan.runtime.ranks.meeting.protocol import Patience
+from wingspan.runtime.launch.group import Group
+from wingspan.runtime.launch.meeting.protocol import Patience
 from wingspan.runtime.ranks.nodes import Node, enter
 
 

@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 import torch
 
 from wingspan.errors import WingspanError
-from wingspan.runtime.ranks.launch import join_ranks, run_ranks
-from wingspan.runtime.ranks.meeting.place import Place
-from wingspan.runtime.ranks.meeting.protocol import Patience
+from wingspan.runtime.launch.meeting.place import Place
+from wingspan.runtime.launch.meeting.protocol import Patience
+from wingspan.runtime.launch.start import join_ranks, run_ranks
 from wingspan.runtime.ranks.nodes import Nodes
 from wingspan.runtime.ranks.world import Launch
 from wingspan.runtime.transport.transport import Transport

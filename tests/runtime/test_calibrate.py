@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from wingspan.runtime.launch.start import run_ranks
 from wingspan.runtime.measuring.calibrate import Links, Measurements, measure
 from wingspan.runtime.measuring.cluster import line, measured_cluster
-from wingspan.runtime.ranks.launch import run_ranks
 from wingspan.runtime.transport.transport import LocalTransport
 from wingspan.specs.cluster import load_cluster, save_cluster
 from wingspan.specs.precision import Precision

@@ -10,9 +10,9 @@ import pytest
 
 from tests.cli.command import TINY, in_a_shell
 from wingspan.errors import InputError
+from wingspan.runtime.launch.group import Group
 from wingspan.runtime.ranks import capacity
 from wingspan.runtime.ranks.capacity import check_room
-from wingspan.runtime.ranks.group import Group
 
 
 def test_what_people_start_has_room():

@@ -14,10 +14,10 @@ from tests.runtime.checkpoints import configurations, write
 from wingspan.runtime.dispatch.choice import DispatchKind, DispatchOptions
 from wingspan.runtime.generation.prompts import Prompt, Tokenizer
 from wingspan.runtime.generation.sampling import Sampling
+from wingspan.runtime.launch.start import run_ranks
 from wingspan.runtime.model.engine import default_placement, describe
 from wingspan.runtime.model.slot_linear import grouped_linear, linear_by_slot
 from wingspan.runtime.model.step import flow_named
-from wingspan.runtime.ranks.launch import run_ranks
 from wingspan.runtime.run import Listener, RunRequest, run
 from wingspan.runtime.transport.transport import Transport
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tests.runtime.ranks import on_ranks
-from wingspan.runtime.ranks import device, launch
+from wingspan.runtime.launch import start
+from wingspan.runtime.ranks import device
 from wingspan.runtime.ranks.device import take_share
 from wingspan.runtime.ranks.world import World
 from wingspan.runtime.transport.transport import Transport
@@ -33,14 +34,14 @@ def test_cores_are_shared_unless_somebody_set_another_number(given, cores, threa
 
 def test_a_forked_rank_takes_its_share_before_anything_else(monkeypatch, tmp_path):
     order: list[str] = []
-    entered = launch._connect
+    entered = start._connect
 
     def connect(*arguments):
         order.append("connect")
         return entered(*arguments)
 
-    monkeypatch.setattr(launch, "take_share", lambda *_: order.append("take_share"))
-    monkeypatch.setattr(launch, "_connect", connect)
+    monkeypatch.setattr(start, "take_share", lambda *_: order.append("take_share"))
+    monkeypatch.setattr(start, "_connect", connect)
     assert on_ranks(lambda _: order, 1, tmp_path) == [["take_share", "connect"]]
 
 

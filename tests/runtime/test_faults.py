@@ -22,7 +22,7 @@ from tests.runtime.test_run import checkpoints  # noqa: F401 - a fixture
 from tests.runtime.test_transport_mpi import installed
 from tests.testbed.test_network import namespaces, possible, root
 from wingspan.errors import RunError
-from wingspan.runtime.ranks.launch import run_ranks
+from wingspan.runtime.launch.start import run_ranks
 from wingspan.runtime.ranks.nodes import Nodes
 from wingspan.runtime.transport.choice import TransportKind, chosen
 from wingspan.runtime.transport.transport import Transport

@@ -17,8 +17,8 @@ import torch
 
 from tests.runtime.ranks import on_ranks
 from wingspan.errors import InputError, RunError
-from wingspan.runtime.ranks import supervision
-from wingspan.runtime.ranks.launch import run_ranks
+from wingspan.runtime.launch import supervision
+from wingspan.runtime.launch.start import run_ranks
 from wingspan.runtime.transport.transport import Transport
 
 CPU = torch.device("cpu")

@@ -13,8 +13,8 @@ import pytest
 
 from tests.runtime.launches import End, by_hand, free_port, launched
 from wingspan.errors import InputError
-from wingspan.runtime.ranks.group import Group
-from wingspan.runtime.ranks.meeting.hosts import Seen, places
+from wingspan.runtime.launch.group import Group
+from wingspan.runtime.launch.meeting.hosts import Seen, places
 from wingspan.runtime.ranks.world import World
 
 SLACK_SECONDS = 15.0

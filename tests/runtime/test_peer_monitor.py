@@ -14,7 +14,7 @@ import pytest
 
 from tests.runtime.ranks import unsupervised
 from wingspan.errors import LostPeerError
-from wingspan.runtime.ranks import peer_monitor, reception
+from wingspan.runtime.launch import peer_monitor, reception
 from wingspan.runtime.transport.transport import Transport
 
 SIZE = 3

@@ -41,9 +41,9 @@ TAIL = ["--max-new-tokens", "4", "--dtype", "float32", "--check", "--json"]
 EXCHANGE = """
 import os, torch
 from tests.runtime.test_transport_shm import KINDS, exchange
-from wingspan.runtime.ranks.launch import join_ranks
-from wingspan.runtime.ranks.meeting.place import Place
-from wingspan.runtime.ranks.meeting.protocol import Patience
+from wingspan.runtime.launch.start import join_ranks
+from wingspan.runtime.launch.meeting.place import Place
+from wingspan.runtime.launch.meeting.protocol import Patience
 from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.runtime.ranks.world import launch_from_environment
 

@@ -15,7 +15,7 @@ from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.cli.values import choice
 from wingspan.errors import InputError
 from wingspan.host import usable_cores, usable_memory_bytes
-from wingspan.runtime.ranks.group import Group
+from wingspan.runtime.launch.group import Group
 from wingspan.specs.running import Device, TransportKind
 
 

@@ -15,7 +15,7 @@ from wingspan.cli.runtime_import import import_runtime
 from wingspan.cli.values import choice
 from wingspan.deployment import load_deployment
 from wingspan.errors import InputError
-from wingspan.runtime.ranks.group import Group
+from wingspan.runtime.launch.group import Group
 from wingspan.schedule.result import StepReport
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.step import predict

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from wingspan.errors import InputError
 
 if TYPE_CHECKING:
-    from wingspan.runtime.ranks.group import Group
-    from wingspan.runtime.ranks.meeting.protocol import Patience
+    from wingspan.runtime.launch.group import Group
+    from wingspan.runtime.launch.meeting.protocol import Patience
 
 WAIT_HELP = "Under torchrun, mpirun or Slurm: how long ranks wait for one that does not come (default 120)."
 
 
 def patience(wait_seconds: float | None) -> Patience:
     """How long to wait for ranks; says on standard error for whom."""
-    from wingspan.runtime.ranks.meeting.protocol import Patience
+    from wingspan.runtime.launch.meeting.protocol import Patience
 
     return Patience(tell=_say) if wait_seconds is None else Patience(wait_seconds, _say)
 

@@ -18,7 +18,7 @@ from wingspan.cli.runtime_import import import_runtime
 from wingspan.cli.values import choice
 from wingspan.errors import InputError
 from wingspan.routing.trace_file import TraceFile
-from wingspan.runtime.ranks.group import Group
+from wingspan.runtime.launch.group import Group
 from wingspan.specs.running import Device, WeightType
 from wingspan.writing import is_stream, json_text
 

@@ -20,8 +20,8 @@ from wingspan.cli.runtime_import import import_runtime
 from wingspan.cli.values import choice, ids
 from wingspan.errors import InputError, RunError
 from wingspan.interop.files import read_text
+from wingspan.runtime.launch.group import Group
 from wingspan.runtime.ranks.capacity import check_room
-from wingspan.runtime.ranks.group import Group
 from wingspan.schedule.schedule import Layers, schedule_named
 from wingspan.specs.cluster import load_cluster
 from wingspan.specs.running import Device, DispatchKind, RowPrecision, TransportKind, WeightType

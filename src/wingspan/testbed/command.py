@@ -45,7 +45,7 @@ def run(layout: Layout, command: Sequence[str], environment: Mapping[str, str]) 
 
     Args:
         layout: a testbed that is up.
-        command: `wingspan ...`, or a program that starts ranks by `wingspan.runtime.ranks.launch.run_ranks`.
+        command: `wingspan ...`, or a program that starts ranks by `wingspan.runtime.launch.start.run_ranks`.
         environment: what the command inherits.
 
     Raises:

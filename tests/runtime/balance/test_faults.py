@@ -24,7 +24,7 @@ from wingspan.errors import RunError
 from wingspan.runtime.balance.migration import Migration
 from wingspan.runtime.balance.rebalancer import Rebalancer
 from wingspan.runtime.balance.weight_channel import WeightChannel
-from wingspan.runtime.ranks.launch import run_ranks
+from wingspan.runtime.launch.start import run_ranks
 from wingspan.runtime.transport.transport import Transport
 from wingspan.runtime.transport.work_handle import WorkHandle
 from wingspan.schedule.rebalance_result import (

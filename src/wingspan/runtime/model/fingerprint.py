@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wingspan.runtime.ranks.meeting.agreement import digest_text
+from wingspan.runtime.digest import digest_text
 
 _WHOLE_BYTES = 1 << 20
 """Files up to this size are read whole."""

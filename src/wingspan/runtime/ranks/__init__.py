@@ -1,1 +1,1 @@
-"""Who the ranks are, and how they start, find each other and end."""
+"""Who the ranks are: their numbers and nodes, what room and which device each has."""

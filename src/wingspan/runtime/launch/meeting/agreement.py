@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from wingspan.errors import InputError
+from wingspan.runtime.digest import digest_text
 
 _DECIDE = ("wingspan", "torch", "transformers", "safetensors", "numpy")
 _SHOWN_LETTERS = 80
-_DIGEST_BYTES = 8
 
 
 def versions() -> dict[str, str]:
@@ -46,11 +45,6 @@ def check_same(given_R: Sequence[Mapping[str, str]]) -> None:
                 f"{name} is {first.get(name, 'not there')} on rank 0 and {other.get(name, 'not there')} on rank "
                 f"{rank}{more}; give every rank the same"
             )
-
-
-def digest_text(data: bytes) -> str:
-    """A few letters that tell contents apart."""
-    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def _short(value: str) -> str:

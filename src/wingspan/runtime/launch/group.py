@@ -18,8 +18,8 @@ from wingspan.specs.running import TransportKind, transport_kind
 if TYPE_CHECKING:
     import torch
 
-    from wingspan.runtime.ranks.meeting.place import Place
-    from wingspan.runtime.ranks.meeting.protocol import Patience
+    from wingspan.runtime.launch.meeting.place import Place
+    from wingspan.runtime.launch.meeting.protocol import Patience
     from wingspan.runtime.transport.transport import Transport
 
 
@@ -101,8 +101,8 @@ class Group:
         """
         if self.launch is None:
             return self
-        from wingspan.runtime.ranks.meeting.place import Place
-        from wingspan.runtime.ranks.meeting.protocol import Patience
+        from wingspan.runtime.launch.meeting.place import Place
+        from wingspan.runtime.launch.meeting.protocol import Patience
 
         place = Place.find(
             environment,
@@ -132,7 +132,7 @@ class Group:
         """
         import torch
 
-        from wingspan.runtime.ranks.launch import join_ranks, run_ranks
+        from wingspan.runtime.launch.start import join_ranks, run_ranks
         from wingspan.runtime.transport.choice import chosen
 
         on = device or torch.device("cpu")

@@ -12,9 +12,9 @@ from contextlib import suppress
 from typing import Any
 
 from wingspan.errors import InputError, RunError, WingspanError
-from wingspan.runtime.ranks.meeting.address import MeetingPoint
-from wingspan.runtime.ranks.meeting.line import Line, NotOursError
-from wingspan.runtime.ranks.meeting.protocol import Patience, failure, store_of, this_process
+from wingspan.runtime.launch.meeting.address import MeetingPoint
+from wingspan.runtime.launch.meeting.line import Line, NotOursError
+from wingspan.runtime.launch.meeting.protocol import Patience, failure, store_of, this_process
 from wingspan.runtime.ranks.world import World, named
 
 _FAREWELL_SECONDS = 2.0

@@ -14,11 +14,11 @@ from typing import Any
 import torch.distributed as dist
 
 from wingspan.errors import InputError, WingspanError
-from wingspan.runtime.ranks.meeting.address import MeetingPoint, check_interfaces, meeting_point
-from wingspan.runtime.ranks.meeting.guest import Guest, Where
-from wingspan.runtime.ranks.meeting.host import Host, listen
-from wingspan.runtime.ranks.meeting.line import Line, NotOursError
-from wingspan.runtime.ranks.meeting.protocol import AloneMeeting, Patience, hello, unwrapped
+from wingspan.runtime.launch.meeting.address import MeetingPoint, check_interfaces, meeting_point
+from wingspan.runtime.launch.meeting.guest import Guest, Where
+from wingspan.runtime.launch.meeting.host import Host, listen
+from wingspan.runtime.launch.meeting.line import Line, NotOursError
+from wingspan.runtime.launch.meeting.protocol import AloneMeeting, Patience, hello, unwrapped
 from wingspan.runtime.ranks.world import Launch, World
 from wingspan.writing import json_text
 

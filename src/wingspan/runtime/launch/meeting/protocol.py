@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import torch.distributed as dist
 
 from wingspan.errors import InputError, RunError, WingspanError
-from wingspan.runtime.ranks.meeting.address import MeetingPoint
+from wingspan.runtime.launch.meeting.address import MeetingPoint
 from wingspan.runtime.ranks.world import World
 from wingspan.runtime.transport.mpi import MpiTransport
 

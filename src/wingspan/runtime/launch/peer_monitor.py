@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 
 from wingspan.errors import LostPeerError, RunError
-from wingspan.runtime.ranks.reception import connect
+from wingspan.runtime.launch.reception import connect
 from wingspan.runtime.transport.transport import Transport
 
 _GRACE_SECONDS = 3.0

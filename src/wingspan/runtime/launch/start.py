@@ -16,12 +16,12 @@ import torch
 import torch.distributed as dist
 
 from wingspan.errors import LostPeerError, WingspanError
+from wingspan.runtime.launch.meeting.place import Place
+from wingspan.runtime.launch.meeting.protocol import AloneMeeting, MpiMeeting
+from wingspan.runtime.launch.peer_monitor import PeerMonitor
+from wingspan.runtime.launch.supervision import Ranks
 from wingspan.runtime.ranks.device import take_share
-from wingspan.runtime.ranks.meeting.place import Place
-from wingspan.runtime.ranks.meeting.protocol import AloneMeeting, MpiMeeting
 from wingspan.runtime.ranks.nodes import Nodes, enter, listen_on
-from wingspan.runtime.ranks.peer_monitor import PeerMonitor
-from wingspan.runtime.ranks.supervision import Ranks
 from wingspan.runtime.ranks.world import World, export
 from wingspan.runtime.transport.mpi import leave_mpi
 from wingspan.runtime.transport.transport import LocalTransport, TorchTransport, Transport

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from wingspan.runtime.ranks.meeting.agreement import check_same, told, versions
-from wingspan.runtime.ranks.meeting.guest import Guest
-from wingspan.runtime.ranks.meeting.host import Host
-from wingspan.runtime.ranks.meeting.hosts import RankLayout, interface_of, look, places
-from wingspan.runtime.ranks.meeting.meet import meet
-from wingspan.runtime.ranks.meeting.protocol import AloneMeeting, MpiMeeting, Patience
+from wingspan.runtime.launch.meeting.agreement import check_same, told, versions
+from wingspan.runtime.launch.meeting.guest import Guest
+from wingspan.runtime.launch.meeting.host import Host
+from wingspan.runtime.launch.meeting.hosts import RankLayout, interface_of, look, places
+from wingspan.runtime.launch.meeting.meet import meet
+from wingspan.runtime.launch.meeting.protocol import AloneMeeting, MpiMeeting, Patience
 from wingspan.runtime.ranks.world import Launch, World
 from wingspan.runtime.transport.mpi import join_mpi
 

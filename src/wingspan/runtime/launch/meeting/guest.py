@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import Any
 
 from wingspan.errors import RunError, WingspanError
-from wingspan.runtime.ranks.meeting.address import MeetingPoint
-from wingspan.runtime.ranks.meeting.line import Line, NotOursError
-from wingspan.runtime.ranks.meeting.protocol import Patience, failure, hello, store_of, unwrapped
+from wingspan.runtime.launch.meeting.address import MeetingPoint
+from wingspan.runtime.launch.meeting.line import Line, NotOursError
+from wingspan.runtime.launch.meeting.protocol import Patience, failure, hello, store_of, unwrapped
 from wingspan.runtime.ranks.world import World
 
 _FAREWELL_SECONDS = 2.0
