@@ -4,7 +4,8 @@
 
 Each stage varies a few constants and minimises the mean |log(predicted / measured)| over the fitting rows of its
 groups, every group with equal weight. The rows that judge (`wingspan validate`) are never looked at. The result is
-printed as `path = value`; the presets hold it rounded to two or three digits.
+printed as `path = value`; the presets hold it rounded to two or three digits. FOLDER holds the tables of both projects
+that `interop/silicon/sources.py` names.
 """
 
 from __future__ import annotations

@@ -13,7 +13,10 @@ from wingspan.writing import json_text
 def validate(
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of published measurements (default: ../shared/data/silicon)."),
+        typer.Option(
+            envvar="WINGSPAN_MEASUREMENTS",
+            help="Folder of published measurements (default: the tables of the installed aiconfigurator-core).",
+        ),
     ] = None,
     rows: Annotated[
         bool, typer.Option("--headlines", help="Also every figure that kernels' authors print, one by one.")
@@ -26,6 +29,9 @@ def validate(
 ) -> None:
     """Compare predictions with published measurements.
 
+    They are not part of wingspan: `pip install aiconfigurator-core==0.12.0` brings tables of H100, H200 and B200, and
+    a checkout of github.com/alibaba/InferSim, named by --data, holds those of H800 (both Apache-2.0).
+
     Constants were fitted on one part of the rows (those whose line has an even CRC-32); the errors shown are of the
     other part, relative to the measured time. Exits 1 if a promised median is not met; skips without the data.
 
@@ -33,7 +39,7 @@ def validate(
 
       wingspan validate
 
-      wingspan validate --data ../shared/data/silicon --headlines
+      wingspan validate --data InferSim
 
       wingspan validate --silicon
     """
@@ -42,28 +48,29 @@ def validate(
     from wingspan.errors import InputError, RunError
     from wingspan.interop.silicon.headlines import headlines
     from wingspan.interop.silicon.judge import judge
-    from wingspan.interop.silicon.sources import read_folder, read_package
+    from wingspan.interop.silicon.sources import package_tables, read_folder, read_unfitted
     from wingspan.interop.silicon.tables import read_table
     from wingspan.specs.cluster import load_cluster
 
-    folder = data or _default_folder()
     printed = []
+    folder = data or package_tables()
     if silicon:
-        verdicts = judge(read_package(), load_cluster)
-        where = "the installed aiconfigurator-core"
-    elif folder.is_dir():
-        verdicts = judge(read_folder(folder), load_cluster)
+        verdicts, where = judge(read_unfitted(), load_cluster), _PACKAGE
+    elif folder is None:
+        print(json_text({"skipped": _MISSING}) if as_json else f"Skipped: {_MISSING}.")
+        return
+    elif not folder.is_dir():
+        raise InputError(f"--data {folder}: no such folder; name one that holds the measurements")
+    else:
+        verdicts, where = judge(read_folder(folder), load_cluster), str(folder) if data else _PACKAGE
         published = folder / "published_kernels.csv"
         printed = headlines(read_table(published), load_cluster) if published.is_file() else []
-        where = str(folder)
-    elif data is not None:
-        raise InputError(f"--data {data}: no such folder; name one that holds the measurements")
-    else:
-        print(json_text({"skipped": f"no folder {folder}"}) if as_json else _SKIPPED.format(folder=folder))
-        return
     if not verdicts and not printed:
+        raise InputError(f"{folder}: none of the known tables is here; docs/cost-model.md has their names")
+    if rows and not printed:
         raise InputError(
-            f"{folder}: none of the known tables is here; see docs/cost-model.md for their names"
+            f"--headlines: {where} has no file published_kernels.csv of authors' figures; docs/cost-model.md says "
+            "what it holds"
         )
     if as_json:
         document = {
@@ -80,11 +87,8 @@ def validate(
         raise RunError(f"the promised median error is not met for: {'; '.join(missed)}")
 
 
-_SKIPPED = "Skipped: no measurements at {folder}. Name their folder with --data."
-
-
-def _default_folder() -> Path:
-    """Beside the repository where this runs from one, else beside the working directory."""
-    repository = Path(__file__).resolve().parents[3]
-    beside = repository.parent / "shared" / "data" / "silicon"
-    return beside if beside.is_dir() else Path("../shared/data/silicon")
+_PACKAGE = "the installed aiconfigurator-core"
+_MISSING = (
+    "no measurements here. pip install aiconfigurator-core==0.12.0 brings those of H100, H200 and B200; a checkout of "
+    "github.com/alibaba/InferSim, named by --data, those of H800"
+)

@@ -1,5 +1,6 @@
 """Judging a hand-made folder whose measurements are the model's own, distorted by a known factor; and the real one."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from wingspan.cost.compute import matmul_seconds
 from wingspan.errors import InputError
 from wingspan.interop.silicon.headlines import headlines
 from wingspan.interop.silicon.judge import judge
-from wingspan.interop.silicon.sources import read_folder, read_package
+from wingspan.interop.silicon.sources import SOURCES, read_folder, read_unfitted
 from wingspan.interop.silicon.tables import read_table
 from wingspan.specs.cluster import load_cluster
 from wingspan.specs.precision import Precision
 
-REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "silicon"
+REAL = Path(os.environ.get("WINGSPAN_MEASUREMENTS", "no-such-folder"))
+"""A folder with the tables of both projects and the authors' figures (docs/cost-model.md), where one is named."""
 
 
 def write_products(folder: Path, factor: float) -> None:
@@ -62,6 +64,24 @@ def test_suspect_rows_are_judged_but_never_fitted_and_promise_nothing(tmp_path: 
     assert all(v.fitted_rows > 0 for v in verdicts if not v.suspect)
 
 
+def test_a_table_is_found_where_its_project_keeps_it(tmp_path: Path):
+    write_products(tmp_path, factor=1.0)
+    (source,) = (source for source in SOURCES if source.kind == "infersim_gemm")
+    kept = tmp_path / "InferSim" / source.path
+    kept.parent.mkdir(parents=True)
+    (tmp_path / source.csv_name).rename(kept)
+    assert read_folder(tmp_path) == []
+    (verdict,) = judge(read_folder(tmp_path / "InferSim"), load_cluster)
+    assert verdict.holds is True
+
+
+def test_names_in_one_folder_tell_tables_apart():
+    names = [source.csv_name for source in SOURCES]
+    assert len(set(names)) == len(names)
+    assert "aiconfigurator_h100_sxm-comm_nccl_2.29.2_nccl_perf.csv" in names
+    assert "infersim_mla_decode_h800_128-512-64.csv" in names
+
+
 def test_an_empty_folder_has_no_groups(tmp_path: Path):
     assert read_folder(tmp_path) == []
 
@@ -92,7 +112,7 @@ def test_the_packages_newest_tables_judge_and_promise_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     install_package(tmp_path, monkeypatch)
-    uniform, skewed = read_package()
+    uniform, skewed = read_unfitted()
     assert (uniform.name, skewed.name) == (
         "h200: experts: decode, uniform",
         "h200: experts: decode, power law",
@@ -106,13 +126,13 @@ def test_a_broken_table_of_the_package_is_named(tmp_path: Path, monkeypatch: pyt
     broken = install_package(tmp_path, monkeypatch) / "wideep_generation_moe_perf.parquet"
     broken.write_text("not parquet")
     with pytest.raises(InputError, match=r"wideep_generation_moe_perf\.parquet: cannot be read as Parquet"):
-        read_package()
+        read_unfitted()
 
 
 @pytest.mark.skipif(find_spec("aiconfigurator_core") is not None, reason="the package is installed here")
 def test_without_the_package():
     with pytest.raises(InputError, match="pip install aiconfigurator-core"):
-        read_package()
+        read_unfitted()
 
 
 def test_headlines_compare_times(tmp_path: Path):
