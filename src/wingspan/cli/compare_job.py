@@ -6,22 +6,25 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from wingspan.cli.launched import check_wait_is_used, patience
 from wingspan.cli.launched import given as options_given
 from wingspan.cli.outputs import check_outputs, cleared_up
-from wingspan.cli.runtime_import import import_runtime
+from wingspan.cli.runtime_import import need_runtime
 from wingspan.cli.values import choice
 from wingspan.deployment import load_deployment
 from wingspan.errors import InputError
 from wingspan.runtime.launch.group import Group
-from wingspan.schedule.result import StepReport
+from wingspan.schedule.result import Span, StepReport
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.step import predict
 from wingspan.simulate.summary import step_report
 from wingspan.specs.cluster import load_cluster
 from wingspan.specs.running import TransportKind
+
+if TYPE_CHECKING:
+    from wingspan.runtime.transport.transport import Transport
 
 _MAY_DIFFER = {"deployment", "links", "ranks_per_node", "trace", "wait_seconds", "as_json"}
 """Options that ranks may have each its own, or that are compared by what they lead to."""
@@ -60,7 +63,8 @@ def execute(arguments: CompareArguments) -> None:
     choice(arguments.transport, "--transport", TransportKind)
     group = Group.find(os.environ, given.ranks, arguments.ranks_per_node, arguments.transport)
     check_wait_is_used(arguments.wait_seconds, group)
-    runtime = import_runtime()
+    need_runtime()
+    from wingspan.runtime import api as runtime
     from wingspan.testbed import emulate
 
     drawn_RLTK = emulate.choices(given)
@@ -68,7 +72,7 @@ def execute(arguments: CompareArguments) -> None:
     device = runtime.select_device("cpu")
     group = group.meet(os.environ, device, patience(arguments.wait_seconds))
 
-    def work(transport: Any) -> None:
+    def work(transport: Transport) -> None:
         found = links or runtime.with_links(given.cluster, runtime.measure_links(transport, device))
         per_node = transport.world.ranks_per_node
         deployment = emulate.emulated(given, found, per_node, arguments.time_scale, drawn_RLTK)
@@ -92,7 +96,7 @@ def execute(arguments: CompareArguments) -> None:
 
 
 def _finish(
-    prediction: Prediction, measured: StepReport, spans: list[Any], arguments: CompareArguments
+    prediction: Prediction, measured: StepReport, spans: list[Span], arguments: CompareArguments
 ) -> None:
     """On rank 0: traces and tables."""
     from wingspan.cli.compare_view import print_json, show

@@ -24,13 +24,15 @@ def create(
     from wingspan.cli.config_facts import config_facts
     from wingspan.cli.model_argument import find_model
     from wingspan.cli.outputs import check_output_folder
-    from wingspan.cli.runtime_import import import_runtime
+    from wingspan.cli.runtime_import import need_runtime
     from wingspan.report.units import bytes_text
 
     path = find_model(model)
     check_output_folder(folder)
     config_facts(path)
-    runtime = import_runtime()
+    need_runtime()
+    from wingspan.runtime import api as runtime
+
     described = runtime.describe(path)
     runtime.write_random_checkpoint(described.config, folder, seed)
     size_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))

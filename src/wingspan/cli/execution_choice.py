@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wingspan.deployment import Deployment
 from wingspan.report.units import seconds_text
@@ -16,6 +16,9 @@ from wingspan.specs.reading import parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from wingspan.runtime.api import Prompt
+    from wingspan.runtime.launch.group import Group
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,9 @@ class Execution:
 def choose(
     folder: Path,
     cluster_file: str,
-    group: Any,
+    group: Group,
     experts_per_rank: int,
-    prompts: Sequence[Any],
+    prompts: Sequence[Prompt],
     max_new_tokens: int,
     dispatch: str,
 ) -> Execution:

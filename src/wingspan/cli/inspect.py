@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wingspan.writing import json_text
+
+if TYPE_CHECKING:
+    from wingspan.runtime.api import ModelSummary, WeightFiles
 
 
 def inspect(
@@ -29,7 +32,7 @@ def inspect(
     """
     from wingspan.cli.config_facts import config_facts
     from wingspan.cli.model_argument import find_model
-    from wingspan.cli.runtime_import import import_runtime
+    from wingspan.cli.runtime_import import need_runtime
     from wingspan.errors import InputError
 
     path = find_model(model)
@@ -38,7 +41,9 @@ def inspect(
         raise InputError(
             f"{model}: model type {facts.model_type!r} has no gated_experts to change; leave --gated out"
         )
-    runtime = import_runtime()
+    need_runtime()
+    from wingspan.runtime import api as runtime
+
     described = runtime.describe(path, changes={"gated_experts": True} if gated else {})
     summary, files = runtime.summarize(described), runtime.weight_files(described)
     if as_json:
@@ -48,7 +53,7 @@ def inspect(
     _print(model, summary, files)
 
 
-def _print(name: str, summary: Any, files: Any) -> None:
+def _print(name: str, summary: ModelSummary, files: WeightFiles | None) -> None:
     from rich.markup import escape
     from rich.table import Table
 

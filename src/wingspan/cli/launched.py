@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wingspan.errors import InputError
 
 if TYPE_CHECKING:
+    from wingspan.runtime.api import Prompt
     from wingspan.runtime.launch.group import Group
     from wingspan.runtime.launch.meeting.protocol import Patience
 
@@ -42,7 +43,7 @@ def given(arguments: Any, leave_out: Collection[str]) -> dict[str, str]:
     return {f"--{name.replace('_', '-')}": _text(getattr(arguments, name)) for name in names}
 
 
-def prompt_text(prompt: Any) -> str:
+def prompt_text(prompt: Prompt) -> str:
     """A prompt for comparison: its text where it has one, and its tokens."""
     ids = ",".join(map(str, prompt.ids))
     return ids if prompt.text is None else f"{prompt.text!r} ({ids})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -14,13 +14,17 @@ from wingspan.cli.console import Console
 from wingspan.cli.launched import check_wait_is_used, given, patience
 from wingspan.cli.model_argument import find_checkpoint
 from wingspan.cli.outputs import check_outputs, cleared_up
-from wingspan.cli.runtime_import import import_runtime
+from wingspan.cli.runtime_import import need_runtime
 from wingspan.cli.values import choice
 from wingspan.errors import InputError
 from wingspan.routing.trace_file import TraceFile
 from wingspan.runtime.launch.group import Group
 from wingspan.specs.running import Device, WeightType
 from wingspan.writing import is_stream, json_text
+
+if TYPE_CHECKING:
+    from wingspan.runtime.api import Recorded
+    from wingspan.runtime.transport.transport import Transport
 
 _MAY_DIFFER = {"model", "sources", "out", "ranks", "ranks_per_node", "wait_seconds", "as_json"}
 """Options that ranks may have each its own, or that are compared by what they lead to."""
@@ -58,7 +62,9 @@ def execute(arguments: RecordArguments) -> None:
     facts.check_placement(group.size, arguments.experts_per_rank or facts.experts or 1)
     if facts.longest_tokens is not None:
         _check_window(arguments.window, facts.longest_tokens)
-    runtime = import_runtime()
+    need_runtime()
+    from wingspan.runtime import api as runtime
+
     device = runtime.select_device(arguments.device)
     group = group.meet(os.environ, device, patience(arguments.wait_seconds))
     model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
@@ -80,7 +86,7 @@ def execute(arguments: RecordArguments) -> None:
     )
     tokens = sum(len(ids) for ids in windows)
 
-    def work(transport: Any) -> None:
+    def work(transport: Transport) -> None:
         quiet = arguments.as_json or transport.world.rank != 0
         with _progress(tokens, quiet=quiet) as progress:
             task = progress.add_task("", total=tokens)
@@ -89,15 +95,21 @@ def execute(arguments: RecordArguments) -> None:
             _show(result, arguments)
 
     with cleared_up(arguments.out):
-        group.run(work, device, {} if group.place is None else _given(arguments, folder, windows, runtime))
+        group.run(
+            work,
+            device,
+            {} if group.place is None else _given(arguments, windows, runtime.fingerprint(folder)),
+        )
 
 
-def _given(arguments: RecordArguments, folder: Path, windows: list[Any], runtime: Any) -> dict[str, str]:
+def _given(
+    arguments: RecordArguments, windows: list[list[int]], fingerprint: dict[str, str]
+) -> dict[str, str]:
     """What all ranks that a launcher started must have alike; paths may differ, what they lead to may not."""
     return {
         **given(arguments, _MAY_DIFFER),
         "the windows of text": ",".join(map(str, windows)),
-        **runtime.fingerprint(folder),
+        **fingerprint,
     }
 
 
@@ -148,7 +160,7 @@ def _progress(tokens: int, *, quiet: bool) -> Progress:
     )
 
 
-def _show(result: Any, arguments: RecordArguments) -> None:
+def _show(result: Recorded, arguments: RecordArguments) -> None:
     if is_stream(arguments.out):  # it may be standard output, and cannot be read back
         return
     file = TraceFile.open(arguments.out)

@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wingspan.balance.settings import parse_rebalance
 from wingspan.cli.config_facts import ConfigFacts, config_facts
@@ -16,7 +16,7 @@ from wingspan.cli.launched import check_wait_is_used, given, patience, prompt_te
 from wingspan.cli.model_argument import find_checkpoint
 from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.cli.run_view import RunView
-from wingspan.cli.runtime_import import import_runtime
+from wingspan.cli.runtime_import import need_runtime
 from wingspan.cli.values import choice, ids
 from wingspan.errors import InputError, RunError
 from wingspan.interop.files import read_text
@@ -29,6 +29,8 @@ from wingspan.writing import json_text, write_json
 
 if TYPE_CHECKING:
     from wingspan.cli.execution_choice import Execution
+    from wingspan.runtime.api import Model, Prompt, RunResult, Tokenizer
+    from wingspan.runtime.transport.transport import Transport
 
 _IMPORT_BEGUN_SECONDS = time.time()
 
@@ -92,7 +94,9 @@ def execute(arguments: Arguments) -> None:
     facts = config_facts(folder)
     facts.check_placement(group.size, arguments.experts_per_rank)
     texts, id_lists = _prompts(arguments, group, facts)
-    runtime = import_runtime()
+    need_runtime()
+    from wingspan.runtime import api as runtime
+
     seconds_importing = time.time() - _IMPORT_BEGUN_SECONDS
     device = runtime.select_device(arguments.device)
     group = group.meet(os.environ, device, patience(arguments.wait_seconds))
@@ -132,28 +136,33 @@ def execute(arguments: Arguments) -> None:
         quiet=arguments.as_json,
     )
 
-    def work(transport: Any) -> None:
+    def work(transport: Transport) -> None:
         result = runtime.run(transport, request, tokenizer, view.listener())
         if result is not None:
             _finish(result, arguments, view)
 
     with cleared_up(arguments.trace, arguments.report):
-        group.run(work, device, _given(arguments, folder, group, prompts, chosen, runtime))
+        group.run(
+            work,
+            device,
+            {} if group.place is None else _given(arguments, prompts, chosen, runtime.fingerprint(folder)),
+        )
 
 
 def _given(
-    arguments: Arguments, folder: Path, group: Any, prompts: list[Any], chosen: Execution, runtime: Any
+    arguments: Arguments,
+    prompts: list[Prompt],
+    chosen: Execution,
+    fingerprint: dict[str, str],
 ) -> dict[str, str]:
     """What all ranks that a launcher started must have alike; paths may differ, what they lead to may not."""
-    if group.place is None:
-        return {}
     return {
         **given(arguments, _MAY_DIFFER),
         "the schedule of --overlap auto": str(chosen.overlap),
         "the dispatcher of --dispatch auto": chosen.dispatch,
         "number of prompts": str(len(prompts)),
         **{f"prompt {number}": prompt_text(prompt) for number, prompt in enumerate(prompts)},
-        **runtime.fingerprint(folder),
+        **fingerprint,
     }
 
 
@@ -171,7 +180,7 @@ def _prompts(arguments: Arguments, group: Group, facts: ConfigFacts) -> tuple[li
     return texts, id_lists
 
 
-def _say_what_is_left_out(model: Any, tokenizer: Any) -> None:
+def _say_what_is_left_out(model: Model, tokenizer: Tokenizer) -> None:
     """What the checkpoint asks for and this run does not do: on standard error, a line each."""
     if model.not_applied:
         print(
@@ -182,7 +191,7 @@ def _say_what_is_left_out(model: Any, tokenizer: Any) -> None:
         print(f"wingspan: only ids, no text: {tokenizer.problem}", file=sys.stderr)
 
 
-def _execution(arguments: Arguments, folder: Path, group: Any, prompts: list[Any]) -> Execution:
+def _execution(arguments: Arguments, folder: Path, group: Group, prompts: list[Prompt]) -> Execution:
     """The schedule of each phase, and the dispatcher: as asked for, or by prediction."""
     from wingspan.cli.execution_choice import Execution, choose
 
@@ -200,7 +209,7 @@ def _execution(arguments: Arguments, folder: Path, group: Any, prompts: list[Any
     )
 
 
-def _finish(result: Any, arguments: Arguments, view: RunView) -> None:
+def _finish(result: RunResult, arguments: Arguments, view: RunView) -> None:
     """On rank 0: write and print everything, then fail if the check did."""
     if arguments.as_json:
         print(json_text(result.to_dict()), flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.live import Live
@@ -14,7 +14,11 @@ from rich.text import Text
 from wingspan.cli.console import Console
 from wingspan.report.rebalance import lines
 from wingspan.report.units import bytes_text
+from wingspan.schedule.rebalance_result import RebalanceEvent
 from wingspan.schedule.result import Operation, StepReport
+
+if TYPE_CHECKING:
+    from wingspan.runtime.api import Check, Listener, Prompt, RunResult, Tokenizer
 
 _COLUMNS = {
     Operation.ATTENTION: "attn",
@@ -31,8 +35,8 @@ class RunView:
 
     def __init__(
         self,
-        prompts: list[Any],
-        tokenizer: Any,
+        prompts: list[Prompt],
+        tokenizer: Tokenizer,
         max_new_tokens: int,
         started_seconds: float,
         importing_seconds: float,
@@ -53,7 +57,7 @@ class RunView:
         self._first_token_seconds: float | None = None
         self._live: Live | None = None
 
-    def listener(self) -> Any:
+    def listener(self) -> Listener:
         """The callbacks for the run."""
         from wingspan.runtime.api import Listener
 
@@ -94,7 +98,7 @@ class RunView:
         text = self._tokenizer.decode(self._ids[prompt])
         return text if text is not None else " " + ",".join(map(str, self._ids[prompt]))
 
-    def summary(self, result: Any, trace: Path | None) -> None:
+    def summary(self, result: RunResult, trace: Path | None) -> None:
         """The outputs, then what the run took."""
         if self._live is not None:
             self._live.update(Text(""))
@@ -116,7 +120,7 @@ class RunView:
         if result.check is not None:
             self._console.print(_check_line(result.check))
 
-    def _speed_line(self, result: Any) -> str:
+    def _speed_line(self, result: RunResult) -> str:
         first = self._first_token_seconds or 0.0
         decode = result.decode
         speed = f"prefill {result.prefill.tokens_per_second:,.0f} tokens/s"
@@ -128,7 +132,7 @@ class RunView:
         )
 
 
-def _rank_table(result: Any) -> Table:
+def _rank_table(result: RunResult) -> Table:
     report: StepReport = result.report
     across = any(report.sent_across_nodes_bytes)
     table = Table(
@@ -165,13 +169,13 @@ def _load_line(report: StepReport) -> str:
     return f"tokens per expert, max/mean per layer: {layers}; mean over layers {report.imbalance:.2f}"
 
 
-def _rebalance_text(events: list[Any]) -> str:
+def _rebalance_text(events: list[RebalanceEvent]) -> str:
     if not events:
         return "rebalancing: the run ended before the first decision"
     return "\n".join(["rebalancing:", *(f"  {line}" for line in lines(events))])
 
 
-def _check_line(check: Any) -> str:
+def _check_line(check: Check) -> str:
     verdict = "[green]equal[/green]" if check.passed else "[red]DIFFERENT[/red]"
     tokens = {True: "same greedy tokens", False: "other tokens", None: "tokens were sampled"}[
         check.tokens_equal

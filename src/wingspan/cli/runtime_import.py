@@ -1,23 +1,27 @@
-"""Import the runtime, seconds of torch and transformers, or say what to install."""
+"""Load what the runtime needs, seconds of torch and transformers, or say what to install.
+
+A command calls `need_runtime()` once what can be refused without torch has been, and then imports
+`wingspan.runtime.api` inside its function: so types stay whole, and `--help` stays fast.
+"""
 
 from __future__ import annotations
-
-from typing import Any
 
 from wingspan.errors import InputError
 
 
-def import_runtime() -> Any:
-    """`wingspan.runtime.api`; raises `InputError` where the `runtime` extra is not installed."""
+def need_runtime() -> None:
+    """Make sure that `wingspan.runtime.api` can be imported, and that transformers keeps to itself.
+
+    Raises:
+        InputError: the `runtime` extra is not installed.
+    """
     try:
         import psutil  # noqa: F401
         import torch  # noqa: F401
         import transformers
     except ImportError as error:
         raise InputError(f"this needs {error.name}; pip install 'wingspan[runtime]'") from None
-    from wingspan.runtime import api
 
     # What is wrong is said by our own errors; eight ranks' loading bars on one terminal tell nobody anything.
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    return api

@@ -8,28 +8,33 @@ import torch
 from wingspan.errors import InputError
 from wingspan.models import write_random_checkpoint
 from wingspan.runtime.dispatch.choice import dispatch_options
-from wingspan.runtime.generation.prompts import assign, check_context
+from wingspan.runtime.generation.prompts import Prompt, assign, check_context
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.measuring.calibrate import measure_links
 from wingspan.runtime.measuring.cluster import with_links
-from wingspan.runtime.model.engine import check_weights, default_placement, describe, load, rank_bytes
+from wingspan.runtime.model.engine import Model, check_weights, default_placement, describe, load, rank_bytes
 from wingspan.runtime.model.fingerprint import fingerprint
-from wingspan.runtime.model.inspection import ModelSummary, summarize, weight_files
+from wingspan.runtime.model.inspection import ModelSummary, WeightFiles, summarize, weight_files
+from wingspan.runtime.model.reference import Check
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.ranks.device import select_device
 from wingspan.runtime.record import Recorded, RecordRequest, cut_windows, record
 from wingspan.runtime.run import Listener, RunRequest, RunResult, run
 
 __all__ = [
+    "Check",
     "Listener",
+    "Model",
     "ModelSummary",
+    "Prompt",
     "RecordRequest",
     "Recorded",
     "RunRequest",
     "RunResult",
     "Sampling",
     "Tokenizer",
+    "WeightFiles",
     "assign",
     "check_context",
     "check_weights",
