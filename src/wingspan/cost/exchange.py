@@ -98,7 +98,7 @@ def _constants(cluster: Cluster, dispatcher: DispatcherKind, phase: Phase) -> Ex
 
 
 def _scale_up_rate(cluster: Cluster, dispatcher: DispatcherKind, phase: Phase, domains: int) -> float:
-    """Of the link; or of the processors that forward, where rows come from other domains."""
+    """The rate of the link, or that of the processors that forward where rows come from other domains."""
     constants = _constants(cluster, dispatcher, phase)
     rate = cluster.scale_up.sustained_bytes_per_second * constants.scale_up_share
     forwarding = cluster.kernels.normal.processors * constants.forward_bytes_per_second_per_processor

@@ -74,7 +74,7 @@ class LayerSizes:
 
 @dataclass(frozen=True, eq=False)
 class LayerCost:
-    """Of every MoE layer.
+    """The price of every MoE layer of a step.
 
     Args:
         sent, returned: bytes through each link in the whole dispatch, the whole combine.

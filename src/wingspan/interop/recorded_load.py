@@ -35,12 +35,12 @@ class RecordedLoad:
 
     @property
     def load_LE(self) -> NDArray[np.int64]:
-        """Over all time: (L, E)."""
+        """The load summed over all moments: (L, E)."""
         total: NDArray[np.int64] = self.load_WLE.sum(axis=0)
         return total
 
     def pooled(self, windows: int) -> RecordedLoad:
-        """The same in at most `windows` windows of neighbouring moments."""
+        """Sum neighbouring moments into at most `windows` windows."""
         pieces = np.array_split(self.load_WLE, min(windows, len(self.load_WLE)))
         return RecordedLoad(np.stack([p.sum(axis=0) for p in pieces]), self.moe_layers, self.source)
 

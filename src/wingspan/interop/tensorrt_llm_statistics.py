@@ -24,7 +24,7 @@ from wingspan.interop.safetensors_file import read_safetensors
 from wingspan.routing.trace import RoutingTrace, concatenate
 
 Tensors = dict[tuple[int, int], NDArray[Any]]
-"""By (iteration, layer)."""
+"""A rank's tensors, by (iteration, layer)."""
 
 
 def read_folder(folder: Path, options: ImportOptions) -> RoutingTrace | RecordedLoad:
@@ -111,7 +111,7 @@ def _piece(
 
 
 def _numbered(trace: RoutingTrace) -> RoutingTrace:
-    """With a request number of its own for every token: the folder does not say which belong together."""
+    """Give every token a request number of its own: the folder does not say which belong together."""
     request_T = np.arange(trace.num_tokens, dtype=np.int32)
     return RoutingTrace(
         trace.experts_TLK, trace.home_rank_T, request_T, trace.step_T, trace.num_experts, trace.num_ranks

@@ -47,7 +47,7 @@ def rows_saved(
 
 
 def rehome(trace: RoutingTrace, node_of_request: dict[int, int], objective: Objective) -> RoutingTrace:
-    """The same tokens living on these nodes; a node's requests go to its ranks in turn.
+    """Let the same tokens live on these nodes; a node's requests go to its ranks in turn.
 
     Requests without a node keep their place.
     """

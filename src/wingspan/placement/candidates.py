@@ -184,7 +184,7 @@ def _of_items(items: Items, worth_LEG: Floats) -> Floats:
 
 
 def _best_nodes(worth_LGG: Floats) -> Ints:
-    """For each node the contents (first index) that suit it best, (layers, nodes)."""
+    """Find for each node the contents (first index) that suit it best: (L, G)."""
     return np.stack([linear_sum_assignment(worth.T, maximize=True)[1] for worth in worth_LGG])
 
 

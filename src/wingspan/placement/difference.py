@@ -44,7 +44,7 @@ class Difference:
 
 
 def difference(old: Placement, new: Placement, expert_bytes: int = 0) -> Difference:
-    """From `old` to `new`; they may differ in slots per rank, and `new` in ranks (a new rank fetches all).
+    """Count what moves from `old` to `new`, which may differ in slots per rank and in ranks (a new one fetches all).
 
     Raises:
         InputError: the two are of different models.

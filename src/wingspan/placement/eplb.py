@@ -111,7 +111,7 @@ def twins(slots_LRS: NDArray[np.int64]) -> int:
 
 
 def without_twins(slots_LRS: NDArray[np.int64], num_experts: int) -> Placement:
-    """The same as a `Placement`: of two replicas of one expert on a rank the second slot becomes `EMPTY`."""
+    """Turn the rule's slots into a `Placement`: the second of two replicas on one rank becomes `EMPTY`."""
     slots = slots_LRS.copy()
     for slot in range(1, slots.shape[2]):
         again = (slots[:, :, :slot] == slots[:, :, slot, None]).any(axis=2)

@@ -111,7 +111,7 @@ def _swap_best(
     b_H: Ints,
     least_gain: float,
 ) -> NDArray[np.bool_]:
-    """In each pair of nodes swap the two items that gain most; which of the active layers changed."""
+    """Swap in each pair of nodes the two items that gain most, and say which of the active layers changed."""
     layer = active[:, None]
     deep, a, b = layer[..., None], a_H[:, None], b_H[:, None]
     place_a, i_LHC, go_i = _most_willing(item_LGB[layer, a_H], joined_LGP, deep, a, b)
@@ -139,7 +139,7 @@ def _swap_best(
 def _most_willing(
     item_LHB: Ints, joined_LGP: Affinity, layer: Ints, here: Ints, there: Ints
 ) -> tuple[Ints, Ints, Affinity]:
-    """Of each node the few items that gain most by going over: their places, themselves, their gains (L, H, C)."""
+    """Pick on each node the few items that gain most by going over: their places, themselves, their gains (L, H, C)."""
     gain_LHB = joined_LGP[layer, there, item_LHB] - joined_LGP[layer, here, item_LHB]
     if gain_LHB.shape[2] <= _WILLING:
         return np.broadcast_to(np.arange(gain_LHB.shape[2]), gain_LHB.shape), item_LHB, gain_LHB

@@ -95,7 +95,7 @@ class Objective:
         return layer_cost(self.cluster, self.shape, traffic, self.dispatcher)
 
     def seconds_L(self, slots_LRS: Ints, demand: Demand) -> Floats:
-        """Of each layer."""
+        """The price of each layer: (L,)."""
         return self.cost(slots_LRS, demand).seconds_L
 
     def slot_rows(self, slots_LRS: Ints, demand: Demand) -> Floats:

@@ -24,7 +24,7 @@ class Strategy(StrEnum):
     ROUND_ROBIN = "round_robin"
     RANDOM = "random"
     BALANCED = "balanced"
-    """By expected load, with replicas of the hottest experts in spare slots."""
+    """Ranks are filled by expected load, and spare slots hold replicas of the hottest experts."""
     EXPLICIT = "explicit"
 
 

@@ -44,7 +44,7 @@ def name_ranks(slots_LRS: Ints, present_LRQ: Ints, ranks_per_node: int) -> Ints:
 
 
 def _assign(worth_XAB: Floats) -> Ints:
-    """For each row A the column B that makes the sum greatest, in every matrix X."""
+    """Assign to each row A the column B that makes the sum greatest, in every matrix X."""
     rows = worth_XAB.shape[1]
     result = np.tile(np.arange(rows), (len(worth_XAB), 1))
     # Where the diagonal is best in each row it is the assignment; most nodes of a calm plan are such.

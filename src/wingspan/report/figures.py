@@ -59,7 +59,7 @@ def log_axis(title: str, values: Sequence[float], **options: Any) -> dict[str, A
 
 
 def value_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
-    """From zero where the values are near each other, logarithmic where they are far apart."""
+    """Begin at zero where the values are near each other; be logarithmic where they are far apart."""
     if min(values, default=0.0) > 0 and max(values) / min(values) > 20:
         return log_axis(title, values)
     return axis(title, rangemode="tozero")

@@ -53,7 +53,7 @@ def breakdown(report: StepReport) -> Figure:
 
 
 def exposed(report: StepReport) -> Figure:
-    """Per rank: how long it waits for a transfer with nothing to compute."""
+    """Show how long each rank waits for a transfer with nothing to compute."""
     scale, unit = time_scale(max(report.exposed_communication_seconds))
     mean = sum(report.exposed_communication_seconds) / report.ranks
     return figure(

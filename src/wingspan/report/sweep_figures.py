@@ -35,7 +35,7 @@ EXPOSED = Metric(
 )
 
 _MOST_LINES = 9
-"""As many as the palette has colours; more would repeat one."""
+"""The palette has as many colours; more lines would repeat one."""
 
 
 def lines(result: SweepResult, metric: Metric, along: SweepAxis, by: list[SweepAxis]) -> Figure:

@@ -48,7 +48,7 @@ def sweep_page(result: SweepResult) -> Page:
 
 
 def headings(result: SweepResult) -> list[str]:
-    """Of the table of all points: the axes, then what `figures_of` gives."""
+    """The headings of the table of all points: the axes, then what `figures_of` gives."""
     return [
         *(axis.label.split(",")[0] for axis in result.axes),
         "step",
@@ -130,7 +130,7 @@ def _maps(result: SweepResult, along: SweepAxis) -> list[Section]:
 
 
 def _best_experts(result: SweepResult) -> list[Section]:
-    """Over two more axes of which the last varies, which number of experts per GPU gives most."""
+    """Show over two more axes, of which the last varies, which number of experts per GPU gives most."""
     names = [axis.name for axis in result.axes]
     others = [axis for axis in result.axes if axis.name != "experts_per_gpu"]
     if "experts_per_gpu" not in names or len(others) != 2:

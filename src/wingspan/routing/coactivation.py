@@ -27,7 +27,7 @@ def expected_coactivation(coactivation_LEE: NDArray[np.int64]) -> NDArray[np.flo
 
 
 def off_diagonal(matrix_LEE: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same counts as floats with zeros on each layer's diagonal: (L, E, E)."""
+    """Give the counts as floats, with zeros on each layer's diagonal: (L, E, E)."""
     copy = matrix_LEE.astype(np.float64)
     diagonal = np.arange(copy.shape[1])
     copy[:, diagonal, diagonal] = 0.0

@@ -34,7 +34,7 @@ def expected_distinct(experts: int, top_k: int, groups: int) -> float:
 
 
 def expected_distinct_nodes(node_E: ArrayLike, top_k: int) -> float:
-    """The same where experts lie on nodes in any way: sum over nodes of 1 - C(E - e, k) / C(E, k).
+    """Expected distinct nodes where experts lie on them in any way: the sum of 1 - C(E - e, k) / C(E, k) over nodes.
 
     Args:
         node_E: the node of each logical expert (experts,); e is the number of experts on a node.

@@ -8,7 +8,7 @@ from wingspan.routing.trace import RoutingTrace
 
 
 def spread_requests(trace: RoutingTrace, ranks: int) -> RoutingTrace:
-    """The same tokens with requests dealt to `ranks` ranks in turn: for a trace recorded on another number."""
+    """Deal the requests to `ranks` ranks in turn, their tokens unchanged: for a trace recorded on another number."""
     _, index_T = np.unique(trace.request_T, return_inverse=True)
     return RoutingTrace(
         trace.experts_TLK,

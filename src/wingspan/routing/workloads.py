@@ -110,7 +110,7 @@ def hot_rank(shape: TraceShape, seed: int, hot_share: float = 0.5) -> SyntheticW
 
 
 def spread_hot(shape: TraceShape, seed: int, hot_share: float = 0.5) -> SyntheticWorkload:  # noqa: ARG001
-    """As many hot experts as in `hot_set`, evenly spaced, so that a linear placement spreads them over ranks."""
+    """Make as many experts hot as `hot_set` does, evenly spaced, so that a linear placement spreads them over ranks."""
     count = len(_sixteenth(shape))
     spaced = np.arange(count) * shape.experts // count
     return SyntheticWorkload(Weighted(_all_layers(_hot(shape, spaced, hot_share), shape), shape.top_k))
@@ -191,7 +191,7 @@ KINDS: dict[str, Callable[..., SyntheticWorkload]] = {
 
 
 _STEEPEST = 8
-"""Of exponent and sigma: beyond it the least likely experts have no weight that a float32 holds."""
+"""Largest exponent or sigma: beyond it the least likely experts have no weight that a float32 holds."""
 
 
 def workload(kind: str, shape: TraceShape, seed: int, **knobs: float) -> SyntheticWorkload:

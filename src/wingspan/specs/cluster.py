@@ -115,7 +115,7 @@ class Cluster(Spec):
         return self.nodes * self.gpus_per_node
 
     def with_gpus(self, gpus: int) -> Cluster:
-        """The same hardware with as many nodes as `gpus` need; nodes stay whole, also where one is not filled.
+        """Take as many nodes of this hardware as `gpus` need; nodes stay whole, also where one is not filled.
 
         Raises:
             InputError: `gpus` is neither below one node nor a number of whole nodes.
@@ -140,7 +140,7 @@ class Cluster(Spec):
         return whole if gpus >= self.gpus_per_node else self.with_nodes(1, gpus)
 
     def with_nodes(self, nodes: int, gpus_per_node: int) -> Cluster:
-        """The same GPUs and links in nodes of another number or size, which keep their scale-up domains.
+        """Put the same GPUs and links into nodes of another number or size, which keep their scale-up domains.
 
         A domain of whole nodes stays of as many nodes. One that is part of a node stays as wide, as far as nodes of
         the new size consist of such domains: several nodes of three GPUs, cut from pairs, hold no whole number.

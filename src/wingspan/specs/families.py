@@ -332,7 +332,7 @@ _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
 def _precisions(reader: _Reader) -> tuple[Precision, Precision]:
-    """Of all weights but the experts, and of the experts, as the checkpoint is published."""
+    """Read the published precision of all weights but the experts, and that of the experts."""
     dtype = reader.optional("dtype", "torch_dtype") or "bfloat16"
     if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise InputError(f"{reader.source}: dtype {dtype!r} is not one of {', '.join(_DTYPES)}")

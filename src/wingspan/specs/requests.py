@@ -60,14 +60,14 @@ class Requests:
         return longer
 
     def cut_to(self, tokens: int) -> Requests:
-        """The same requests, none longer than `tokens` (2 or more): first the output is cut, then the prompt."""
+        """Cut every request to `tokens` (2 or more): first its output, then its prompt."""
         prompts_N = np.minimum(self.prompt_tokens_N, tokens - 1)
         return Requests(
             self.arrival_seconds_N, prompts_N, np.minimum(self.output_tokens_N, tokens - prompts_N)
         )
 
     def at_rate(self, rate_per_second: float) -> Requests:
-        """The same requests in the same rhythm, arriving faster or slower.
+        """Let the same requests arrive faster or slower, in the same rhythm.
 
         Raises:
             InputError: the requests arrive at one instant, so that there is no rhythm to stretch.

@@ -50,10 +50,10 @@ class RowPrecision(StrEnum):
     """How hidden states travel to the experts."""
 
     SAME = "same"
-    """As the model computes them, both ways."""
+    """Rows travel as the model computes them, both ways."""
     BFLOAT16 = "bfloat16"
     FLOAT8 = "float8"
-    """FP8 with one scale per 128 values to the experts, BF16 back."""
+    """Rows travel to the experts in FP8 with one scale per 128 values, and back in BF16."""
 
 
 def transport_kind(name: str) -> TransportKind:

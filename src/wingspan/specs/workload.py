@@ -70,7 +70,7 @@ class RecordedRouting(Spec):
         return self._tokens
 
     def with_tokens(self, trace: RoutingTrace) -> RecordedRouting:
-        """The same with its trace at hand.
+        """Attach the trace that the loads were counted from.
 
         Raises:
             InputError: the loads were not counted from this trace.
@@ -99,7 +99,7 @@ class Precisions(Spec):
 
     @property
     def described(self) -> str:
-        """In words: `fp8 weights, fp8 activations, bf16 KV cache`."""
+        """Say the precisions in words: `fp8 weights, fp8 activations, bf16 KV cache`."""
         experts = "" if self.expert_weights is self.weights else f" ({self.expert_weights} experts)"
         return f"{self.weights} weights{experts}, {self.activations} activations, {self.kv} KV cache"
 

@@ -37,7 +37,7 @@ class Outcome:
     seconds: float
     links: list[LinkCount]
     reconciled: list[Reconciled] | None
-    """Beside the runtime's own figures; None where the command wrote no report."""
+    """The counts beside the runtime's own figures; None where the command wrote no report."""
 
 
 def run(layout: Layout, command: Sequence[str], environment: Mapping[str, str]) -> Outcome:

@@ -113,7 +113,7 @@ _SURE = 0.999
 
 
 def _after(choice: Choice, slots: int) -> Floats:
-    """By which a uniform product of misses of 0, 1, ... earlier slots must be raised to be exact: (slots,)."""
+    """Exponents that make a uniform product of misses of 0, 1, ... earlier slots exact: (slots,)."""
     others, picks = choice.count - 1, choice.per_token - 1
     exponents = np.ones(slots)
     if not 0 < picks < others:
@@ -125,7 +125,7 @@ def _after(choice: Choice, slots: int) -> Floats:
 
 
 def _exponent(choice: Choice, held: int, groups: int) -> float:
-    """By which a uniform product of misses over `held` experts in `groups` groups must be raised to be exact."""
+    """The exponent that makes a uniform product of misses over `held` experts in `groups` groups exact."""
     count, k = choice.count, choice.per_token
     if held == 0 or k == count:
         return 1.0

@@ -113,7 +113,7 @@ class _Flow:
 
     @cached_property
     def far_part_LX(self) -> Floats:
-        """Of the rows that other domains have for a slot's expert the part that the slot gets."""
+        """The part that a slot gets of the rows that other domains have for its expert."""
         near_LX = self.by_own(self.chosen_LQX) * self._of_domain(self.tokens_LG)
         wanted_LX = np.take_along_axis(self.demand.load_LE, np.maximum(self.slots_LX, 0), axis=1)
         near_wanted_LX = self.near_picked_LX * self._of_domain(self.tokens_LG)
@@ -124,7 +124,7 @@ class _Flow:
         return np.clip(part, 0.0, 1.0)
 
     def _of_domain(self, values_LG: Floats) -> Floats:
-        """Of each slot's domain: (L, X) from (L, G)."""
+        """Look up the value of each slot's domain: (L, X) from (L, G)."""
         return np.repeat(values_LG, self.slots_LX.shape[1] // self.domains.count, axis=1)
 
     def from_all(self, values_LQ: Floats) -> Floats:
@@ -134,7 +134,7 @@ class _Flow:
         return np.asarray(np.einsum("ld...,ld->l...", values_LQ, tokens_LQ))
 
     def by_own(self, values_LQR: Floats) -> Floats:
-        """Of (L, Q, ranks) the part that a token of the rank's own domain sends there: (L, ranks)."""
+        """Pick from (L, Q, R) what a token of the rank's own domain sends there: (L, R)."""
         layers, classes, _ = values_LQR.shape
         count = self.domains.count
         split = values_LQR.reshape(layers, classes, count, -1)
@@ -241,7 +241,7 @@ def _straight(flow: _Flow, rows: _PerRank) -> tuple[Floats, Floats, list[Floats]
 
 
 def _hierarchical(flow: _Flow, rows: _Rows) -> tuple[Floats, Floats, list[Floats]]:
-    """The same where a row crosses to each domain once, to the rank of its home's index, which forwards it."""
+    """What links carry where a row crosses to each domain once, to the rank of its home's index, which forwards it."""
     width, tokens_LR = flow.domains.width, flow.tokens_LR
     once, crossing_LQG = rows.once(), rows.once_per_domain()
     layers = len(tokens_LR)

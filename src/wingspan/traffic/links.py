@@ -38,7 +38,7 @@ class Traffic:
         return Traffic(*(getattr(self, field.name) * factor for field in fields(self)))
 
     def back(self) -> Traffic:
-        """The same rows the other way."""
+        """Send the same rows the other way."""
         return Traffic(
             self.scale_up_received,
             self.scale_up_sent,

@@ -58,7 +58,7 @@ class ReplicaRule(Protocol):
     """How a token's replica is chosen."""
 
     def candidates(self, slots_RS: Ints, num_experts: int, node_R: Ints, homes_H: Ints) -> Candidates:
-        """Of one layer, for these home ranks.
+        """The slots of one layer among which the tokens of these home ranks choose.
 
         Args:
             slots_RS: experts in slots.
@@ -69,7 +69,7 @@ class ReplicaRule(Protocol):
         ...
 
     def parts(self, slots_LX: Ints, num_experts: int, domains: int) -> Parts:
-        """Of all layers, where X divides into the slots of so many domains, one after the other."""
+        """What slots of all layers get in the mean, where X divides into the slots of so many domains in a row."""
         ...
 
 

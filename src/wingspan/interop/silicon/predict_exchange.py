@@ -61,7 +61,7 @@ def collective(table: MeasurementTable) -> Predict:
 
 
 def with_processors(cluster: Cluster, processors: int) -> Cluster:
-    """The same cluster with so many processors for the normal kernels."""
+    """Give the normal kernels of a cluster so many processors."""
     normal = cluster.kernels.normal.model_copy(update={"processors": processors})
     return cluster.model_copy(update={"kernels": cluster.kernels.model_copy(update={"normal": normal})})
 
