@@ -1,0 +1,104 @@
+"""Every command that README.md and docs/*.md show is one that the command line knows, with options that it has."""
+
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+
+import pytest
+import typer.core
+import typer.main
+
+from wingspan.cli.main import application
+
+REPOSITORY = Path(__file__).parents[2]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`(wingspan [^`]+)`")
+STARTS = {"wingspan", "wingspan.cli.main"}
+
+
+def _block_lines(text: str) -> list[str]:
+    """Commands in fenced blocks, a line each; where they go over several, joined."""
+    lines = "\n".join(BLOCK.findall(text)).replace("\\\n", " ").splitlines()
+    begins = re.compile(r"\$ |(?:\w+=\S* )*(?:wingspan(?= [a-z]+(?: |$))|(?:mpirun|torchrun|srun)\s)")
+    return [line.removeprefix("$ ") for line in lines if begins.match(line)]
+
+
+def _words(line: str) -> list[str]:
+    return shlex.split(line, comments=True)
+
+
+def _of_wingspan(words: list[str]) -> list[str]:
+    """What follows the program's name, first in the line or behind a launcher."""
+    return next((words[i + 1 :] for i, word in enumerate(words) if word in STARTS), [])
+
+
+@cache
+def _tree() -> typer.core.TyperGroup:
+    tree = typer.main.get_command(application())
+    assert isinstance(tree, typer.core.TyperGroup)
+    return tree
+
+
+def _parse(words: list[str]) -> None:
+    """Raise unless the command exists, its options too, and what needs a value has one."""
+    command, path = _tree(), ["wingspan"]
+    while isinstance(command, typer.core.TyperGroup) and words and not words[0].startswith("-"):
+        path, (name, *words) = [*path, words[0]], words
+        found = command.commands.get(name)
+        assert found is not None, f"{' '.join(path)}: no such command"
+        command = found
+    rest = words[words.index("--") + 1 :] if "--" in words else []
+    command.make_parser(command.context_class(command)).parse_args(list(words))
+    if _of_wingspan(rest):
+        _parse(_of_wingspan(rest))
+
+
+def _shown() -> list[tuple[str, str]]:
+    return [(page.name, line) for page in PAGES for line in _block_lines(page.read_text())]
+
+
+@pytest.mark.parametrize(("page", "line"), _shown())
+def test_a_shown_command_parses(page: str, line: str) -> None:
+    words = _of_wingspan(_words(line))
+    if words:
+        _parse(words)
+
+
+def test_pages_show_commands() -> None:
+    assert len([line for _, line in _shown() if _of_wingspan(_words(line))]) > 40
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_options_named_in_a_sentence_exist(page: Path) -> None:
+    """`wingspan COMMAND ... --option` between backticks, where values may be left out."""
+    wrong = []
+    for code in INLINE.findall(page.read_text()):
+        words = code.split()[1:]
+        known = _options(words)
+        wrong += [
+            f"{code}: {name}" for name in re.findall(r"(?<!\S)(--?[a-z][\w-]*)", code) if name not in known
+        ]
+    assert wrong == []
+
+
+def _options(words: list[str]) -> set[str]:
+    """All options of the commands that these words name, one after another."""
+    command, known = _tree(), {"--help", "--version"}
+    for word in words:
+        at = command if isinstance(command, typer.core.TyperGroup) else _tree()
+        if word in at.commands:
+            command = at.commands[word]
+            known |= {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+    return known
+
+
+def test_a_wrong_command_is_found() -> None:
+    for line in (
+        "wingspan plann",
+        "wingspan plan seed --gpu-count 3",
+        "wingspan testbed run -- wingspan run x --nope",
+    ):
+        with pytest.raises((AssertionError, typer.TyperException)):
+            _parse(_of_wingspan(_words(line)))
