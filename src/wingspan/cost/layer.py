@@ -105,6 +105,30 @@ class LayerCost:
         return self.experts_L + self.exchanges_L
 
 
+def price_experts(
+    cluster: Cluster, shape: LayerSizes, slot_rows_PLRS: Floats, arrived_PLR: Floats
+) -> Floats:
+    """Seconds of each part's experts on each rank, (P, L, R).
+
+    Args:
+        cluster: whose GPUs compute.
+        shape: of the layers.
+        slot_rows_PLRS: rows that each slot computes.
+        arrived_PLR: rows that each rank gets, before they are dealt to its slots.
+    """
+    return experts_seconds(
+        cluster,
+        slot_rows_PLRS,
+        shape.hidden,
+        shape.intermediate,
+        gated=shape.gated,
+        weights=shape.expert_weights,
+        activations=shape.activations,
+        batch=shape.batch,
+        received=arrived_PLR,
+    )
+
+
 def layer_cost(
     cluster: Cluster,
     shape: LayerSizes,
@@ -125,17 +149,7 @@ def layer_cost(
     parts = len(rows_PLRS)
     sent = traffic.links.scaled(shape.out_row_bytes)
     returned = traffic.links.back().scaled(shape.back_row_bytes)
-    experts_PLR = experts_seconds(
-        cluster,
-        rows_PLRS,
-        shape.hidden,
-        shape.intermediate,
-        gated=shape.gated,
-        weights=shape.expert_weights,
-        activations=shape.activations,
-        batch=shape.batch,
-        received=traffic.arrived_LR[None] / parts,
-    )
+    experts_PLR = price_experts(cluster, shape, rows_PLRS, traffic.arrived_LR[None] / parts)
     return LayerCost(
         sent,
         returned,

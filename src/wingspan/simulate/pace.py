@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from wingspan.cost.layer import LayerSizes, price_experts
 from wingspan.deployment import Deployment
 from wingspan.schedule.result import Operation
 from wingspan.simulate.work import Cost, Work
@@ -27,7 +28,11 @@ class ModelledPace:
     def __init__(self, deployment: Deployment, micro_batches: int, rank: int) -> None:
         attention = deployment.model.attention
         self._windowed = frozenset(attention.windowed_layers if isinstance(attention, HeadAttention) else ())
-        self._work = Work(deployment, deployment.used_cluster, micro_batches)
+        self._cluster = deployment.used_cluster
+        self._sizes = LayerSizes.of(
+            deployment.model, deployment.workload.precisions(deployment.model), deployment.workload.phase
+        )
+        self._work = Work(deployment, self._cluster, micro_batches)
         self._rank = rank
         work = self._work
         self._alike = {
@@ -52,7 +57,7 @@ class ModelledPace:
         rows_PLRS = np.array(rows_S, dtype=np.float64)[None, None, None]
         if not rows_PLRS.size:
             return 0.0
-        return float(self._work.experts(rows_PLRS, rows_PLRS.sum(axis=-1)[0]).seconds.max())
+        return float(price_experts(self._cluster, self._sizes, rows_PLRS, rows_PLRS.sum(axis=-1)).max())
 
     def _own(self, cost: Cost) -> float:
         seconds_R = np.atleast_1d(cost.seconds)
