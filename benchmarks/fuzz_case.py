@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 
 from benchmarks.architectures import VOCABULARY, Sizes, architectures
+from wingspan.specs.execution import DispatcherKind
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Case:
     ranks_per_node: int
     slots: int
     transport: str
-    dispatch: str
+    dispatch: DispatcherKind | None
     flows: tuple[str, str]
     dtype: str
     rebalance: str
@@ -44,7 +45,7 @@ class Case:
         return (
             f"{self.number:4d} {self.architecture:22s} {self.sizes.top_k} of {self.sizes.experts} "
             f"{self.stored}{' in shards' if self.sharded else ''}: "
-            f"{self.ranks}{nodes} ranks x {self.slots} {self.transport:5s} {self.dispatch:12s} {flow:21s} "
+            f"{self.ranks}{nodes} ranks x {self.slots} {self.transport:5s} {self.dispatch or 'auto':12s} {flow:21s} "
             f"{self.dtype:8s} rebalance {self.rebalance:7s} prompts {lengths} + {self.new_tokens}"
         )
 
@@ -57,7 +58,7 @@ def draw(seed: int, number: int) -> Case:
     experts = rng.choice((4, 6, 8))
     ranks = rng.choice((1, 2, 2, 3, 4, 4, 6))
     slots = -(-experts // ranks) + rng.choice((0, 0, 1))
-    flows = [rng.choice(("sequential", "chunks=2", "chunks=3", "two-batch")) for _ in range(2)]
+    flows = [rng.choice(("sequential", "chunks:2", "chunks:3", "two-batch")) for _ in range(2)]
     vocabulary = range(1, VOCABULARY - 1)
     return Case(
         number=number,
@@ -70,7 +71,7 @@ def draw(seed: int, number: int) -> Case:
         ranks_per_node=2 if ranks in (4, 6) and rng.random() < 0.5 else ranks,
         slots=slots,
         transport=rng.choice(("auto", "torch", "shm")),
-        dispatch=rng.choice(("auto", "flat", "hierarchical")),
+        dispatch=rng.choice((None, *DispatcherKind)),
         flows=(flows[0], rng.choice(flows)),
         dtype=rng.choice(("float32", "float32", "bfloat16")),
         rebalance=rng.choice(("off", "every 1", "every 3", "auto")) if ranks > 1 else "off",

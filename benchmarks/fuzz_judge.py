@@ -25,7 +25,7 @@ from benchmarks.fuzz_case import Case
 from wingspan.balance.settings import parse_rebalance
 from wingspan.errors import InputError, WingspanError
 from wingspan.runtime import run as run_module
-from wingspan.runtime.dispatch.choice import dispatch_options
+from wingspan.runtime.dispatch.choice import DispatchOptions
 from wingspan.runtime.generation.prompts import Prompt, Tokenizer, check_context
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.launch.group import Group
@@ -102,7 +102,7 @@ def _run(case: Case, checkpoint: Path, result: Path) -> Answers:
         case.new_tokens,
         Sampling(),
         CPU,
-        dispatch_options(case.dispatch, "same"),
+        DispatchOptions(case.dispatch),
         flows=dict(zip(("prefill", "decode"), map(flow_named, case.flows), strict=True)),
         check=True,
         rebalance=parse_rebalance(case.rebalance),

@@ -25,11 +25,12 @@ import torch
 
 from wingspan.placement.simple import linear
 from wingspan.runtime.dispatch.buffers import Buffers
-from wingspan.runtime.dispatch.choice import Dispatchers, DispatchKind, DispatchOptions
+from wingspan.runtime.dispatch.choice import Dispatchers, DispatchOptions
 from wingspan.runtime.dispatch.dispatcher import Dispatcher
 from wingspan.runtime.launch.start import run_ranks
 from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.runtime.transport.transport import Transport
+from wingspan.specs.execution import DispatcherKind
 from wingspan.testbed import counters, network
 from wingspan.testbed.layout import Layout, make_layout
 
@@ -69,7 +70,7 @@ def on_rank(transport: Transport, layout: Layout, cases: list[Case]) -> None:
         placement = linear(1, case.experts, layout.places.size, -(-case.experts // layout.places.size))
         contestants = {
             kind.value: Dispatchers(placement, shared, Buffers(), CPU, DispatchOptions(kind)).for_layer(0)
-            for kind in (DispatchKind.FLAT, DispatchKind.HIERARCHICAL)
+            for kind in (DispatcherKind.FLAT, DispatcherKind.HIERARCHICAL)
         }
         measure(transport, layout, contestants, case)
 

@@ -43,7 +43,7 @@ CPU = torch.device("cpu")
 TRANSFERS = (Operation.DISPATCH, Operation.COMBINE)
 WAYS = {
     "sequential": (ScheduleKind.SEQUENTIAL, 1),
-    "chunks(4)": (ScheduleKind.CHUNKS, 4),
+    "chunks:4": (ScheduleKind.CHUNKS, 4),
     "two-batch": (ScheduleKind.TWO_BATCH, 1),
 }
 

@@ -27,7 +27,7 @@ from wingspan.routing.synthetic import TraceShape, generate
 from wingspan.routing.trace import RoutingTrace, concatenate
 from wingspan.routing.workloads import workload
 from wingspan.runtime.dispatch.buffers import Buffers
-from wingspan.runtime.dispatch.choice import Dispatchers, DispatchKind, DispatchOptions
+from wingspan.runtime.dispatch.choice import Dispatchers, DispatchOptions
 from wingspan.runtime.launch.start import run_ranks
 from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.runtime.transport.transport import Transport
@@ -40,7 +40,7 @@ from wingspan.traffic.demand import Demand
 from wingspan.traffic.distinct import Choice
 
 CPU = torch.device("cpu")
-HIERARCHICAL = DispatchOptions(DispatchKind.HIERARCHICAL)
+HIERARCHICAL = DispatchOptions(DispatcherKind.HIERARCHICAL)
 
 
 def trace_of(shape: TraceShape, noise: float, seed: int) -> RoutingTrace:

@@ -23,7 +23,7 @@ HIDDEN = 1024
 """Wide enough that the larger exchanges count as bulk, and the others do not."""
 TOP_K = 3
 MOST_TOKENS = 300
-FLOWS = [flow_named(name) for name in ("sequential", "chunks=2", "chunks=4", "two-batch")]
+FLOWS = [flow_named(name) for name in ("sequential", "chunks:2", "chunks:4", "two-batch")]
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from wingspan.placement.spec import PlacementSpec
 from wingspan.reading import json_value
 from wingspan.routing.homes import spread_requests
 from wingspan.routing.trace import RoutingTrace
-from wingspan.schedule.schedule import Layers, Schedule, chunked, sequential, two_batch
+from wingspan.schedule.schedule import Layers, Schedule, schedule_of
 from wingspan.specs.cluster import Cluster
-from wingspan.specs.execution import DispatcherKind, ScheduleKind
+from wingspan.specs.execution import MOST_CHUNKS, DispatcherKind, ScheduleKind
 from wingspan.specs.model import HeadAttention, ModelSpec
 from wingspan.specs.placement import Placement
 from wingspan.specs.reading import Spec, parse
@@ -47,7 +47,7 @@ class Options(Spec):
     chunks: int = Field(
         default=2,
         ge=1,
-        le=64,
+        le=MOST_CHUNKS,
         description="parts of a layer's rows, with schedule chunks; each pays the latency of its own exchange",
     )
     shared_beside_dispatch: bool = Field(default=True, description="shared experts compute while rows travel")
@@ -174,11 +174,7 @@ class Deployment(Spec):
             shared_beside_dispatch=self.options.shared_beside_dispatch,
             tensor_parallel=self.options.attention_ranks > 1,
         )
-        if self.options.schedule is ScheduleKind.TWO_BATCH:
-            return two_batch(layers)
-        if self.options.schedule is ScheduleKind.CHUNKS:
-            return chunked(layers, self.options.chunks)
-        return sequential(layers)
+        return schedule_of(self.options.schedule, self.options.chunks, layers)
 
 
 def _fit_trace(trace: RoutingTrace, layers: int, ranks: int) -> RoutingTrace:

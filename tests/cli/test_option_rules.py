@@ -15,7 +15,7 @@ from tests.cli.command import TINY, Command
     [
         (
             ("run", TINY, "--cluster", "nonsense"),
-            "--cluster nonsense: does nothing here: only --overlap auto",
+            "--cluster nonsense: does nothing here: only --schedule auto",
         ),
         (("run", TINY, "--seed", "4"), "--seed 4: does nothing here: at --temperature 0"),
         (("run", TINY, "--top-k", "4"), "--top-k 4: does nothing here: at --temperature 0"),

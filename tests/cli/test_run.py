@@ -81,7 +81,7 @@ def test_trace_has_a_track_per_rank_and_stream_with_peers_and_bytes(wingspan, tm
 @pytest.mark.parametrize("cluster", ["h100-sxm", "seed-ideal"])
 def test_overlap_auto_predicts_and_says_what_it_chose(wingspan, cluster):
     done = wingspan(
-        "run", TINY, "--ranks", "4", "--experts-per-rank", "2", "--ranks-per-node", "2", "--overlap", "auto",
+        "run", TINY, "--ranks", "4", "--experts-per-rank", "2", "--ranks-per-node", "2", "--schedule", "auto",
         "--cluster", cluster, "--prompt", "a", "--prompt", "b", "--max-new-tokens", "3",
     )  # fmt: skip
     assert done.code == 0, done.err
@@ -106,8 +106,8 @@ def test_overlap_auto_predicts_and_says_what_it_chose(wingspan, cluster):
         ([TINY, "--ranks", "8", "--prompt", "a", "--max-new-tokens", "4000"], "exceeds the model's context of 2048"),
         ([TINY, "--ranks", "8", "--prompt", "a", "--top-p", "1.5"], "--top-p 1.5"),
         ([TINY, "--ranks", "8", "--prompt", "a", "--top-k", "5"], "--top-k 5: does nothing here: at --temperature 0"),
-        ([TINY, "--ranks", "8", "--prompt", "a", "--overlap", "auto"], "--overlap auto: predicts by a cluster file"),
-        ([TINY, "--ranks", "8", "--prompt", "a", "--overlap", "chunks=0"], "--overlap chunks=0"),
+        ([TINY, "--ranks", "8", "--prompt", "a", "--schedule", "auto"], "--schedule auto: predicts by a cluster file"),
+        ([TINY, "--ranks", "8", "--prompt", "a", "--schedule", "chunks:0"], "chunks:0: use"),
         ([TINY, "--ranks", "8", "--prompt", "a", "--transport", "mpi"], "--transport mpi: start the ranks by MPI"),
         ([TINY, "--ranks", "8", "--prompt", "a", "--dtype", "int3"], "--dtype int3"),
         ([TINY, "--ranks", "8", "--prompt", "a", "--device", "tpu"], "--device tpu"),

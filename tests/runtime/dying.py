@@ -100,7 +100,7 @@ def between_chunks(transport: Transport, death: Death) -> None:
     layers, chunks = 2, 4
     step = PacedStep(
         layers=layers, moe_layers=tuple(range(layers)), hidden=1024, dtype=torch.float32,
-        placement=linear(layers, RANKS, RANKS), flow=flow_named(f"chunks={chunks}"), steps=1000,
+        placement=linear(layers, RANKS, RANKS), flow=flow_named(f"chunks:{chunks}"), steps=1000,
     )  # fmt: skip
     rank = transport.world.rank
     last = 3 * layers * chunks - chunks + 2 if rank == VICTIM else 0

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.runtime.checkpoints import configurations, write
-from wingspan.runtime.dispatch.choice import DispatchKind, DispatchOptions
+from wingspan.runtime.dispatch.choice import DispatchOptions
 from wingspan.runtime.generation.prompts import Prompt, Tokenizer
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.launch.start import run_ranks
@@ -20,6 +20,7 @@ from wingspan.runtime.model.slot_linear import grouped_linear, linear_by_slot
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.run import Listener, RunRequest, run
 from wingspan.runtime.transport.transport import Transport
+from wingspan.specs.execution import DispatcherKind
 
 GPUS = torch.cuda.device_count()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(GPUS == 0, reason="needs a CUDA device")]
@@ -27,7 +28,7 @@ CUDA = torch.device("cuda")
 SILENT = Listener(on_loaded=lambda seconds: None, on_tokens=lambda tokens: None)
 
 
-@pytest.mark.parametrize("overlap", ["sequential", "chunks=2", "two-batch"])
+@pytest.mark.parametrize("overlap", ["sequential", "chunks:2", "two-batch"])
 @pytest.mark.parametrize("ranks", sorted({1, GPUS}))
 @pytest.mark.parametrize("name", ["mixtral", "deepseek_v3", "gpt_oss"])
 def test_a_run_on_gpus_equals_plain_transformers(name: str, ranks: int, overlap: str, tmp_path: Path) -> None:
@@ -41,7 +42,7 @@ def test_a_run_on_gpus_equals_plain_transformers(name: str, ranks: int, overlap:
         4,
         Sampling(),
         CUDA,
-        DispatchOptions(DispatchKind.FLAT),
+        DispatchOptions(DispatcherKind.FLAT),
         flows={"prefill": flow, "decode": flow},
         check=True,
     )

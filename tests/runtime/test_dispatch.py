@@ -334,7 +334,9 @@ def test_deduplication_sends_one_row_per_token_and_rank(tmp_path):
     assert on_ranks(work, 2, tmp_path) == [[2, 2]] * 2
 
 
-@pytest.mark.parametrize(("kind", "mend"), [(shared, "--transport torch"), (hierarchical, "--dispatch flat")])
+@pytest.mark.parametrize(
+    ("kind", "mend"), [(shared, "--transport torch"), (hierarchical, "train with the flat one")]
+)
 def test_dispatchers_without_gradients_say_so(kind, mend, tmp_path):
     def work(transport: Transport) -> None:
         dispatcher = make(kind, Placement(np.array([[[0], [1]]]), 2), transport)

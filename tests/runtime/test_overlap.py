@@ -11,7 +11,7 @@ from wingspan.runtime.generation.micro_batches import interleave, split_rows
 from wingspan.runtime.model.step import SEQUENTIAL, Step, flow_named
 from wingspan.schedule.result import Operation
 
-FLOWS = ["sequential", "chunks=2", "chunks=3", "two-batch"]
+FLOWS = ["sequential", "chunks:2", "chunks:3", "two-batch"]
 
 
 @pytest.mark.parametrize("name", ["mixtral", "deepseek_v3", "gpt_oss"])
@@ -27,7 +27,7 @@ def test_every_schedule_equals_plain_transformers(checkpoints, name, overlap, ra
     assert result.report.schedule == flow.name
 
 
-@pytest.mark.parametrize(("prefill", "decode"), [("two-batch", "sequential"), ("chunks=2", "two-batch")])
+@pytest.mark.parametrize(("prefill", "decode"), [("two-batch", "sequential"), ("chunks:2", "two-batch")])
 def test_the_schedule_may_change_between_the_phases(checkpoints, prefill, decode, tmp_path):  # noqa: F811
     """Caches are split and joined on the way."""
     flows = {"prefill": flow_named(prefill), "decode": flow_named(decode)}
@@ -96,7 +96,7 @@ def test_sequential_is_dispatch_expert_combine():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["chunk=2", "chunks=0", "chunks=x", "three-batch"])
+@pytest.mark.parametrize("name", ["chunk=2", "chunks:0", "chunks:x", "three-batch"])
 def test_an_unknown_schedule_is_named(name):
-    with pytest.raises(InputError, match=f"--overlap {name}"):
+    with pytest.raises(InputError, match=f"{name}: use"):
         flow_named(name)

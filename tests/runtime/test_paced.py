@@ -49,7 +49,7 @@ def report(overlap: str, scratch: Path, tokens: int = 4) -> StepReport:
     return found
 
 
-@pytest.mark.parametrize("overlap", ["sequential", "chunks=2", "two-batch"])
+@pytest.mark.parametrize("overlap", ["sequential", "chunks:2", "two-batch"])
 def test_compute_lasts_as_long_as_the_pace_says(overlap, tmp_path):
     found = report(overlap, tmp_path)
     parts = 2 if overlap == "two-batch" else 1

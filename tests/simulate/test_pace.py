@@ -19,9 +19,7 @@ def test_experts_and_attention_take_what_the_prediction_says(phase):
     deployment = Deployment(
         model=load_model("seed"),
         cluster=load_cluster("h100-sxm").with_gpus(64),
-        workload=Workload(
-            phase=phase, tokens_per_gpu=64, context=Context(mean_tokens=64), fluctuating=False
-        ),
+        workload=Workload(phase=phase, tokens_per_gpu=64, context=Context(mean_tokens=64), fluctuating=False),
         placement=PlacementSpec(ranks=64),
     )
     report = simulate(deployment)

@@ -19,9 +19,10 @@ from tests.runtime.ranks import on_ranks
 from wingspan.errors import InputError, RunError
 from wingspan.placement.simple import linear
 from wingspan.runtime.dispatch.buffers import Buffers
-from wingspan.runtime.dispatch.choice import Dispatchers, DispatchKind, DispatchOptions
+from wingspan.runtime.dispatch.choice import Dispatchers, DispatchOptions
 from wingspan.runtime.transport.choice import TransportKind, chosen
 from wingspan.runtime.transport.transport import Transport
+from wingspan.specs.execution import DispatcherKind
 from wingspan.testbed import counters, iproute, network
 from wingspan.testbed.layout import Layout, make_layout
 
@@ -160,7 +161,7 @@ def test_down_ends_what_runs_there_and_clears_a_half_made_one(names):
 
 @root
 @possible
-@pytest.mark.parametrize("kind", list(DispatchKind))
+@pytest.mark.parametrize("kind", list(DispatcherKind))
 def test_a_rank_killed_inside_dispatch_ends_all_and_leaves_nobody_in_the_nodes(names, tmp_path, kind):
     layout = make_layout(names[0], 2, 2, "400mbit")
     network.up(layout)

@@ -1,4 +1,4 @@
-"""`--overlap auto` and `--dispatch auto` of a run: what the cost model says is fastest on a calibrated cluster."""
+"""`--schedule auto` and `--dispatcher auto` of a run: what the cost model says is fastest on a calibrated cluster."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class Execution:
     """What was chosen: a schedule per phase, one dispatcher, and a line that says why."""
 
-    overlap: dict[str, str]
-    dispatch: str
+    schedules: dict[str, str]
+    dispatcher: DispatcherKind | None
     reason: str
 
 
@@ -37,7 +37,7 @@ def choose(
     experts_per_rank: int,
     prompts: Sequence[Prompt],
     max_new_tokens: int,
-    dispatch: str,
+    dispatcher: DispatcherKind | None,
 ) -> Execution:
     """Predict every candidate for this run's batches.
 
@@ -48,7 +48,7 @@ def choose(
         experts_per_rank: slots.
         prompts: with `ids` and `home_rank`.
         max_new_tokens: the run's.
-        dispatch: auto, or the dispatcher that the user wants.
+        dispatcher: that the user wants; None: to be chosen.
 
     Raises:
         InputError: the model's family is unknown to the planner, or the cluster file is wrong.
@@ -71,18 +71,18 @@ def choose(
             "workload": workload,
             "placement": {"ranks": group.size, "experts_per_rank": experts_per_rank},
         }
-        return parse(Deployment, parts, "--overlap auto")
+        return parse(Deployment, parts, "--schedule auto")
 
     phases = {"prefill": (step("prefill", tokens, length), 1)}
     if max_new_tokens > 1:
         phases["decode"] = (step("decode", fullest, length + max_new_tokens // 2), max_new_tokens - 1)
     several = group.ranks_per_node < group.size and group.ranks_per_node > 1
     both = [DispatcherKind.FLAT, DispatcherKind.HIERARCHICAL] if several else [DispatcherKind.FLAT]
-    found = best_execution(phases, both if dispatch == "auto" else [DispatcherKind(dispatch)])
+    found = best_execution(phases, both if dispatcher is None else [dispatcher])
     first = {name: pick(ways) for name, ways in found.items()}
     return Execution(
-        overlap={name: way.name for name, way in first.items()},
-        dispatch=next(iter(first.values())).dispatcher.value,
+        schedules={name: way.name for name, way in first.items()},
+        dispatcher=next(iter(first.values())).dispatcher,
         reason="; ".join(_reason(name, ways) for name, ways in found.items()),
     )
 

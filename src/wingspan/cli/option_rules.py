@@ -66,8 +66,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "run": (
         Rule(
             "cluster",
-            lambda values: values["overlap"] == "auto",
-            "only --overlap auto predicts by it; add that, or leave it out",
+            lambda values: values["schedule"] == "auto",
+            "only --schedule auto predicts by it; add that, or leave it out",
         ),
         Rule("seed", _with("temperature"), _SAMPLING),
         Rule("top_k", _with("temperature"), _SAMPLING),

@@ -42,26 +42,30 @@ def run(
             help='Move experts while running: auto (when the gain exceeds the cost), "every N" steps, or off.'
         ),
     ] = "off",
-    overlap: Annotated[
+    schedule: Annotated[
         str,
         typer.Option(
-            help="Order of a step: sequential, chunks=N (rows leave in N parts), two-batch, or auto: by prediction."
+            help="Order of a step: sequential, chunks:N (rows leave in N parts), two-batch, or auto: by prediction."
         ),
     ] = "sequential",
     cluster: Annotated[
         str | None,
         typer.Option(
-            help="For --overlap auto: cluster file of this machine (wingspan calibrate), or a preset."
+            help="For --schedule auto: cluster file of this machine (wingspan calibrate), or a preset."
         ),
     ] = None,
     transport: Annotated[
         str,
         typer.Option(help="How rows move: auto, torch (gloo or NCCL), shm (shared memory in nodes), mpi."),
     ] = "auto",
-    dispatch: Annotated[
-        str, typer.Option(help="auto, flat, or hierarchical: one row per token and node over the network.")
+    dispatcher: Annotated[
+        str,
+        typer.Option(
+            help="How rows travel: flat (one per token and expert), deduplicated (per token and rank), hierarchical "
+            "(per token and node), or auto: whichever sends least."
+        ),
     ] = "auto",
-    precision: Annotated[
+    row_precision: Annotated[
         str, typer.Option(help="Of rows to the experts: same (as the model's), bfloat16 or float8.")
     ] = "same",
     check: Annotated[
@@ -111,11 +115,11 @@ def run(
             dtype=dtype,
             device=device,
             rebalance=rebalance,
-            overlap=overlap,
+            schedule=schedule,
             cluster=cluster,
             transport=transport,
-            dispatch=dispatch,
-            precision=precision,
+            dispatcher=dispatcher,
+            row_precision=row_precision,
             check=check,
             trace=trace,
             report=report,

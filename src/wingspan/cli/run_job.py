@@ -17,14 +17,14 @@ from wingspan.cli.model_argument import find_checkpoint
 from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.cli.run_view import RunView
 from wingspan.cli.runtime_import import need_runtime
-from wingspan.cli.values import choice, ids
+from wingspan.cli.values import choice, dispatcher_or_auto, ids
 from wingspan.errors import InputError, RunError
 from wingspan.interop.files import read_text
 from wingspan.runtime.launch.group import Group
 from wingspan.runtime.ranks.capacity import check_room
-from wingspan.schedule.schedule import Layers, schedule_named
 from wingspan.specs.cluster import load_cluster
-from wingspan.specs.running import Device, DispatchKind, RowPrecision, TransportKind, WeightType
+from wingspan.specs.execution import parse_schedule
+from wingspan.specs.running import Device, RowPrecision, TransportKind, WeightType
 from wingspan.writing import json_text, write_json
 
 if TYPE_CHECKING:
@@ -69,11 +69,11 @@ class Arguments:
     dtype: str
     device: str
     rebalance: str
-    overlap: str
+    schedule: str
     cluster: str | None
     transport: str
-    dispatch: str
-    precision: str
+    dispatcher: str
+    row_precision: str
     check: bool
     trace: Path | None
     report: Path | None
@@ -120,8 +120,8 @@ def execute(arguments: Arguments) -> None:
         arguments.max_new_tokens,
         runtime.Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed),
         device,
-        runtime.dispatch_options(chosen.dispatch, arguments.precision),
-        flows={phase: runtime.flow_named(name) for phase, name in chosen.overlap.items()},
+        runtime.DispatchOptions(chosen.dispatcher, RowPrecision(arguments.row_precision)),
+        flows={phase: runtime.flow_named(name) for phase, name in chosen.schedules.items()},
         check=arguments.check,
         rebalance=parse_rebalance(arguments.rebalance),
         keep_spans=arguments.trace is not None,
@@ -158,8 +158,8 @@ def _given(
     """What all ranks that a launcher started must have alike; paths may differ, what they lead to may not."""
     return {
         **given(arguments, _MAY_DIFFER),
-        "the schedule of --overlap auto": str(chosen.overlap),
-        "the dispatcher of --dispatch auto": chosen.dispatch,
+        "the schedule": str(chosen.schedules),
+        "the dispatcher": str(chosen.dispatcher),
         "number of prompts": str(len(prompts)),
         **{f"prompt {number}": prompt_text(prompt) for number, prompt in enumerate(prompts)},
         **fingerprint,
@@ -195,9 +195,9 @@ def _execution(arguments: Arguments, folder: Path, group: Group, prompts: list[P
     """The schedule of each phase, and the dispatcher: as asked for, or by prediction."""
     from wingspan.cli.execution_choice import Execution, choose
 
-    if arguments.overlap != "auto":
-        plain = dict.fromkeys(("prefill", "decode"), arguments.overlap)
-        return Execution(plain, arguments.dispatch, "")
+    dispatcher = dispatcher_or_auto(arguments.dispatcher, "--dispatcher")
+    if arguments.schedule != "auto":
+        return Execution(dict.fromkeys(("prefill", "decode"), arguments.schedule), dispatcher, "")
     return choose(
         folder,
         arguments.cluster or "",
@@ -205,7 +205,7 @@ def _execution(arguments: Arguments, folder: Path, group: Group, prompts: list[P
         arguments.experts_per_rank,
         prompts,
         arguments.max_new_tokens,
-        arguments.dispatch,
+        dispatcher,
     )
 
 
@@ -237,15 +237,15 @@ def _check_values(arguments: Arguments) -> None:
     device = choice(arguments.device, "--device", Device)
     choice(arguments.dtype, "--dtype", WeightType)
     transport = choice(arguments.transport, "--transport", TransportKind)
-    choice(arguments.dispatch, "--dispatch", DispatchKind)
-    choice(arguments.precision, "--precision", RowPrecision)
+    dispatcher_or_auto(arguments.dispatcher, "--dispatcher")
+    choice(arguments.row_precision, "--row-precision", RowPrecision)
     if transport is TransportKind.SHM and device is Device.CUDA:
         raise InputError("--transport shm moves rows of the CPU; use --transport torch on cuda")
-    if arguments.overlap != "auto":
-        schedule_named(arguments.overlap, Layers(count=1))
+    if arguments.schedule != "auto":
+        parse_schedule(arguments.schedule)
     elif arguments.cluster is None:
         raise InputError(
-            "--overlap auto: predicts by a cluster file; make one with wingspan calibrate, give --cluster"
+            "--schedule auto: predicts by a cluster file; make one with wingspan calibrate, give --cluster"
         )
     if arguments.cluster is not None:
         load_cluster(arguments.cluster)

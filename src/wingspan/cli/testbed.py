@@ -60,7 +60,7 @@ def run(
 
       wingspan testbed run -- wingspan run models/tiny --experts-per-rank 1 --prompt "def main():"
 
-      wingspan testbed run --name slow -- wingspan run models/tiny --dispatch hierarchical --prompt "import "
+      wingspan testbed run --name slow -- wingspan run models/tiny --dispatcher hierarchical --prompt "import "
     """
     import os
 

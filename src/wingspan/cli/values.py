@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from wingspan.errors import InputError
+from wingspan.specs.execution import DispatcherKind
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -78,6 +79,19 @@ def choice(text: str, option: str, kind: type[E]) -> E:
         known = list(kind)
         names = " or ".join(known) if len(known) == 2 else f"one of {', '.join(known)}"
         raise InputError(f"{option} {text}: use {names}") from None
+
+
+def dispatcher_or_auto(text: str, option: str) -> DispatcherKind | None:
+    """The dispatcher of this name; None for `auto`.
+
+    Raises:
+        InputError: there is none; names the option and all that there are.
+    """
+    if text == "auto":
+        return None
+    if text not in [*DispatcherKind]:
+        raise InputError(f"{option} {text}: use one of auto, {', '.join(DispatcherKind)}")
+    return DispatcherKind(text)
 
 
 def ids(text: str, option: str) -> list[int]:

@@ -105,9 +105,7 @@ class LayerCost:
         return self.experts_L + self.exchanges_L
 
 
-def price_experts(
-    cluster: Cluster, shape: LayerSizes, slot_rows_PLRS: Floats, arrived_PLR: Floats
-) -> Floats:
+def price_experts(cluster: Cluster, shape: LayerSizes, slot_rows_PLRS: Floats, arrived_PLR: Floats) -> Floats:
     """Seconds of each part's experts on each rank, (P, L, R).
 
     Args:

@@ -7,7 +7,7 @@ import torch
 
 from wingspan.errors import InputError
 from wingspan.models import write_random_checkpoint
-from wingspan.runtime.dispatch.choice import dispatch_options
+from wingspan.runtime.dispatch.choice import DispatchOptions
 from wingspan.runtime.generation.prompts import Prompt, assign, check_context
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.generation.tokenizer import Tokenizer
@@ -24,6 +24,7 @@ from wingspan.runtime.run import Listener, RunRequest, RunResult, run
 
 __all__ = [
     "Check",
+    "DispatchOptions",
     "Listener",
     "Model",
     "ModelSummary",
@@ -41,7 +42,6 @@ __all__ = [
     "cut_windows",
     "default_placement",
     "describe",
-    "dispatch_options",
     "dtype_named",
     "fingerprint",
     "flow_named",

@@ -7,20 +7,16 @@ communication stream are collective: all ranks of the exchange meet in them.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from wingspan.errors import InputError
 from wingspan.schedule.result import Operation, Stream
+from wingspan.specs.execution import ScheduleKind, schedule_text
 
 COMMUNICATION = frozenset(
     {Operation.DISPATCH, Operation.COMBINE, Operation.ALL_GATHER, Operation.REDUCE_SCATTER}
 )
-
-
-MOST_CHUNKS = 64
-"""Each part of a layer's rows pays the latency of its own exchange."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +95,12 @@ def chunked(layers: Layers, chunks: int) -> Schedule:
             build.gate(layer, 0)
             build.experts_in_chunks(layer, 0)
     build.head(0)
-    return Schedule("sequential" if chunks == 1 else f"chunks({chunks})", 1, chunks, tuple(build.tasks))
+    return Schedule(
+        "sequential" if chunks == 1 else schedule_text(ScheduleKind.CHUNKS, chunks),
+        1,
+        chunks,
+        tuple(build.tasks),
+    )
 
 
 def two_batch(layers: Layers) -> Schedule:
@@ -126,16 +127,15 @@ def two_batch(layers: Layers) -> Schedule:
     return Schedule("two-batch", 2, 1, tuple(build.tasks))
 
 
-def schedule_named(name: str, layers: Layers) -> Schedule:
-    """The schedule of a command-line name: sequential, chunks=N or two-batch; raises `InputError` for another."""
-    if name == "sequential":
-        return sequential(layers)
-    if name == "two-batch":
+def schedule_of(kind: ScheduleKind, chunks: int, layers: Layers) -> Schedule:
+    """The schedule of this kind; `chunks` are used by the one that has them.
+
+    Raises:
+        InputError: fewer than one chunk.
+    """
+    if kind is ScheduleKind.TWO_BATCH:
         return two_batch(layers)
-    kind, _, count = name.partition("=")
-    if kind == "chunks" and re.fullmatch("[0-9]{1,3}", count) and 1 <= int(count) <= MOST_CHUNKS:
-        return chunked(layers, int(count))
-    raise InputError(f"--overlap {name}: use sequential, chunks=N (N from 1 to {MOST_CHUNKS}) or two-batch")
+    return chunked(layers, chunks) if kind is ScheduleKind.CHUNKS else sequential(layers)
 
 
 @dataclass

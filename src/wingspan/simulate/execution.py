@@ -8,7 +8,7 @@ from itertools import product
 
 from wingspan.deployment import Deployment
 from wingspan.simulate.step import simulate
-from wingspan.specs.execution import DispatcherKind, ScheduleKind
+from wingspan.specs.execution import DispatcherKind, ScheduleKind, schedule_text
 
 SCHEDULES = (
     (ScheduleKind.SEQUENTIAL, 1),
@@ -34,8 +34,8 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """As `wingspan run --overlap` takes it."""
-        return f"chunks={self.chunks}" if self.schedule is ScheduleKind.CHUNKS else self.schedule.value
+        """The schedule's text."""
+        return schedule_text(self.schedule, self.chunks)
 
 
 def candidates(deployment: Deployment, dispatchers: Sequence[DispatcherKind]) -> list[Candidate]:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from wingspan.errors import InputError
+
+MOST_CHUNKS = 64
+"""Parts of a layer's rows; each pays the latency of its own exchange."""
+
 
 class ScheduleKind(StrEnum):
     """The order of operations in a step."""
@@ -11,6 +16,29 @@ class ScheduleKind(StrEnum):
     SEQUENTIAL = "sequential"
     CHUNKS = "chunks"
     TWO_BATCH = "two-batch"
+
+
+def schedule_text(kind: ScheduleKind, chunks: int = 1) -> str:
+    """How a schedule is written wherever a person reads it: `sequential`, `chunks:4` or `two-batch`."""
+    return f"{kind}:{chunks}" if kind is ScheduleKind.CHUNKS else kind.value
+
+
+def parse_schedule(text: str) -> tuple[ScheduleKind, int]:
+    """Read what `schedule_text` writes.
+
+    Returns:
+        The kind, and its chunks (1 where it has none).
+
+    Raises:
+        InputError: another text, or chunks that are not from 1 to `MOST_CHUNKS`.
+    """
+    kind, _, count = text.partition(":")
+    if kind == ScheduleKind.CHUNKS:
+        if count.isascii() and count.isdigit() and len(count) <= 3 and 1 <= int(count) <= MOST_CHUNKS:
+            return ScheduleKind.CHUNKS, int(count)
+    elif text in [*ScheduleKind]:
+        return ScheduleKind(text), 1
+    raise InputError(f"`schedule` {text}: use sequential, chunks:N (N from 1 to {MOST_CHUNKS}) or two-batch")
 
 
 class DispatcherKind(StrEnum):

@@ -37,15 +37,6 @@ class TransportKind(StrEnum):
     """MPI everywhere; started by mpirun."""
 
 
-class DispatchKind(StrEnum):
-    """The way of a token to its experts."""
-
-    AUTO = "auto"
-    """Hierarchical where nodes have several ranks, else flat."""
-    FLAT = "flat"
-    HIERARCHICAL = "hierarchical"
-
-
 class RowPrecision(StrEnum):
     """How hidden states travel to the experts."""
 

@@ -15,15 +15,14 @@ from wingspan.deployment import Deployment
 from wingspan.routing.draws import draw_choices
 from wingspan.runtime.dispatch.choice import DispatchOptions
 from wingspan.runtime.measuring.report import step_report
-from wingspan.runtime.model.step import SEQUENTIAL, Flow, in_chunks, in_two_batches
+from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.paced import PacedStep, run_paced
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.result import Span, StepReport
 from wingspan.simulate.pace import ModelledPace
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.emulation import on_links
-from wingspan.specs.execution import DispatcherKind, ScheduleKind
-from wingspan.specs.running import DispatchKind
+from wingspan.specs.execution import schedule_text
 from wingspan.specs.workload import RecordedRouting
 from wingspan.traffic.shares import expert_shares
 
@@ -70,7 +69,7 @@ def run_emulated(
 ) -> tuple[StepReport, list[Span]] | None:
     """Collective: paced steps of what `emulated` made; on rank 0 their report and the last one's timeline."""
     model, workload = deployment.model, deployment.workload
-    flow = _flow(deployment)
+    flow = flow_named(schedule_text(deployment.options.schedule, deployment.options.chunks))
     step = PacedStep(
         layers=model.layers,
         moe_layers=tuple(model.moe_layers),
@@ -79,11 +78,7 @@ def run_emulated(
         placement=deployment.build_placement(),
         shared_expert=model.experts.shared_intermediate > 0,
         flow=flow,
-        dispatch=DispatchOptions(
-            DispatchKind.HIERARCHICAL
-            if deployment.dispatcher is DispatcherKind.HIERARCHICAL
-            else DispatchKind.FLAT
-        ),
+        dispatch=DispatchOptions(deployment.dispatcher),
         steps=steps,
     )
     rank = transport.world.rank
@@ -96,10 +91,3 @@ def run_emulated(
     if report is None:
         raise RuntimeError("no step was measured")
     return report, [span for r in ranks for span in r.spans]
-
-
-def _flow(deployment: Deployment) -> Flow:
-    options = deployment.options
-    if options.schedule is ScheduleKind.CHUNKS:
-        return in_chunks(options.chunks)
-    return in_two_batches() if options.schedule is ScheduleKind.TWO_BATCH else SEQUENTIAL

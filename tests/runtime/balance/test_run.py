@@ -88,7 +88,7 @@ def test_equals_plain_transformers_while_experts_move(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("per_node", "shm", "overlap"), [(None, True, "chunks=2"), (2, False, "two-batch"), (2, False, "sequential")]
+    ("per_node", "shm", "overlap"), [(None, True, "chunks:2"), (2, False, "two-batch"), (2, False, "sequential")]
 )  # fmt: skip
 def test_any_transport_and_schedule(per_node, shm, overlap, tmp_path):
     """Two slots per rank; shared memory, and two nodes with the hierarchical dispatcher."""

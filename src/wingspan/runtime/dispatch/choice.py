@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from wingspan.errors import InputError
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.deduplicated import DeduplicatingDispatcher
 from wingspan.runtime.dispatch.dispatcher import Dispatcher
@@ -20,7 +19,6 @@ from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.runtime.transport.transport import Transport
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.placement import EMPTY, Placement
-from wingspan.specs.running import DispatchKind
 from wingspan.specs.running import RowPrecision as Precision
 
 
@@ -28,19 +26,12 @@ from wingspan.specs.running import RowPrecision as Precision
 class DispatchOptions:
     """How tokens travel; the same on all ranks."""
 
-    kind: DispatchKind = DispatchKind.AUTO
+    kind: DispatcherKind | None = None
+    """None: hierarchical where several nodes have several ranks, else the one that sends least."""
     precision: Precision = Precision.SAME
 
 
 DEFAULT_DISPATCH = DispatchOptions()
-
-
-def dispatch_options(kind: str, precision: str) -> DispatchOptions:
-    """The options of command-line names; raises `InputError` for unknown ones."""
-    for option, name, known in (("--dispatch", kind, DispatchKind), ("--precision", precision, Precision)):
-        if name not in [member.value for member in known]:
-            raise InputError(f"{option} {name}: use one of {', '.join(known)}")
-    return DispatchOptions(DispatchKind(kind), Precision(precision))
 
 
 class Dispatchers:
@@ -51,8 +42,9 @@ class Dispatchers:
         transport: the group.
         buffers: shared by all layers.
         device: where the tokens live.
-        options: the user's choice.
-        training: gradients must flow; only the flat way of full precision lets them.
+        options: the user's choice. Where no node has several ranks, or all ranks are of one, hierarchical is
+            deduplicated: the same rows.
+        training: gradients must flow; only the ways straight to the ranks in full precision let them.
     """
 
     def __init__(
@@ -66,25 +58,33 @@ class Dispatchers:
         training: bool = False,
     ) -> None:
         world = transport.world
-        several_nodes = 1 < world.ranks_per_node < world.size
-        hierarchical = options.kind == DispatchKind.HIERARCHICAL or (
-            options.kind == DispatchKind.AUTO and several_nodes
-        )
+        levels = 1 < world.ranks_per_node < world.size and not training
+        hierarchical = options.kind in (DispatcherKind.HIERARCHICAL, None)
         self._placement = placement
         self._transport = transport
         self._buffers = buffers
         self._device = device
-        self._options = DispatchOptions(DispatchKind.FLAT) if training else options
-        self._training = training
-        self._levels = make_levels(transport) if hierarchical and several_nodes and not training else None
+        self._options = DispatchOptions() if training else options
+        self._in_place = (
+            isinstance(transport, SharedMemoryTransport)
+            and transport.covers_all
+            and options.kind in (DispatcherKind.FLAT, None)
+            and not training
+        )
+        self._levels = make_levels(transport) if hierarchical and levels else None
 
     @property
     def kind(self) -> DispatcherKind:
-        """How rows travel between nodes."""
+        """How rows travel; between ranks that read each other's memory, how they are read."""
         if self._levels is not None:
             return DispatcherKind.HIERARCHICAL
         held = int((self._placement.slots_LRS != EMPTY).sum(axis=2).max())
-        return DispatcherKind.DEDUPLICATED if held > 1 else DispatcherKind.FLAT
+        return DispatcherKind.FLAT if self._in_place else self._straight(held)
+
+    def _straight(self, most_held: int) -> DispatcherKind:
+        """Per (token, rank), unless that is asked otherwise or the same as per (token, expert): one on each rank."""
+        flat = self._options.kind is DispatcherKind.FLAT or most_held <= 1
+        return DispatcherKind.FLAT if flat else DispatcherKind.DEDUPLICATED
 
     def for_layer(self, layer: int, placement: Placement | None = None) -> Dispatcher[Any]:
         """The dispatcher of one MoE layer; under another placement than at the start, where one is given."""
@@ -100,9 +100,8 @@ class Dispatchers:
         transport = self._transport
         if self._levels is not None:
             return HierarchicalDispatcher(self._levels, slots, held_R, self._buffers)
-        if isinstance(transport, SharedMemoryTransport) and transport.covers_all and not self._training:
+        if self._in_place and isinstance(transport, SharedMemoryTransport):
             return SharedMemoryDispatcher(transport.inside, slots, held_R)
-        # Per (token, rank) where ranks hold several experts, else per expert: whichever sends least.
-        if max(held_R) > 1:
+        if self._straight(max(held_R)) is DispatcherKind.DEDUPLICATED:
             return DeduplicatingDispatcher(transport, slots, held_R, self._buffers)
         return FlatDispatcher(transport, slots, held_R, self._buffers)

@@ -117,7 +117,7 @@ class HierarchicalDispatcher:
     ) -> list[HierarchicalRoute]:
         """See `Dispatcher.route`: agrees on what crosses; inside the node that is settled when it has arrived."""
         if torch.is_grad_enabled() and x_TD.requires_grad:
-            raise RunError("the hierarchical dispatcher carries no gradient; train with --dispatch flat")
+            raise RunError("the hierarchical dispatcher carries no gradient; train with the flat one")
         world = self._world
         rank_TK, slot_TK = self._slots(experts_TK)
         parts = chunk_slices(len(x_TD), chunks)

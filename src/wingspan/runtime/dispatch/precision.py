@@ -53,7 +53,9 @@ class PrecisionDispatcher:
     ) -> list[PrecisionRoute]:
         """See `Dispatcher.route`."""
         if torch.is_grad_enabled() and x_TD.requires_grad:
-            raise RunError("rows of lower precision carry no gradient; train with --precision same")
+            raise RunError(
+                "rows of lower precision carry no gradient; train with rows as the model computes them"
+            )
         sent = float8.encode(x_TD) if self._packed else x_TD.to(torch.bfloat16)
         row_bytes = sent.shape[1] * sent.element_size()
         inner = self._inner.route(sent, experts_TK, weights_TK, chunks, lane)

@@ -29,8 +29,8 @@ from wingspan.runtime.model.loading import load_for_rank
 from wingspan.runtime.model.step import Step
 from wingspan.runtime.ranks.memory import keep_freed_memory, return_freed_memory
 from wingspan.runtime.transport.transport import Transport
+from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.placement import Placement
-from wingspan.specs.running import DispatchKind
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def make_dispatcher(
     placement: Placement, layer: int, transport: Transport, buffers: Buffers, device: torch.device
 ) -> Dispatcher[Any]:
     """One layer's flat dispatcher, on its own."""
-    return Dispatchers(placement, transport, buffers, device, DispatchOptions(DispatchKind.FLAT)).for_layer(
+    return Dispatchers(placement, transport, buffers, device, DispatchOptions(DispatcherKind.FLAT)).for_layer(
         layer
     )
 

@@ -9,7 +9,8 @@ import torch
 
 from wingspan.runtime.dispatch.streamed import CommunicationStream
 from wingspan.schedule.result import Operation
-from wingspan.schedule.schedule import Layers, Schedule, chunked, schedule_named, sequential, two_batch
+from wingspan.schedule.schedule import Layers, Schedule, schedule_of, sequential
+from wingspan.specs.execution import parse_schedule
 
 _OF_LAYER = frozenset({Operation.DISPATCH, Operation.SHARED_EXPERT, Operation.EXPERT, Operation.COMBINE})
 
@@ -47,19 +48,9 @@ class Flow:
 SEQUENTIAL = Flow.of(sequential(_ONE_LAYER))
 
 
-def in_chunks(chunks: int) -> Flow:
-    """`schedule.chunked`; raises `InputError` below one chunk."""
-    return Flow.of(chunked(_ONE_LAYER, chunks))
-
-
-def in_two_batches() -> Flow:
-    """`schedule.two_batch`."""
-    return Flow.of(two_batch(_ONE_LAYER))
-
-
 def flow_named(name: str) -> Flow:
-    """The flow of a command-line name: sequential, chunks=N or two-batch; raises `InputError` for another."""
-    return Flow.of(schedule_named(name, _ONE_LAYER))
+    """The flow of a schedule's text, as `parse_schedule` reads it; raises `InputError` for another."""
+    return Flow.of(schedule_of(*parse_schedule(name), _ONE_LAYER))
 
 
 def go_on() -> None:
