@@ -115,7 +115,7 @@ class Deployment(Spec):
 
     @property
     def used_cluster(self) -> Cluster:
-        """As much of the cluster as the ranks fill."""
+        """The part of the cluster that the ranks fill."""
         return self.cluster.part(self.ranks)
 
     @property
@@ -216,7 +216,7 @@ def load_deployment(path: Path) -> Deployment:
 
 
 def read_routing_trace(deployment: Deployment, folder: Path) -> Deployment:
-    """The same deployment with the trace of its routing at hand, where it names one.
+    """Attach the trace of the deployment's routing, where it names one.
 
     Args:
         deployment: as its file says.

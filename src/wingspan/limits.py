@@ -11,7 +11,7 @@ from pydantic import Field
 
 MOST_LAYERS = 1_000
 MOST_EXPERTS = 16_384
-"""Of one layer."""
+"""Logical experts of one layer."""
 MOST_RANKS = 16_384
 MOST_SLOTS = 1 << 22
 """Over all layers and ranks: a step of so many is predicted in some seconds and 1 GB."""
@@ -20,12 +20,12 @@ MOST_TOKENS = 1 << 24
 MOST_CONTEXT = 1 << 27
 """Tokens of one sequence."""
 MOST_WIDTH = 1 << 24
-"""Of a matrix, a vocabulary included."""
+"""Rows or columns of a matrix, a vocabulary included."""
 MOST_TRACED = 1 << 30
 """Tokens of a drawn routing trace."""
 MOST_HEADS = 1 << 14
 MOST_PARAMETERS = 1 << 50
-"""Of one part beside the matrices."""
+"""Parameters of one part beside the matrices."""
 MOST_REQUESTS = 1_000_000
 MOST_DRAWS = 1 << 23
 """Lengths of contexts drawn for one step."""

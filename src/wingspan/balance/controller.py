@@ -22,7 +22,7 @@ from wingspan.traffic.distinct import Choice
 _MOST_RESTARTS = 5
 _MOST_FAILED_MIGRATIONS = 3
 _LINK_SHARE = 0.1
-"""Of what a link carries in a step, the part that moves may take."""
+"""The part that moves may take of what a link carries in a step."""
 _LEAST_STEP_BYTES = 1 << 16
 
 

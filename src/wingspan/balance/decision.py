@@ -23,7 +23,7 @@ class MoveCost:
     basis: str
 
     def seconds(self, proposal: Proposal, expert_bytes: int) -> float:
-        """Of all layers, one after another; the rank that fetches most sets the pace of each."""
+        """Price all layers, one after another; the rank that fetches most sets the pace of each."""
         busiest = int(proposal.fetched_LR.max(axis=1).sum())
         return busiest * expert_bytes / self.bytes_per_second
 

@@ -42,7 +42,7 @@ class History:
         self.upper_seconds = 0.0
         self.longest_seconds = 0.0
         self.imbalance = 1.0
-        """Of the rows computed by ranks between the last two reports."""
+        """Imbalance of the rows that ranks computed between the last two reports."""
 
     def add(self, reports: Sequence[LoadReport]) -> None:
         """One report of every rank, in rank order."""

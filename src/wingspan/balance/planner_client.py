@@ -37,7 +37,7 @@ class PlannerClient:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The number of the planner's process."""
         return self._process.pid
 
     @property

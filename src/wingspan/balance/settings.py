@@ -10,7 +10,7 @@ from wingspan.errors import InputError
 
 @dataclass(frozen=True)
 class Rebalance:
-    """The same on every rank.
+    """How a run balances; every rank has the same.
 
     Args:
         every_steps: plan and move at this rhythm whatever it gains; None: move when the gain exceeds the cost.

@@ -72,7 +72,7 @@ def show_status(found: list[FoundTestbed], links: dict[str, list[LinkCount]]) ->
 
 
 def print_json(found: list[FoundTestbed], links: dict[str, list[LinkCount]]) -> None:
-    """The same as JSON."""
+    """Print the testbeds and their links as JSON."""
     rows = [
         {
             "name": testbed.name,

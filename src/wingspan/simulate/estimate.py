@@ -50,7 +50,7 @@ class ShortModel:
         return deployment.model_copy(update={"model": self._model, "workload": workload})
 
     def placement(self, deployment: Deployment) -> Placement:
-        """Of the short model."""
+        """Place the experts of the short model."""
         return self.cut(deployment).build_placement()
 
     def repeated(self, placement: Placement) -> Placement:

@@ -205,7 +205,7 @@ class GroupSearch:
         return start.model_copy(update={"placement": placement, "options": options, "workload": work})
 
     def _placement(self, way: Way) -> tuple[Placement, Placement]:
-        """Of the short model, and as much for the whole one."""
+        """Place the experts of the short model, and those of the whole one alike."""
         key = (way.placement, way.slots)
         if key not in self._placements:
             short = self._short.placement(self._deployment(way))

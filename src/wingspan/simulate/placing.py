@@ -144,7 +144,7 @@ class _Judge:
     present: Placement | None
 
     def scores(self, placements: dict[str, Placement], trace: RoutingTrace) -> dict[str, PlacementScore]:
-        """Of each placement, with the tokens of `trace` in the mean step."""
+        """Score each placement, with the tokens of `trace` in the mean step."""
         routing = RecordedRouting(trace="the trace", loads=_tuples(expert_load(trace))).with_tokens(trace)
         workload = self.deployment.workload.model_copy(update={"routing": routing, "fluctuating": False})
         deployment = self.deployment.model_copy(update={"workload": workload})

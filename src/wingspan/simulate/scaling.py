@@ -17,7 +17,7 @@ COMMUNICATION = (Operation.DISPATCH, Operation.COMBINE, Operation.ALL_GATHER, Op
 
 
 def with_experts(model: ModelSpec, count: int) -> ModelSpec:
-    """The same model with `count` experts per layer; top-k stays, as far as there are so many."""
+    """Give the model `count` experts per layer; top-k stays, as far as there are so many."""
     experts = model.experts.model_copy(
         update={
             "count": count,

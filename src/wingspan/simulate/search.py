@@ -41,7 +41,7 @@ class DeploymentChoice:
 
     @property
     def tokens_per_second(self) -> float:
-        """Of all GPUs."""
+        """New tokens per second of all GPUs."""
         return self.tokens_per_second_per_gpu * self.gpus
 
 

@@ -33,7 +33,7 @@ def skew_axis(sigmas: Sequence[float]) -> Axis:
 
 
 def bandwidth_axis(gigabytes_per_second: Sequence[float]) -> Axis:
-    """Of the network between scale-up domains, one direction, per GPU."""
+    """Vary the bandwidth of the network between scale-up domains, one direction, per GPU."""
     return _axis("bandwidth", "network bandwidth, GB/s per GPU", gigabytes_per_second, with_bandwidth)
 
 
@@ -78,7 +78,7 @@ def with_schedule(setting: Setting, name: Value) -> Setting:
 
 
 def with_bandwidth(setting: Setting, gigabytes_per_second: Value) -> Setting:
-    """The same cluster with another network.
+    """Give the cluster another network.
 
     Raises:
         InputError: not above 0.

@@ -152,7 +152,7 @@ def _context(deployment: Deployment) -> Iterator[_Change]:
 
 
 def _larger_gpus(deployment: Deployment) -> Iterator[_Change]:
-    """As much memory as it takes, in steps of what GPUs are sold with."""
+    """Take GPUs with as much memory as it needs, in steps of what GPUs are sold with."""
     gpu = deployment.cluster.gpu
     for size in _SOLD_BYTES:
         if size > gpu.memory_bytes:

@@ -81,7 +81,7 @@ class Transfer:
 
     @property
     def pieces(self) -> int:
-        """Of every message, hence steps that the layer takes at least."""
+        """Pieces of every message, hence steps that the layer takes at least."""
         return -(-self._message_bytes // self._piece_bytes)
 
     @property
@@ -176,7 +176,7 @@ def checksum(raw: torch.Tensor, layer: int, expert: int) -> torch.Tensor:
 
 
 def _piece_bytes(moves: Sequence[Move], step_bytes: int) -> int:
-    """Of each message per step, so that no rank sends or receives more than `step_bytes` (one byte at least)."""
+    """Bytes of each message per step, so that no rank sends or receives more than `step_bytes` (one byte at least)."""
     sends, receives = [m.source for m in moves], [m.destination for m in moves]
     busiest = max((way.count(rank) for way in (sends, receives) for rank in way), default=1)
     return max(1, step_bytes // busiest)

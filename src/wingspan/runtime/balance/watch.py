@@ -86,12 +86,12 @@ class Watch:
         self._counted: deque[StepRecord] = deque(maxlen=KEPT_STEPS)
 
     def _step_seconds(self) -> list[float]:
-        """Of each step counted since measuring began; the one that is about to end as long as it has lasted."""
+        """Time of each step counted since measuring began; the one that is about to end as long as it has lasted."""
         now = self._recorder.now()
         return [step.seconds or now - step.start_seconds for step in self._counted]
 
     def _take_sample(self) -> NDArray[np.int16]:
-        """As many from each layer as the poorest has."""
+        """Take as many choices from each layer as the poorest has."""
         least = min(self._sampled)
         kept = [torch.cat(parts)[:least] for parts in self._sample] if least else []
         self._sample = [[] for _ in self._experts]

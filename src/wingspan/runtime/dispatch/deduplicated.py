@@ -56,7 +56,7 @@ class DeduplicatedRoute(Route):
     sent_R: list[int]
     received_R: list[int]
     total_rows: int
-    """Of all ranks in a chunk on average: they agree on it."""
+    """Rows of all ranks in a chunk on average: they agree on it."""
     buffers: str
     """Name of this chunk's buffers."""
     arrived: list[ReceivedPairs] = field(default_factory=list)

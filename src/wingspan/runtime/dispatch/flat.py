@@ -43,7 +43,7 @@ class FlatRoute(Route):
     sent_R: list[int]
     received_R: list[int]
     total_rows: int
-    """Of all ranks in a chunk on average: they agree on it."""
+    """Rows of all ranks in a chunk on average: they agree on it."""
     buffers: str
     """Name of this chunk's buffers."""
 

@@ -17,11 +17,11 @@ LARGEST = torch.finfo(torch.float8_e4m3fn).max
 """448: each block's largest magnitude becomes this."""
 
 RELATIVE_ERROR = 2.0**-4
-"""Of a value: half a step of 3 mantissa bits."""
+"""Largest error of a value, relative to it: half a step of 3 mantissa bits."""
 
 ABSOLUTE_ERROR = 2.0**-10 / LARGEST
-"""Of a value, in units of its block's largest magnitude, where it is too small for full precision: half the
-smallest step, 2**-9."""
+"""Largest error of a value, in units of its block's largest magnitude, where it is too small for full precision: half
+the smallest step, 2**-9."""
 
 
 def encode(x_ND: torch.Tensor) -> torch.Tensor:

@@ -68,7 +68,7 @@ class HierarchicalRoute(Route):
     choices_sent_G: list[int]
     choices_received_G: list[int]
     total_rows: int
-    """Of all ranks of the rail in a chunk on average: they agree on it."""
+    """Rows of all ranks of the rail in a chunk on average: they agree on it."""
     world: World
     buffer: str
     inside: list[Any] = field(default_factory=list)

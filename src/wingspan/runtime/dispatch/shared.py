@@ -58,7 +58,7 @@ class SharedRoute(Route):
 
     @property
     def row_bytes(self) -> int:
-        """Of a row on its way to the experts."""
+        """Bytes of a row on its way to the experts."""
         return self.parts[0].shape[1] * self.parts[0].element_size()
 
     @property

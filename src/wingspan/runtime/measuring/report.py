@@ -39,7 +39,7 @@ class RankMeasurement:
     peak_memory_bytes: int
     spans: list[Span]
     steps_ended: Mapping[str, int] = field(default_factory=dict)
-    """Of each phase, where `steps` holds only the latest."""
+    """Steps that ended in each phase; `steps` holds only the latest."""
 
 
 def peak_memory_bytes() -> int:

@@ -11,7 +11,7 @@ _WHOLE_BYTES = 1 << 20
 
 _SAMPLE_BYTES = 4096
 _SAMPLES = 64
-"""Of all weight files together; each gets at least `_LEAST_SAMPLES`."""
+"""Samples of all weight files together; each gets at least `_LEAST_SAMPLES`."""
 _LEAST_SAMPLES = 3
 _HEADER_BYTES = 16 << 20
 

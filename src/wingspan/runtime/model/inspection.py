@@ -96,7 +96,7 @@ class WeightFiles:
     files: int
     tensors: int
     bytes: int
-    """Of the files."""
+    """Bytes of the files."""
     unused: dict[str, int]
     """Tensors that a run leaves out by right, by the reason."""
     problem: str | None

@@ -45,13 +45,16 @@ class Check:
     """From plain transformers in the run's own dtype."""
     largest_logit: float
     difference_from_fp32: float
-    """Of the run from plain transformers in FP32."""
+    """How far the run is from plain transformers in FP32."""
     rounding_difference: float
     """What rounding and the order of sums do to plain transformers' logits: the most of all variants looked at."""
     typical_difference_from_fp32: float
-    """Of the run: the median over its tokens of each token's largest. Near-ties flip seldom, a wrong model always."""
+    """How far the run is as a rule: the median over its tokens of each token's largest difference.
+
+    Near-ties flip seldom, a wrong model always.
+    """
     typical_rounding_difference: float
-    """Of plain transformers: the most of all variants."""
+    """How far plain transformers are as a rule: the most of all variants."""
     not_finite: int
     """Logits of the run that are NaN or infinite where the reference's are not."""
 
@@ -159,7 +162,7 @@ def _cached(model: PreTrainedModel, texts: _Texts) -> Iterator[torch.Tensor]:
 
 @torch.inference_mode()
 def _at_once(model: PreTrainedModel, texts: _Texts) -> Iterator[torch.Tensor]:
-    """The same logits from one pass over each whole sequence, without a cache."""
+    """Compute the logits in one pass over each whole sequence, without a cache."""
     for prompt, new in zip(texts.prompts, texts.token_ids, strict=True):
         sequence = torch.tensor([[*prompt, *new[:-1]]])
         yield model(sequence, use_cache=False).logits[0, len(prompt) - 1 :].float()
@@ -200,7 +203,7 @@ def _largest_chosen(logits: Sequence[torch.Tensor], token_ids: Sequence[Sequence
 
 
 def _differences(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Of each token (N,) the largest of its logits; NaN where one is NaN, 0 between equal infinities."""
+    """The largest difference between each token's logits (N,); NaN where one is NaN, 0 between equal infinities."""
     return torch.cat(
         [torch.where(a == b, 0.0, (a - b).abs()).amax(1) for a, b in zip(left, right, strict=True)]
     )

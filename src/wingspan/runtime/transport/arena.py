@@ -23,7 +23,7 @@ class Arena:
 
     @property
     def size_bytes(self) -> int:
-        """Of all blocks together at most."""
+        """Most bytes of all blocks together."""
         return self._end - self._start
 
     @property

@@ -250,11 +250,11 @@ class SharedMemory:
             raise LostPeerError(f"{name} said nothing for {_SILENCE_SECONDS:.0f} s")
 
     def _posted_word(self, rank: int) -> int:
-        """Of the number of a rank's last publication."""
+        """The word that holds the number of a rank's last publication."""
         return rank * _LINE_WORDS
 
     def _finished_word(self, rank: int) -> int:
-        """Of the number up to which a rank has finished with all publications."""
+        """The word that holds the number up to which a rank has finished with all publications."""
         return self._finished_start + rank * _LINE_WORDS
 
     def _address(self, word: int) -> int:

@@ -134,7 +134,7 @@ class TorchTransport:
 
 
 def as_bytes(rows_NX: torch.Tensor) -> torch.Tensor:
-    """The same memory as rows of bytes; torch refuses to reinterpret some strides of tensors without elements."""
+    """See the memory as rows of bytes; torch refuses to reinterpret some strides of tensors without elements."""
     if not rows_NX.numel():
         return rows_NX.new_empty((rows_NX.shape[0], 0), dtype=torch.uint8)
     if rows_NX.stride(-1) != 1:

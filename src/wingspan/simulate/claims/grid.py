@@ -20,9 +20,9 @@ CONTEXT = 1024
 ATTENTION_RANKS = 8
 """GPUs of a node that share attention: replicated, as the claims have it, it leaves no room for a single sequence."""
 SEQUENCES = 8
-"""Of the reference point: what fits on 64 GB beside the weights, at `CONTEXT` tokens each."""
+"""Sequences per GPU of the reference point: what fits on 64 GB beside the weights, at `CONTEXT` tokens each."""
 OWN_SEQUENCES = 128
-"""Of the claims' own point; they name no batch, and their efficiency needs a large one."""
+"""Sequences per GPU of the claims' own point; they name no batch, and their efficiency needs a large one."""
 _WORK = (("decode", 1), ("decode", SEQUENCES), ("decode", OWN_SEQUENCES), ("prefill", 4096))
 _SKEW: tuple[Routing, ...] = (UniformRouting(), LogNormalRouting(sigma=0.6))
 

@@ -59,7 +59,7 @@ def network_claims(
 
 
 def _dispatch_seconds(model: ModelSpec, cluster: Cluster, tokens: Array) -> Array:
-    """Of a whole dispatch at EP 64 with so many tokens on every GPU, in BF16 and with low-latency kernels."""
+    """Price a whole dispatch at EP 64 with so many tokens on every GPU, in BF16 and with low-latency kernels."""
     sized, row = cluster.part(64), row_bytes(model.hidden, Precision.BF16)
     way = uniform_traffic(sized, 64, tokens, row, 64, model.experts.per_token, DispatcherKind.FLAT)
     return exchange_seconds(sized, way, DispatcherKind.FLAT).seconds

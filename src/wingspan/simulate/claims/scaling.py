@@ -87,7 +87,7 @@ def _is_replicated(point: Point) -> bool:
 
 
 def _with_replicas(point: Point, ideal_seconds: float) -> str:
-    """The same point with an eighth more ranks, which hold replicas of each layer's hottest experts."""
+    """Predict the point with an eighth more ranks, which hold replicas of each layer's hottest experts."""
     ranks = point.ep + point.ep // 8
     made = point.deployment.model_copy(
         update={

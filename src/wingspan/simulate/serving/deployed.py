@@ -145,7 +145,7 @@ def _attention_seconds(report: StepReport) -> float:
 
 
 def _expert_seconds(report: StepReport) -> float:
-    """Of the rank that computes longest on its experts: the others wait for it."""
+    """Take the time of the rank that computes longest on its experts: the others wait for it."""
     return float(np.max(report.operation_seconds[Operation.EXPERT]))
 
 

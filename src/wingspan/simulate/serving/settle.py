@@ -32,7 +32,7 @@ def until_settled(with_requests: Callable[[int], LoadPoint], first: int) -> Load
 
 
 def alike(points: list[LoadPoint], with_requests: Callable[[float, int], LoadPoint]) -> list[LoadPoint]:
-    """The same loads, each with as many requests as the one that took most: only then do they compare."""
+    """Measure the loads again, each with as many requests as the one that took most: only then do they compare."""
     most = max(point.requests for point in points)
     return [
         point if point.requests == most else with_requests(point.offered_requests_per_second, most)

@@ -40,7 +40,7 @@ class MeetingPoint:
         return f"{self.address}:{self.port}"
 
     def with_remark(self, remark: str) -> MeetingPoint:
-        """The same point, with another remark before its own."""
+        """Put another remark before the point's own."""
         return replace(self, remark="; ".join(filter(None, (remark, self.remark))))
 
 
