@@ -15,7 +15,7 @@ from benchmarks.fuzz_judge import Verdict, judge
 from transformers import AutoModelForCausalLM
 
 from tests.runtime.test_architectures import a_case
-from wingspan.runtime.generation.batches import batches_of
+from wingspan.runtime.generation.batches import columns_of
 from wingspan.runtime.model.padding import padding_is_neutral
 
 UNEVEN = ((5, 9, 17, 3), (1, 2), (7,), tuple(range(30, 43)))
@@ -69,32 +69,37 @@ def _one_length() -> set[str]:
     return found
 
 
-def test_every_rank_takes_as_many_forwards() -> None:
-    rows_R = [[[1, 2], [3], [4, 5]], [[6, 7]], []]
-    batches_R = [batches_of(rows_R, rank, CPU, padding_is_neutral=False) for rank in range(3)]
-    assert [[b.places for b in batches] for batches in batches_R] == [[[1], [0, 2]], [[0], []], [[], []]]
-    together_R = [batches_of(rows_R, rank, CPU, padding_is_neutral=True) for rank in range(3)]
-    assert [[b.places for b in batches] for batches in together_R] == [[[0, 1, 2]], [[0]], [[]]]
-
-
 def test_columns_of_padded_rows() -> None:
-    """Positions, mask and validity of a prefill, and of steps in which the second sequence has ended."""
-    (batch,) = batches_of([[[1, 2, 3], [4]]], 0, CPU, padding_is_neutral=True)
-    now = batch.columns(slice(0, 2))
+    """Positions, mask and validity of prompts that begin together, and of the steps after them."""
+    now = columns_of([[1, 2, 3], [4]], CPU)
     assert now.ids_PN.tolist() == [[1, 2, 3], [0, 0, 4]]
     assert now.positions_PN.tolist() == [[0, 1, 2], [0, 0, 0]]
     assert now.mask_PC is not None
     assert now.mask_PC.tolist() == [[1, 1, 1], [0, 0, 1]]
     assert now.valid_T is not None
     assert now.valid_T.tolist() == [True, True, True, False, False, True]
-    for _ in range(600):
-        batch.append(torch.tensor([8, 9]), torch.tensor([True, False]))
-    now = batch.columns(slice(0, 2))
-    assert now.ids_PN.tolist() == [[8], [9]]
-    assert now.positions_PN.tolist() == [[602], [600]]
-    assert now.mask_PC is not None
-    assert now.mask_PC.shape == (2, 603)
-    assert int((1 - now.mask_PC).sum()) == 2
-    assert now.valid_T is not None
-    assert now.valid_T.tolist() == [True, False]
-    assert batch.tokens == 1
+    later = columns_of([[8], [9]], CPU, [602, 600])
+    assert later.ids_PN.tolist() == [[8], [9]]
+    assert later.positions_PN.tolist() == [[602], [600]]
+    assert later.mask_PC is not None
+    assert later.mask_PC.shape == (2, 603)
+    assert (1 - later.mask_PC).nonzero().tolist() == [[1, 0], [1, 1]]
+    assert later.valid_T is None
+
+
+def test_columns_of_some_rows_and_of_none() -> None:
+    whole = columns_of([[1, 2, 3], [4]], CPU)
+    second = whole.rows(slice(1, 2))
+    assert (second.ids_PN.tolist(), second.positions_PN.tolist()) == ([[0, 0, 4]], [[0, 0, 0]])
+    assert second.valid_T is not None
+    assert second.valid_T.tolist() == [False, False, True]
+    for nothing in (whole.rows(slice(2, 2)), columns_of([], CPU)):
+        assert nothing.ids_PN.shape == (1, 1)
+        assert nothing.valid_T is not None
+        assert nothing.valid_T.tolist() == [False]
+
+
+def test_columns_of_a_prompt_that_is_computed_in_pieces() -> None:
+    now = columns_of([[7, 8]], CPU, [5])
+    assert now.positions_PN.tolist() == [[5, 6]]
+    assert (now.mask_PC, now.valid_T) == (None, None)

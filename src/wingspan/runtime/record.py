@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from wingspan.errors import InputError, RunError
 from wingspan.routing.trace import RoutingTrace, concatenate
 from wingspan.routing.trace_file import TraceWriter
-from wingspan.runtime.generation.batches import batches_of
+from wingspan.runtime.generation.batches import columns_of
 from wingspan.runtime.generation.prompts import Prompt
 from wingspan.runtime.model.engine import Engine, Model, load
 from wingspan.runtime.model.padding import padding_is_neutral
@@ -144,20 +144,22 @@ def _steps(request: RecordRequest, ranks: int) -> Iterator[list[Prompt]]:
 def _run_step(engine: Engine, recorder: RoutingRecorder, prompts: list[Prompt], number: int) -> RoutingTrace:
     """This rank's windows (perhaps none) through the model; what their tokens chose."""
     world = engine.transport.world
-    homes = [[p for p in prompts if p.home_rank == rank] for rank in range(world.size)]
-    rows_R = [[p.ids for p in home] for home in homes]
+    groups_R = [
+        _alike([p for p in prompts if p.home_rank == rank], together=padding_is_neutral(engine.model))
+        for rank in range(world.size)
+    ]
     device = next(engine.model.parameters()).device
-    batches = batches_of(rows_R, world.rank, device, padding_is_neutral=padding_is_neutral(engine.model))
     options: dict[str, Any] = {"use_cache": False, "logits_to_keep": 1}
-    for batch in batches:
-        now = batch.columns(slice(0, len(batch)))
+    mine = groups_R[world.rank]
+    for group in range(max(map(len, groups_R))):
+        now = columns_of([p.ids for p in mine[group]] if group < len(mine) else [], device)
         engine.step.valid_T = now.valid_T
         engine.model(
             input_ids=now.ids_PN, attention_mask=now.mask_PC, position_ids=now.positions_PN, **options
         )
-    mine = [homes[world.rank][place] for batch in batches for place in batch.places]
+    computed = [p for group in mine for p in group]
     engine.monitor.take()
-    request_T = np.repeat([p.index for p in mine], [len(p.ids) for p in mine]).astype(np.int32)
+    request_T = np.repeat([p.index for p in computed], [len(p.ids) for p in computed]).astype(np.int32)
     return RoutingTrace(
         recorder.take(),
         np.full_like(request_T, world.rank),
@@ -166,3 +168,11 @@ def _run_step(engine: Engine, recorder: RoutingRecorder, prompts: list[Prompt], 
         engine.shape.num_experts,
         world.size,
     )
+
+
+def _alike(prompts: list[Prompt], *, together: bool) -> list[list[Prompt]]:
+    """Those that may share a forward: all of them, or those of one length."""
+    groups: dict[int, list[Prompt]] = {}
+    for prompt in prompts:
+        groups.setdefault(0 if together else len(prompt.ids), []).append(prompt)
+    return list(groups.values())

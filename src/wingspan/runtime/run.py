@@ -12,8 +12,9 @@ import torch
 from wingspan.balance.settings import Rebalance
 from wingspan.runtime.balance.rebalancer import Rebalancer
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, DispatchOptions
-from wingspan.runtime.generation.generate import Generated, Generator, OnTokens
+from wingspan.runtime.generation.generate import Generator
 from wingspan.runtime.generation.prompts import Prompt
+from wingspan.runtime.generation.requests import Length, Request
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.measuring.report import RankMeasurement, peak_memory_bytes, step_report
@@ -25,6 +26,9 @@ from wingspan.schedule.rebalance_result import RebalanceEvent
 from wingspan.schedule.result import Span, StepReport
 from wingspan.specs.placement import Placement
 from wingspan.traffic.distinct import Choice
+
+OnTokens = Callable[[dict[int, int]], None]
+"""Called on rank 0 after each step with the new token of each prompt (prompt index -> id)."""
 
 
 @dataclass(frozen=True)
@@ -102,28 +106,32 @@ def run(
     if transport.world.rank == 0:
         listener.on_loaded(load_seconds)
     rebalancer = _rebalancer(engine, request)
-    generator = Generator(
-        engine.model,
-        transport,
-        engine.recorder,
-        engine.monitor,
-        engine.step,
-        request.flows,
-        rebalancer,
-    )
-    generated = generator.run(
-        request.prompts,
-        request.max_new_tokens,
-        request.sampling,
-        keep_logits=request.check,
-        on_tokens=listener.on_tokens,
-    )
+    generator = Generator(engine, request.flows, rebalancer, keep_logits=request.check)
+    token_ids = _generate(generator, request, listener if transport.world.rank == 0 else None)
     events = None if rebalancer is None else rebalancer.finish()
-    measurement = _measurement(engine, generated, rebalancer)
-    parts = transport.gather((measurement, generated.token_ids, generated.logits))
+    parts = transport.gather((_measurement(engine, generator, rebalancer), generator.logits))
     if parts is None:
         return None
-    return replace(_bring_together(parts, request, tokenizer, transport, load_seconds), rebalance=events)
+    return replace(
+        _bring_together(parts, token_ids, request, tokenizer, transport, load_seconds), rebalance=events
+    )
+
+
+def _generate(generator: Generator, request: RunRequest, listener: Listener | None) -> list[list[int]]:
+    """Submit every prompt, and step until all have ended; the new tokens of each, in the prompts' order."""
+    length = Length(request.max_new_tokens)
+    token_ids: dict[int, list[int]] = {prompt.index: [] for prompt in request.prompts}
+    for prompt in request.prompts:
+        generator.submit(
+            Request(prompt.index, prompt.ids, request.sampling, length, prompt.index, prompt.home_rank)
+        )
+    while generator.unfinished:
+        tokens = generator.step().tokens
+        for number, token in tokens.items():
+            token_ids[number].append(token)
+        if listener is not None:
+            listener.on_tokens(tokens)
+    return [token_ids[prompt.index] for prompt in request.prompts]
 
 
 def _rebalancer(engine: Engine, request: RunRequest) -> Rebalancer | None:
@@ -157,16 +165,16 @@ def _load(transport: Transport, request: RunRequest) -> tuple[Engine, float]:
     return engine, monotonic() - start
 
 
-def _measurement(engine: Engine, generated: Generated, rebalancer: Rebalancer | None) -> RankMeasurement:
+def _measurement(engine: Engine, generator: Generator, rebalancer: Rebalancer | None) -> RankMeasurement:
     staging = {} if rebalancer is None else {"migration_staging": rebalancer.staging_bytes}
     return RankMeasurement(
         rank=engine.transport.world.rank,
         steps=engine.recorder.steps,
-        load_LE={phase: load.cpu().numpy() for phase, load in generated.load_LE.items()},
+        load_LE={phase: load.cpu().numpy() for phase, load in generator.load_LE.items()},
         memory_bytes={
             "shared_weights": engine.shared_bytes,
             "expert_weights": engine.expert_bytes,
-            "kv_cache": generated.cache_bytes,
+            "kv_cache": generator.cache_bytes,
             "communication_buffers": engine.buffers.size_bytes,
             **staging,
         },
@@ -177,10 +185,14 @@ def _measurement(engine: Engine, generated: Generated, rebalancer: Rebalancer | 
 
 
 def _bring_together(
-    parts: list[Any], request: RunRequest, tokenizer: Tokenizer, transport: Transport, load_seconds: float
+    parts: list[Any],
+    tokens: list[list[int]],
+    request: RunRequest,
+    tokenizer: Tokenizer,
+    transport: Transport,
+    load_seconds: float,
 ) -> RunResult:
-    ranks: list[RankMeasurement] = [measurement for measurement, _, _ in parts]
-    tokens = _in_prompt_order([ids for _, ids, _ in parts], request.prompts)
+    ranks: list[RankMeasurement] = [measurement for measurement, _ in parts]
     reports: dict[Literal["prefill", "decode"], StepReport | None] = {
         phase: step_report(
             ranks, phase, request.placement, transport.world, request.flows.get(phase, SEQUENTIAL).name
@@ -196,20 +208,14 @@ def _bring_together(
     ]
     checked = None
     if request.check:
-        logits = _in_prompt_order([kept for _, _, kept in parts], request.prompts)
+        logits = {number: kept for _, of_rank in parts for number, kept in of_rank.items()}
         checked = check(
             request.model.folder,
             request.model.dtype,
             [p.ids for p in request.prompts],
             tokens,
-            logits,
+            [logits[p.index] for p in request.prompts],
             greedy=not request.sampling.temperature,
         )
     spans = [span for rank in ranks for span in rank.spans]
     return RunResult(outputs, prefill, reports["decode"], load_seconds, checked, spans)
-
-
-def _in_prompt_order(per_rank: list[list[Any]], prompts: list[Prompt]) -> list[Any]:
-    """Per-rank lists, each in the order of that rank's prompts, as one list in prompt order."""
-    places = [iter(values) for values in per_rank]
-    return [next(places[p.home_rank]) for p in prompts]

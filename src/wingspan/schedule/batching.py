@@ -53,6 +53,10 @@ class _Waiting:
     home: int | None
 
 
+UNLIMITED = BatchLimits(kv_tokens_per_home=2**62, sequences_per_home=2**61, tokens_per_step=2**62)
+"""Everybody is admitted at once, and every prompt computed in one step."""
+
+
 class Admission:
     """Who is let in, and where: first come first served, to the home with the fewest reserved tokens.
 
@@ -78,9 +82,18 @@ class Admission:
         """Requests that wait."""
         return len(self._waiting)
 
+    @property
+    def waiting(self) -> list[int]:
+        """Requests that wait, in order."""
+        return [waiting.request for waiting in self._waiting]
+
     def home_of(self, request: int) -> int:
         """The home of a request that was admitted."""
         return self._held[request][0]
+
+    def holds(self, request: int) -> bool:
+        """Whether a request has a home."""
+        return request in self._held
 
     def submit(self, request: int, kv_tokens: int, home: int | None = None) -> None:
         """Let a request wait.

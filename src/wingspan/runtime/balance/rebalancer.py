@@ -98,6 +98,10 @@ class Rebalancer:
         """What was seen so far (the prefill) says nothing about the steps to come (decode)."""
         self._watch.take()
 
+    def beside_step(self, load_LE: torch.Tensor) -> None:
+        """Take in what is computed beside a step of decode: the prompts of those who join."""
+        self._watch.count_beside(load_LE)
+
     def after_step(self, load_LE: torch.Tensor, steps_left: int) -> None:
         """Take in one step, and every few steps do something about it.
 

@@ -53,12 +53,17 @@ class Watch:
 
     def count(self, load_LE: torch.Tensor) -> None:
         """Add the choices of this rank's tokens in the step that is about to end."""
-        self._load_LE += load_LE.cpu().numpy().astype(np.int32)
+        self.count_beside(load_LE)
         self.steps += 1
-        step = self._recorder.open_step
-        if step is not None:
-            self._counted.append(step)
-            self._expert_seconds += step.operation_seconds.get(Operation.EXPERT, 0.0)
+        if self._recorder.open_step is not None:
+            self._counted.append(self._recorder.open_step)
+
+    def count_beside(self, load_LE: torch.Tensor) -> None:
+        """Add the choices, and the experts' time, of what is computed beside a step, and is about to end: prompts."""
+        self._load_LE += load_LE.cpu().numpy().astype(np.int32)
+        if self._recorder.open_step is not None:
+            seconds = self._recorder.open_step.operation_seconds.get(Operation.EXPERT, 0.0)
+            self._expert_seconds += seconds
 
     def take(self) -> LoadReport:
         """All since the last call, and begin anew."""

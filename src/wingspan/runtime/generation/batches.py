@@ -1,6 +1,6 @@
-"""A rank's sequences as the model takes them: which go together in one forward, and its columns.
+"""Sequences as the model takes them: those of one forward are right-aligned, their newest tokens in the last column.
 
-Shapes: P sequences of a batch, N columns of a forward, C columns so far, V vocabulary.
+Shapes: P sequences of a batch, N new columns of a forward, C columns in all, T = P x N.
 """
 
 from __future__ import annotations
@@ -9,12 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import pad
 
-from wingspan.runtime.generation.micro_batches import split_rows
-
-_MORE_COLUMNS = 256
-"""The mask grows by so many columns at once."""
+from wingspan.runtime.generation.caches import Caches
 
 
 @dataclass(frozen=True)
@@ -28,101 +24,79 @@ class Columns:
     valid_T: torch.Tensor | None
     """`Step.valid_T`: which of the P x N columns are tokens; None: all."""
 
-
-class Batch:
-    """Sequences that go through the model together, padded on the left: the newest tokens are in the last column.
-
-    Args:
-        rows: token ids of each; without any, one lone row of padding stands for them, so that the rank takes part.
-        places: where each stands among its rank's sequences.
-        device: where the model is.
-    """
-
-    def __init__(self, rows: Sequence[Sequence[int]], places: Sequence[int], device: torch.device) -> None:
-        self.places = list(places)
-        self._device = device
-        lengths = torch.tensor([len(row) for row in rows] or [0])
-        self._columns = max(1, int(lengths.max()))
-        self._padding_P = self._columns - lengths
-        ids_PN = torch.zeros((len(lengths), self._columns), dtype=torch.int64)
-        for number, row in enumerate(rows):
-            ids_PN[number, self._columns - len(row) :] = torch.tensor(row)
-        self._ids_PN = ids_PN.to(device)
-        self._valid_PN = torch.arange(self._columns) >= self._padding_P[:, None]
-        self._mask_PC = self._padded_mask() if rows and bool(self._padding_P.any()) else None
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def columns(self, rows: slice) -> Columns:
-        """The next forward of these sequences; of a lone row of padding where they are none."""
-        if rows.start >= rows.stop:
-            lone_1N = torch.zeros((1, self._ids_PN.shape[1]), dtype=torch.int64)
-            positions_1N = self._positions(torch.zeros(1))
-            return Columns(lone_1N.to(self._device), positions_1N, None, self._on_device(lone_1N.bool()))
-        valid_PN = self._valid_PN[rows]
+    def rows(self, part: slice) -> Columns:
+        """Those of some sequences; of none, one token of padding, so that the rank takes part."""
+        if part.start >= part.stop:
+            return columns_of([], self.ids_PN.device)
+        valid_PN = None if self.valid_T is None else self.valid_T.view(self.ids_PN.shape)[part]
         return Columns(
-            self._ids_PN[rows],
-            self._positions(self._padding_P[rows]),
-            None if self._mask_PC is None else self._mask_PC[rows, : self._columns],
-            None if bool(valid_PN.all()) else self._on_device(valid_PN),
+            self.ids_PN[part],
+            self.positions_PN[part],
+            None if self.mask_PC is None else self.mask_PC[part],
+            None if valid_PN is None else valid_PN.flatten(),
         )
 
-    @property
-    def tokens(self) -> int:
-        """In the next forward."""
-        return int(self._valid_PN.sum()) if self.places else 0
 
-    def append(self, tokens_P: torch.Tensor, alive_P: torch.Tensor) -> None:
-        """Begin a new column.
-
-        Args:
-            tokens_P: of each sequence, on the CPU.
-            alive_P: which of them go on; the others' tokens count as padding from now on.
-        """
-        self._ids_PN = tokens_P[:, None].to(self._device)
-        self._valid_PN = alive_P[:, None]
-        self._columns += 1
-        if self._mask_PC is not None and self._columns > self._mask_PC.shape[1]:
-            self._mask_PC = pad(self._mask_PC, (0, _MORE_COLUMNS), value=1)
-
-    def _padded_mask(self) -> torch.Tensor:
-        return pad(self._valid_PN.long(), (0, _MORE_COLUMNS), value=1).to(self._device)
-
-    def _positions(self, padding_P: torch.Tensor) -> torch.Tensor:
-        """Each token's in its own sequence; 0 in padding."""
-        end, new = self._columns, self._ids_PN.shape[1]
-        return (torch.arange(end - new, end) - padding_P[:, None]).clamp(min=0).long().to(self._device)
-
-    def _on_device(self, valid_PN: torch.Tensor) -> torch.Tensor:
-        return valid_PN.flatten().to(self._device)
-
-
-def batches_of(
-    rows_R: Sequence[Sequence[Sequence[int]]],
-    rank: int,
-    device: torch.device,
-    *,
-    padding_is_neutral: bool,
-    micro_batches: int = 1,
-) -> list[Batch]:
-    """The batches of this rank's sequences, the same in every step; as many on every rank, perhaps empty ones.
+def columns_of(
+    new: Sequence[Sequence[int]], device: torch.device, cached_P: Sequence[int] | None = None
+) -> Columns:
+    """The columns of some sequences' new tokens, padded on the left.
 
     Args:
-        rows_R: token ids of every rank's sequences.
-        rank: this one.
+        new: the new token ids of each; without any sequence one token of padding, so that the rank takes part.
         device: where the model is.
-        padding_is_neutral: sequences of different lengths may go together: then it is a single batch.
-        micro_batches: else, how many batches the sequences of one length make.
+        cached_P: tokens of each that are in the cache; then all have equally many new ones. None: none are.
     """
-    if padding_is_neutral:
-        return [Batch(rows_R[rank], range(len(rows_R[rank])), device)]
-    lengths_R = [sorted({len(row) for row in rows}) for rows in rows_R]
-    batches = max(1, *(len(lengths) for lengths in lengths_R)) * micro_batches
-    mine = rows_R[rank]
-    places: list[list[int]] = []
-    for length in lengths_R[rank]:
-        alike = [n for n, row in enumerate(mine) if len(row) == length]
-        places += [alike[part] for part in split_rows(len(alike), micro_batches)]
-    places += [[] for _ in range(batches - len(places))]
-    return [Batch([mine[n] for n in some], some, device) for some in places]
+    if not new:
+        nothing = torch.zeros((1, 1), dtype=torch.int64, device=device)
+        return Columns(nothing, nothing, None, torch.zeros(1, dtype=torch.bool, device=device))
+    new_P = torch.tensor([len(ids) for ids in new])
+    before_P = torch.tensor(cached_P) if cached_P is not None else torch.zeros_like(new_P)
+    widest = int(new_P.max())
+    columns = int(before_P.max()) + widest
+    padding_P1 = (columns - before_P - new_P)[:, None]
+    ids_PN = torch.tensor([[0] * (widest - len(ids)) + list(ids) for ids in new])
+    positions_PN = (torch.arange(columns - widest, columns) - padding_P1).clamp(min=0)
+    mask_PC = torch.arange(columns) >= padding_P1
+    valid_PN = mask_PC[:, columns - widest :]
+    return Columns(
+        ids_PN.to(device),
+        positions_PN.to(device),
+        None if bool(mask_PC.all()) else mask_PC.long().to(device),
+        None if bool(valid_PN.all()) else valid_PN.flatten().to(device),
+    )
+
+
+class Batch:
+    """Sequences that go through the model together, and their caches. Rows leave and join between forwards."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self.numbers = list(numbers)
+        """The request of each row."""
+        self.cached_P = [0] * len(self.numbers)
+        """Tokens of each row that are in the cache; it has as many columns as the longest."""
+        self.caches = Caches()
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def columns(self) -> int:
+        """In the cache."""
+        return max(self.cached_P, default=0)
+
+    def keep(self, numbers: Sequence[int]) -> None:
+        """Drop all other rows, and the columns that only they filled."""
+        if len(numbers) == len(self.numbers):
+            return
+        rows = [row for row, number in enumerate(self.numbers) if number in set(numbers)]
+        before = self.columns
+        self.numbers = [self.numbers[row] for row in rows]
+        self.cached_P = [self.cached_P[row] for row in rows]
+        self.caches.keep(rows, before, self.columns)
+
+    def join(self, other: Batch) -> None:
+        """Take in another's rows, behind its own; the one with fewer columns is padded on the left."""
+        self.caches.join(other.caches, self.columns, other.columns)
+        self.numbers += other.numbers
+        self.cached_P += other.cached_P

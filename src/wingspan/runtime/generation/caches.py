@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from wingspan.runtime.generation.micro_batches import split_rows
 from wingspan.runtime.model.padding import CACHE_CLASSES
 
 
 class Caches:
-    """The KV caches of a batch's sequences, one per micro-batch; they follow a change of the schedule between steps."""
+    """The KV caches of a batch's sequences, one per micro-batch; None where that has no sequence, or no cache yet."""
 
     def __init__(self) -> None:
         self.parts: list[Any] = [None]
@@ -22,12 +24,42 @@ class Caches:
         """Make it `parts` caches of `rows` sequences in all."""
         if parts == len(self.parts):
             return
-        if all(part is None for part in self.parts):
-            self.parts = [None] * parts
-        elif parts == 1:
-            self.parts = [_joined(self.parts, split_rows(rows, len(self.parts)))]
+        whole = self._whole()
+        if parts == 1 or whole is None:
+            self.parts = [whole] * parts
         else:
-            self.parts = [_selected(self.parts[0], part) for part in split_rows(rows, parts)]
+            self.parts = [_selected(whole, part) for part in split_rows(rows, parts)]
+
+    def keep(self, rows: Sequence[int], columns: int, columns_then: int) -> None:
+        """Keep these rows, in this order.
+
+        Args:
+            rows: some of all.
+            columns: of the cache.
+            columns_then: how many of them, the last, are still needed.
+        """
+        whole = self._whole()
+        self.parts = [None]
+        if rows and whole is not None:
+            at = torch.tensor(rows)
+            narrow = _with_columns(whole, columns, columns_then)
+            self.parts = [_combined([narrow], lambda tensors: tensors[0][at.to(tensors[0].device)])]
+
+    def join(self, other: Caches, columns: int, other_columns: int) -> None:
+        """Take in the rows of another, behind those held.
+
+        Args:
+            other: caches of layers that mask padding (`padding_is_neutral`).
+            columns: of this one.
+            other_columns: of the other.
+        """
+        most = max(columns, other_columns)
+        held = [
+            _with_columns(whole, before, most)
+            for whole, before in ((self._whole(), columns), (other._whole(), other_columns))
+            if whole is not None
+        ]
+        self.parts = [_combined(held, torch.cat) if held else None]
 
     @property
     def size_bytes(self) -> int:
@@ -35,17 +67,47 @@ class Caches:
         tensors = {t.data_ptr(): t.nbytes for part in self.parts for t in _tensors(part)}
         return sum(tensors.values())
 
+    def _whole(self) -> Any:
+        held = [part for part in self.parts if part is not None]
+        return _combined(held, torch.cat) if len(held) > 1 else held[0] if held else None
+
 
 def _selected(cache: Any, rows: slice) -> Any:
-    """A copy with these rows; with any one row where they are none, as padding stands for it."""
-    kept = rows if rows.start < rows.stop else slice(0, 1)
-    return _combined([cache], lambda tensors: tensors[0][kept].clone())
+    """A copy with these rows; None where there are none."""
+    if rows.start >= rows.stop:
+        return None
+    return _combined([cache], lambda tensors: tensors[0][rows].clone())
 
 
-def _joined(parts: Sequence[Any], rows: Sequence[slice]) -> Any:
-    """One cache with the sequences of all; those that only stand for an empty part are left out."""
-    held = [part for part, of_part in zip(parts, rows, strict=True) if of_part.start < of_part.stop]
-    return _combined(held or parts[:1], torch.cat)
+def _with_columns(cache: Any, columns: int, columns_then: int) -> Any:
+    """The cache with columns more, of padding, or fewer on the left, where a layer keeps any."""
+    if columns == columns_then:
+        return cache
+    moved = copy.copy(cache)
+    moved.layers = [_layer_with_columns(layer, columns_then - columns) for layer in cache.layers]
+    return moved
+
+
+def _layer_with_columns(layer: Any, more: int) -> Any:
+    keys = getattr(layer, "keys", None)
+    if not isinstance(layer, DynamicLayer) or not isinstance(keys, torch.Tensor) or not keys.numel():
+        return layer
+    moved = copy.copy(layer)
+    kept = keys.shape[-2] + more
+    if isinstance(layer, DynamicSlidingWindowLayer):
+        # It counts all columns and keeps those that the next token may still see.
+        moved.cumulative_length += more
+        kept = min(moved.cumulative_length, layer.sliding_window - 1)
+    moved.keys, moved.values = (_last_columns(tensor, kept) for tensor in (keys, layer.values))
+    return moved
+
+
+def _last_columns(tensor_PHCD: Any, columns: int) -> Any:
+    """The last columns, and padding before them where there are fewer."""
+    there = tensor_PHCD.shape[-2]
+    if there < columns:
+        return pad(tensor_PHCD, (0, 0, columns - there, 0))
+    return tensor_PHCD[..., there - columns :, :]
 
 
 def _combined(values: Sequence[Any], combine: Callable[[list[torch.Tensor]], torch.Tensor]) -> Any:

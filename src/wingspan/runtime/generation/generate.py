@@ -1,262 +1,263 @@
-"""Generation with a KV cache, data-parallel over ranks: every rank steps its own sequences, all step together.
+"""The step-wise engine of one rank: decide, forward, sample. Every rank steps its own sequences, all step together.
 
-Shapes: P sequences of this rank, V vocabulary, R ranks, W the most sequences on any rank.
+Requests join and leave between steps. All ranks are told of the same requests, hold the same ledger, and so decide the
+same; at the end of a step they share the tokens they chose, and what each did, to be sure of it.
+
+Shapes: P sequences of this rank that get a token, V vocabulary, R ranks, W the most tokens of any rank, X = 3 + W.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
 
 import torch
-from transformers import PreTrainedModel
 
 from wingspan.errors import RunError
 from wingspan.runtime.balance.rebalancer import Rebalancer
-from wingspan.runtime.generation.batches import Batch, Columns, batches_of
-from wingspan.runtime.generation.caches import Caches
-from wingspan.runtime.generation.micro_batches import interleave, split_rows
-from wingspan.runtime.generation.prompts import Prompt
-from wingspan.runtime.generation.sampling import Sampler, Sampling
-from wingspan.runtime.measuring.monitor import LoadMonitor
-from wingspan.runtime.measuring.recorder import Recorder
-from wingspan.runtime.model.architecture import model_errors
+from wingspan.runtime.generation.batches import Batch
+from wingspan.runtime.generation.forwards import Forwards
+from wingspan.runtime.generation.ledger import Ledger, RankPlan, StepPlan, StepResult
+from wingspan.runtime.generation.requests import Request
+from wingspan.runtime.generation.sampling import Draw, choose
+from wingspan.runtime.model.engine import Engine
 from wingspan.runtime.model.finite import first_not_finite, routers_finite, rows_finite
-from wingspan.runtime.model.padding import padding_is_neutral
-from wingspan.runtime.model.step import SEQUENTIAL, Flow, Step
-from wingspan.runtime.transport.transport import Transport
+from wingspan.runtime.model.padding import cuts_are_neutral, padding_is_neutral
+from wingspan.runtime.model.step import SEQUENTIAL, Flow
+from wingspan.schedule.batching import UNLIMITED, BatchLimits, Piece
 
-_NOTHING = -1
-"""In the shared tokens of a step: this place has no sequence, or a finished one."""
+_NO_TOKEN = -1
+"""In the shared row of a step: this rank chose fewer tokens than another."""
 
 _NOT_FINITE = -2
 """There too: the logits of this sequence, or the weights of a router, are NaN or infinite."""
 
-OnTokens = Callable[[dict[int, int]], None]
-"""Called on rank 0 after each step with the new token of each prompt (prompt index -> id)."""
-
-
-@dataclass
-class Generated:
-    """One rank's results, in the order of its prompts."""
-
-    token_ids: list[list[int]]
-    logits: list[list[torch.Tensor]] = field(default_factory=list)
-    """Per sequence and new token the logits (V,) it was chosen from; only where they were asked for."""
-    load_LE: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Per phase this rank's tokens by (MoE layer, expert)."""
-    cache_bytes: int = 0
-
-
-@dataclass(frozen=True)
-class _Forward:
-    """One forward of the model, ready to run: gives logits (P, V)."""
-
-    run: Callable[[], torch.Tensor]
-    valid_T: torch.Tensor | None
+_HEAD = 3
+"""Of the shared row: prompt tokens computed, rows decoded, and whether this rank wants to drain."""
 
 
 class Generator:
-    """Continues prompts on one rank; all ranks of the group call `run` together with the same list."""
+    """Continues requests on one rank; all ranks of the group make the same calls with the same requests.
+
+    Args:
+        engine: the loaded rank.
+        flows: the schedule of each phase; sequential where none is named.
+        rebalancer: moves experts between steps.
+        limits: of each rank; without, all requests are admitted at once.
+        keep_logits: also keep what every token was chosen from.
+    """
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        transport: Transport,
-        recorder: Recorder,
-        monitor: LoadMonitor,
-        step: Step,
+        engine: Engine,
         flows: Mapping[str, Flow] | None = None,
         rebalancer: Rebalancer | None = None,
-    ) -> None:
-        self._model = model
-        self._transport = transport
-        self._recorder = recorder
-        self._monitor = monitor
-        self._step = step
-        self._rebalancer = rebalancer
-        self._flows = flows or {}
-        self._device = next(model.parameters()).device
-        self._padding_is_neutral = padding_is_neutral(model)
-        self._routers_finite = routers_finite(model)
-
-    @torch.inference_mode()
-    def run(
-        self,
-        prompts: Sequence[Prompt],
-        max_new_tokens: int,
-        sampling: Sampling,
+        limits: BatchLimits = UNLIMITED,
         *,
         keep_logits: bool = False,
-        on_tokens: OnTokens | None = None,
-    ) -> Generated:
-        """Continue this rank's share of `prompts`.
-
-        Args:
-            prompts: all ranks' prompts, the same list everywhere.
-            max_new_tokens: the most tokens for each; a sequence also ends at the model's end-of-text token.
-            sampling: how tokens are chosen.
-            keep_logits: also return what every token was chosen from.
-            on_tokens: rank 0's listener.
-        """
-        world = self._transport.world
-        homes = [[p for p in prompts if p.home_rank == r] for r in range(world.size)]
-        mine = homes[world.rank]
-        widest = max(1, *(len(h) for h in homes))
-        done = Generated([[] for _ in mine], [[] for _ in mine])
-        alive_P = torch.tensor([bool(mine)] * max(1, len(mine)))
-        sampler = Sampler(sampling, [p.index for p in mine])
-        batches = self._batches(homes)
-        caches = [Caches() for _ in batches]
-        for number in range(max_new_tokens):
-            phase = "decode" if number else "prefill"
-            logits_PV = self._forward(batches, caches, phase)
-            chosen_P = self._choose(sampler, logits_PV, alive_P)
-            self._collect(done, chosen_P, logits_PV, alive_P, keep_logits)
-            shared_RW = self._share(chosen_P, alive_P, widest)
-            self._refuse_not_finite(homes, done, shared_RW)
-            alive_P &= ~torch.isin(chosen_P, self._end_ids())
-            load_LE = self._monitor.take()
-            done.load_LE[phase] = load_LE + done.load_LE.get(phase, 0)
-            left = max_new_tokens - number - 1 if self._any_left(shared_RW) else 0
-            if self._rebalancer is not None and left:
-                if phase == "prefill":
-                    self._rebalancer.forget()
-                else:
-                    self._rebalancer.after_step(load_LE, left)
-            self._recorder.end_step()
-            if on_tokens is not None and world.rank == 0:
-                on_tokens(_by_prompt(homes, shared_RW))
-            if not left:
-                break
-            for batch in batches:
-                batch.append(chosen_P[batch.places], alive_P[batch.places])
-        done.cache_bytes = sum(c.size_bytes for c in caches)
-        return done
-
-    def _batches(self, homes: list[list[Prompt]]) -> list[Batch]:
-        return batches_of(
-            [[p.ids for p in home] for home in homes],
-            self._transport.world.rank,
-            self._device,
-            padding_is_neutral=self._padding_is_neutral,
-            micro_batches=max(flow.micro_batches for flow in (SEQUENTIAL, *self._flows.values())),
+    ) -> None:
+        self.load_LE: dict[str, torch.Tensor] = {}
+        """Per phase this rank's tokens by (MoE layer, expert)."""
+        self.logits: dict[int, list[torch.Tensor]] = {}
+        """Of this rank's requests, for each new token the logits (V,) it was chosen from, where they are kept."""
+        self.cache_bytes = 0
+        """The most memory that this rank's caches took."""
+        self._engine = engine
+        self._model = engine.model
+        self._transport = engine.transport
+        self._recorder = engine.recorder
+        self._flows = flows or {}
+        self._rebalancer = rebalancer
+        self._keep_logits = keep_logits
+        self._world = engine.transport.world
+        self._forwards = Forwards(engine.model, engine.step)
+        self._ledger = Ledger(
+            self._world.size,
+            limits,
+            _end_ids(engine.model.generation_config.eos_token_id),
+            together=padding_is_neutral(engine.model),
+            in_pieces=cuts_are_neutral(engine.model),
         )
+        self._begun: dict[int, Batch] = {}
+        """Prompts of which a part is computed, by request."""
+        self._decoding: list[Batch] = []
+        """In the order of the ledger's groups."""
+        self._routers_finite = routers_finite(engine.model)
+        self._wants_drain = False
 
-    def _forward(self, batches: Sequence[Batch], caches: Sequence[Caches], phase: str) -> torch.Tensor:
-        """One step of all sequences: the last column's logits (P, V) in their order."""
-        self._recorder.begin_step(phase, sum(batch.tokens for batch in batches))
-        self._step.flow = self._flows.get(phase, SEQUENTIAL)
-        together = self._step.flow.micro_batches
-        # A single batch is cut by rows; where there are several, its micro-batches are batches of their own.
-        forwards = [
-            forward
-            for batch, cache in zip(batches, caches, strict=True)
-            for forward in self._forwards_of(batch, cache, together if self._padding_is_neutral else 1)
+    @property
+    def unfinished(self) -> int:
+        """Requests that wait or are being continued, on all ranks."""
+        return len(self._ledger.held)
+
+    def submit(self, request: Request) -> None:
+        """Take in a request, from the next step on; raises `InputError` where no rank ever has room for it."""
+        self._ledger.submit(request)
+
+    def withdraw(self, number: int) -> None:
+        """Forget a request; from the next step on it costs nothing."""
+        self._ledger.withdraw(number)
+        self._regroup()
+
+    def drain(self) -> None:
+        """Admit nobody after the next step. One rank's word is enough; those who wait end as "drained"."""
+        self._wants_drain = True
+
+    @torch.inference_mode()
+    def step(self) -> StepResult:
+        """Give every admitted request its next token, or compute more of its prompt. Collective.
+
+        Raises:
+            RunError: on every rank: logits are not finite, or ranks were given different requests.
+        """
+        plan = self._ledger.plan()
+        mine = plan.ranks[self._world.rank]
+        logits = [*self._prefill(plan, mine), *self._decode(plan, mine)]
+        chosen_P = self._choose(mine.sampled, logits)
+        shared_RX = self._share(mine, chosen_P, plan)
+        self._refuse_not_finite(plan, shared_RX[:, _HEAD:])
+        tokens_R = [
+            row[_HEAD : _HEAD + len(rank.sampled)]
+            for rank, row in zip(plan.ranks, shared_RX.tolist(), strict=True)
         ]
-        logits = [
-            logits_PV
-            for first in range(0, len(forwards), together)
-            for logits_PV in self._run(forwards[first : first + together])
-        ]
-        if len(logits) == 1:
-            return logits[0]
-        places = [place for batch in batches for place in batch.places]
-        return torch.cat(logits)[torch.tensor(places, dtype=torch.int64).argsort()]
+        result = self._ledger.commit(plan, tokens_R, drain=bool(shared_RX[:, 2].any()))
+        if result.finished:
+            self._measure_caches()
+        self._regroup()
+        self._balance(plan)
+        self._recorder.end_step()
+        return result
 
-    def _forwards_of(self, batch: Batch, caches: Caches, parts: int) -> list[_Forward]:
-        """A batch's forwards, one per part of its rows; each puts its cache back and gives its rows' logits."""
-        slices = split_rows(len(batch), parts)
-        caches.regroup(parts, len(batch))
-        columns = [batch.columns(rows) for rows in slices]
+    def _prefill(self, plan: StepPlan, mine: RankPlan) -> list[torch.Tensor]:
+        """The logits of this rank's prompts that end in this step."""
+        if not plan.prefill_forwards:
+            return []
+        self._recorder.begin_step("prefill", mine.prefill_tokens)
+        flow = self._flows.get("prefill", SEQUENTIAL)
+        logits = []
+        for number in range(plan.prefill_forwards):
+            pieces = mine.prefill[number] if number < len(mine.prefill) else ()
+            batch = self._batch_of(pieces)
+            of_batch_PV = self._forwards.run(batch, [self._ids_of(piece) for piece in pieces], flow)
+            if all(piece.is_last for piece in pieces):
+                logits.append(of_batch_PV)
+                self._decoding += [batch] if pieces else []
+            else:
+                self._begun[pieces[0].request] = batch
+        self._take_load("prefill")
+        if self._rebalancer is not None and plan.decode_forwards:
+            self._rebalancer.beside_step(self._newest_load_LE)
+        return logits
 
-        def forward_of(number: int) -> torch.Tensor:
-            logits_PV, caches.parts[number] = self._forward_part(columns[number], caches.parts[number])
-            return logits_PV[: slices[number].stop - slices[number].start]
+    def _decode(self, plan: StepPlan, mine: RankPlan) -> list[torch.Tensor]:
+        """The logits of this rank's sequences that decode."""
+        if not plan.decode_forwards:
+            return []
+        self._recorder.end_step()
+        self._recorder.begin_step("decode", mine.decode_rows)
+        flow = self._flows.get("decode", SEQUENTIAL)
+        logits = []
+        for number in range(plan.decode_forwards):
+            batch = self._decoding[number] if number < len(mine.decode) else Batch([])
+            newest = [[self._ledger.held[n].tokens[-1]] for n in batch.numbers]
+            logits.append(self._forwards.run(batch, newest, flow))
+        self._take_load("decode")
+        return logits
 
-        return [_Forward(partial(forward_of, n), columns[n].valid_T) for n in range(parts)]
+    def _batch_of(self, pieces: Sequence[Piece]) -> Batch:
+        """Where the pieces' rows live: a new batch, or that of a prompt already begun."""
+        if pieces and pieces[0].begin:
+            return self._begun.pop(pieces[0].request)
+        return Batch([piece.request for piece in pieces])
 
-    def _run(self, forwards: Sequence[_Forward]) -> list[torch.Tensor]:
-        if len(forwards) == 1:
-            self._step.valid_T = forwards[0].valid_T
-            return [forwards[0].run()]
-        return interleave([f.run for f in forwards], [f.valid_T for f in forwards], self._step)
+    def _ids_of(self, piece: Piece) -> Sequence[int]:
+        return self._ledger.held[piece.request].request.ids[piece.begin : piece.begin + piece.tokens]
 
-    def _forward_part(self, part: Columns, cache: object) -> tuple[torch.Tensor, object]:
-        """One micro-batch's forward over its new columns, the rest being in the cache."""
-        with model_errors(self._model.config):
-            out = self._model(
-                input_ids=part.ids_PN,
-                attention_mask=part.mask_PC,
-                position_ids=part.positions_PN,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        return out.logits[:, -1], out.past_key_values
+    def _take_load(self, phase: str) -> None:
+        self._newest_load_LE = self._engine.monitor.take()
+        self.load_LE[phase] = self._newest_load_LE + self.load_LE.get(phase, 0)
 
-    def _choose(self, sampler: Sampler, logits_PV: torch.Tensor, alive_P: torch.Tensor) -> torch.Tensor:
+    def _choose(self, numbers: Sequence[int], logits: Sequence[torch.Tensor]) -> torch.Tensor:
         """The next token of each sequence (P,), on the CPU."""
-        if not bool(alive_P.any()):
-            return torch.zeros(len(alive_P), dtype=torch.int64)
+        if not numbers:
+            return torch.zeros(0, dtype=torch.int64)
+        logits_PV = logits[0] if len(logits) == 1 else torch.cat(list(logits))
         finite_P = rows_finite(logits_PV).cpu() & self._routers_finite
-        if not bool(finite_P[alive_P].all()):
+        if not bool(finite_P.all()):
             return torch.where(finite_P, 0, _NOT_FINITE)
-        return sampler(logits_PV)
+        if self._keep_logits:
+            for number, row_V in zip(numbers, logits_PV.float().cpu(), strict=True):
+                self.logits.setdefault(number, []).append(row_V)
+        held = [self._ledger.held[number] for number in numbers]
+        draws = [Draw(c.request.sampling, c.request.stream, c.position) for c in held]
+        return choose(logits_PV, draws)
 
-    def _refuse_not_finite(self, homes: list[list[Prompt]], done: Generated, shared_RW: torch.Tensor) -> None:
+    def _share(self, mine: RankPlan, chosen_P: torch.Tensor, plan: StepPlan) -> torch.Tensor:
+        """Every rank's row (R, X) of this step.
+
+        Raises:
+            RunError: a rank did something else than this one has in its plan.
+        """
+        most = max(len(rank.sampled) for rank in plan.ranks)
+        row_X = torch.full((_HEAD + most,), _NO_TOKEN)
+        row_X[:_HEAD] = torch.tensor([mine.prefill_tokens, mine.decode_rows, self._wants_drain])
+        row_X[_HEAD : _HEAD + len(chosen_P)] = chosen_P
+        shared_RX = self._transport.share(row_X)
+        for rank, (part, did) in enumerate(zip(plan.ranks, shared_RX[:, :2].tolist(), strict=True)):
+            if did != [part.prefill_tokens, part.decode_rows]:
+                raise RunError(
+                    f"rank {rank} computed {did[0]} prompt tokens and {did[1]} sequences, of which rank "
+                    f"{self._world.rank} knows {part.prefill_tokens} and {part.decode_rows}; give all ranks the same "
+                    "requests in the same order"
+                )
+        return shared_RX
+
+    def _regroup(self) -> None:
+        """Let the caches follow the ledger: rows that ended leave, those that were prefilled join."""
+        held = self._ledger.held
+        self._begun = {number: batch for number, batch in self._begun.items() if number in held}
+        batches = []
+        for numbers in self._ledger.decoding(self._world.rank).values():
+            parts = [batch for batch in self._decoding if not set(numbers).isdisjoint(batch.numbers)]
+            for part in parts:
+                part.keep(numbers)
+            for part in parts[1:]:
+                parts[0].join(part)
+            batches.append(parts[0])
+        self._decoding = batches
+
+    def _measure_caches(self) -> None:
+        batches = [*self._decoding, *self._begun.values()]
+        self.cache_bytes = max(self.cache_bytes, sum(batch.caches.size_bytes for batch in batches))
+
+    def _balance(self, plan: StepPlan) -> None:
+        """Let experts move. What was seen in prefill alone says nothing about the steps to come."""
+        if self._rebalancer is None or not self.unfinished:
+            return
+        if plan.decode_forwards:
+            self._rebalancer.after_step(self._newest_load_LE, self._ledger.steps_left)
+        else:
+            self._rebalancer.forget()
+
+    def _refuse_not_finite(self, plan: StepPlan, tokens_RW: torch.Tensor) -> None:
         """Raise `RunError` on every rank where a sequence's logits are not finite, naming where that begins.
 
         All ranks run that sequence once more then, alone and from its start, and watch every part of the model.
         """
-        if not bool((shared_RW == _NOT_FINITE).any()):
+        if not bool((tokens_RW == _NOT_FINITE).any()):
             return
-        bad = [homes[r][place] for r, place in (shared_RW == _NOT_FINITE).nonzero().tolist()]
-        prompt = min(bad, key=lambda p: p.index)
-        world, home = self._transport.world, homes[prompt.home_rank]
+        bad = (tokens_RW == _NOT_FINITE).nonzero().tolist()
+        number, home = min((plan.ranks[rank].sampled[place], rank) for rank, place in bad)
         self._recorder.end_step()
-        rows_R: list[list[list[int]]] = [[] for _ in homes]
-        if world.rank == prompt.home_rank:
-            rows_R[world.rank] = [[*prompt.ids, *done.token_ids[home.index(prompt)][:-1]]]
-        alone = Batch(rows_R[world.rank], range(len(rows_R[world.rank])), self._device)
-        self._step.flow = SEQUENTIAL
-        where = first_not_finite(self._model, lambda: self._run(self._forwards_of(alone, Caches(), 1)))
+        alone = Batch([number] if self._world.rank == home else [])
+        ids = [self._ledger.held[number].ids] * len(alone)
+        where = first_not_finite(self._model, lambda: self._forwards.run(alone, ids, SEQUENTIAL))
         found = self._transport.gather(where)
-        first = self._transport.broadcast(None if found is None else found[prompt.home_rank])
+        first = self._transport.broadcast(None if found is None else found[home])
         raise RunError(
-            f"prompt {prompt.index}: its logits are not finite (NaN or infinite), which begins in "
+            f"prompt {number}: its logits are not finite (NaN or infinite), which begins in "
             f"{first or 'the logits themselves'}; is the checkpoint damaged, or its dtype too narrow?"
         )
 
-    @staticmethod
-    def _collect(
-        done: Generated, chosen_P: torch.Tensor, logits_PV: torch.Tensor, alive_P: torch.Tensor, keep: bool
-    ) -> None:
-        for number, tokens in enumerate(done.token_ids):
-            if alive_P[number]:
-                tokens.append(int(chosen_P[number]))
-                if keep:
-                    done.logits[number].append(logits_PV[number].float().cpu())
 
-    def _share(self, chosen_P: torch.Tensor, alive_P: torch.Tensor, widest: int) -> torch.Tensor:
-        mine_W = torch.full((widest,), _NOTHING)
-        mine_W[: len(chosen_P)] = torch.where(alive_P, chosen_P, _NOTHING)
-        return self._transport.share(mine_W)
-
-    def _any_left(self, shared_RW: torch.Tensor) -> bool:
-        live = shared_RW[shared_RW != _NOTHING]
-        return bool(len(live)) and not bool(torch.isin(live, self._end_ids()).all())
-
-    def _end_ids(self) -> torch.Tensor:
-        ends = self._model.generation_config.eos_token_id
-        return torch.tensor([ends] if isinstance(ends, int) else list(ends or []), dtype=torch.int64)
-
-
-def _by_prompt(homes: list[list[Prompt]], shared_RW: torch.Tensor) -> dict[int, int]:
-    return {
-        prompt.index: int(shared_RW[rank, place])
-        for rank, home in enumerate(homes)
-        for place, prompt in enumerate(home)
-        if shared_RW[rank, place] != _NOTHING
-    }
+def _end_ids(ends: int | list[int] | None) -> list[int]:
+    return [ends] if isinstance(ends, int) else list(ends or [])

@@ -1,6 +1,6 @@
 """From what every rank recorded to one `StepReport` per phase, on rank 0.
 
-Shapes: R ranks, X exchanges of a step, steps along the first axis.
+Shapes: R ranks, X exchanges of a step, N steps.
 """
 
 from __future__ import annotations
@@ -131,16 +131,15 @@ def _exposed_seconds(steps_R: list[list[StepRecord]]) -> NDArray[np.float64]:
 
 def _wait_seconds(steps_R: list[list[StepRecord]]) -> dict[Operation, NDArray[np.float64]]:
     """Per rank the excess over the fastest rank, summed over a step's dispatches and its combines."""
-    exposed_RNX = np.array(
-        [[[seconds for _, seconds in s.exposed_seconds] for s in steps] for steps in steps_R]
-    )
-    excess_RNX = exposed_RNX - exposed_RNX.min(axis=0)
-    # All ranks meet in the same exchanges in the same order, so one rank's record names them for all.
-    kinds = [op for op, _ in steps_R[0][0].exposed_seconds]
-    return {
-        op: excess_RNX[..., [i for i, kind in enumerate(kinds) if kind is op]].sum(axis=2).mean(axis=1)
-        for op in _EXCHANGES
-    }
+    excess = {op: np.zeros(len(steps_R)) for op in _EXCHANGES}
+    # Step by step, as not all have equally many exchanges.
+    for step_R in zip(*steps_R, strict=True):
+        exposed_RX = np.array([[seconds for _, seconds in s.exposed_seconds] for s in step_R])
+        excess_XR = (exposed_RX - exposed_RX.min(axis=0)).T
+        # All ranks meet in the same exchanges in the same order, so one rank's record names them for all.
+        for (op, _), excess_R in zip(step_R[0].exposed_seconds, excess_XR, strict=True):
+            excess[op] += excess_R / len(steps_R[0])
+    return excess
 
 
 def _by_distance(bytes_RR: NDArray[np.float64], world: World) -> tuple[list[int], list[int]]:

@@ -36,6 +36,8 @@ _MASKED = frozenset(
 )
 """Layers of a cache in which a masked column changes nothing for the others. A subclass may count columns."""
 
+_CUT_ANYWHERE = frozenset({DummyLayer, DynamicLayer, DynamicSlidingWindowLayer})
+
 CACHE_CLASSES = (Cache, CacheLayerMixin, LinearAttentionCacheLayerMixin, DummyLayer)
 
 
@@ -49,6 +51,18 @@ def padding_is_neutral(model: PreTrainedModel) -> bool:
     """
     layers = DynamicCache(config=model.config).layers
     return all(type(layer) in _MASKED for layer in layers) and not _own_caches(model)
+
+
+def cuts_are_neutral(model: PreTrainedModel) -> bool:
+    """Whether a prompt may be computed in several forwards, each of many tokens on the cache of those before.
+
+    Attention over plain keys and values may; recurrent states of transformers' models go on by single tokens only.
+
+    Args:
+        model: also without memory behind its weights.
+    """
+    layers = DynamicCache(config=model.config).layers
+    return all(type(layer) in _CUT_ANYWHERE for layer in layers) and not _own_caches(model)
 
 
 def _own_caches(model: nn.Module) -> bool:

@@ -1,0 +1,74 @@
+"""A batch's forward through the model, in as many micro-batches as the step's schedule has.
+
+Shapes: P sequences, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from transformers import PreTrainedModel
+
+from wingspan.runtime.generation.batches import Batch, Columns, columns_of
+from wingspan.runtime.generation.micro_batches import interleave, split_rows
+from wingspan.runtime.model.architecture import model_errors
+from wingspan.runtime.model.step import Flow, Step
+
+
+class Forwards:
+    """Runs batches on one rank; all ranks make the same number of calls."""
+
+    def __init__(self, model: PreTrainedModel, step: Step) -> None:
+        self._model = model
+        self._step = step
+        self._device = next(model.parameters()).device
+
+    def run(self, batch: Batch, new: Sequence[Sequence[int]], flow: Flow) -> torch.Tensor:
+        """Compute the batch's new tokens, the rest being in its caches; these take them in.
+
+        Args:
+            batch: perhaps an empty one: the rank takes part.
+            new: ids of each row's new tokens.
+            flow: the schedule.
+
+        Returns:
+            The logits (P, V) of each row's last token.
+        """
+        slices = split_rows(len(batch), flow.micro_batches)
+        batch.caches.regroup(len(slices), len(batch))
+        whole = columns_of(new, self._device, batch.cached_P)
+        columns = [whole.rows(rows) for rows in slices]
+
+        def part(number: int) -> torch.Tensor:
+            logits_PV, cache = self._forward(columns[number], batch.caches.parts[number])
+            rows = slices[number].stop - slices[number].start
+            batch.caches.parts[number] = cache if rows else None
+            return logits_PV[:rows]
+
+        self._step.flow = flow
+        logits = self._interleaved([partial(part, n) for n in range(len(slices))], columns)
+        batch.cached_P = [cached + len(ids) for cached, ids in zip(batch.cached_P, new, strict=True)]
+        return logits[0] if len(logits) == 1 else torch.cat(logits)
+
+    def _interleaved(
+        self, parts: Sequence[partial[torch.Tensor]], columns: Sequence[Columns]
+    ) -> list[torch.Tensor]:
+        if len(parts) == 1:
+            self._step.valid_T = columns[0].valid_T
+            return [parts[0]()]
+        return interleave(parts, [c.valid_T for c in columns], self._step)
+
+    def _forward(self, part: Columns, cache: object) -> tuple[torch.Tensor, object]:
+        """One micro-batch's."""
+        with model_errors(self._model.config):
+            out = self._model(
+                input_ids=part.ids_PN,
+                attention_mask=part.mask_PC,
+                position_ids=part.positions_PN,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        return out.logits[:, -1], out.past_key_values

@@ -1,0 +1,234 @@
+"""Who is being served, where, and how far: the same on every rank, so all ranks decide the same without a word.
+
+A step has two lanes: prompts that are computed, and sequences that decode. In each, a rank's sequences make groups,
+one forward of the model each; all ranks take part in as many forwards as the rank with the most groups has.
+
+Shapes: R ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from wingspan.errors import InputError
+from wingspan.runtime.generation.requests import Request
+from wingspan.schedule.batching import Admission, BatchLimits, Piece, PromptQueue
+
+FinishReason = Literal["stop", "length", "drained"]
+"""An end token, the most tokens, or an engine that admits nobody any more."""
+
+_TOGETHER = -1
+"""The only decoding group of a rank whose sequences of any length go together."""
+
+
+@dataclass
+class Continuation:
+    """A request and its new tokens so far."""
+
+    request: Request
+    tokens: list[int] = field(default_factory=list)
+
+    @property
+    def ids(self) -> list[int]:
+        """All tokens, prompt and answer."""
+        return [*self.request.ids, *self.tokens]
+
+    @property
+    def position(self) -> int:
+        """Of the next token."""
+        return len(self.request.ids) + len(self.tokens)
+
+    @property
+    def left(self) -> int:
+        """The most tokens to come."""
+        return self.request.length.max_new_tokens - len(self.tokens)
+
+
+@dataclass(frozen=True)
+class RankPlan:
+    """One rank's part of a step: the groups of each lane, a forward each."""
+
+    prefill: tuple[tuple[Piece, ...], ...] = ()
+    decode: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    """(group, its requests), every one of which gets its next token."""
+
+    @property
+    def prefill_tokens(self) -> int:
+        """Of prompts, in this step."""
+        return sum(piece.tokens for group in self.prefill for piece in group)
+
+    @property
+    def decode_rows(self) -> int:
+        """Sequences that decode."""
+        return sum(len(numbers) for _, numbers in self.decode)
+
+    @property
+    def sampled(self) -> list[int]:
+        """Requests that get a token in this step, in the order in which it is chosen."""
+        prompts = [piece.request for group in self.prefill for piece in group if piece.is_last]
+        return prompts + [number for _, numbers in self.decode for number in numbers]
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """One step of all ranks."""
+
+    ranks: tuple[RankPlan, ...]
+
+    @property
+    def prefill_forwards(self) -> int:
+        """In which every rank takes part."""
+        return max(len(rank.prefill) for rank in self.ranks)
+
+    @property
+    def decode_forwards(self) -> int:
+        """In which every rank takes part."""
+        return max(len(rank.decode) for rank in self.ranks)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step gave: the new token of each request that got one, and those that ended with it."""
+
+    tokens: dict[int, int] = field(default_factory=dict)
+    finished: dict[int, FinishReason] = field(default_factory=dict)
+
+
+class Ledger:
+    """Every rank holds one, and tells it the same.
+
+    Args:
+        ranks: of the group; each is a home.
+        limits: of each rank.
+        eos_ids: the model's end-of-text tokens.
+        together: sequences of any length may share a forward; otherwise only those that began together, alike.
+        in_pieces: a prompt may be computed in several steps.
+    """
+
+    def __init__(
+        self, ranks: int, limits: BatchLimits, eos_ids: Collection[int], *, together: bool, in_pieces: bool
+    ) -> None:
+        self.held: dict[int, Continuation] = {}
+        """Every request that is not finished."""
+        self.draining = False
+        """Nobody is admitted any more."""
+        self._limits = limits
+        self._eos_ids = frozenset(eos_ids)
+        self._together = together
+        self._admission = Admission(limits, ranks)
+        self._queues = [PromptQueue(in_pieces=in_pieces) for _ in range(ranks)]
+        self._decoding: list[dict[int, list[int]]] = [{} for _ in range(ranks)]
+        self._groups = 0
+
+    @property
+    def steps_left(self) -> int:
+        """At least so many steps will follow if no sequence ends before its time."""
+        return max((continuation.left for continuation in self.held.values()), default=0)
+
+    def submit(self, request: Request) -> None:
+        """Let a request wait for a home.
+
+        Raises:
+            InputError: no rank ever has room for it, or its number is taken.
+        """
+        if request.number in self.held:
+            raise InputError(f"request {request.number} is being served already; number requests differently")
+        if request.kv_tokens > self._limits.kv_tokens_per_home:
+            raise InputError(
+                f"request {request.number} may need {request.kv_tokens} tokens of KV cache, a rank has room for "
+                f"{self._limits.kv_tokens_per_home}; shorten it, or give ranks more"
+            )
+        self.held[request.number] = Continuation(request)
+        self._admission.submit(request.number, request.kv_tokens, request.home_rank)
+
+    def withdraw(self, number: int) -> None:
+        """Forget a request, wherever it stands; one that is not held is gone already."""
+        if self.held.pop(number, None) is None:
+            return
+        self._admission.withdraw(number)
+        if self._admission.holds(number):
+            home = self._admission.home_of(number)
+            self._queues[home].withdraw(number)
+            self._leave(home, number)
+
+    def decoding(self, rank: int) -> dict[int, list[int]]:
+        """A rank's decoding groups, and the requests of each in order."""
+        return self._decoding[rank]
+
+    def plan(self) -> StepPlan:
+        """Decide the next step: admit, and say what every rank computes."""
+        if not self.draining:
+            for number in self._admission.admit():
+                home = self._admission.home_of(number)
+                self._queues[home].add(number, len(self.held[number].request.ids))
+        return StepPlan(tuple(self._rank_plan(rank) for rank in range(len(self._queues))))
+
+    def commit(self, plan: StepPlan, tokens_R: Sequence[Sequence[int]], *, drain: bool) -> StepResult:
+        """Take in what a step gave.
+
+        Args:
+            plan: of the step.
+            tokens_R: of every rank the chosen tokens, in the order of `RankPlan.sampled`.
+            drain: from now on nobody is admitted; those that wait are finished.
+        """
+        result = StepResult()
+        for rank, (part, tokens) in enumerate(zip(plan.ranks, tokens_R, strict=True)):
+            for group in part.prefill:
+                self._begin_decoding(rank, [piece.request for piece in group if piece.is_last])
+            for number, token in zip(part.sampled, tokens, strict=True):
+                self.held[number].tokens.append(token)
+                result.tokens[number] = token
+                reason = self._finish_reason(self.held[number], token)
+                if reason is not None:
+                    self._finish(rank, number)
+                    result.finished[number] = reason
+        if drain:
+            self.draining = True
+            for number in self._admission.waiting:
+                self.withdraw(number)
+                result.finished[number] = "drained"
+        return result
+
+    def _rank_plan(self, rank: int) -> RankPlan:
+        decode = tuple((group, tuple(numbers)) for group, numbers in self._decoding[rank].items())
+        rows = sum(len(numbers) for _, numbers in decode)
+        pieces = self._queues[rank].take(self._limits.tokens_per_step - rows)
+        return RankPlan(tuple(self._prefill_groups(pieces)), decode)
+
+    def _prefill_groups(self, pieces: Sequence[Piece]) -> list[tuple[Piece, ...]]:
+        """Whole prompts together as far as their lengths allow, a part of one alone."""
+        groups: dict[object, list[Piece]] = {}
+        for piece in pieces:
+            is_whole = piece.is_last and not piece.begin
+            key: object = ("part", piece.request)
+            if is_whole:
+                key = _TOGETHER if self._together else piece.tokens
+            groups.setdefault(key, []).append(piece)
+        return [tuple(group) for group in groups.values()]
+
+    def _begin_decoding(self, rank: int, numbers: list[int]) -> None:
+        if numbers:
+            self._groups += 1
+            group = _TOGETHER if self._together else self._groups
+            self._decoding[rank].setdefault(group, []).extend(numbers)
+
+    def _finish_reason(self, continuation: Continuation, token: int) -> FinishReason | None:
+        length = continuation.request.length
+        if token in length.end_ids or (token in self._eos_ids and not length.ignore_eos):
+            return "stop"
+        return None if continuation.left else "length"
+
+    def _finish(self, rank: int, number: int) -> None:
+        del self.held[number]
+        self._leave(rank, number)
+
+    def _leave(self, rank: int, number: int) -> None:
+        self._admission.release(number)
+        groups = self._decoding[rank]
+        for group, numbers in list(groups.items()):
+            if number in numbers:
+                numbers.remove(number)
+            if not numbers:
+                del groups[group]

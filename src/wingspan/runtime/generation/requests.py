@@ -1,0 +1,57 @@
+"""What is asked of the engine: a sequence to continue, how its tokens are chosen, and when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from wingspan.errors import InputError
+from wingspan.runtime.generation.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Length:
+    """When an answer ends.
+
+    Args:
+        max_new_tokens: the most tokens of it.
+        end_ids: tokens after which it ends, beside the model's own.
+        ignore_eos: the model's own end-of-text tokens do not end it.
+
+    Raises:
+        InputError: no token at all is wanted.
+    """
+
+    max_new_tokens: int = 32
+    end_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One sequence to continue; the same on every rank.
+
+    Args:
+        number: its name, which no other request has that the engine holds.
+        ids: the prompt, at least one token.
+        sampling: how its tokens are chosen.
+        length: when it ends.
+        stream: which of several draws with one seed this is.
+        home_rank: where it must live; None lets the batching policy choose.
+    """
+
+    number: int
+    ids: Sequence[int]
+    sampling: Sampling = field(default_factory=Sampling)
+    length: Length = field(default_factory=Length)
+    stream: int = 0
+    home_rank: int | None = None
+
+    @property
+    def kv_tokens(self) -> int:
+        """The KV cache that it may come to need, in tokens."""
+        return len(self.ids) + self.length.max_new_tokens
