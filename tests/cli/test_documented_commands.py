@@ -83,6 +83,30 @@ def test_options_named_in_a_sentence_exist(page: Path) -> None:
     assert wrong == []
 
 
+OTHERS = {
+    "--nnodes", "--rounds", "--case",  # torchrun, benchmarks
+    "--allow-run-as-root", "--oversubscribe",  # mpirun
+    "--expert-distribution-recorder-mode",  # SGLang
+    "--enable-return-routed-experts", "--additional-config", "--eplb-config",  # vLLM
+    "--extra_llm_api_options",  # TensorRT-LLM
+}  # fmt: skip
+"""Options of other programs, which the pages name as theirs."""
+
+
+def test_options_named_alone_exist() -> None:
+    """`--option` between backticks, of whatever command the page is about."""
+    known = _options(list(_tree().commands)) | OTHERS
+    for name, command in _tree().commands.items():
+        known |= _options([name, *getattr(command, "commands", {})])
+    named = [
+        (page.name, name)
+        for page in PAGES
+        for name in re.findall(r"`(--[a-z][\w-]*)", BLOCK.sub("", page.read_text()))
+    ]
+    assert [(page, name) for page, name in named if name not in known] == []
+    assert OTHERS - {name for _, name in named} == set()
+
+
 def _options(words: list[str]) -> set[str]:
     """All options of the commands that these words name, one after another."""
     command, known = _tree(), {"--help", "--version"}
