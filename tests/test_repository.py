@@ -86,6 +86,19 @@ def test_every_exception_is_needed():
     assert {name for name, words in ALLOWED.items() if words not in (REPOSITORY / name).read_text()} == set()
 
 
+def test_no_page_names_a_class_that_is_not_here():
+    texts = dict(_texts())
+    defined = {name for text in texts.values() for name in re.findall(r"^ *class (\w+)", text, re.MULTILINE)}
+    missing = [
+        f"{page}: {name}"
+        for page, text in texts.items()
+        if page.endswith(".md")
+        for name in re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)+)\b", text)
+        if name not in defined
+    ]
+    assert missing == []
+
+
 def test_no_page_names_a_folder_that_is_not_here():
     folders = [f"/{Path(name).parent}/" for name in _tracked()]
     missing = [
