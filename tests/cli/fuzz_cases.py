@@ -18,8 +18,8 @@ from wingspan.cli.main import application
 BASES = {
     "plan": ["plan", "mixtral-8x7b", "--gpus", "8"],
     "simulate": ["simulate", "mixtral-8x7b"],
-    "sweep": ["sweep", "mixtral-8x7b", "--ep", "8"],
-    "serving": ["serving", "mixtral-8x7b", "--ep", "8", "--rate", "1", "--num-requests", "20"],
+    "sweep": ["sweep", "mixtral-8x7b", "--ranks", "8"],
+    "serving": ["serving", "mixtral-8x7b", "--ranks", "8", "--rate", "1", "--num-requests", "20"],
     "claims": ["claims", "--brief"],
     "diff": ["diff", "d.json", "small.json"],
     "validate": ["validate", "--data", "nowhere"],
@@ -48,8 +48,8 @@ SPOILABLE: dict[str, tuple[list[list[str]], Any]] = {
                 ["plan", "@.json", "--gpus", "16"],
                 ["simulate", "@.json"],
                 ["simulate", "@.json", "--json"],
-                ["sweep", "@.json", "--ep", "8"],
-                ["serving", "@.json", "--ep", "8", "--num-requests", "20", "--rate", "1"],
+                ["sweep", "@.json", "--ranks", "8"],
+                ["serving", "@.json", "--ranks", "8", "--num-requests", "20", "--rate", "1"],
                 ["place", "t.parquet", "--model", "@.json"],
                 ["inspect", "@.json"],
                 ["run", "@/config.json", "--ranks", "8", "--prompt-ids", "1,2"],
@@ -75,8 +75,8 @@ SPOILABLE: dict[str, tuple[list[list[str]], Any]] = {
             ["simulate", "mixtral-8x7b", "--cluster", "@.yaml"],
             ["simulate", "mixtral-8x7b", "--cluster", "@.yaml", "--json"],
             ["plan", "mixtral-8x7b", "--cluster", "@.yaml", "--gpus", "8"],
-            ["claims", "--network", "@.yaml"],
-            ["sweep", "mixtral-8x7b", "--cluster", "@.yaml", "--ep", "8", "--json"],
+            ["claims", "--cluster", "@.yaml"],
+            ["sweep", "mixtral-8x7b", "--cluster", "@.yaml", "--ranks", "8", "--json"],
             ["compare", "small.json", "--links", "@.yaml"],
             ["place", "t.parquet", "--model", "mixtral-8x7b", "--cluster", "@.yaml"],
         ],
@@ -98,7 +98,7 @@ SPOILABLE: dict[str, tuple[list[list[str]], Any]] = {
                 "out.json",
             ],
             ["routing", "t.parquet", "--placement", "@.json", "--json"],
-            ["place", "t.parquet", "--from", "@.json"],
+            ["place", "t.parquet", "--current", "@.json"],
             ["simulate", "mixtral-8x7b", "--placement", "@.json"],
         ],
         files.spoiled_file("placement"),
@@ -114,11 +114,11 @@ SPOILABLE: dict[str, tuple[list[list[str]], Any]] = {
     ),
     "loads": ([["simulate", "mixtral-8x7b", "--routing", "@.json"]], files.spoiled_file("loads")),
     "csv": (
-        [["serving", "mixtral-8x7b", "--ep", "8", "--requests", "@.csv"]],
+        [["serving", "mixtral-8x7b", "--ranks", "8", "--requests", "@.csv"]],
         files.spoiled_requests(),
     ),
     "requests": (
-        [["serving", "mixtral-8x7b", "--ep", "8", "--requests", "@.jsonl"]],
+        [["serving", "mixtral-8x7b", "--ranks", "8", "--requests", "@.jsonl"]],
         files.spoiled_file("request", "jsonl"),
     ),
     "sglang": (
@@ -173,7 +173,7 @@ _PATHS = [
 _TEXTS = [
     "", "x", "auto", "nonsense", "1", "1,2", "16..4", "1..99999999999999999999", "a,,b", ",", "nan",
     "fp4", "fp8", "-", "ü", "\udcff", "a b", "power-law:x", "log-normal:nan", "power-law:1e400",
-    "chunks=-1", "every 0", "../x", "x" * 5000, "--json", "3-1", "0-99999999999", "%s{}", "[red]",
+    "chunks:-1", "every 0", "../x", "x" * 5000, "--json", "3-1", "0-99999999999", "%s{}", "[red]",
     "d.json", "folder",
 ]  # fmt: skip
 

@@ -32,8 +32,8 @@ def make_folder(folder: Path) -> None:
     (folder / "p.json").write_bytes(good("placement"))
     (folder / "t.parquet").write_bytes(_trace())
     for arguments in (
-        ["simulate", "mixtral-8x7b", "--save", "d.json"],
-        ["simulate", "seed-small", "--ranks", "64", "--save", "small.json"],
+        ["simulate", "mixtral-8x7b", "--out", "d.json"],
+        ["simulate", "seed-small", "--ranks", "64", "--out", "small.json"],
     ):
         ended = run_without_torch(*arguments[:-1], str(folder / arguments[-1]))
         assert ended.returncode == 0, ended.stderr

@@ -109,7 +109,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     for name, config in (("broken", "{"), ("list", "[1]"), ("nameless", "{}")):
         (folder / name).mkdir()
         (folder / name / "config.json").write_text(config)
-    saved = run_without_torch("simulate", "seed-small", "--ranks", "64", "--save", str(folder / "d.json"))
+    saved = run_without_torch("simulate", "seed-small", "--ranks", "64", "--out", str(folder / "d.json"))
     assert saved.returncode == 0, saved.stderr
     return {
         json.dumps(o.arguments): o

@@ -25,7 +25,7 @@ from wingspan.cli.main import application
 from wingspan.specs.models import MODEL_PRESETS
 
 _TYPES = (str, Path, list[str], list[Path])
-_OUTPUTS = {"--out", "--html", "--save", "--trace", "--report"}
+_OUTPUTS = {"--out", "--html", "--trace", "--report"}
 _TEXTS = {"--prompt", "--name"}
 """Options that take any text and start work with it: they get the names alone."""
 
@@ -33,8 +33,8 @@ _RUN = ("--ranks", "1", "--experts-per-rank", "8", "--max-new-tokens", "1", "--p
 _BASES: dict[str, list[tuple[str, ...]]] = {
     "plan": [("mixtral-8x7b",)],
     "simulate": [("mixtral-8x7b",)],
-    "sweep": [("mixtral-8x7b", "--ep", "8")],
-    "serving": [("mixtral-8x7b", "--ep", "8")],
+    "sweep": [("mixtral-8x7b", "--ranks", "8")],
+    "serving": [("mixtral-8x7b", "--ranks", "8")],
     "diff": [("nothing", "nothing")],
     "run": [(TINY, *_RUN)],
     "compare": [("nothing",)],
@@ -210,7 +210,7 @@ def test_a_name_is_text_in_tables_and_pages(wingspan, tmp_path):
     config = json.loads((MODEL_PRESETS / "mixtral-8x7b.json").read_text())
     file, page = tmp_path / "config.json", tmp_path / "page.html"
     file.write_text(json.dumps(config | {"name": "[/red]</script><script>alert(1)</script><img src=x>"}))
-    for command in (("simulate",), ("plan",), ("sweep", "--ep", "8,16"), ("serving", "--ep", "8")):
+    for command in (("simulate",), ("plan",), ("sweep", "--ranks", "8,16"), ("serving", "--ranks", "8")):
         done = wingspan(command[0], str(file), *command[1:], "--html", str(page))
         assert done.code == 0, done.err
         assert "[/red]</script>" in done.out

@@ -24,7 +24,7 @@ def saved(wingspan, tmp_path):
         config.write_text(json.dumps(CONFIG))
         done = wingspan(
             "simulate", str(config), "--ranks", "4", "--phase", "prefill", "--tokens-per-gpu", "64", "--context", "32",
-            "--cluster", "seed-ideal", "--save", str(out), *options,
+            "--cluster", "seed-ideal", "--out", str(out), *options,
         )  # fmt: skip
         assert done.code == 0, done.err
         return out

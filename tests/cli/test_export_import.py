@@ -134,7 +134,7 @@ def test_imports_say_what_is_missing_and_what_does_nothing(wingspan, tmp_path):
 
 def test_a_deployment_knows_its_layers_and_nodes(wingspan, tmp_path):
     saved, out = tmp_path / "d.json", tmp_path / "x.yaml"
-    assert wingspan("simulate", "deepseek-v3", "--ranks", "32", "--save", str(saved)).code == 0
+    assert wingspan("simulate", "deepseek-v3", "--ranks", "32", "--out", str(saved)).code == 0
     stored = read_placement(saved)
     assert (stored.moe_layers, stored.hidden_layers, stored.ranks_per_node) == (tuple(range(3, 61)), 61, 8)
     done = wingspan("export", str(saved), "--to", "tensorrt-llm", "--out", str(out))

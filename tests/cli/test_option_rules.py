@@ -29,7 +29,7 @@ from tests.cli.command import TINY, Command
         ),
         (("serving", "--find-limit", "--rate", "3,4", "--ttft-p99", "1"), "--rate 3,4: does nothing here"),
         (("serving", "--requests", "gone.csv"), "gone.csv: no such file"),
-        (("claims", "--network", "moon"), "moon: neither a cluster file nor a preset"),
+        (("claims", "--cluster", "moon"), "moon: neither a cluster file nor a preset"),
         (("claims", "--json", "--brief"), "--brief: does nothing here"),
         (("validate", "--silicon", "--headlines"), "--headlines: does nothing here"),
         (("validate", "--silicon", "--data", "x"), "--data x: does nothing here"),
@@ -43,7 +43,9 @@ from tests.cli.command import TINY, Command
         (("routing", "t.parquet", "--placement", "p", "--ranks", "9"), "--ranks 9: does nothing here"),
         (("testbed", "down", "--all", "--name", "x"), "--name x: does nothing here"),
         (("testbed", "up", "--nodes", "2", "--nodes-per-group", "2"), "give both, or neither"),
-        (("simulate", "seed", "--chunks", "3"), "--chunks 3: only --schedule chunks"),
+        (("testbed", "up", "--link-rate", "fast"), "--link-rate fast: expected a rate"),
+        (("testbed", "up", "--group-uplink", "1gbit"), "--group-uplink and --nodes-per-group go together"),
+        (("simulate", "seed", "--chunks", "3", "--schedule", "two-batch"), "--chunks is --schedule today"),
         (("simulate", "seed", "--expected-loads", "--seed", "3"), "--seed 3: does nothing here"),
     ],
 )
@@ -64,7 +66,7 @@ def test_the_seed_is_of_all_draws(wingspan: Command, tmp_path: Path) -> None:
         "--expected-loads",
         "--seed",
         "3",
-        "--save",
+        "--out",
         str(saved),
     )
     assert wingspan("simulate", "mixtral-8x7b", *options).code == 0

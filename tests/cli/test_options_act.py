@@ -7,20 +7,18 @@ must change. Options of commands that run ranks are tested where those are; here
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from tests.cli.command import REPOSITORY, Command
-from wingspan.cli.main import application
+from tests.cli.tree import COMMANDS
 from wingspan.cli.option_rules import RULES
 
 TINY = "models/tiny"
-SWEEP = ("sweep", TINY, "--ep", "4,8")
-SERVING = ("serving", TINY, "--ep", "8", "--num-requests", "40", "--prompt-tokens", "100",
+SWEEP = ("sweep", TINY, "--ranks", "4,8")
+SERVING = ("serving", TINY, "--ranks", "8", "--num-requests", "40", "--prompt-tokens", "100",
            "--output-tokens", "8", "--max-sequences", "8", "--step-tokens", "128", "--rate", "50")  # fmt: skip
 PLACE = ("place", "TRACE", "--model", TINY, "--ranks-per-node", "2")
 FILE = "FILE"
@@ -46,20 +44,21 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
             "--experts-per-rank": ("--experts-per-rank", "2"), "--placement": ("--placement", "random"),
             "--phase": ("--phase", "prefill"), "--tokens-per-gpu": ("-b", "7"), "--context": ("--context", "512"),
             "--context-spread": ("--context-spread", "1"), "--routing": ("--routing", "log-normal:1"),
-            "--expected-loads": ("--expected-loads",), "--schedule": ("--schedule", "two-batch"),
-            "--chunks": ("--schedule", "chunks", "--chunks", "3"), "--dispatcher": ("--dispatcher", "hierarchical"),
+            "--expected-loads": ("--expected-loads",), "--schedule": ("--schedule", "chunks:3"),
+            "--dispatcher": ("--dispatcher", "hierarchical"),
             "--attention-ranks": ("--attention-ranks", "2"), "--weights": ("--weights", "fp8"),
             "--activations": ("--activations", "fp8"), "--kv": ("--kv", "fp8"), "--seed": ("--seed", "5"),
-            "--save": ("--save", FILE), "--trace": ("--trace", FILE), "--html": ("--html", FILE),
+            "--out": ("--out", FILE), "--trace": ("--trace", FILE), "--html": ("--html", FILE),
             "--json": ("--csv",), "--csv": ("--csv",),
         },
     ),
     "sweep": (
         (*SWEEP, "--json"),
         {
-            "--cluster": ("--cluster", "h800"), "--ep": ("--ep", "4"),
-            "--experts-per-gpu": ("--experts-per-gpu", "2"), "--batch": ("-b", "7"), "--context": ("--context", "512"),
-            "--skew": ("--skew", "1"), "--bandwidth": ("--bandwidth", "7"), "--schedule": ("--schedule", "two-batch"),
+            "--cluster": ("--cluster", "h800"), "--ranks": ("--ranks", "4"),
+            "--experts-per-rank": ("--experts-per-rank", "2"), "--tokens-per-gpu": ("-b", "7"),
+            "--context": ("--context", "512"), "--routing": ("--routing", "log-normal:1"),
+            "--bandwidth": ("--bandwidth", "7"), "--schedule": ("--schedule", "chunks:3"),
             "--phase": ("--phase", "prefill"), "--attention-ranks": ("--attention-ranks", "2"),
             "--scale-experts": ("--scale-experts",), "--weights": ("--weights", "fp8"),
             "--activations": ("--activations", "fp8"), "--kv": ("--kv", "fp8"), "--seed": ("--seed", "5"),
@@ -69,7 +68,7 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
     "serving": (
         (*SERVING, "--json"),
         {
-            "--cluster": ("--cluster", "h800"), "--ep": ("--ep", "4"),
+            "--cluster": ("--cluster", "h800"), "--ranks": ("--ranks", "4"),
             "--separate-prefill": ("--separate-prefill", "4"),
             "--rate": ("--rate", "60"), "--requests": ("--requests", "REQUESTS"),
             "--num-requests": ("--num-requests", "50"), "--prompt-tokens": ("--prompt-tokens", "120"),
@@ -77,35 +76,35 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
             "--max-sequences": ("--max-sequences", "4"), "--step-tokens": ("--step-tokens", "64"),
             "--ttft-p99": ("--ttft-p99", "1"), "--tpot-p99": ("--tpot-p99", "1"),
             "--find-limit": ("--find-limit", "--tpot-p99", "0.05"), "--attention-ranks": ("--attention-ranks", "2"),
-            "--schedule": ("--schedule", "two-batch"), "--skew": ("--skew", "1"), "--weights": ("--weights", "fp8"),
-            "--activations": ("--activations", "fp8"), "--kv": ("--kv", "fp8"), "--seed": ("--seed", "5"),
-            "--json": ("--csv",), "--csv": ("--csv",), "--html": ("--html", FILE),
+            "--schedule": ("--schedule", "chunks:3"), "--routing": ("--routing", "log-normal:1"),
+            "--weights": ("--weights", "fp8"), "--activations": ("--activations", "fp8"), "--kv": ("--kv", "fp8"),
+            "--seed": ("--seed", "5"), "--json": ("--csv",), "--csv": ("--csv",), "--html": ("--html", FILE),
         },
     ),
     "place": (
         (*PLACE, "--json"),
         {
             "--synthetic": ("--synthetic", "log-normal"), "--model": ("--model", "mixtral-8x7b"),
-            "--cluster": ("--cluster", "h800"), "--ranks": ("--ranks", "4", "--experts-per-rank", "2"),
+            "--cluster": ("--cluster", "seed-ideal"), "--ranks": ("--ranks", "4", "--experts-per-rank", "2"),
             "--spare-ranks": ("--spare-ranks", "2"), "--experts-per-rank": ("--experts-per-rank", "2"),
-            "--ranks-per-node": ("--ranks-per-node", "4"), "--flat": ("--flat",),
-            "--dispatcher": ("--dispatcher", "deduplicated"), "--schedule": ("--schedule", "two-batch"),
-            "--chunks": ("--schedule", "chunks", "--chunks", "3"), "--phase": ("--phase", "prefill"),
+            "--ranks-per-node": ("--ranks-per-node", "4"), "--dispatcher": ("--dispatcher", "flat"),
+            "--schedule": ("--schedule", "chunks:3"), "--phase": ("--phase", "prefill"),
             "--context": ("--context", "512"), "--attention-ranks": ("--attention-ranks", "2"),
-            "--weights": ("--weights", "fp8"),
-            "--request-routing": ("--request-routing",), "--from": ("--from", "PLACEMENT"),
-            "--tokens-per-gpu": ("--tokens-per-gpu", "7"), "--horizon-steps": ("--horizon-steps", "5"),
+            "--weights": ("--weights", "fp8"), "--request-routing": ("--request-routing",),
+            "--current": ("--current", "PLACEMENT"),
+            "--tokens-per-gpu": ("-b", "7"), "--horizon-steps": ("--horizon-steps", "5"),
             "--expert-memory-gb": ("--expert-memory-gb", "1e-6"), "--strategy": ("--strategy", "linear"),
             "--out": ("--out", FILE), "--seed": ("--seed", "5"), "--json": (),
         },
     ),
     "synthesize": (
-        ("synthesize", "communities", "--layers", "2", "--experts", "8", "--top-k", "2", "--tokens", "200",
+        ("synthesize", "communities", "--layers", "2", "--experts", "8", "--experts-per-token", "2", "--tokens", "200",
          "--ranks", "4", "--request-tokens", "10", "--out", FILE),
         {
-            "--layers": ("--layers", "3"), "--experts": ("--experts", "16"), "--top-k": ("--top-k", "1"),
+            "--layers": ("--layers", "3"), "--experts": ("--experts", "16"),
+            "--experts-per-token": ("--experts-per-token", "1"),
             "--tokens": ("--tokens", "100"), "--ranks": ("--ranks", "2"), "--request-tokens": ("--request-tokens", "5"),
-            "--seed": ("--seed", "5"), "--exponent": ("--exponent", "1"), "--sigma": ("--sigma", "1"),
+            "--seed": ("--seed", "5"),
             "--groups": ("--groups", "2"), "--noise": ("--noise", "0.5"), "--hot-share": ("--hot-share", "0.5"),
             "--turns": ("--turns", "2"), "--every": ("--every", "2"), "--out": ("--out", FILE),
         },
@@ -123,17 +122,6 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
 ELSEWHERE = ("claims", "run", "record", "compare", "calibrate", "inspect", "create", "doctor", "diff", "validate",
              "export", "import", "testbed up", "testbed run", "testbed down", "testbed status")  # fmt: skip
 """Commands that run ranks, or take long."""
-
-
-def _commands(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    for name, inner in getattr(command, "commands", {}).items():
-        if hasattr(inner, "commands"):
-            yield from _commands(inner, f"{path}{name} ")
-        else:
-            yield f"{path}{name}", inner
-
-
-COMMANDS = dict(_commands(typer.main.get_command(application())))
 
 
 def _options(command: str) -> list[str]:

@@ -12,7 +12,7 @@ def trace(wingspan, tmp_path) -> str:
     """Communities on 16 experts of 3 layers."""
     path = tmp_path / "trace.parquet"
     done = wingspan(
-        "synthesize", "communities", "--layers", "3", "--experts", "16", "--top-k", "2", "--tokens", "3000",
+        "synthesize", "communities", "--layers", "3", "--experts", "16", "--experts-per-token", "2", "--tokens", "3000",
         "--ranks", "16", "--request-tokens", "8", "--out", str(path),
     )  # fmt: skip
     assert done.code == 0
@@ -53,7 +53,7 @@ def test_json_file_and_replanning_from_it(wingspan, trace, sizes, tmp_path):
     placement = Placement.from_dict(written)
     assert placement.slots_LRS.shape == (3, 20, 1)
     assert (written["moe_layers"], written["hidden_layers"], written["ranks_per_node"]) == ([1, 2, 3], 4, 4)
-    again = wingspan("place", trace, *sizes, "--spare-ranks", "4", "--from", str(out), "--json")
+    again = wingspan("place", trace, *sizes, "--spare-ranks", "4", "--current", str(out), "--json")
     scores = json.loads(again.out)["strategies"]
     assert scores["present"]["experts_moved"] == scores["ours"]["experts_moved"] == 0
 
@@ -65,7 +65,7 @@ def test_another_strategy_can_be_written(wingspan, trace, sizes, tmp_path):
 
 
 def test_requests_and_flat_rows(wingspan, trace, sizes):
-    done = wingspan("place", trace, *sizes, "--flat", "--request-routing", "--json")
+    done = wingspan("place", trace, *sizes, "--dispatcher", "flat", "--request-routing", "--json")
     scores = json.loads(done.out)["strategies"]
     assert scores["ours + requests"]["across_bytes"] < scores["ours"]["across_bytes"]
 
@@ -87,7 +87,7 @@ def test_a_trace_of_other_ranks_is_dealt_anew_and_said_so(wingspan, trace, sizes
         (("TRACE", "--strategy", "best", "--out", "x.json"), "--strategy best: use one of linear"),
         (("TRACE", "--expert-memory-gb", "0.0001"), "exceed the 0.00 GB given"),
         (("TRACE", "--cluster", "moon"), "neither a cluster file nor a preset"),
-        (("TRACE", "--from", "none.json"), "none.json: cannot be read"),
+        (("TRACE", "--current", "none.json"), "none.json: cannot be read"),
         (("--synthetic", "chaos"), "'chaos' is unknown"),
     ],
 )
@@ -113,6 +113,6 @@ def test_a_placement_of_other_layers_is_refused(wingspan, trace, sizes, tmp_path
     out = tmp_path / "placement.json"
     assert wingspan("place", trace, *sizes, "--out", str(out)).code == 0
     out.write_text(json.dumps(json.loads(out.read_text()) | {"moe_layers": [0, 1, 2]}))
-    done = wingspan("place", trace, *sizes, "--from", str(out))
+    done = wingspan("place", trace, *sizes, "--current", str(out))
     assert (done.code, done.out) == (2, "")
     assert "for MoE layers 0-2, little has 1-3" in done.err

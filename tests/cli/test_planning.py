@@ -66,9 +66,9 @@ def test_simulate_writes_a_trace(tmp_path: Path) -> None:
 
 def test_a_saved_deployment_is_simulated_alike_and_diffed(tmp_path: Path) -> None:
     one, two = tmp_path / "one.json", tmp_path / "two.json"
-    first = _run("simulate", "mixtral-8x7b", "--save", one, "--json")
+    first = _run("simulate", "mixtral-8x7b", "--out", one, "--json")
     assert _run("simulate", one, "--json").stdout == first.stdout
-    second = _run("simulate", one, "--tokens-per-gpu", "128", "--save", two, "--json")
+    second = _run("simulate", one, "--tokens-per-gpu", "128", "--out", two, "--json")
     assert json.loads(second.stdout)["tokens"] == 8 * 128
     same = _run("diff", one, one)
     assert (same.exit_code, same.stdout) == (0, "no difference\n")
@@ -87,8 +87,19 @@ def test_loads_from_a_file(tmp_path: Path) -> None:
 
 def test_loads_from_a_routing_trace(tmp_path: Path) -> None:
     trace = tmp_path / "trace.parquet"
-    shape = ("--layers", "32", "--experts", "8", "--top-k", "2", "--tokens", "4000", "--ranks", "8")
-    assert _run("synthesize", "power-law", "--exponent", "1.0", *shape, "--out", trace).exit_code == 0
+    shape = (
+        "--layers",
+        "32",
+        "--experts",
+        "8",
+        "--experts-per-token",
+        "2",
+        "--tokens",
+        "4000",
+        "--ranks",
+        "8",
+    )
+    assert _run("synthesize", "power-law:1.0", *shape, "--out", trace).exit_code == 0
     skewed = json.loads(_run("simulate", "mixtral-8x7b", "--routing", trace, "--json").stdout)
     even = json.loads(_run("simulate", "mixtral-8x7b", "--json").stdout)
     assert skewed["imbalance"] > 1.5 * even["imbalance"]
@@ -149,7 +160,7 @@ def test_plan_prints_choices_and_csv() -> None:
         assert text in shown.stdout
     assert max(len(line) for line in shown.stdout.splitlines()) <= 80
     lines = list(csv.DictReader(io.StringIO(_run("plan", "mixtral-8x7b", "--gpus", "8", "--csv").stdout)))
-    assert [line["ep"] for line in lines] == ["2", "4", "8"]
+    assert [line["ranks"] for line in lines] == ["2", "4", "8"]
 
 
 @pytest.mark.parametrize(
@@ -169,17 +180,17 @@ def test_plan_takes_any_cluster_and_any_number_of_experts(
     """Without a number of GPUs, the cluster's own."""
     made = json.loads(_run("plan", *arguments, "--context", "1024", "--json").stdout)
     assert made["fits"]
-    assert max(choice["ep"] for choice in made["choices"]) == largest
+    assert max(choice["ranks"] for choice in made["choices"]) == largest
     best = made["best"]
     assert best["tokens_per_second"] == pytest.approx(best["tokens_per_second_per_gpu"] * gpus)
-    assert f'"ep": {largest},' in json.dumps(made)
+    assert f'"ranks": {largest},' in json.dumps(made)
 
 
 def test_a_model_of_seven_experts_is_planned(tmp_path: Path) -> None:
     config = json.loads(_QWEN.read_text()) | {"num_experts": 7}
     (tmp_path / "config.json").write_text(json.dumps(config))
     made = json.loads(_run("plan", tmp_path, "--gpus", "8", "--json").stdout)
-    assert [choice["ep"] for choice in made["choices"]] == [1, 2, 4, 8]
+    assert [choice["ranks"] for choice in made["choices"]] == [1, 2, 4, 8]
 
 
 def test_simulate_takes_ranks_that_its_cluster_has() -> None:
@@ -202,7 +213,7 @@ def test_a_plan_is_simulated_alike_from_its_file(tmp_path: Path) -> None:
     assert again["step_seconds"] == made["step_seconds"]
     assert max(again["peak_memory_bytes"]) == made["peak_memory_bytes"]
     from_file = json.loads(_run("plan", out, "--gpus", "8", "--json").stdout)
-    assert from_file["best"]["ep"] == made["ep"]
+    assert from_file["best"]["ranks"] == made["ranks"]
 
 
 def test_plan_says_what_overflows_and_three_ways_out() -> None:
@@ -256,7 +267,7 @@ def test_errors_are_one_line_with_the_mend(arguments: tuple[str, ...], words: li
             "64",
             "--trace",
             "{tmp}/trace.json",
-            "--save",
+            "--out",
             "{tmp}/made.json",
         ),
         ("simulate", str(_CONFIG), "--csv"),

@@ -79,7 +79,7 @@ def test_what_record_refuses(wingspan, arguments, message):
 def test_synthesize_writes_what_was_asked(wingspan, tmp_path):
     out = tmp_path / "t.parquet"
     ended = wingspan(
-        "synthesize", "hot-set", "--layers", "3", "--experts", "16", "--top-k", "2", "--tokens", "500",
+        "synthesize", "hot-set", "--layers", "3", "--experts", "16", "--experts-per-token", "2", "--tokens", "500",
         "--ranks", "4", "--hot-share", "0.3", "--seed", "7", "--out", str(out),
     )  # fmt: skip
     assert ended.code == 0, ended.err

@@ -15,7 +15,7 @@ from wingspan.errors import InputError
 from wingspan.schedule.serving_result import ServingReport
 from wingspan.schedule.sweep_result import SweepResult
 
-SERVING = ["serving", "mixtral-8x7b", "--ep", "8", "--num-requests", "50", "--prompt-tokens", "200"]
+SERVING = ["serving", "mixtral-8x7b", "--ranks", "8", "--num-requests", "50", "--prompt-tokens", "200"]
 
 
 def run(*arguments: str) -> str:
@@ -25,16 +25,25 @@ def run(*arguments: str) -> str:
 
 
 def test_a_sweep_prints_a_table_with_conditions_and_findings() -> None:
-    shown = run("sweep", "seed", "--ep", "16,32", "--batch", "4", "--context", "128")
+    shown = run("sweep", "seed", "--ranks", "16,32", "--tokens-per-gpu", "4", "--context", "128")
     assert "seed: 61 layers, top-8 of as many experts as GPUs" in shown
     assert "parallel efficiency" in shown
     assert "EP 32" in shown
 
 
 def test_a_sweep_as_json_and_csv_is_that_alone() -> None:
-    options = ("sweep", "deepseek-v3", "--ep", "32,64", "--schedule", "sequential,two-batch", "--batch", "8")
+    options = (
+        "sweep",
+        "deepseek-v3",
+        "--ranks",
+        "32,64",
+        "--schedule",
+        "sequential,two-batch",
+        "--tokens-per-gpu",
+        "8",
+    )
     result = SweepResult.model_validate_json(run(*options, "--json"))
-    assert [p.at for p in result.points][1] == {"schedule": "sequential", "ep": 64}
+    assert [p.at for p in result.points][1] == {"schedule": "sequential", "ranks": 64}
     assert [p.experts_per_rank for p in result.points] == [8, 4, 8, 4]  # 256 experts stay
     rows = list(csv.DictReader(io.StringIO(run(*options, "--csv"))))
     assert [float(row["step_seconds"]) for row in rows] == [p.step_seconds for p in result.points]
@@ -42,7 +51,7 @@ def test_a_sweep_as_json_and_csv_is_that_alone() -> None:
 
 def test_a_sweep_writes_a_page(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    assert "page:" in run("sweep", "seed", "--ep", "16", "--experts-per-gpu", "1..4", "--html", str(page))
+    assert "page:" in run("sweep", "seed", "--ranks", "16", "--experts-per-rank", "1..4", "--html", str(page))
     text = page.read_text()
     assert text.startswith("<!doctype html>")
     assert "Plotly.newPlot" in text
@@ -80,7 +89,7 @@ def test_serving_on_separate_groups_takes_a_file(tmp_path: Path) -> None:
     options = (
         "serving",
         "qwen3-235b-a22b",
-        "--ep",
+        "--ranks",
         "32",
         "--separate-prefill",
         "16",
@@ -97,7 +106,7 @@ def test_requests_beyond_the_models_context_are_refused_or_cut_and_said(tmp_path
     trace = tmp_path / "trace.csv"
     trace.write_text("arrival_seconds,prompt_tokens,output_tokens\n0,40000,960\n1,40000,961\n2,50000,1\n")
     with pytest.raises(InputError, match=r"2 of 3 requests are longer than the 40,960 .*first has 40,961"):
-        run("serving", "qwen3-235b-a22b", "--ep", "32", "--requests", str(trace))
+        run("serving", "qwen3-235b-a22b", "--ranks", "32", "--requests", str(trace))
     drawn = run(*SERVING, "--prompt-tokens", "30000", "--length-spread", "0.5", "--json")
     notes = ServingReport.model_validate_json(drawn).notes
     assert any("drawn requests are cut to the model's" in note for note in notes)

@@ -54,9 +54,12 @@ def test_validate_without_data(tmp_path: Path):
 
 def test_calibrate_writes_a_file_that_loads(tmp_path: Path):
     path = tmp_path / "here.yaml"
-    result = run("calibrate", "--ranks", "2", "--ranks-per-node", "1", "--out", str(path))
+    result = run(
+        "calibrate", "--ranks", "2", "--ranks-per-node", "1", "--out", str(path), "--cluster-name", "here"
+    )
     assert result.returncode == 0, result.stderr
-    assert load_cluster(str(path)).nodes == 2
+    found = load_cluster(str(path))
+    assert (found.name, found.nodes) == ("here", 2)
     assert "link between nodes" in result.stderr
 
 

@@ -17,8 +17,8 @@ from tests.cli.command import Command
         (("simulate", "seed", "--ranks", "x"), ["--ranks", "given: x"]),
         (("simulate", "seed", "--ranks", "0"), ["--ranks", "given: 0"]),
         (("simulate", "seed", "--foo"), ["--foo"]),
-        (("simulate", "seed", "--chunks", "3"), ["--chunks 3", "--schedule chunks"]),
-        (("simulate", "seed", "--schedule", "chunks", "--chunks", "100"), ["options.chunks = 100", "64"]),
+        (("simulate", "seed", "--schedule", "chunks:100"), ["--schedule chunks:100", "64"]),
+        (("simulate", "seed", "--schedule", "chunks:x"), ["--schedule chunks:x", "chunks:N"]),
         (("simulate", "seed", "--json", "--csv"), ["--json and --csv"]),
         (("simulate", "seed", "--placement", "best"), ["--placement best", "round-robin", "existing file"]),
         (("simulate", "seed", "--ranks", "100"), ["100 GPUs", "96 or 104"]),
@@ -35,12 +35,12 @@ from tests.cli.command import Command
             ("sweep", "seed", "--phase", "prefill", "-b", "64,128", "--context", "65"),
             ["64 tokens", "prompt of 65"],
         ),
-        (("sweep", "seed", "--ep", "16..10000000000"), ["--ep 16..10000000000", "more than 16,384"]),
-        (("sweep", "seed", "--ep", "9" * 5000), ["--ep 999", "neither a number"]),
-        (("sweep", "seed", "--ep", "16,²"), ["--ep", "neither a number"]),
+        (("sweep", "seed", "--ranks", "16..10000000000"), ["--ranks 16..10000000000", "more than 16,384"]),
+        (("sweep", "seed", "--ranks", "9" * 5000), ["--ranks 999", "neither a number"]),
+        (("sweep", "seed", "--ranks", "16,²"), ["--ranks", "neither a number"]),
         (
-            ("sweep", "seed", "--ep", "16,32", "--batch", "1000000000000"),
-            ["--batch 1000000000000", "16,777,216"],
+            ("sweep", "seed", "--ranks", "16,32", "--tokens-per-gpu", "1000000000000"),
+            ["--tokens-per-gpu 1000000000000", "16,777,216"],
         ),
         (("serving", "seed", "--prompt-tokens", "4000"), ["--prompt-tokens 4000", "4,096 tokens that seed"]),
         (
@@ -48,7 +48,7 @@ from tests.cli.command import Command
             ["1,000,000,000,000 ranks", "16,384"],
         ),
         (
-            ("place", "--synthetic", "uniform", "--slots-per-rank", "1000000000000"),
+            ("place", "--synthetic", "uniform", "--experts-per-rank", "1000000000000"),
             ["1,000,000,000,000 slots"],
         ),
         (
@@ -81,12 +81,12 @@ def test_one_line_names_thing_value_and_mend(
 @pytest.mark.parametrize(
     ("command", "option"),
     [
-        (("simulate", "mixtral-8x7b"), "--save"),
+        (("simulate", "mixtral-8x7b"), "--out"),
         (("simulate", "mixtral-8x7b"), "--trace"),
         (("simulate", "mixtral-8x7b"), "--html"),
         (("plan", "mixtral-8x7b"), "--out"),
-        (("sweep", "mixtral-8x7b", "--ep", "4,8"), "--html"),
-        (("serving", "mixtral-8x7b", "--ep", "8"), "--html"),
+        (("sweep", "mixtral-8x7b", "--ranks", "4,8"), "--html"),
+        (("serving", "mixtral-8x7b", "--ranks", "8"), "--html"),
         (("place", "--synthetic", "uniform"), "--out"),
         (("synthesize", "uniform"), "--out"),
     ],

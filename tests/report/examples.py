@@ -114,7 +114,7 @@ def sweep() -> SweepResult:
             seconds = 0.02 * (1 + float(lost))
             points.append(
                 SweepPoint(
-                    at={"cluster": network, "ep": ep},
+                    at={"cluster": network, "ranks": ep},
                     ranks=ep,
                     experts_per_rank=1,
                     schedule="sequential",
@@ -134,7 +134,7 @@ def sweep() -> SweepResult:
         conditions=CONDITIONS,
         axes=[
             SweepAxis(name="cluster", label="cluster", values=list(networks)),
-            SweepAxis(name="ep", label="EP size", values=list(sizes)),
+            SweepAxis(name="ranks", label="EP size", values=list(sizes)),
         ],
         points=points,
         findings=["On h100-sxm the efficiency falls below 90 % beyond EP 32."],

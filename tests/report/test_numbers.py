@@ -97,4 +97,4 @@ def test_the_best_point_fits_if_any_does() -> None:
     fast_but_unfit = result.points[4].model_copy(update={"tokens_per_second_per_gpu": 1e9})
     changed = result.model_copy(update={"points": [*result.points[:4], fast_but_unfit, *result.points[5:]]})
     best = best_points(changed, [result.axes[0]])
-    assert [point.at["ep"] for point in best] == [16, 16]
+    assert [point.at["ranks"] for point in best] == [16, 16]

@@ -13,8 +13,8 @@ from wingspan.testbed.layout import make_layout, parse_rate, part_of, show_rate
     [("400mbit", 400_000_000), ("1.5gbit", 1_500_000_000), ("64kbit", 64_000), ("9600bit", 9600)],
 )
 def test_rates(text, bits):
-    assert parse_rate("--rate", text) == bits
-    assert parse_rate("--rate", show_rate(bits)) == bits
+    assert parse_rate("link_rate", text) == bits
+    assert parse_rate("link_rate", show_rate(bits)) == bits
 
 
 def test_names_lead_back_to_their_testbed():
@@ -42,14 +42,14 @@ def test_groups_hang_on_their_leaf():
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("UP", 4, 4, "1gbit"), "--name UP"),
-        (("a", 4, 4, "fast"), "--rate fast"),
+        (("UP", 4, 4, "1gbit"), "`name` UP"),
+        (("a", 4, 4, "fast"), "`link_rate` fast"),
         (("a", 0, 4, "1gbit"), "nodes = 0"),
         (("a", 251, 4, "1gbit"), "nodes = 251"),
         (("a", 4, 0, "1gbit"), "ranks_per_node = 0"),
-        (("a", 4, 4, "1gbit", "1gbit"), "--nodes-per-group go together"),
-        (("a", 4, 4, "1gbit", "1gbit", 3), "--nodes-per-group 3"),
-        (("a", 4, 4, "1gbit", "slow", 2), "--group-uplink slow"),
+        (("a", 4, 4, "1gbit", "1gbit"), "`nodes_per_group` go together"),
+        (("a", 4, 4, "1gbit", "1gbit", 3), "`nodes_per_group` 3"),
+        (("a", 4, 4, "1gbit", "slow", 2), "`group_uplink` slow"),
     ],
 )
 def test_what_does_not_fit_is_named(arguments, named):

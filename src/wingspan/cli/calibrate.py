@@ -21,7 +21,7 @@ def calibrate(
     out: Annotated[
         Path | None, typer.Option(help="File to write the cluster to (default: standard output).")
     ] = None,
-    name: Annotated[str, typer.Option(help="Name of the cluster in the file.")] = "measured",
+    cluster_name: Annotated[str, typer.Option(help="Name of the cluster in the file.")] = "measured",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     transport: Annotated[
         str, typer.Option(help="Whose links: auto, torch (gloo or NCCL), shm (shared memory in nodes), mpi.")
@@ -40,4 +40,4 @@ def calibrate(
     """
     from wingspan.cli.calibrate_job import execute
 
-    execute(ranks, ranks_per_node, transport, out, name, device, wait_seconds)
+    execute(ranks, ranks_per_node, transport, out, cluster_name, device, wait_seconds)

@@ -10,10 +10,9 @@ from wingspan.writing import json_text
 
 
 def claims(
-    network: Annotated[
+    cluster: Annotated[
         str,
         typer.Option(
-            "--network",
             "--cluster",
             help="Cluster preset or file to judge the claims on, beside the ideal one.",
         ),
@@ -29,7 +28,7 @@ def claims(
 
       wingspan claims
 
-      wingspan claims --network h800 --json
+      wingspan claims --cluster h800 --json
     """
     from dataclasses import asdict
 
@@ -42,7 +41,7 @@ def claims(
     from wingspan.specs.models import load_model
 
     rows = compute(
-        load_model("seed"), load_model("seed-gated"), load_cluster("seed-ideal"), load_cluster(network)
+        load_model("seed"), load_model("seed-gated"), load_cluster("seed-ideal"), load_cluster(cluster)
     )
     if as_json:
         print(json_text([asdict(row) for row in rows]))
@@ -65,7 +64,7 @@ def claims(
         "shared by 8 GPUs of a node, unless the row says otherwise; always with the fastest schedule. fits: whether "
         "memory holds that point. The claims' own point: attention replicated, 128 sequences per GPU (where eight "
         "experts per GPU are compared, attention shared). Skewed = log-normal shares, sigma 0.6."
-        + (f" On {network} and with skew many rows come out otherwise: leave --brief out." if brief else "")
+        + (f" On {cluster} and with skew many rows come out otherwise: leave --brief out." if brief else "")
         + "[/dim]"
     )
     for row in [] if brief else rows:

@@ -12,7 +12,7 @@ from wingspan.cli.launched import WAIT_HELP
 
 def compare(
     deployment: Annotated[
-        Path, typer.Argument(help="Deployment file, as simulate --save or plan writes it.")
+        Path, typer.Argument(help="Deployment file, as simulate --out or plan --out writes it.")
     ],
     links: Annotated[
         Path | None,
@@ -43,7 +43,7 @@ def compare(
 
     Examples:
 
-      wingspan simulate seed-small.json --ranks 8 --save d.json && wingspan compare d.json
+      wingspan simulate seed-small.json --ranks 8 --out d.json && wingspan compare d.json
 
       wingspan testbed run -- wingspan compare d.json --time-scale 500 --trace step
     """

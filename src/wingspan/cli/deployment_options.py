@@ -1,88 +1,16 @@
-"""The options by which `plan` and `simulate` describe a deployment, and the deployment that they make."""
+"""What a command line says of a deployment, and the deployment that it makes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from wingspan.reading import json_value
 
 if TYPE_CHECKING:
     from wingspan.deployment import Deployment
     from wingspan.specs.cluster import Cluster
-
-Source = Annotated[
-    str,
-    typer.Argument(
-        help="A model preset, a config.json or its folder, or a deployment file; options then change the file's values."
-    ),
-]
-ClusterName = Annotated[
-    str | None, typer.Option("--cluster", help="Cluster preset or YAML file (default h100-sxm).")
-]
-Phase = Annotated[str | None, typer.Option(help="prefill or decode (default).")]
-Tokens = Annotated[
-    int | None,
-    typer.Option(
-        "--tokens-per-gpu",
-        "-b",
-        min=1,
-        help="New tokens per GPU; in decode one per sequence (default 64; in prefill 4096, or one prompt).",
-    ),
-]
-ContextTokens = Annotated[
-    int | None,
-    typer.Option(
-        "--context",
-        min=1,
-        help="Mean tokens of context per sequence; in prefill, of a prompt (default 4096, or the most that the "
-        "model and the step hold).",
-    ),
-]
-Spread = Annotated[
-    float | None, typer.Option("--context-spread", min=0.0, help="Standard deviation / mean of contexts.")
-]
-RoutingText = Annotated[
-    str | None,
-    typer.Option(
-        "--routing",
-        help="uniform (default), power-law:EXPONENT, log-normal:SIGMA, a routing trace, or a JSON list of loads.",
-    ),
-]
-PlacementName = Annotated[
-    str | None,
-    typer.Option(
-        "--placement",
-        help="linear (default), round-robin, random, balanced (by load, with replicas in spare slots), or the JSON "
-        "file that place or import wrote.",
-    ),
-]
-ScheduleName = Annotated[
-    str | None, typer.Option("--schedule", help="sequential (default), chunks or two-batch.")
-]
-Chunks = Annotated[int | None, typer.Option(min=1, help="Parts of a layer's rows, with --schedule chunks.")]
-DispatcherName = Annotated[
-    str | None,
-    typer.Option(
-        "--dispatcher", help="flat (default in decode), deduplicated or hierarchical (default in prefill)."
-    ),
-]
-AttentionRanks = Annotated[
-    int | None, typer.Option(min=1, help="GPUs of a node that share attention; 1 = data-parallel.")
-]
-Weights = Annotated[
-    str | None, typer.Option(help="Precision of the weights: bf16, fp8, ... (default: as published).")
-]
-Activations = Annotated[
-    str | None,
-    typer.Option(help="Precision of the activations (default: fp8 beside FP8 weights, else bf16)."),
-]
-Kv = Annotated[str | None, typer.Option(help="Precision of the KV cache (default bf16).")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Seed of all draws (default 0).")]
-
 
 _USUAL_CONTEXT = 4096
 
@@ -103,7 +31,6 @@ class Asked:
     routing: str | None = None
     expected_loads: bool = False
     schedule: str | None = None
-    chunks: int | None = None
     dispatcher: str | None = None
     attention_ranks: int | None = None
     weights: str | None = None
@@ -159,7 +86,8 @@ def _parsed(data: dict[str, Any], asked: Asked) -> Deployment:
 
 def _described(asked: Asked) -> dict[str, Any]:
     """Model, work and options as asked; placement and cluster as the deployment file has them, or None."""
-    from wingspan.errors import InputError
+    from wingspan.specs.execution import parse_schedule
+    from wingspan.specs.routing_text import parse_routing
 
     data = _start(asked)
     workload, options = data["workload"], data["options"]
@@ -169,14 +97,15 @@ def _described(asked: Asked) -> dict[str, Any]:
     _set_usual_sizes(workload, data["model"]["max_context"])
     _check_prompts(workload, asked)
     _set(workload["context"], "spread", asked.context_spread)
-    _set(workload, "routing", None if asked.routing is None else _routing(asked.routing))
+    if asked.routing is not None:
+        workload["routing"] = parse_routing(asked.routing).model_dump(mode="json")
     _set(workload, "fluctuating", False if asked.expected_loads else None)
     for name in ("weights", "activations", "kv"):
         _set(workload, name, getattr(asked, name))
-    for name in ("schedule", "chunks", "dispatcher", "attention_ranks"):
+    for name in ("dispatcher", "attention_ranks"):
         _set(options, name, getattr(asked, name))
-    if asked.chunks is not None and options.get("schedule") != "chunks":
-        raise InputError(f"--chunks {asked.chunks}: only --schedule chunks has them")
+    if asked.schedule is not None:
+        options["schedule"], options["chunks"] = parse_schedule(asked.schedule)
     return data
 
 
@@ -326,51 +255,6 @@ def _is_open(asked: Asked) -> bool:
     if asked.cluster is None:
         return not _is_deployment(Path(asked.source))
     return asked.cluster in cluster_presets()
-
-
-def _routing(text: str) -> dict[str, Any]:
-    from wingspan.errors import InputError
-
-    name, _, number = text.partition(":")
-    kind = name.replace("-", "_")
-    names = {"power_law": "exponent", "log_normal": "sigma"}
-    if kind == "uniform" and not number:
-        return {"kind": "uniform"}
-    if kind in names:
-        try:
-            return {"kind": kind, names[kind]: float(number)}
-        except ValueError:
-            raise InputError(f"--routing {text}: {name} needs a number, as in {name}:0.8") from None
-    path = Path(text)
-    if not path.is_file():
-        raise InputError(
-            f"--routing {text}: neither uniform, power-law:EXPONENT, log-normal:SIGMA nor an existing file"
-        )
-    if path.suffix == ".parquet":
-        return {"kind": "recorded", "source": text, "trace": str(path.resolve()), "loads": _trace_loads(path)}
-    return {"kind": "recorded", "source": text, "loads": _json_loads(path)}
-
-
-def _trace_loads(path: Path) -> list[list[int]]:
-    """Tokens per (MoE layer, expert) of a routing trace."""
-    import numpy as np
-
-    from wingspan.routing.statistics import expert_load
-    from wingspan.routing.trace_file import TraceFile
-
-    loads: list[list[int]] = np.sum([expert_load(p) for p in TraceFile.open(path).chunks()], axis=0).tolist()
-    return loads
-
-
-def _json_loads(path: Path) -> Any:
-    from wingspan.errors import InputError
-
-    try:
-        return json_value(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"--routing {path}: not JSON ({error}); expected loads per (layer, expert)"
-        ) from None
 
 
 def _set(data: dict[str, Any], key: str, value: object) -> None:

@@ -7,6 +7,7 @@ deployment's schedule, an engine's dump) is refused where that file is read.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import typer
 import typer.core
 
-from wingspan.errors import InputError
+from wingspan.cli.aliases import read_old_names
+from wingspan.errors import InputError, WingspanError
 
 Values = Mapping[str, Any]
 
@@ -74,7 +76,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("top_p", _with("temperature"), _SAMPLING),
     ),
     "place": (
-        Rule("horizon_steps", _with("present"), "a move is weighed only with --from; leave it out"),
+        Rule("horizon_steps", _with("present"), "a move is weighed only with --current; leave it out"),
         Rule("strategy", _with("out"), "it names what --out writes; add that, or leave it out"),
     ),
     "routing": (Rule("ranks", _without("placement"), "--placement names its own ranks; leave one out"),),
@@ -87,12 +89,26 @@ class CheckedCommand(typer.core.TyperCommand):
     """A command that refuses what was given in vain, and numbers that are none."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Check the options, then run the command.
+        """Check the options, then run the command; fields that its errors name are shown as its options.
 
         Raises:
             InputError: an option that would do nothing, or is not finite.
         """
         shown = {str(param.name): str(param.opts[0]) for param in self.params}
+        self._check(ctx, shown)
+        try:
+            return super().invoke(ctx)
+        except WingspanError as error:
+            error.args = (_with_options(str(error), shown),)
+            raise
+
+    def make_parser(self, ctx: Any) -> Any:
+        """The parser; it knows old names too."""
+        parser = super().make_parser(ctx)
+        read_old_names(parser, self.get_params(ctx))
+        return parser
+
+    def _check(self, ctx: Any, shown: Mapping[str, str]) -> None:
         given = {name for name in shown if _from_command_line(ctx, name)}
         for rule in RULES.get(str(ctx.command_path).partition(" ")[2], ()):
             if rule.option in given and not rule.acts(ctx.params):
@@ -102,7 +118,15 @@ class CheckedCommand(typer.core.TyperCommand):
         for name in given:
             if isinstance(value := ctx.params[name], float) and not math.isfinite(value):
                 raise InputError(f"{shown[name]} {value}: use a finite number")
-        return super().invoke(ctx)
+
+
+def _with_options(text: str, shown: Mapping[str, str]) -> str:
+    """An error's text with the fields that it names, as `ranks_per_node`, written as this command's options."""
+    return re.sub(
+        "`([a-z][a-z0-9_]*)`",
+        lambda found: shown[found[1]] if shown.get(found[1], "").startswith("-") else found[0],
+        text,
+    )
 
 
 def _from_command_line(ctx: Any, name: str) -> bool:

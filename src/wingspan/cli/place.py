@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.deployment_options import (
+from wingspan.cli.options import (
     AttentionRanks,
-    Chunks,
     ClusterName,
     ContextTokens,
+    ExpertsPerRank,
+    Json,
     Phase,
-    ScheduleName,
+    Ranks,
+    ScheduleText,
     Weights,
 )
 
@@ -35,19 +37,9 @@ def place(
         ),
     ] = None,
     cluster: ClusterName = None,
-    ranks: Annotated[
-        int | None,
-        typer.Option(
-            "--ranks", "--ep", min=1, help="Ranks to spread over (default: as many as the experts fill)."
-        ),
-    ] = None,
+    ranks: Ranks = None,
     spare_ranks: Annotated[int, typer.Option(min=0, help="Further ranks, for replicas.")] = 0,
-    experts_per_rank: Annotated[
-        int | None,
-        typer.Option(
-            "--experts-per-rank", "--slots-per-rank", min=1, help="Slots per (layer, rank) (default 1)."
-        ),
-    ] = None,
+    experts_per_rank: ExpertsPerRank = None,
     ranks_per_node: Annotated[
         int | None, typer.Option(min=1, help="Ranks that share the fast link (default: the cluster's).")
     ] = None,
@@ -55,9 +47,7 @@ def place(
         str | None,
         typer.Option(help="flat, deduplicated or hierarchical (default: rows cross once per node)."),
     ] = None,
-    flat: Annotated[bool, typer.Option("--flat", hidden=True, help="The same as --dispatcher flat.")] = False,
-    schedule: ScheduleName = None,
-    chunks: Chunks = None,
+    schedule: ScheduleText = None,
     phase: Phase = None,
     context: ContextTokens = None,
     attention_ranks: AttentionRanks = None,
@@ -67,20 +57,19 @@ def place(
         typer.Option("--request-routing", help="Also: each request lives on the node its experts are on."),
     ] = False,
     present: Annotated[
-        Path | None, typer.Option("--from", help="The placement in use: ours then moves only what pays.")
+        Path | None, typer.Option("--current", help="The placement in use: ours then moves only what pays.")
     ] = None,
     tokens_per_gpu: Annotated[
         int | None,
         typer.Option(
             "--tokens-per-gpu",
             "-b",
-            "--step-tokens",
             min=1,
-            help="Tokens of a step (default: as in the trace).",
+            help="New tokens per GPU and step (default: as in the trace).",
         ),
     ] = None,
     horizon_steps: Annotated[
-        int, typer.Option(min=1, help="Steps over which a move must pay for itself (with --from).")
+        int, typer.Option(min=1, help="Steps over which a move must pay for itself (with --current).")
     ] = 1000,
     expert_memory_gb: Annotated[
         float | None, typer.Option(min=0.0, help="GB per rank for experts; refuse what does not fit.")
@@ -88,7 +77,7 @@ def place(
     strategy: Annotated[str, typer.Option(help="Which one --out writes; a name from the table.")] = "ours",
     out: Annotated[Path | None, typer.Option(help="Write the placement as JSON.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the random strategy and the synthetic trace.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Place experts on ranks by all strategies, and show what each leads to.
 
@@ -103,16 +92,13 @@ def place(
 
       wingspan place --synthetic communities --spare-ranks 64 --request-routing
 
-      wingspan place trace.parquet --from placement.json --horizon-steps 5000
+      wingspan place trace.parquet --current placement.json --horizon-steps 5000
     """
     from wingspan.cli.deployment_options import Asked
     from wingspan.cli.outputs import check_outputs
     from wingspan.cli.place_job import PlaceArguments, execute
-    from wingspan.errors import InputError
 
     check_outputs(out)
-    if flat and dispatcher not in (None, "flat"):
-        raise InputError(f"--flat and --dispatcher {dispatcher}: choose one")
     execute(
         PlaceArguments(
             trace=trace,
@@ -126,8 +112,7 @@ def place(
                 tokens_per_gpu=tokens_per_gpu,
                 context=context,
                 schedule=schedule,
-                chunks=chunks,
-                dispatcher="flat" if flat else dispatcher or "hierarchical",
+                dispatcher=dispatcher or "hierarchical",
                 attention_ranks=attention_ranks,
                 weights=weights,
             ),

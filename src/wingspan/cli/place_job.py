@@ -86,7 +86,7 @@ def execute(arguments: PlaceArguments) -> None:
         request_routing=arguments.request_routing,
         seed=arguments.seed,
     )
-    # Two of the strategies are there only where groups divide into nodes, and with --from.
+    # Two of the strategies are there only where groups divide into nodes, and with --current.
     _check_strategy(arguments.strategy, result.placements)
     if arguments.as_json:
         print(json_text(_to_dict(about, deployment, objective, result)), flush=True)

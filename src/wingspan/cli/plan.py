@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.deployment_options import (
+from wingspan.cli.options import (
     Activations,
     ClusterName,
     ContextTokens,
@@ -46,9 +46,7 @@ def plan(
         float | None,
         typer.Option(min=0.001, help="Leave out steps longer than this (decode: time per output token)."),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "--save", help="Write the best deployment as a file.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the best deployment as a file.")] = None,
     html: Annotated[
         Path | None, typer.Option(help="Write choices and the best one's step as one self-contained page.")
     ] = None,

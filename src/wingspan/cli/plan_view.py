@@ -95,8 +95,8 @@ def print_csv(plan: Plan) -> None:
 def _record(choice: DeploymentChoice) -> dict[str, Any]:
     report, options = choice.report, choice.deployment.options
     return {
-        "ep": report.ranks,
-        "experts_per_gpu": report.experts_per_rank,
+        "ranks": report.ranks,
+        "experts_per_rank": report.experts_per_rank,
         "placement": choice.deployment.placement.strategy.value,
         "attention_ranks": options.attention_ranks,
         "tokens_per_gpu": choice.deployment.workload.tokens_per_gpu,
@@ -123,7 +123,7 @@ def _choices(plan: Plan) -> Table:
         record = _record(choice)
         table.add_row(
             _groups(choice),
-            str(record["experts_per_gpu"]),
+            str(record["experts_per_rank"]),
             str(record["attention_ranks"]),
             str(record["tokens_per_gpu"]),
             "hier." if choice.deployment.dispatcher is DispatcherKind.HIERARCHICAL else "flat",

@@ -15,9 +15,7 @@ def routing(
     ] = "8",
     ranks: Annotated[
         int | None,
-        typer.Option(
-            "--ranks", "--ep", help="Ranks over which the experts lie (default: one expert per rank)."
-        ),
+        typer.Option("--ranks", help="Ranks over which the experts lie (default: one expert per rank)."),
     ] = None,
     placement: Annotated[
         Path | None, typer.Option(help="Where the experts lie (default: in order). First replicas count.")

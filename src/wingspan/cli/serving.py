@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.deployment_options import Activations, Kv, Weights
+from wingspan.cli.options import Activations, Html, Json, Kv, Weights
 
 
 def serving(
@@ -15,9 +15,8 @@ def serving(
         str, typer.Argument(help="A model preset, a config.json or its folder.")
     ] = "deepseek-v3",
     cluster: Annotated[str, typer.Option(help="Preset or cluster file.")] = "h100-sxm",
-    ep: Annotated[
-        int,
-        typer.Option("--ep", "--ranks", min=1, help="EP size of the group that decodes, and prefills too."),
+    ranks: Annotated[
+        int, typer.Option(min=1, help="EP size of the group that decodes, and prefills too.")
     ] = 64,
     separate_prefill: Annotated[
         int | None,
@@ -57,28 +56,30 @@ def serving(
         bool, typer.Option("--find-limit", help="Search the highest load within the limits.")
     ] = False,
     attention_ranks: Annotated[int, typer.Option(min=1, help="Ranks of a node that share attention.")] = 1,
-    schedule: Annotated[str, typer.Option(help="sequential, chunks, chunks:N or two-batch.")] = "sequential",
-    skew: Annotated[
-        float,
-        typer.Option(min=0.0, help="Spread of the experts' loads: sigma of a log-normal; 0 is uniform."),
-    ] = 0.0,
+    schedule: Annotated[str, typer.Option(help="sequential, chunks:N or two-batch.")] = "sequential",
+    routing: Annotated[
+        str,
+        typer.Option(
+            help="uniform, power-law:EXPONENT, log-normal:SIGMA, a routing trace, or a JSON list of loads."
+        ),
+    ] = "uniform",
     weights: Weights = None,
     activations: Activations = None,
     kv: Kv = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+    as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="One line per load on stdout, nothing else.")] = False,
-    html: Annotated[Path | None, typer.Option(help="Write pictures as one self-contained page.")] = None,
+    html: Html = None,
 ) -> None:
     """Simulate serving: continuous batching, chunked prefill, latencies with percentiles, the highest load.
 
     Examples:
 
-      wingspan serving deepseek-v3 --ep 64 --rate 10,50,100,200 --html serving.html
+      wingspan serving deepseek-v3 --ranks 64 --rate 10,50,100,200 --html serving.html
 
-      wingspan serving deepseek-v3 --ep 64 --ttft-p99 2 --tpot-p99 0.05 --find-limit
+      wingspan serving deepseek-v3 --ranks 64 --ttft-p99 2 --tpot-p99 0.05 --find-limit
 
-      wingspan serving deepseek-v3 --ep 128 --separate-prefill 32 --requests trace.csv
+      wingspan serving deepseek-v3 --ranks 128 --separate-prefill 32 --requests trace.csv
     """
     from wingspan.cli.outputs import check_one_format, check_outputs
     from wingspan.cli.serving_job import ServingArguments, execute
@@ -89,7 +90,7 @@ def serving(
         ServingArguments(
             model=model,
             cluster=cluster,
-            ep=ep,
+            ranks=ranks,
             separate_prefill=separate_prefill,
             rate=rate,
             requests=requests,
@@ -104,7 +105,7 @@ def serving(
             find_limit=find_limit,
             attention_ranks=attention_ranks,
             schedule=schedule,
-            skew=skew,
+            routing=routing,
             weights=weights,
             activations=activations,
             kv=kv,

@@ -26,7 +26,7 @@ from wingspan.simulate.serving.measure import described, measure
 from wingspan.simulate.serving.search import find_highest_load
 from wingspan.simulate.serving.settle import MOST_TIMES, alike, unsettled_note, until_settled
 from wingspan.simulate.sweep import Setting
-from wingspan.simulate.sweep_axes import with_schedule, with_skew
+from wingspan.simulate.sweep_axes import with_routing, with_schedule
 from wingspan.specs.cluster import load_cluster
 from wingspan.specs.models import load_model
 from wingspan.specs.precision import Precision
@@ -48,7 +48,7 @@ class ServingArguments:
 
     model: str
     cluster: str
-    ep: int
+    ranks: int
     separate_prefill: int | None
     rate: str | None
     requests: Path | None
@@ -63,7 +63,7 @@ class ServingArguments:
     find_limit: bool
     attention_ranks: int
     schedule: str
-    skew: float
+    routing: str
     weights: str | None
     activations: str | None
     kv: str | None
@@ -186,14 +186,14 @@ def _fleet(arguments: ServingArguments, requests: Requests) -> tuple[Fleet, dict
         longest_context=int(lengths_N.max()),
         mean_context=max(1, round(float(lengths_N.mean()))),
     )
-    deployment = _deployment(arguments, arguments.ep)
+    deployment = _deployment(arguments, arguments.ranks)
     model = deployment.model
     conditions = {
         "Model": f"{model.name}: {model.layers} layers, top-{model.experts.per_token} of {model.experts.count}",
         "Precision": deployment.workload.precisions(model).described,
         "Cluster": arguments.cluster,
         "Requests": _described(arguments, requests),
-        "Step": f"{arguments.schedule} schedule, skew {arguments.skew:g}"
+        "Step": f"{arguments.schedule} schedule, {arguments.routing} routing"
         + (f", attention over {arguments.attention_ranks} ranks" if arguments.attention_ranks > 1 else ""),
     }
     if arguments.separate_prefill is None:
@@ -226,11 +226,9 @@ def _deployment(arguments: ServingArguments, ranks: int) -> Deployment:
         workload=parse(Workload, workload, "workload"),
         options=parse(Options, {"attention_ranks": arguments.attention_ranks}, "options"),
     )
-    setting = with_schedule(with_skew(setting, arguments.skew), arguments.schedule)
+    setting = with_schedule(with_routing(arguments.routing)(setting), arguments.schedule)
     if setting.fastest_schedule:
-        raise InputError(
-            "--schedule fastest is for one step; name one: sequential, chunks, chunks:N, two-batch"
-        )
+        raise InputError("--schedule fastest is for one step; name one: sequential, chunks:N, two-batch")
     return setting.deployment()
 
 

@@ -7,18 +7,19 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.deployment_options import (
+from wingspan.cli.options import (
     Activations,
     AttentionRanks,
-    Chunks,
     ClusterName,
     ContextTokens,
     DispatcherName,
+    ExpertsPerRank,
     Kv,
     Phase,
     PlacementName,
+    Ranks,
     RoutingText,
-    ScheduleName,
+    ScheduleText,
     Seed,
     Source,
     Spread,
@@ -31,13 +32,8 @@ from wingspan.writing import json_text
 def simulate(
     source: Source,
     cluster: ClusterName = None,
-    ranks: Annotated[
-        int | None,
-        typer.Option("--ranks", "--ep", min=1, help="EP size (default: a rank per expert, in whole nodes)."),
-    ] = None,
-    experts_per_rank: Annotated[
-        int | None, typer.Option(min=1, help="Slots per GPU and layer (default: as few as hold all experts).")
-    ] = None,
+    ranks: Ranks = None,
+    experts_per_rank: ExpertsPerRank = None,
     placement: PlacementName = None,
     phase: Phase = None,
     tokens_per_gpu: Tokens = None,
@@ -47,17 +43,14 @@ def simulate(
     expected_loads: Annotated[
         bool, typer.Option("--expected-loads", help="Loads exactly as the routing's shares, not one draw.")
     ] = False,
-    schedule: ScheduleName = None,
-    chunks: Chunks = None,
+    schedule: ScheduleText = None,
     dispatcher: DispatcherName = None,
     attention_ranks: AttentionRanks = None,
     weights: Weights = None,
     activations: Activations = None,
     kv: Kv = None,
     seed: Seed = None,
-    save: Annotated[
-        Path | None, typer.Option("--save", "--out", help="Write the deployment as a file.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the deployment as a file.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Write the timeline for ui.perfetto.dev.")] = None,
     html: Annotated[
         Path | None,
@@ -85,7 +78,7 @@ def simulate(
     from wingspan.simulate.step import predict
     from wingspan.simulate.summary import step_report
 
-    check_outputs(save, trace, html)
+    check_outputs(out, trace, html)
     check_one_format(as_json, as_csv)
     deployment = deployment_of(
         Asked(
@@ -101,7 +94,6 @@ def simulate(
             routing=routing,
             expected_loads=expected_loads,
             schedule=schedule,
-            chunks=chunks,
             dispatcher=dispatcher,
             attention_ranks=attention_ranks,
             weights=weights,
@@ -118,8 +110,8 @@ def simulate(
         simulate_view.print_csv(report)
     else:
         simulate_view.show(deployment, report, trace)
-    if save is not None:
-        save_deployment(deployment, save)
+    if out is not None:
+        save_deployment(deployment, out)
     if trace is not None:
         simulate_view.write_timeline(prediction, report.slowest_rank, trace)
     if html is not None:

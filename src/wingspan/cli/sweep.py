@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from wingspan.cli.deployment_options import Activations, Kv, Weights
+from wingspan.cli.options import Activations, Html, Json, Kv, Weights
 
 
 def sweep(
@@ -15,20 +14,17 @@ def sweep(
     cluster: Annotated[
         str, typer.Option(help="Presets or cluster files; several make an axis.")
     ] = "h100-sxm",
-    ep: Annotated[
-        str, typer.Option("--ep", "--ranks", help="EP sizes: 64, or 16,64, or 16..1024 (doubling).")
-    ] = "64",
-    experts_per_gpu: Annotated[
+    ranks: Annotated[str, typer.Option(help="EP sizes: 64, or 16,64, or 16..1024 (doubling).")] = "64",
+    experts_per_rank: Annotated[
         str | None,
         typer.Option(
-            help="The baseline: 1..32. The same GPUs form smaller groups, each holding all experts; tokens per GPU "
-            "stay. Left out: all GPUs are one group."
+            help="The baseline: 1..32. As many GPUs as --ranks says form smaller groups, each holding all experts; "
+            "tokens per GPU stay. Left out: all GPUs are one group."
         ),
     ] = None,
-    batch: Annotated[
+    tokens_per_gpu: Annotated[
         str | None,
         typer.Option(
-            "--batch",
             "--tokens-per-gpu",
             "-b",
             help="New tokens per GPU; in decode, sequences (default 64; in prefill 4096).",
@@ -41,14 +37,17 @@ def sweep(
             "and the batch hold)."
         ),
     ] = None,
-    skew: Annotated[
-        str, typer.Option(help="Spread of the experts' loads: sigma of a log-normal; 0 is uniform.")
-    ] = "0",
+    routing: Annotated[
+        str,
+        typer.Option(
+            help="uniform, power-law:EXPONENT, log-normal:SIGMA, a routing trace, or a JSON list of loads."
+        ),
+    ] = "uniform",
     bandwidth: Annotated[
         str | None, typer.Option(help="GB/s per GPU between nodes, instead of the cluster's.")
     ] = None,
     schedule: Annotated[
-        str, typer.Option(help="sequential, chunks, chunks:N, two-batch, or fastest (tries all).")
+        str, typer.Option(help="sequential, chunks:N, two-batch, or fastest (tries all).")
     ] = "sequential",
     phase: Annotated[str, typer.Option(help="decode or prefill.")] = "decode",
     attention_ranks: Annotated[int, typer.Option(min=1, help="Ranks of a node that share attention.")] = 1,
@@ -63,21 +62,21 @@ def sweep(
     activations: Activations = None,
     kv: Kv = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+    as_json: Json = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="One line per point on stdout, nothing else.")
     ] = False,
-    html: Annotated[Path | None, typer.Option(help="Write pictures as one self-contained page.")] = None,
+    html: Html = None,
 ) -> None:
     """Predict a step over any axes: every option with several values is one.
 
     Examples:
 
-      wingspan sweep seed --cluster seed-ideal,h100-sxm --skew 0,0.6 --ep 16..256 --context 128
+      wingspan sweep seed --cluster seed-ideal,h100-sxm --routing uniform,log-normal:0.6 --ranks 16..256 --context 128
 
-      wingspan sweep seed --experts-per-gpu 1..32 --batch 1,16,256 --html baseline.html
+      wingspan sweep seed --experts-per-rank 1..32 -b 1,16,256 --html baseline.html
 
-      wingspan sweep deepseek-v3 --ep 32..256 --batch 1..512 --schedule fastest --csv > points.csv
+      wingspan sweep deepseek-v3 --ranks 32..256 -b 1..512 --schedule fastest --csv > points.csv
     """
     from wingspan.cli.outputs import check_one_format, check_outputs
     from wingspan.cli.sweep_job import SweepArguments, execute
@@ -88,11 +87,11 @@ def sweep(
         SweepArguments(
             model=model,
             clusters=cluster,
-            ep=ep,
-            experts_per_gpu=experts_per_gpu,
-            batch=batch,
+            ranks=ranks,
+            experts_per_rank=experts_per_rank,
+            tokens_per_gpu=tokens_per_gpu,
             context=context,
-            skew=skew,
+            routing=routing,
             bandwidth=bandwidth,
             schedule=schedule,
             phase=phase,

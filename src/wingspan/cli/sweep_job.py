@@ -43,11 +43,11 @@ class SweepArguments:
 
     model: str
     clusters: str
-    ep: str
-    experts_per_gpu: str | None
-    batch: str | None
+    ranks: str
+    experts_per_rank: str | None
+    tokens_per_gpu: str | None
     context: str | None
-    skew: str
+    routing: str
     bandwidth: str | None
     schedule: str
     phase: str
@@ -123,15 +123,15 @@ def read(arguments: SweepArguments) -> tuple[Setting, list[Axis], dict[str, str]
 def _sizes(arguments: SweepArguments, longest: int | None) -> tuple[str, str]:
     """Batches and contexts, as given or as usual; raises `InputError` where a step cannot hold a prompt."""
     prefill = arguments.phase == "prefill"
-    batch = arguments.batch or ("4096" if prefill else "64")
-    smallest = min(integers(batch, "--batch", MOST_TOKENS))
+    batch = arguments.tokens_per_gpu or ("4096" if prefill else "64")
+    smallest = min(integers(batch, "--tokens-per-gpu", MOST_TOKENS))
     usual = min(_USUAL_CONTEXT, longest or _USUAL_CONTEXT)
     context = arguments.context or str(min(usual, smallest) if prefill else usual)
     largest = max(integers(context, "--context", MOST_CONTEXT))
     if prefill and largest > smallest:
         raise InputError(
-            f"a prefill of {smallest:,} tokens per GPU cannot hold a prompt of {largest:,}: raise --batch or lower "
-            "--context"
+            f"a prefill of {smallest:,} tokens per GPU cannot hold a prompt of {largest:,}: raise --tokens-per-gpu or "
+            "lower --context"
         )
     return batch, context
 
@@ -140,21 +140,21 @@ def _all_axes(
     arguments: SweepArguments, clusters: Sequence[Any], longest: int | None
 ) -> list[tuple[Axis, str]]:
     """Every axis with what to say of it where it has one value; outermost first."""
-    grouped = arguments.experts_per_gpu is not None
+    grouped = arguments.experts_per_rank is not None
     batches, contexts = _sizes(arguments, longest)
     optional: list[tuple[Callable[..., Axis], str | None, Callable[[str, str], Any], str]] = [
         (sweep_axes.schedule_axis, arguments.schedule, words, "--schedule"),
-        (sweep_axes.skew_axis, arguments.skew, numbers, "--skew"),
+        (sweep_axes.routing_axis, arguments.routing, words, "--routing"),
         (sweep_axes.bandwidth_axis, arguments.bandwidth, numbers, "--bandwidth"),
         (sweep_axes.context_axis, contexts, _integers(MOST_CONTEXT), "--context"),
-        (sweep_axes.batch_axis, batches, _integers(MOST_TOKENS), "--batch"),
+        (sweep_axes.batch_axis, batches, _integers(MOST_TOKENS), "--tokens-per-gpu"),
         (
-            sweep_axes.experts_per_gpu_axis,
-            arguments.experts_per_gpu,
+            sweep_axes.experts_per_rank_axis,
+            arguments.experts_per_rank,
             _integers(MOST_EXPERTS),
-            "--experts-per-gpu",
+            "--experts-per-rank",
         ),
-        (partial(sweep_axes.ep_axis, grouped=grouped), arguments.ep, _integers(MOST_RANKS), "--ep"),
+        (partial(sweep_axes.ranks_axis, grouped=grouped), arguments.ranks, _integers(MOST_RANKS), "--ranks"),
     ]
     axes = [(sweep_axes.cluster_axis(clusters), clusters[0].name)]
     for make, text, values, option in optional:

@@ -14,19 +14,20 @@ _KINDS = (
 
 
 def synthesize(
-    kind: Annotated[str, typer.Argument(help=f"One of {_KINDS}.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help=f"One of {_KINDS}; log-normal:SIGMA, power-law:EXPONENT and source-ragged:EXPONENT say their spread."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The trace to write, Parquet.")],
     layers: Annotated[int, typer.Option(help="MoE layers.")] = 58,
     experts: Annotated[int, typer.Option(help="Logical experts per layer.")] = 256,
-    top_k: Annotated[int, typer.Option(help="Experts per token.")] = 8,
+    experts_per_token: Annotated[int, typer.Option(help="Top-k: experts that a token chooses.")] = 8,
     tokens: Annotated[int, typer.Option(help="Tokens in all.")] = 20_000,
     ranks: Annotated[int, typer.Option(help="Home ranks.")] = 32,
     request_tokens: Annotated[int, typer.Option(help="Tokens of one request.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same trace.")] = 0,
-    exponent: Annotated[
-        float | None, typer.Option(help="power-law, source-ragged: the n-th has weight n^-exponent.")
-    ] = None,
-    sigma: Annotated[float | None, typer.Option(help="log-normal: spread of the weights.")] = None,
     groups: Annotated[int | None, typer.Option(help="communities, source-affine: groups of experts.")] = None,
     noise: Annotated[
         float | None, typer.Option(help="communities, source-affine: share of choices that ignore the group.")
@@ -41,11 +42,11 @@ def synthesize(
 
     Examples:
 
-      wingspan synthesize log-normal --out trace.parquet
+      wingspan synthesize log-normal:0.6 --out trace.parquet
 
-      wingspan synthesize communities --groups 40 --noise 0.3 --top-k 6 --ranks 320 --out grouped.parquet
+      wingspan synthesize communities --groups 40 --noise 0.3 --experts-per-token 6 --ranks 320 --out grouped.parquet
 
-      wingspan synthesize rotating --layers 7 --experts 8 --top-k 2 --ranks 8 --out small.parquet
+      wingspan synthesize rotating --layers 7 --experts 8 --experts-per-token 2 --ranks 8 --out small.parquet
     """
     from wingspan.cli.outputs import check_outputs
     from wingspan.routing.synthetic import TraceShape, generate
@@ -55,8 +56,6 @@ def synthesize(
 
     check_outputs(out)
     given = {
-        "exponent": exponent,
-        "sigma": sigma,
         "groups": groups,
         "noise": noise,
         "hot_share": hot_share,
@@ -64,7 +63,7 @@ def synthesize(
         "every": every,
     }
     knobs = {name: value for name, value in given.items() if value is not None}
-    shape = TraceShape(tokens, layers, experts, top_k, ranks, request_tokens)
+    shape = TraceShape(tokens, layers, experts, experts_per_token, ranks, request_tokens)
     settings = "".join(f", {name} {value:g}" for name, value in knobs.items())
     origin = f"synthetic: {kind}{settings}, seed {seed}"
     write_trace(out, generate(shape, workload(kind, shape, seed, **knobs), seed), origin)
@@ -72,6 +71,6 @@ def synthesize(
         return
     size_bytes = out.stat().st_size
     print(
-        f"{out}: {tokens:,} tokens, {layers} MoE layers, top-{top_k} of {experts} experts, {ranks} home ranks; "
-        f"{size_bytes / 1e6:.2f} MB ({size_bytes / tokens:.1f} MB per million tokens)"
+        f"{out}: {tokens:,} tokens, {layers} MoE layers, top-{experts_per_token} of {experts} experts, {ranks} home "
+        f"ranks; {size_bytes / 1e6:.2f} MB ({size_bytes / tokens:.1f} MB per million tokens)"
     )

@@ -22,7 +22,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on std
 def up(
     nodes: Annotated[int, typer.Option(help="Nodes: network namespaces on one switch.")] = 4,
     ranks_per_node: Annotated[int, typer.Option(help="Ranks that share a node and its link.")] = 4,
-    rate: Annotated[str, typer.Option(help="Each node's link, each way, as tc writes it.")] = "400mbit",
+    link_rate: Annotated[str, typer.Option(help="Each node's link, each way, as tc writes it.")] = "400mbit",
     group_uplink: Annotated[
         str | None, typer.Option(help="Oversubscription: the one link of a group of nodes to the others.")
     ] = None,
@@ -33,14 +33,14 @@ def up(
 
     Examples:
 
-      wingspan testbed up --nodes 4 --ranks-per-node 4 --rate 400mbit
+      wingspan testbed up --nodes 4 --ranks-per-node 4 --link-rate 400mbit
 
-      wingspan testbed up --name slow --nodes 4 --rate 1gbit --group-uplink 500mbit --nodes-per-group 2
+      wingspan testbed up --name slow --nodes 4 --link-rate 1gbit --group-uplink 500mbit --nodes-per-group 2
     """
     from wingspan.cli import testbed_view as view
     from wingspan.testbed import layout, network
 
-    plan = layout.make_layout(name, nodes, ranks_per_node, rate, group_uplink, nodes_per_group)
+    plan = layout.make_layout(name, nodes, ranks_per_node, link_rate, group_uplink, nodes_per_group)
     network.up(plan)
     view.show_up(plan)
 

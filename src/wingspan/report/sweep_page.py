@@ -111,7 +111,7 @@ def _maps(result: SweepResult, along: SweepAxis) -> list[Section]:
     if len(result.axes) < 3 or figures.reads_as_lines(result, along):
         return []
     # One map for each number of experts per GPU, rather than for each batch.
-    *outer, down, across = sorted(result.axes, key=lambda axis: axis.name != "experts_per_gpu")
+    *outer, down, across = sorted(result.axes, key=lambda axis: axis.name != "experts_per_rank")
     combinations = list(itertools.product(*(axis.values for axis in outer)))
     if len(combinations) > _MOST_MAPS:
         return []
@@ -132,8 +132,8 @@ def _maps(result: SweepResult, along: SweepAxis) -> list[Section]:
 def _best_experts(result: SweepResult) -> list[Section]:
     """Show over two more axes, of which the last varies, which number of experts per GPU gives most."""
     names = [axis.name for axis in result.axes]
-    others = [axis for axis in result.axes if axis.name != "experts_per_gpu"]
-    if "experts_per_gpu" not in names or len(others) != 2:
+    others = [axis for axis in result.axes if axis.name != "experts_per_rank"]
+    if "experts_per_rank" not in names or len(others) != 2:
         return []
     down, across = others
     return [

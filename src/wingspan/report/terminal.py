@@ -47,7 +47,7 @@ def sentences(lines: Iterable[str]) -> list[Text]:
     return [Text(f"- {line}") for line in lines]
 
 
-_SHORT = {"experts_per_gpu": "exp/GPU", "bandwidth": "GB/s", "ep": "EP"}
+_SHORT = {"experts_per_rank": "exp/GPU", "bandwidth": "GB/s", "ranks": "EP", "gpus": "GPUs"}
 
 
 def _sweep_figures(point: SweepPoint) -> Sequence[str]:

@@ -194,22 +194,55 @@ _STEEPEST = 8
 """Largest exponent or sigma: beyond it the least likely experts have no weight that a float32 holds."""
 
 
+_SPREAD = {"power-law": "exponent", "log-normal": "sigma", "source-ragged": "exponent"}
+"""The one number of a kind, that stands behind its name: `log-normal:0.6`."""
+
+
 def workload(kind: str, shape: TraceShape, seed: int, **knobs: float) -> SyntheticWorkload:
-    """The workload of this name; raises `InputError` for an unknown kind or a knob that it does not have."""
-    if kind not in KINDS:
+    """The workload of this name.
+
+    Args:
+        kind: one of `KINDS`; of those with a spread, it may stand behind the name, as in `log-normal:0.6`.
+        shape: of the trace.
+        seed: of all draws.
+        knobs: the kind's own.
+
+    Raises:
+        InputError: an unknown kind, or a knob that it does not have.
+    """
+    name, colon, number = kind.partition(":")
+    if name not in KINDS:
         raise InputError(f"synthetic trace {kind!r} is unknown; known: {', '.join(KINDS)}")
-    known = list(inspect.signature(KINDS[kind]).parameters)[2:]
+    if colon:
+        knobs[_spread(name)] = _number(kind, number)
+    known = list(inspect.signature(KINDS[name]).parameters)[2:]
     for knob in knobs:
         if knob not in known:
-            takes = ", ".join(f"--{k.replace('_', '-')}" for k in known) or "no option of its own"
-            raise InputError(f"--{knob.replace('_', '-')} does nothing for {kind}, which takes {takes}")
+            takes = ", ".join(f"`{k}`" for k in known if k != _SPREAD.get(name)) or "no option of its own"
+            raise InputError(f"`{knob}` does nothing for {name}, which takes {takes}")
     for knob in ("groups", "turns", "every"):
         if knobs.get(knob, 1) < 1:
-            raise InputError(f"--{knob} {knobs[knob]:g}: use 1 or more")
+            raise InputError(f"`{knob}` {knobs[knob]:g}: use 1 or more")
     for knob in ("exponent", "sigma"):
         if not 0 <= knobs.get(knob, 0) <= _STEEPEST:
-            raise InputError(f"--{knob} {knobs[knob]:g}: use a number from 0 to {_STEEPEST}")
-    return KINDS[kind](shape, seed, **knobs)
+            raise InputError(f"{name}:{knobs[knob]:g}: use a number from 0 to {_STEEPEST}")
+    return KINDS[name](shape, seed, **knobs)
+
+
+def _spread(name: str) -> str:
+    if name not in _SPREAD:
+        raise InputError(
+            f"synthetic trace {name!r} has no number of its own; only {', '.join(_SPREAD)} have one"
+        )
+    return _SPREAD[name]
+
+
+def _number(kind: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        name = kind.partition(":")[0]
+        raise InputError(f"synthetic trace {kind!r}: {name} needs a number, as in {name}:0.8") from None
 
 
 def _rng(seed: int, *stream: int) -> np.random.Generator:
@@ -239,7 +272,7 @@ def _hot(shape: TraceShape, hot: NDArray[np.int64], hot_share: float) -> NDArray
     share = _share("hot_share", hot_share)
     if share == 1 and len(hot) < shape.top_k:
         raise InputError(
-            f"--hot-share 1 leaves {len(hot)} experts for top-{shape.top_k} of {shape.experts}; use less than 1"
+            f"`hot_share` 1 leaves {len(hot)} experts for top-{shape.top_k} of {shape.experts}; use less than 1"
         )
     if len(hot) == shape.experts:
         return np.full(shape.experts, 1 / shape.experts)
@@ -256,5 +289,5 @@ def _group_weights(shape: TraceShape, seed: int, groups: int) -> Weights:
 
 def _share(name: str, value: float) -> float:
     if not 0 <= value <= 1:
-        raise InputError(f"--{name.replace('_', '-')} {value:g}: use a share from 0 to 1")
+        raise InputError(f"`{name}` {value:g}: use a share from 0 to 1")
     return value

@@ -12,7 +12,7 @@ Value = int | float | str
 class SweepAxis(FrozenResult):
     """One thing that is varied."""
 
-    name: str = Field(description="as on the command line, such as `ep`")
+    name: str = Field(description="as on the command line, such as `ranks`")
     label: str = Field(description="with its unit, such as `network bandwidth, GB/s per GPU`")
     values: list[Value] = Field(min_length=1)
 

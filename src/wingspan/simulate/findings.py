@@ -14,10 +14,10 @@ _MOST_SENTENCES = 12
 def findings(axes: Sequence[SweepAxis], points: Sequence[SweepPoint]) -> list[str]:
     """Sentences on experts per GPU, else on parallel efficiency over EP, where these were varied."""
     names = {axis.name: axis for axis in axes}
-    if "experts_per_gpu" in names:
-        sentences = _best_experts(names["experts_per_gpu"], axes, points)
-    elif "ep" in names:
-        sentences = _efficiency(names["ep"], axes, points)
+    if "experts_per_rank" in names:
+        sentences = _best_experts(names["experts_per_rank"], axes, points)
+    elif "ranks" in names:
+        sentences = _efficiency(names["ranks"], axes, points)
     else:
         sentences = []
     if len(sentences) > _MOST_SENTENCES:
@@ -50,7 +50,7 @@ def _prefix(where: str) -> str:
 def _efficiency(ep: SweepAxis, axes: Sequence[SweepAxis], points: Sequence[SweepPoint]) -> list[str]:
     sentences = []
     for where, line in _lines(ep, axes, points):
-        known = [(p.at["ep"], p.parallel_efficiency) for p in line]
+        known = [(p.at["ranks"], p.parallel_efficiency) for p in line]
         if len(known) < 2:
             continue
         shown = ", ".join(f"{share * 100:.1f} % at EP {size}" for size, share in known)
@@ -73,7 +73,7 @@ def _best_experts(per_gpu: SweepAxis, axes: Sequence[SweepAxis], points: Sequenc
     sentences = []
     if across:
         # The batch decides most: weights of every expert are read for however few rows it gets.
-        along = next((axis for axis in across if axis.name == "batch"), across[0])
+        along = next((axis for axis in across if axis.name == "tokens_per_gpu"), across[0])
         sentences = _best_along(along, per_gpu, axes, points)
     lines = [(where, line) for where, line in _lines(per_gpu, axes, points) if len(line) > 1]
     if len(lines) + len(sentences) <= _MOST_SENTENCES:

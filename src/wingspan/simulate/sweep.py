@@ -28,8 +28,8 @@ class Setting:
     Args:
         model: as it is, or with as many experts as GPUs (`scale_experts`).
         cluster: its nodes are set to what the ranks need.
-        gpus: all that work. Without `experts_per_gpu` they form one group, over which all experts are spread.
-        experts_per_gpu: the baseline: the GPUs form groups of experts / experts_per_gpu ranks, each of which
+        gpus: all that work. Without `experts_per_rank` they form one group, over which all experts are spread.
+        experts_per_rank: the baseline: the GPUs form groups of experts / experts_per_rank ranks, each of which
             holds the whole model and serves its own sequences. Same GPUs, same tokens on each: the same total work.
         workload: of each GPU.
         options: of the step.
@@ -41,7 +41,7 @@ class Setting:
     gpus: int
     workload: Workload
     options: Options
-    experts_per_gpu: int | None = None
+    experts_per_rank: int | None = None
     scale_experts: bool = False
     fastest_schedule: bool = False
 
@@ -53,12 +53,12 @@ class Setting:
     @property
     def ranks(self) -> int:
         """EP size: ranks of one group."""
-        return self.gpus if self.experts_per_gpu is None else -(-self.experts // self.experts_per_gpu)
+        return self.gpus if self.experts_per_rank is None else -(-self.experts // self.experts_per_rank)
 
     @property
     def impossible(self) -> str | None:
         """Why the GPUs cannot be cut into such groups; None if they can."""
-        per_gpu, node = self.experts_per_gpu, self.cluster.gpus_per_node
+        per_gpu, node = self.experts_per_rank, self.cluster.gpus_per_node
         if self.ranks > node and self.ranks % node:
             return f"groups of {self.ranks} GPUs do not fill whole nodes of {node}"
         if per_gpu is None:
@@ -177,7 +177,7 @@ def _check(axes: Sequence[Axis]) -> None:
         count *= len(axis.choices)
     if not axes or not count:
         raise InputError(
-            "sweep: nothing is varied; give at least one option several values, such as --ep 16..256"
+            "sweep: nothing is varied; give at least one option several values, such as `ranks` 16..256"
         )
     if count > MOST_POINTS:
         raise InputError(f"sweep: {count:,} points are more than {MOST_POINTS:,}; give fewer values")

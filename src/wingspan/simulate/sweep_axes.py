@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from wingspan.deployment import Options
 from wingspan.errors import InputError
 from wingspan.schedule.sweep_result import Value
 from wingspan.simulate.sweep import Axis, AxisValue, Setting
 from wingspan.specs.cluster import Cluster
-from wingspan.specs.execution import ScheduleKind
+from wingspan.specs.execution import parse_schedule
 from wingspan.specs.reading import parse
+from wingspan.specs.routing_text import read_routing
 from wingspan.specs.workload import Workload
 
 
@@ -27,9 +27,9 @@ def schedule_axis(names: Sequence[str]) -> Axis:
     return _axis("schedule", "schedule", names, with_schedule)
 
 
-def skew_axis(sigmas: Sequence[float]) -> Axis:
-    """Log-normal: experts' shares are proportional to exp(sigma x standard normal); 0 is uniform."""
-    return _axis("skew", "skew, sigma of the log-normal loads", sigmas, with_skew)
+def routing_axis(texts: Sequence[str]) -> Axis:
+    """How tokens choose, as `parse_routing` reads it."""
+    return Axis("routing", "routing", [AxisValue(text, with_routing(text)) for text in texts])
 
 
 def bandwidth_axis(gigabytes_per_second: Sequence[float]) -> Axis:
@@ -44,37 +44,33 @@ def context_axis(tokens: Sequence[int]) -> Axis:
 
 def batch_axis(tokens_per_gpu: Sequence[int]) -> Axis:
     """New tokens per GPU: in decode, sequences."""
-    return _axis("batch", "batch, tokens per GPU", tokens_per_gpu, with_batch)
+    return _axis("tokens_per_gpu", "batch, tokens per GPU", tokens_per_gpu, with_batch)
 
 
-def experts_per_gpu_axis(counts: Sequence[int]) -> Axis:
-    """The baseline: see `Setting.experts_per_gpu`."""
+def experts_per_rank_axis(counts: Sequence[int]) -> Axis:
+    """The baseline: see `Setting.experts_per_rank`."""
     return _axis(
-        "experts_per_gpu", "experts per GPU", counts, lambda s, n: replace(s, experts_per_gpu=int(n))
+        "experts_per_rank", "experts per GPU", counts, lambda s, n: replace(s, experts_per_rank=int(n))
     )
 
 
-def ep_axis(sizes: Sequence[int], *, grouped: bool = False) -> Axis:
-    """EP sizes; if `grouped` by `experts_per_gpu`, numbers of GPUs that form groups of a smaller EP size."""
-    return _axis(
-        "ep", "GPUs" if grouped else "EP size", sizes, lambda setting, size: replace(setting, gpus=int(size))
-    )
+def ranks_axis(sizes: Sequence[int], *, grouped: bool = False) -> Axis:
+    """EP sizes; if `grouped` by `experts_per_rank`, numbers of GPUs that form groups of a smaller EP size."""
+    name, label = ("gpus", "GPUs") if grouped else ("ranks", "EP size")
+    return _axis(name, label, sizes, lambda setting, size: replace(setting, gpus=int(size)))
 
 
 def with_schedule(setting: Setting, name: Value) -> Setting:
-    """`sequential`, `chunks` or `chunks:N`, `two-batch`, or `fastest`: whichever of these is predicted to be.
+    """`sequential`, `chunks:N`, `two-batch`, or `fastest`: whichever of these is predicted to be.
 
     Raises:
         InputError: another name, or a number of chunks that is none.
     """
     if name == "fastest":
         return replace(setting, fastest_schedule=True)
-    kind, _, count = str(name).partition(":")
-    if kind not in [*ScheduleKind] or (count and (kind != ScheduleKind.CHUNKS or not count.isdigit())):
-        raise InputError(f"schedule {name!r}; use sequential, chunks, chunks:N, two-batch or fastest")
-    chunks = {"chunks": int(count)} if count else {}
-    changed = setting.options.model_dump() | {"schedule": kind} | chunks
-    return replace(setting, options=parse(Options, changed, "options"), fastest_schedule=False)
+    kind, chunks = parse_schedule(str(name))
+    options = setting.options.model_copy(update={"schedule": kind, "chunks": chunks})
+    return replace(setting, options=options, fastest_schedule=False)
 
 
 def with_bandwidth(setting: Setting, gigabytes_per_second: Value) -> Setting:
@@ -90,10 +86,13 @@ def with_bandwidth(setting: Setting, gigabytes_per_second: Value) -> Setting:
     return replace(setting, cluster=setting.cluster.model_copy(update={"scale_out": link}))
 
 
-def with_skew(setting: Setting, sigma: Value) -> Setting:
-    """Log-normal shares, or uniform ones at sigma 0."""
-    routing = {"kind": "log_normal", "sigma": sigma} if float(sigma) else {"kind": "uniform"}
-    return _with_workload(setting, routing=routing)
+def with_routing(text: str) -> Callable[[Setting], Setting]:
+    """The change to another routing; its file is read once.
+
+    Raises:
+        InputError: as `read_routing`.
+    """
+    return partial(_with_workload, routing=read_routing(text))
 
 
 def with_context(setting: Setting, tokens: Value) -> Setting:
@@ -121,5 +120,6 @@ def _with_cluster(setting: Setting, cluster: Cluster) -> Setting:
 
 
 def _with_workload(setting: Setting, **changes: object) -> Setting:
-    changed = setting.workload.model_dump() | changes
+    # Field by field, not dumped: a recorded routing keeps its tokens.
+    changed = dict(setting.workload) | changes
     return replace(setting, workload=parse(Workload, changed, "workload"))

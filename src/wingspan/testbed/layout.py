@@ -88,20 +88,20 @@ def make_layout(
 ) -> Layout:
     """A layout from the command line's words; raises `InputError` where they do not fit together."""
     if not _NAME.fullmatch(name):
-        raise InputError(f"--name {name}: use up to 32 lower-case letters, digits and _")
+        raise InputError(f"`name` {name}: use up to 32 lower-case letters, digits and _")
     if (group_uplink is None) != (nodes_per_group is None):
-        raise InputError("--group-uplink and --nodes-per-group go together: give both, or neither")
+        raise InputError("`group_uplink` and `nodes_per_group` go together: give both, or neither")
     if nodes_per_group is not None and (nodes_per_group < 1 or nodes % nodes_per_group):
         raise InputError(
-            f"--nodes-per-group {nodes_per_group} does not divide {nodes} nodes into whole groups"
+            f"`nodes_per_group` {nodes_per_group} does not divide {nodes} nodes into whole groups"
         )
     try:
         return Layout(
             name=name,
             nodes=nodes,
             ranks_per_node=ranks_per_node,
-            rate_bits=parse_rate("--rate", rate),
-            uplink_bits=parse_rate("--group-uplink", group_uplink) if group_uplink else None,
+            rate_bits=parse_rate("link_rate", rate),
+            uplink_bits=parse_rate("group_uplink", group_uplink) if group_uplink else None,
             nodes_per_group=nodes_per_group,
         )
     except ValidationError as error:
@@ -109,11 +109,11 @@ def make_layout(
         raise InputError(f"{first['loc'][0]} = {first['input']}: {first['msg'].lower()}") from None
 
 
-def parse_rate(option: str, text: str) -> int:
+def parse_rate(field: str, text: str) -> int:
     """Bits per second of a rate as `tc` writes it: 400mbit, 1.5gbit."""
     match = _RATE.fullmatch(text.strip())
     if match is None:
-        raise InputError(f"{option} {text}: expected a rate such as 400mbit or 10gbit")
+        raise InputError(f"`{field}` {text}: expected a rate such as 400mbit or 10gbit")
     return round(float(match[1]) * _FACTOR[(match[2] or "").lower()])
 
 

@@ -63,10 +63,7 @@ def up(layout: Layout) -> None:
     """
     check_possible()
     if any(part.testbed == layout.name for part in _parts()):
-        raise InputError(
-            f"testbed {layout.name} is up already; `wingspan testbed down --name {layout.name}` removes it, "
-            "another --name stands beside it"
-        )
+        raise InputError(f"testbed {layout.name} is up already; take it down, or give another `name`")
     try:
         _build(layout)
     except (WingspanError, KeyboardInterrupt):
@@ -102,11 +99,11 @@ def get(name: str) -> Layout:
     found = {testbed.name: testbed for testbed in find()}
     if name not in found:
         others = f" (up: {', '.join(found)})" if found else ""
-        raise InputError(f"testbed {name} is not up{others}; `wingspan testbed up --name {name}` builds it")
+        raise InputError(f"testbed {name} is not up{others}; build it with `wingspan testbed up`")
     layout = found[name].layout
     if layout is None:
         raise InputError(
-            f"testbed {name} is incomplete; `wingspan testbed down --name {name}`, then up again"
+            f"testbed {name} is incomplete; take it down with `wingspan testbed down`, then up again"
         )
     return layout
 

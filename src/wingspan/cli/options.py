@@ -1,0 +1,93 @@
+"""Options that several commands have: each is declared here, once, so that a name means one thing everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A model preset, a config.json or its folder, or a deployment file; options then change the file's values."
+    ),
+]
+ClusterName = Annotated[
+    str | None, typer.Option("--cluster", help="Cluster preset or YAML file (default h100-sxm).")
+]
+Ranks = Annotated[
+    int | None,
+    typer.Option("--ranks", min=1, help="EP size (default: a rank per expert, in whole nodes)."),
+]
+ExpertsPerRank = Annotated[
+    int | None,
+    typer.Option(
+        "--experts-per-rank", min=1, help="Slots per (layer, rank) (default: as few as hold all experts)."
+    ),
+]
+Phase = Annotated[str | None, typer.Option(help="prefill or decode (default).")]
+Tokens = Annotated[
+    int | None,
+    typer.Option(
+        "--tokens-per-gpu",
+        "-b",
+        min=1,
+        help="New tokens per GPU; in decode one per sequence (default 64; in prefill 4096, or one prompt).",
+    ),
+]
+ContextTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--context",
+        min=1,
+        help="Mean tokens of context per sequence; in prefill, of a prompt (default 4096, or the most that the "
+        "model and the step hold).",
+    ),
+]
+Spread = Annotated[
+    float | None, typer.Option("--context-spread", min=0.0, help="Standard deviation / mean of contexts.")
+]
+RoutingText = Annotated[
+    str | None,
+    typer.Option(
+        "--routing",
+        help="uniform (default), power-law:EXPONENT, log-normal:SIGMA, a routing trace, or a JSON list of loads.",
+    ),
+]
+PlacementName = Annotated[
+    str | None,
+    typer.Option(
+        "--placement",
+        help="linear (default), round-robin, random, balanced (by load, with replicas in spare slots), or the JSON "
+        "file that place or import wrote.",
+    ),
+]
+ScheduleText = Annotated[
+    str | None,
+    typer.Option(
+        "--schedule",
+        help="sequential (default), chunks:N (a layer's rows leave in N parts) or two-batch.",
+    ),
+]
+DispatcherName = Annotated[
+    str | None,
+    typer.Option(
+        "--dispatcher", help="flat (default in decode), deduplicated or hierarchical (default in prefill)."
+    ),
+]
+AttentionRanks = Annotated[
+    int | None, typer.Option(min=1, help="GPUs of a node that share attention; 1 = data-parallel.")
+]
+Weights = Annotated[
+    str | None, typer.Option(help="Precision of the weights: bf16, fp8, ... (default: as published).")
+]
+Activations = Annotated[
+    str | None,
+    typer.Option(help="Precision of the activations (default: fp8 beside FP8 weights, else bf16)."),
+]
+Kv = Annotated[str | None, typer.Option(help="Precision of the KV cache (default bf16).")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of all draws (default 0).")]
+
+Html = Annotated[Path | None, typer.Option("--html", help="Write pictures as one self-contained page.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]

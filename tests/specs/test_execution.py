@@ -1,0 +1,26 @@
+"""A schedule's text reads as it is written, and nothing else reads."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wingspan.errors import InputError
+from wingspan.schedule.schedule import Layers, schedule_of
+from wingspan.specs.execution import MOST_CHUNKS, ScheduleKind, parse_schedule, schedule_text
+
+
+@given(st.sampled_from(ScheduleKind), st.integers(2, MOST_CHUNKS))
+def test_what_is_written_is_read(kind: ScheduleKind, chunks: int) -> None:
+    text = schedule_text(kind, chunks)
+    assert parse_schedule(text) == (kind, chunks if kind is ScheduleKind.CHUNKS else 1)
+    assert schedule_of(kind, chunks, Layers(1)).name == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "chunks", "chunks:", "chunks:0", "chunks:65", "chunks:x", "chunks:²", "two-batch:2", "three"]
+)
+def test_another_text_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="use sequential, chunks:N"):
+        parse_schedule(text)
