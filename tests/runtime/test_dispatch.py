@@ -335,7 +335,7 @@ def test_deduplication_sends_one_row_per_token_and_rank(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "mend"), [(shared, "--transport torch"), (hierarchical, "train with the flat one")]
+    ("kind", "mend"), [(shared, "`transport` torch"), (hierarchical, "train with the flat one")]
 )
 def test_dispatchers_without_gradients_say_so(kind, mend, tmp_path):
     def work(transport: Transport) -> None:

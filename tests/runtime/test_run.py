@@ -124,5 +124,5 @@ def test_weights_of_another_model_are_refused(tmp_path):
 
 
 def test_too_few_ranks_names_both_ways_out(checkpoints):
-    with pytest.raises(InputError, match=r"--ranks 6 or --experts-per-rank 3"):
+    with pytest.raises(InputError, match=r"`ranks` 6 or `experts_per_rank` 3"):
         request(checkpoints["olmoe"], 2, 1)

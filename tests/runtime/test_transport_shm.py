@@ -161,7 +161,7 @@ def test_what_a_rank_published_before_it_ended_counts():
 def test_more_than_the_arena_is_refused_with_the_way_out():
     fd = SharedMemory.create(1)
     memory = SharedMemory(fd, [Peer(0, os.getpid())], 0)
-    with pytest.raises(RunError, match=r"rank 0: .* GB at once do not fit .* --transport torch"):
+    with pytest.raises(RunError, match=r"rank 0: .* GB at once do not fit .* `transport` torch"):
         memory.allocate(1 << 50)
     memory.close()
     os.close(fd)
@@ -215,7 +215,7 @@ def test_one_node_on_several_machines_is_refused(tmp_path, monkeypatch):
         monkeypatch.setattr(shm, "_BOOT_ID", identity)
         with chosen(TransportKind.AUTO, gloo, CPU) as transport:
             said = [type(transport).__name__]
-        with pytest.raises(InputError, match="several machines; set --ranks-per-node"):
+        with pytest.raises(InputError, match="several machines; set `ranks_per_node`"):
             SharedMemoryTransport(gloo)
         return said
 
@@ -223,7 +223,7 @@ def test_one_node_on_several_machines_is_refused(tmp_path, monkeypatch):
 
 
 def test_unknown_names_are_told():
-    with pytest.raises(InputError, match="--transport rdma: use one of auto, torch, shm, mpi"):
+    with pytest.raises(InputError, match="`transport` rdma: use one of auto, torch, shm, mpi"):
         transport_kind("rdma")
 
 
@@ -232,7 +232,7 @@ def test_shared_memory_refuses_other_devices(tmp_path):
         with chosen(TransportKind.SHM, gloo, torch.device("cuda")):
             pass
 
-    with pytest.raises(InputError, match="--transport torch on cuda"):
+    with pytest.raises(InputError, match="`transport` torch on cuda"):
         on_ranks(work, 2, tmp_path)
 
 

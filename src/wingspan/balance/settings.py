@@ -58,6 +58,6 @@ def parse_rebalance(text: str) -> Rebalance | None:
         return Rebalance()
     found = re.fullmatch(r"every[ :](\d+)", text)
     if found is None or int(found[1]) < 1:
-        raise InputError(f'--rebalance {text!r}: use auto, off or "every N" with N steps, as "every 50"')
+        raise InputError(f'`rebalance` {text!r}: use auto, off or "every N" with N steps, as "every 50"')
     every = int(found[1])
     return Rebalance(every_steps=every, beat_steps=min(every, Rebalance.beat_steps))

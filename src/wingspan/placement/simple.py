@@ -48,6 +48,6 @@ def check_fits(num_experts: int, num_ranks: int, slots_per_rank: int) -> None:
     if num_ranks * slots_per_rank < num_experts:
         raise InputError(
             f"{num_experts} experts per layer do not fit {num_ranks} ranks x {slots_per_rank} slots; "
-            f"use --ranks {-(-num_experts // slots_per_rank)} or "
-            f"--experts-per-rank {-(-num_experts // num_ranks)}"
+            f"use `ranks` {-(-num_experts // slots_per_rank)} or "
+            f"`experts_per_rank` {-(-num_experts // num_ranks)}"
         )

@@ -64,7 +64,7 @@ _DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
 def dtype_named(name: str) -> torch.dtype | None:
     """The dtype of a command-line name; None for `auto`, the checkpoint's own."""
     if name not in _DTYPES:
-        raise InputError(f"--dtype {name}: use one of {', '.join(_DTYPES)}")
+        raise InputError(f"`dtype` {name}: use one of {', '.join(_DTYPES)}")
     return _DTYPES[name]
 
 

@@ -50,5 +50,5 @@ class RowPrecision(StrEnum):
 def transport_kind(name: str) -> TransportKind:
     """The kind of a command-line name; raises `InputError` for unknown ones."""
     if name not in [kind.value for kind in TransportKind]:
-        raise InputError(f"--transport {name}: use one of {', '.join(TransportKind)}")
+        raise InputError(f"`transport` {name}: use one of {', '.join(TransportKind)}")
     return TransportKind(name)

@@ -22,7 +22,7 @@ class WeightChannel:
 
     def __init__(self) -> None:
         if not dist.is_initialized():
-            raise InputError("--rebalance moves experts by torch.distributed; use --transport torch or shm")
+            raise InputError("`rebalance` moves experts by torch.distributed; use `transport` torch or shm")
         self._group = dist.new_group(backend="gloo")
 
     def send(self, raw_B: torch.Tensor, rank: int, tag: int) -> WorkHandle | None:

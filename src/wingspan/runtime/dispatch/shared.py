@@ -122,7 +122,7 @@ class SharedExchange:
             RunError: a gradient is wanted.
         """
         if torch.is_grad_enabled() and any(part.requires_grad for part in parts):
-            raise RunError("rows in shared memory carry no gradient; train with --transport torch")
+            raise RunError("rows in shared memory carry no gradient; train with `transport` torch")
         R, S = self._shape_RS
         slot_P = (choices.rank_P * S + choices.slot_P).numpy()
         order_P = _order(slot_P, R * S)

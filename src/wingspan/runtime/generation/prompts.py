@@ -36,9 +36,7 @@ def assign(
     ids = [tokenizer.encode(text) for text in texts] + list(id_lists)
     shown: list[str | None] = [*texts, *(tokenizer.decode(i) for i in id_lists)]
     if not ids:
-        raise InputError(
-            'nothing to complete; give --prompt "...", --prompts-file FILE, --prompt-ids or stdin'
-        )
+        raise InputError('nothing to complete; give `prompt` "...", `prompts_file` FILE or `prompt_ids`')
     vocabulary = config.get_text_config().vocab_size
     for number, prompt in enumerate(ids):
         if not prompt:
@@ -54,6 +52,6 @@ def check_context(prompts: Sequence[Prompt], max_new_tokens: int, config: PreTra
     for prompt in prompts:
         if longest and len(prompt.ids) + max_new_tokens > longest:
             raise InputError(
-                f"prompt {prompt.index} has {len(prompt.ids)} tokens; with --max-new-tokens {max_new_tokens} that "
+                f"prompt {prompt.index} has {len(prompt.ids)} tokens; with `max_new_tokens` {max_new_tokens} that "
                 f"exceeds the model's context of {longest}; at most {max(0, longest - len(prompt.ids))} would fit"
             )

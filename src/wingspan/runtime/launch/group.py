@@ -62,7 +62,7 @@ class Group:
             per_node = ranks_per_node or launch.local_size or launch.size
             return cls(launch.size, per_node, kind, launch, hint=ranks_per_node)
         if kind == TransportKind.MPI:
-            raise InputError("--transport mpi: start the ranks by MPI: mpirun -n 8 wingspan run ...")
+            raise InputError("`transport` mpi: start the ranks by MPI: mpirun -n 8 wingspan run ...")
         nodes = nodes_from_environment(environment)
         if nodes is not None:
             _check_size(ranks, nodes.size, "the testbed has")
@@ -70,12 +70,12 @@ class Group:
             if ranks_per_node not in (None, nodes.ranks_per_node):
                 raise InputError(
                     f"{ranks_per_node} ranks per node are wanted, but the testbed has {nodes.ranks_per_node}; leave "
-                    "--ranks-per-node out, or build another testbed"
+                    "`ranks_per_node` out, or build another testbed"
                 )
             return cls(nodes.size, nodes.ranks_per_node, kind, nodes=nodes)
         size = 1 if ranks is None else ranks
         if size < 1:
-            raise InputError(f"--ranks {size}: use 1 or more")
+            raise InputError(f"`ranks` {size}: use 1 or more")
         per_node = size if ranks_per_node is None else ranks_per_node
         check_ranks_per_node(size, per_node)
         check_room(size)
@@ -150,4 +150,4 @@ class Group:
 
 def _check_size(asked: int | None, there: int, said: str) -> None:
     if asked not in (None, there):
-        raise InputError(f"{asked} ranks are wanted, but {said} {there}; leave --ranks out, or start {asked}")
+        raise InputError(f"{asked} ranks are wanted, but {said} {there}; leave `ranks` out, or start {asked}")

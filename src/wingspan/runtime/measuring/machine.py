@@ -65,7 +65,7 @@ def _torch() -> Iterator[Finding]:
     onednn = "packs expert weights" if torch.backends.mkldnn.is_available() else ""
     yield Finding("oneDNN", onednn, "expert weights are laid out anew at every product")
     devices = [torch.cuda.get_device_name(d) for d in range(torch.cuda.device_count())]
-    yield Finding("CUDA devices", ", ".join(devices), "--device cuda; everything runs on the CPU")
+    yield Finding("CUDA devices", ", ".join(devices), "a run on cuda; everything runs on the CPU")
     yield Finding("gloo", "yes" if dist.is_gloo_available() else "", "no run over several CPU ranks")
     yield Finding("NCCL", "yes" if dist.is_nccl_available() else "", "no transfers between GPUs")
 

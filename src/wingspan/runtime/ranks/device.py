@@ -14,11 +14,11 @@ from wingspan.runtime.ranks.world import World
 def select_device(name: str) -> torch.device:
     """The device of a command-line name, checked to be there."""
     if name not in ("cpu", "cuda"):
-        raise InputError(f"--device {name}: use cpu or cuda")
+        raise InputError(f"`device` {name}: use cpu or cuda")
     # Asking NVML instead of CUDA leaves this process free to fork ranks that use CUDA.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")
+        raise InputError("`device` cuda: torch sees no CUDA device here; use `device` cpu")
     return torch.device(name)
 
 
@@ -38,7 +38,7 @@ def take_share(world: World, device: torch.device) -> None:
     if device.type == "cuda":
         if world.local_rank >= torch.cuda.device_count():
             raise InputError(
-                f"--device cuda: rank {world.rank} is number {world.local_rank} on its host, which has "
+                f"`device` cuda: rank {world.rank} is number {world.local_rank} on its host, which has "
                 f"{torch.cuda.device_count()} GPUs; start at most that many ranks there"
             )
         torch.cuda.set_device(world.local_rank)

@@ -117,7 +117,7 @@ def check_ranks_per_node(size: int, ranks_per_node: int) -> None:
     """Raise `InputError` unless the ranks fill whole nodes."""
     if ranks_per_node < 1 or size % min(ranks_per_node, size):
         raise InputError(
-            f"--ranks-per-node {ranks_per_node} does not divide {size} ranks into whole nodes; "
+            f"`ranks_per_node` {ranks_per_node} does not divide {size} ranks into whole nodes; "
             f"use a divisor of {size}"
         )
 

@@ -50,7 +50,7 @@ def _in_shared_memory(kind: TransportKind, joined: Transport) -> Transport | Non
 def _wants_shared_memory(kind: TransportKind, joined: Transport, device: torch.device) -> bool:
     if kind == TransportKind.SHM:
         if device.type != "cpu":
-            raise InputError(f"--transport shm moves rows of the CPU; use --transport torch on {device.type}")
+            raise InputError(f"`transport` shm moves rows of the CPU; use `transport` torch on {device.type}")
         return True
     if kind != TransportKind.AUTO or device.type != "cpu" or joined.world.ranks_per_node == 1:
         return False

@@ -116,7 +116,7 @@ def join_mpi(world: World) -> MpiTransport:
         import mpi4py
     except ImportError:
         raise InputError(
-            "--transport mpi needs mpi4py and an MPI: apt-get install -y openmpi-bin libopenmpi-dev, then "
+            "`transport` mpi needs mpi4py and an MPI: apt-get install -y openmpi-bin libopenmpi-dev, then "
             "pip install 'wingspan[mpi]'"
         ) from None
     # A failed rank must not wait for its peers at exit: mpirun ends them when it leaves without finalising.

@@ -135,7 +135,7 @@ class SharedMemory:
             if oldest is None or oldest > self._all_finished:
                 raise RunError(
                     f"rank {self._peers[self.own].rank}: {size_bytes / 1e9:.2f} GB at once do not fit its "
-                    f"{self._arena.size_bytes / 1e9:.2f} GB of shared memory; use --transport torch or fewer tokens"
+                    f"{self._arena.size_bytes / 1e9:.2f} GB of shared memory; use `transport` torch or fewer tokens"
                 )
             self._until_finished(oldest)
 

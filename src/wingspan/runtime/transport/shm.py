@@ -137,11 +137,11 @@ class SharedMemoryTransport(_OverAnother):
 
     def __init__(self, outer: Transport) -> None:
         if not futex.available():
-            raise InputError("--transport shm needs Linux on x86-64 or ARM64; use --transport torch")
+            raise InputError("`transport` shm needs Linux on x86-64 or ARM64; use `transport` torch")
         if not one_host_per_node(outer):
             raise InputError(
-                f"--transport shm: {outer.world.ranks_per_node} ranks count as one node but run on several "
-                "machines; set --ranks-per-node"
+                f"`transport` shm: {outer.world.ranks_per_node} ranks count as one node but run on several "
+                "machines; set `ranks_per_node`"
             )
         super().__init__(outer.world, outer)
         per_node = outer.world.ranks_per_node
