@@ -74,6 +74,9 @@ class Deployment(Spec):
     workload: Workload
     placement: PlacementSpec
     options: Options = Options()
+    checkpoint: str | None = Field(
+        default=None, description="folder of the model's weights, where it was planned from one"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -14,6 +14,7 @@ from wingspan.errors import InputError
 from wingspan.interop.files import read_json
 from wingspan.placement.simple import check_fits
 from wingspan.reading import is_lfs_pointer, lfs_pointer_error
+from wingspan.specs.model import ModelSpec
 from wingspan.specs.models import load_model
 
 
@@ -25,6 +26,8 @@ class ConfigFacts:
     vocabulary: int | None
     longest_tokens: int | None
     experts: int | None
+    spec: ModelSpec | None = None
+    """The whole model, where the planner knows its family."""
 
     def check_placement(self, ranks: int, experts_per_rank: int) -> None:
         """Raise `InputError` where the experts of a layer do not fit the slots."""
@@ -79,11 +82,13 @@ def config_facts(model: Path) -> ConfigFacts:
         raise InputError(f"{file}: not a configuration: it has no model_type")
     text = config.get("text_config")
     inner = text if isinstance(text, dict) else config
+    spec = _spec(file)
     return ConfigFacts(
         config["model_type"],
         _count(inner, "vocab_size"),
         _count(inner, "max_position_embeddings"),
-        _experts(file),
+        None if spec is None else spec.experts.count,
+        spec,
     )
 
 
@@ -92,8 +97,8 @@ def _count(config: dict[str, Any], key: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
-def _experts(file: Path) -> int | None:
+def _spec(file: Path) -> ModelSpec | None:
     try:
-        return load_model(str(file)).experts.count
+        return load_model(str(file))
     except InputError:
         return None  # a family that only the runtime knows, or a mistake that it names

@@ -125,7 +125,13 @@ def _start(asked: Asked) -> dict[str, Any]:
         "workload": {"phase": "decode", "context": {}},
         "placement": None,
         "options": {},
+        "checkpoint": _checkpoint(path),
     }
+
+
+def _checkpoint(path: Path) -> str | None:
+    """The folder of weights that `path` is; None where it has none."""
+    return str(path.resolve()) if path.is_dir() and any(path.glob("*.safetensors")) else None
 
 
 def _set_usual_sizes(workload: dict[str, Any], longest: int | None) -> None:

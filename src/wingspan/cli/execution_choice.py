@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wingspan.deployment import Deployment
+from wingspan.placement.spec import PlacementSpec
 from wingspan.report.units import seconds_text
 from wingspan.simulate.execution import Candidate, best_execution, pick
 from wingspan.specs.cluster import load_cluster
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.models import load_model
+from wingspan.specs.placement import Placement
 from wingspan.specs.reading import parse
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def choose(
     folder: Path,
     cluster_file: str,
     group: Group,
-    experts_per_rank: int,
+    placement: Placement,
     prompts: Sequence[Prompt],
     max_new_tokens: int,
     dispatcher: DispatcherKind | None,
@@ -45,7 +47,7 @@ def choose(
         folder: the checkpoint.
         cluster_file: of the machine it runs on, as `wingspan calibrate` writes it, or a preset.
         group: the ranks.
-        experts_per_rank: slots.
+        placement: of the experts.
         prompts: with `ids` and `home_rank`.
         max_new_tokens: the run's.
         dispatcher: that the user wants; None: to be chosen.
@@ -69,7 +71,7 @@ def choose(
             "model": load_model(str(folder)),
             "cluster": cluster,
             "workload": workload,
-            "placement": {"ranks": group.size, "experts_per_rank": experts_per_rank},
+            "placement": PlacementSpec.explicit(placement),
         }
         return parse(Deployment, parts, "--schedule auto")
 

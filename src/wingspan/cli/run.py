@@ -11,16 +11,42 @@ from wingspan.cli.launched import WAIT_HELP
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="Folder of a checkpoint in the Hugging Face format.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Folder of a checkpoint in the Hugging Face format, or a deployment file; options then change the "
+            "file's values.",
+        ),
+    ],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a deployment's weights, where the file names none or another."),
+    ] = None,
     ranks: Annotated[
         int | None,
-        typer.Option(help="Ranks to start on this machine; under torchrun, mpirun or Slurm theirs are used."),
+        typer.Option(
+            help="Ranks to start on this machine (default: the deployment's or placement's, else one per core); under "
+            "torchrun, mpirun or Slurm theirs are used."
+        ),
     ] = None,
     experts_per_rank: Annotated[
-        int, typer.Option(help="Slots per rank and layer: 1 is wide expert parallelism, more the baseline.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            help="Slots per rank and layer: 1 is wide expert parallelism (default with --ranks), more the baseline."
+        ),
+    ] = None,
     ranks_per_node: Annotated[
-        int | None, typer.Option(help="How many ranks count as one node (default: all that share a machine).")
+        int | None,
+        typer.Option(
+            help="How many ranks count as one node (default: the deployment's, else all that share a machine)."
+        ),
+    ] = None,
+    placement: Annotated[
+        str | None,
+        typer.Option(
+            help="linear (default), round-robin, random, balanced, or a file that place, import or plan wrote."
+        ),
     ] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="Text to continue; repeatable.")] = None,
     prompts_file: Annotated[
@@ -34,7 +60,10 @@ def run(
     top_k: Annotated[int | None, typer.Option(min=1, help="Sample among the k likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Sample within this share of probability.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
-    dtype: Annotated[str, typer.Option(help="auto (the checkpoint's), float32 or bfloat16.")] = "auto",
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="auto (the deployment's, else the checkpoint's; default), float32 or bfloat16."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     rebalance: Annotated[
         str,
@@ -43,11 +72,12 @@ def run(
         ),
     ] = "off",
     schedule: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Order of a step: sequential, chunks:N (rows leave in N parts), two-batch, or auto: by prediction."
+            help="Order of a step: sequential (default, or the deployment's), chunks:N (rows leave in N parts), "
+            "two-batch, or auto: by prediction."
         ),
-    ] = "sequential",
+    ] = None,
     cluster: Annotated[
         str | None,
         typer.Option(
@@ -59,15 +89,18 @@ def run(
         typer.Option(help="How rows move: auto, torch (gloo or NCCL), shm (shared memory in nodes), mpi."),
     ] = "auto",
     dispatcher: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="How rows travel: flat (one per token and expert), deduplicated (per token and rank), hierarchical "
-            "(per token and node), or auto: whichever sends least."
+            "(per token and node), or auto: whichever sends least (default, or the deployment's)."
         ),
-    ] = "auto",
+    ] = None,
     row_precision: Annotated[
-        str, typer.Option(help="Of rows to the experts: same (as the model's), bfloat16 or float8.")
-    ] = "same",
+        str | None,
+        typer.Option(
+            help="Of rows to the experts: same (as the model's; default, or the deployment's), bfloat16 or float8."
+        ),
+    ] = None,
     check: Annotated[
         bool,
         typer.Option("--check", help="Compare with the model in a single process; exit 1 if it differs."),
@@ -90,6 +123,10 @@ def run(
 
       wingspan run models/tiny --ranks 8 --prompt "def main():" --check
 
+      wingspan plan models/tiny --gpus 8 --out d.json && wingspan run d.json --prompt "def main():"
+
+      wingspan run models/tiny --placement placement.json --prompt "import "
+
       wingspan run models/tiny --ranks 2 --experts-per-rank 4 --prompt "import "
 
       wingspan run models/tiny --ranks 12 --rebalance auto --prompt "def main():" --max-new-tokens 200
@@ -100,10 +137,12 @@ def run(
 
     execute(
         Arguments(
-            model=model,
+            source=source,
+            checkpoint=checkpoint,
             ranks=ranks,
             experts_per_rank=experts_per_rank,
             ranks_per_node=ranks_per_node,
+            placement=placement,
             texts=prompt or [],
             prompts_file=prompts_file,
             id_texts=prompt_ids or [],

@@ -6,25 +6,27 @@ import math
 import os
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wingspan.balance.settings import parse_rebalance
-from wingspan.cli.config_facts import ConfigFacts, config_facts
+from wingspan.cli.config_facts import ConfigFacts
 from wingspan.cli.launched import check_wait_is_used, given, patience, prompt_text
-from wingspan.cli.model_argument import find_checkpoint
 from wingspan.cli.outputs import check_outputs, cleared_up
+from wingspan.cli.run_setup import Asked, Setup, read_setup
 from wingspan.cli.run_view import RunView
 from wingspan.cli.runtime_import import need_runtime
-from wingspan.cli.values import choice, dispatcher_or_auto, ids
+from wingspan.cli.values import choice, ids
 from wingspan.errors import InputError, RunError
 from wingspan.interop.files import read_text
 from wingspan.runtime.launch.group import Group
 from wingspan.runtime.ranks.capacity import check_room
 from wingspan.specs.cluster import load_cluster
-from wingspan.specs.execution import parse_schedule
-from wingspan.specs.running import Device, RowPrecision, TransportKind, WeightType
+from wingspan.specs.placement import Placement
+from wingspan.specs.running import Device, TransportKind
 from wingspan.writing import json_text, write_json
 
 if TYPE_CHECKING:
@@ -35,7 +37,9 @@ if TYPE_CHECKING:
 _IMPORT_BEGUN_SECONDS = time.time()
 
 _MAY_DIFFER = {
-    "model",
+    "source",
+    "checkpoint",
+    "placement",
     "ranks",
     "ranks_per_node",  # compared where the ranks meet
     "texts",
@@ -54,10 +58,12 @@ _MAY_DIFFER = {
 class Arguments:
     """The command line of `wingspan run`."""
 
-    model: str
+    source: str
+    checkpoint: Path | None
     ranks: int | None
-    experts_per_rank: int
+    experts_per_rank: int | None
     ranks_per_node: int | None
+    placement: str | None
     texts: list[str]
     prompts_file: Path | None
     id_texts: list[str]
@@ -66,14 +72,14 @@ class Arguments:
     top_k: int | None
     top_p: float | None
     seed: int
-    dtype: str
+    dtype: str | None
     device: str
     rebalance: str
-    schedule: str
+    schedule: str | None
     cluster: str | None
     transport: str
-    dispatcher: str
-    row_precision: str
+    dispatcher: str | None
+    row_precision: str | None
     check: bool
     trace: Path | None
     report: Path | None
@@ -83,16 +89,16 @@ class Arguments:
 
 def execute(arguments: Arguments) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
-    folder = find_checkpoint(arguments.model)
     _check_values(arguments)
-    group = Group.find(os.environ, arguments.ranks, arguments.ranks_per_node, arguments.transport)
+    setup = read_setup(_asked(arguments), os.environ)
+    folder, facts = setup.folder, setup.facts
+    group = Group.find(os.environ, setup.ranks, setup.ranks_per_node, arguments.transport)
     check_wait_is_used(arguments.wait_seconds, group)
     if group.size == 1 and arguments.rebalance != "off":
         raise InputError(
             f"--rebalance {arguments.rebalance}: one rank has nowhere to move experts to; use --ranks 2 or more"
         )
-    facts = config_facts(folder)
-    facts.check_placement(group.size, arguments.experts_per_rank)
+    facts.check_placement(group.size, setup.placement.experts_per_rank)
     texts, id_lists = _prompts(arguments, group, facts)
     need_runtime()
     from wingspan.runtime import api as runtime
@@ -100,19 +106,19 @@ def execute(arguments: Arguments) -> None:
     seconds_importing = time.time() - _IMPORT_BEGUN_SECONDS
     device = runtime.select_device(arguments.device)
     group = group.meet(os.environ, device, patience(arguments.wait_seconds))
-    model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
+    model = runtime.describe(folder, runtime.dtype_named(setup.dtype))
     runtime.check_weights(model)
     if group.launch is None and device.type == "cpu":
-        check_room(group.size, runtime.rank_bytes(model, arguments.experts_per_rank))
-    placement = runtime.default_placement(model.shape, group.size, arguments.experts_per_rank)
+        check_room(group.size, runtime.rank_bytes(model, setup.placement.experts_per_rank))
+    placement = setup.build_placement(len(model.shape.paths), model.shape.num_experts, group.size)
     tokenizer = runtime.Tokenizer(folder)
     if texts and tokenizer.why_no_text:
         raise InputError(f"{tokenizer.why_no_text}; or give the prompts as --prompt-ids 5,9,17")
     prompts = runtime.assign(texts, id_lists, tokenizer, model.config, group.size)
     runtime.check_context(prompts, arguments.max_new_tokens, model.config)
     if group.rank in (None, 0):
-        _say_what_is_left_out(model, tokenizer)
-    chosen = _execution(arguments, folder, group, prompts)
+        _say_what_is_left_out(model, tokenizer, setup.notes)
+    chosen = _execution(arguments, setup, group, prompts, placement)
     request = runtime.RunRequest(
         model,
         placement,
@@ -120,7 +126,7 @@ def execute(arguments: Arguments) -> None:
         arguments.max_new_tokens,
         runtime.Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed),
         device,
-        runtime.DispatchOptions(chosen.dispatcher, RowPrecision(arguments.row_precision)),
+        runtime.DispatchOptions(chosen.dispatcher, setup.row_precision),
         flows={phase: runtime.flow_named(name) for phase, name in chosen.schedules.items()},
         check=arguments.check,
         rebalance=parse_rebalance(arguments.rebalance),
@@ -145,7 +151,9 @@ def execute(arguments: Arguments) -> None:
         group.run(
             work,
             device,
-            {} if group.place is None else _given(arguments, prompts, chosen, runtime.fingerprint(folder)),
+            {}
+            if group.place is None
+            else _given(arguments, prompts, chosen, placement, runtime.fingerprint(folder)),
         )
 
 
@@ -153,6 +161,7 @@ def _given(
     arguments: Arguments,
     prompts: list[Prompt],
     chosen: Execution,
+    placement: Placement,
     fingerprint: dict[str, str],
 ) -> dict[str, str]:
     """What all ranks that a launcher started must have alike; paths may differ, what they lead to may not."""
@@ -160,6 +169,7 @@ def _given(
         **given(arguments, _MAY_DIFFER),
         "the schedule": str(chosen.schedules),
         "the dispatcher": str(chosen.dispatcher),
+        "the placement": sha256(placement.slots_LRS.tobytes()).hexdigest()[:16],
         "number of prompts": str(len(prompts)),
         **{f"prompt {number}": prompt_text(prompt) for number, prompt in enumerate(prompts)},
         **fingerprint,
@@ -180,8 +190,10 @@ def _prompts(arguments: Arguments, group: Group, facts: ConfigFacts) -> tuple[li
     return texts, id_lists
 
 
-def _say_what_is_left_out(model: Model, tokenizer: Tokenizer) -> None:
+def _say_what_is_left_out(model: Model, tokenizer: Tokenizer, notes: Sequence[str]) -> None:
     """What the checkpoint asks for and this run does not do: on standard error, a line each."""
+    for note in notes:
+        print(f"wingspan: {note}", file=sys.stderr)
     if model.not_applied:
         print(
             f"wingspan: generation_config.json is not followed in {', '.join(model.not_applied)}",
@@ -191,21 +203,26 @@ def _say_what_is_left_out(model: Model, tokenizer: Tokenizer) -> None:
         print(f"wingspan: only ids, no text: {tokenizer.problem}", file=sys.stderr)
 
 
-def _execution(arguments: Arguments, folder: Path, group: Group, prompts: list[Prompt]) -> Execution:
+def _asked(arguments: Arguments) -> Asked:
+    return Asked(**{f.name: getattr(arguments, f.name) for f in fields(Asked)})
+
+
+def _execution(
+    arguments: Arguments, setup: Setup, group: Group, prompts: list[Prompt], placement: Placement
+) -> Execution:
     """The schedule of each phase, and the dispatcher: as asked for, or by prediction."""
     from wingspan.cli.execution_choice import Execution, choose
 
-    dispatcher = dispatcher_or_auto(arguments.dispatcher, "--dispatcher")
-    if arguments.schedule != "auto":
-        return Execution(dict.fromkeys(("prefill", "decode"), arguments.schedule), dispatcher, "")
+    if setup.schedule != "auto":
+        return Execution(dict.fromkeys(("prefill", "decode"), setup.schedule), setup.dispatcher, "")
     return choose(
-        folder,
+        setup.folder,
         arguments.cluster or "",
         group,
-        arguments.experts_per_rank,
+        placement,
         prompts,
         arguments.max_new_tokens,
-        dispatcher,
+        setup.dispatcher,
     )
 
 
@@ -235,22 +252,15 @@ def _check_values(arguments: Arguments) -> None:
     """What can be refused before seconds go into importing torch."""
     parse_rebalance(arguments.rebalance)
     device = choice(arguments.device, "--device", Device)
-    choice(arguments.dtype, "--dtype", WeightType)
     transport = choice(arguments.transport, "--transport", TransportKind)
-    dispatcher_or_auto(arguments.dispatcher, "--dispatcher")
-    choice(arguments.row_precision, "--row-precision", RowPrecision)
     if transport is TransportKind.SHM and device is Device.CUDA:
         raise InputError("--transport shm moves rows of the CPU; use --transport torch on cuda")
-    if arguments.schedule != "auto":
-        parse_schedule(arguments.schedule)
-    elif arguments.cluster is None:
+    if arguments.schedule == "auto" and arguments.cluster is None:
         raise InputError(
             "--schedule auto: predicts by a cluster file; make one with wingspan calibrate, give --cluster"
         )
     if arguments.cluster is not None:
         load_cluster(arguments.cluster)
-    if arguments.experts_per_rank < 1:
-        raise InputError(f"--experts-per-rank {arguments.experts_per_rank}: use 1 or more")
     if not math.isfinite(arguments.temperature):
         raise InputError(f"--temperature {arguments.temperature}: use a number from 0 on")
     if arguments.top_p is not None and not 0 < arguments.top_p <= 1:

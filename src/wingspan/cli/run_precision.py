@@ -1,0 +1,90 @@
+"""In which number formats a deployment runs: what its ranks can do, what is refused, and what is said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wingspan.cli.values import choice
+from wingspan.deployment import Deployment
+from wingspan.errors import InputError
+from wingspan.specs.precision import Precision
+from wingspan.specs.running import RowPrecision, WeightType
+
+_COMPUTED = {Precision.FP32: WeightType.FLOAT32, Precision.BF16: WeightType.BFLOAT16}
+_FORMAT = {kind: precision for precision, kind in _COMPUTED.items()}
+
+
+@dataclass(frozen=True)
+class RunPrecision:
+    """Of the weights in memory, of rows on their way; and what differs from the deployment, a line each."""
+
+    dtype: WeightType
+    rows: RowPrecision
+    notes: tuple[str, ...] = ()
+
+
+def run_precision(
+    deployment: Deployment | None, source: str, dtype: str | None, rows: str | None
+) -> RunPrecision:
+    """What is run.
+
+    Args:
+        deployment: None = a checkpoint alone.
+        source: its file.
+        dtype, rows: as the options say; None = as the deployment says, or the checkpoint's own.
+
+    Raises:
+        InputError: a deployment's weights or rows in a format that ranks do not compute or send in.
+    """
+    asked = None if dtype is None else choice(dtype, "--dtype", WeightType)
+    asked_rows = None if rows is None else choice(rows, "--row-precision", RowPrecision)
+    if deployment is None:
+        return RunPrecision(asked or WeightType.AUTO, asked_rows or RowPrecision.SAME)
+    wanted = deployment.workload.precisions(deployment.model)
+    kind = (
+        asked
+        if asked not in (None, WeightType.AUTO)
+        else _weights(wanted.weights, wanted.expert_weights, source)
+    )
+    own = _FORMAT[kind]
+    row_kind = asked_rows or _rows(wanted.dispatch, wanted.combine, own, source)
+    differing = [
+        f"{what} are {own}, not {planned}"
+        for what, planned in (
+            ("weights", wanted.weights),
+            ("expert weights", wanted.expert_weights),
+            ("activations", wanted.activations),
+            ("cached keys and values", wanted.kv),
+        )
+        if planned is not own
+    ]
+    notes = (f"other than {source} says, {'; '.join(differing)}",) if differing else ()
+    return RunPrecision(kind, row_kind, notes)
+
+
+def _weights(weights: Precision, expert_weights: Precision, source: str) -> WeightType:
+    if weights is expert_weights and weights in _COMPUTED:
+        return _COMPUTED[weights]
+    text = (
+        f"{weights} weights"
+        if weights is expert_weights
+        else f"{weights} weights and {expert_weights} experts"
+    )
+    raise InputError(
+        f"{source}: {text}: ranks compute in one of bf16 and fp32; give --dtype bfloat16 to run it so, or plan it with "
+        "--weights bf16"
+    )
+
+
+def _rows(dispatch: Precision, combine: Precision, own: Precision, source: str) -> RowPrecision:
+    """The rows' format that sends these; raises where none does."""
+    if (dispatch, combine) == (own, own):
+        return RowPrecision.SAME
+    if combine is Precision.BF16 and dispatch is Precision.BF16:
+        return RowPrecision.BFLOAT16
+    if combine is Precision.BF16 and dispatch is Precision.FP8:
+        return RowPrecision.FLOAT8
+    raise InputError(
+        f"{source}: rows leave in {dispatch} and return in {combine}: ranks send bf16 or fp8 and return bf16, or "
+        "send as they compute; give --row-precision same to run it so"
+    )
