@@ -1,6 +1,6 @@
 """Sequences as the model takes them: those of one forward are right-aligned, their newest tokens in the last column.
 
-Shapes: P sequences of a batch, N new columns of a forward, C columns in all, T = P x N.
+Shapes: P sequences of a batch, N new columns of a forward, C columns in all, T = P x N tokens.
 """
 
 from __future__ import annotations
