@@ -1,3 +1,59 @@
-"""Wingspan: wide expert parallelism for Mixture-of-Experts models, planned, predicted, run and compared."""
+"""Wingspan: wide expert parallelism for Mixture-of-Experts models, planned, predicted, run and compared.
 
-__version__ = "0.1.0"
+```
+from wingspan import Description, load_cluster, load_model, place, plan, simulate
+
+best = plan(Description(load_model("deepseek-v3"), load_cluster("h100-sxm")), gpus=64).shown
+print(simulate(best.deployment).step_seconds)
+```
+
+Each name is imported when it is first used: what plans and predicts never loads torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from wingspan.version import __version__
+
+if TYPE_CHECKING:
+    from wingspan.deployment import Deployment
+    from wingspan.describe import Description
+    from wingspan.front import place, plan, simulate
+    from wingspan.specs.cluster import load_cluster
+    from wingspan.specs.models import load_model
+
+
+__all__ = [
+    "Deployment",
+    "Description",
+    "__version__",
+    "load_cluster",
+    "load_model",
+    "place",
+    "plan",
+    "simulate",
+]
+
+_HOMES = {
+    "Deployment": "deployment",
+    "Description": "describe",
+    "load_cluster": "specs.cluster",
+    "load_model": "specs.models",
+    "place": "front",
+    "plan": "front",
+}
+
+
+def __getattr__(name: str) -> object:
+    """A public name, imported at its first use."""
+    if name == "simulate":  # the room itself can be called
+        return import_module("wingspan.simulate")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"wingspan.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

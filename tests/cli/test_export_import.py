@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from wingspan.cli.placement_file import read_placement
 from wingspan.placement.simple import linear
+from wingspan.placement_file import read_placement
 from wingspan.specs.stored_placement import StoredPlacement
 
 DEEPSEEK = StoredPlacement(linear(58, 256, 32, 9), tuple(range(3, 61)), 61, 8)

@@ -40,11 +40,11 @@ def export(
     """
     from wingspan.cli.export_job import execute
     from wingspan.cli.outputs import check_outputs
-    from wingspan.cli.placement_file import parse_layers
+    from wingspan.cli.values import layer_numbers
 
     check_outputs(out)
     given = {
-        "moe_layers": parse_layers(moe_layers),
+        "moe_layers": layer_numbers(moe_layers),
         "hidden_layers": hidden_layers,
         "ranks_per_node": ranks_per_node,
     }

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wingspan.cli.placement_file import read_placement
 from wingspan.errors import InputError
 from wingspan.interop.export import export, target
 from wingspan.interop.physical import fill_empty
+from wingspan.placement_file import read_placement
 from wingspan.specs.placement import EMPTY
 from wingspan.specs.stored_placement import StoredPlacement, shown_layers
 

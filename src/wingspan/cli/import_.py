@@ -46,9 +46,9 @@ def import_(
     """
     from wingspan.cli.import_job import execute
     from wingspan.cli.outputs import check_outputs
-    from wingspan.cli.placement_file import parse_layers
+    from wingspan.cli.values import layer_numbers
     from wingspan.interop.physical import ImportOptions
 
     check_outputs(out)
-    layers = parse_layers(moe_layers)
+    layers = layer_numbers(moe_layers)
     execute(path, from_, out, ImportOptions(ranks, experts, layers, hidden_layers, ranks_per_node))

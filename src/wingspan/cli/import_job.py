@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from wingspan.cli.placement_file import write_placement
 from wingspan.errors import InputError
 from wingspan.interop.importing import import_from
 from wingspan.interop.physical import ImportOptions, NotSaidError
 from wingspan.interop.recorded_load import RecordedLoad, write_load
+from wingspan.placement_file import write_placement
 from wingspan.routing.load import imbalance
 from wingspan.routing.trace import RoutingTrace
 from wingspan.routing.trace_file import write_trace

@@ -17,7 +17,6 @@ from typing import NoReturn
 
 import typer
 
-from wingspan import __version__
 from wingspan.cli import testbed
 from wingspan.cli.calibrate import calibrate
 from wingspan.cli.claims import claims
@@ -42,6 +41,7 @@ from wingspan.cli.validate import validate
 from wingspan.errors import WingspanError
 from wingspan.signals import Signalled, raised_signals
 from wingspan.streams import drop_output, flush_streams, line_of, prepare_streams
+from wingspan.version import __version__
 
 _LONGEST_LINE = 1200
 _WRONG_PATH = {

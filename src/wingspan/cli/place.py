@@ -94,16 +94,16 @@ def place(
 
       wingspan place trace.parquet --current placement.json --horizon-steps 5000
     """
-    from wingspan.cli.deployment_options import Asked
     from wingspan.cli.outputs import check_outputs
     from wingspan.cli.place_job import PlaceArguments, execute
+    from wingspan.describe import Description
 
     check_outputs(out)
     execute(
         PlaceArguments(
             trace=trace,
             synthetic=synthetic,
-            deployment=Asked(
+            deployment=Description(
                 source=model or "",
                 cluster=cluster,
                 ranks=ranks,

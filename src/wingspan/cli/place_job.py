@@ -9,24 +9,22 @@ from pathlib import Path
 import numpy as np
 
 from wingspan.cli.console import Console
-from wingspan.cli.deployment_options import Asked, deployment_of
 from wingspan.cli.place_view import show
-from wingspan.cli.placement_file import read_placement, write_placement
 from wingspan.deployment import Deployment
+from wingspan.describe import Description, cluster_of, deployment_of, model_of
 from wingspan.errors import InputError
 from wingspan.limits import MOST_RANKS, MOST_SLOTS
 from wingspan.placement.limits import check_memory
 from wingspan.placement.objective import Objective
 from wingspan.placement.plan import Moving
+from wingspan.placement_file import read_placement, write_placement
 from wingspan.routing.homes import spread_requests
 from wingspan.routing.synthetic import TraceShape, generate
 from wingspan.routing.trace import RoutingTrace, concatenate
 from wingspan.routing.trace_file import TraceFile
 from wingspan.routing.workloads import workload
 from wingspan.simulate.placing import STRATEGIES, Comparison, compare, objective_of
-from wingspan.specs.cluster import load_cluster
 from wingspan.specs.model import ModelSpec
-from wingspan.specs.models import load_model
 from wingspan.specs.placement import Placement
 from wingspan.specs.stored_placement import StoredPlacement
 from wingspan.writing import json_text
@@ -42,7 +40,7 @@ class PlaceArguments:
 
     trace: Path | None
     synthetic: str | None
-    deployment: Asked
+    deployment: Description
     spare_ranks: int
     ranks_per_node: int | None
     request_routing: bool
@@ -62,7 +60,7 @@ def execute(arguments: PlaceArguments) -> None:
         raise InputError("give either a trace or --synthetic KIND")
     file = None if arguments.trace is None else TraceFile.open(arguments.trace)
     asked = arguments.deployment
-    model = load_model(asked.source or _USUAL_MODEL)
+    model = model_of(replace(asked, source=asked.source or _USUAL_MODEL))
     if file is not None:
         _check_fit(file, model, named=bool(asked.source))
     ranks = (asked.ranks or -(-model.experts.count // (asked.experts_per_rank or 1))) + arguments.spare_ranks
@@ -105,7 +103,7 @@ def _deployment(arguments: PlaceArguments, ranks: int, trace: RoutingTrace) -> D
     """The deployment whose step judges the placements; its tokens per GPU are the trace's mean, unless asked for."""
     asked = arguments.deployment
     tokens = asked.tokens_per_gpu or max(1, round(trace.num_tokens / len(np.unique(trace.step_T)) / ranks))
-    cluster = load_cluster(asked.cluster or "h100-sxm")
+    cluster = cluster_of(asked)
     per_node = arguments.ranks_per_node or min(cluster.gpus_per_node, ranks)
     if ranks % per_node:
         raise InputError(

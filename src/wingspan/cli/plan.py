@@ -67,15 +67,15 @@ def plan(
       wingspan plan qwen3-235b-a22b --phase prefill --out best.json
     """
     from wingspan.cli import plan_view
-    from wingspan.cli.deployment_options import Asked, template_of
     from wingspan.cli.outputs import check_one_format, check_outputs
     from wingspan.deployment import save_deployment
+    from wingspan.describe import Description, template_of
     from wingspan.simulate.planning import make_plan
 
     check_outputs(out, html)
     check_one_format(as_json, as_csv)
     template = template_of(
-        Asked(
+        Description(
             source=source,
             cluster=cluster,
             phase=phase,

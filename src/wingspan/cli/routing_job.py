@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.cli.console import Console
-from wingspan.cli.placement_file import read_placement
 from wingspan.cli.routing_view import show
 from wingspan.errors import InputError
 from wingspan.placement.simple import linear
+from wingspan.placement_file import read_placement
 from wingspan.routing.statistics import collect
 from wingspan.routing.summary import summarise
 from wingspan.routing.trace_file import TraceFile

@@ -13,13 +13,13 @@ import numpy as np
 
 from wingspan.cli.config_facts import ConfigFacts, config_facts
 from wingspan.cli.model_argument import find_checkpoint
-from wingspan.cli.placement_file import read_placement
 from wingspan.cli.run_precision import run_precision
 from wingspan.cli.values import dispatcher_or_auto
 from wingspan.deployment import Deployment, load_deployment
 from wingspan.errors import InputError
 from wingspan.host import usable_cores
 from wingspan.placement.spec import PlacementSpec, Strategy
+from wingspan.placement_file import read_placement
 from wingspan.reading import json_value
 from wingspan.runtime.ranks.nodes import nodes_from_environment
 from wingspan.runtime.ranks.world import launch_from_environment

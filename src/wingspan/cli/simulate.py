@@ -72,16 +72,16 @@ def simulate(
       wingspan simulate deepseek-v3 --ranks 288 --placement balanced --routing log-normal:0.8
     """
     from wingspan.cli import simulate_view
-    from wingspan.cli.deployment_options import Asked, deployment_of
     from wingspan.cli.outputs import check_one_format, check_outputs
     from wingspan.deployment import save_deployment
+    from wingspan.describe import Description, deployment_of
     from wingspan.simulate.step import predict
     from wingspan.simulate.summary import step_report
 
     check_outputs(out, trace, html)
     check_one_format(as_json, as_csv)
     deployment = deployment_of(
-        Asked(
+        Description(
             source=source,
             cluster=cluster,
             ranks=ranks,

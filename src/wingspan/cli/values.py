@@ -14,6 +14,7 @@ E = TypeVar("E", bound=StrEnum)
 
 _MOST_DIGITS = 30
 _LONGEST_SHOWN = 60
+_MOST_LAYERS = 100_000
 
 
 def integers(text: str, option: str, most: int = 2**63 - 1) -> list[int]:
@@ -104,6 +105,25 @@ def ids(text: str, option: str) -> list[int]:
         return [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         raise InputError(f"{option} {text!r}: expected whole numbers with commas, as 5,9,17") from None
+
+
+def layer_numbers(text: str | None) -> tuple[int, ...] | None:
+    """Layer numbers from `3-60` or `1,3,5` or both; None stays None."""
+    if text is None:
+        return None
+    numbers: list[int] = []
+    try:
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            each = range(int(first), int(last or first) + 1)
+            if len(numbers) + len(each) > _MOST_LAYERS:
+                raise InputError(f"--moe-layers {text}: more than {_MOST_LAYERS:,} layers")
+            numbers += each
+    except (ValueError, OverflowError):
+        raise InputError(f"--moe-layers {text!r}: expected layer numbers, as 3-60 or 1,3,5") from None
+    if not numbers or sorted(set(numbers)) != numbers:
+        raise InputError(f"--moe-layers {text}: expected rising numbers")
+    return tuple(numbers)
 
 
 def _is_number(text: str) -> bool:

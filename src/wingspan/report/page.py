@@ -11,8 +11,8 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 
-from wingspan import __version__
 from wingspan.report.figures import Figure
+from wingspan.version import __version__
 from wingspan.writing import json_text, write_text
 
 

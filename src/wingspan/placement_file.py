@@ -1,4 +1,4 @@
-"""A placement's JSON file, as commands take it."""
+"""A placement's JSON file, or a deployment's: how it is read and written."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from wingspan.errors import InputError
 from wingspan.reading import json_value
 from wingspan.specs.stored_placement import StoredPlacement
 from wingspan.writing import write_json
-
-_MOST_LAYERS = 100_000
 
 
 def read_placement(path: Path) -> StoredPlacement:
@@ -39,22 +37,3 @@ def _of_deployment(path: Path) -> StoredPlacement:
 def write_placement(stored: StoredPlacement, path: Path) -> None:
     """Write the JSON form."""
     write_json(path, stored.to_dict())
-
-
-def parse_layers(text: str | None) -> tuple[int, ...] | None:
-    """Layer numbers from `3-60` or `1,3,5` or both; None stays None."""
-    if text is None:
-        return None
-    numbers: list[int] = []
-    try:
-        for part in text.split(","):
-            first, _, last = part.partition("-")
-            each = range(int(first), int(last or first) + 1)
-            if len(numbers) + len(each) > _MOST_LAYERS:
-                raise InputError(f"--moe-layers {text}: more than {_MOST_LAYERS:,} layers")
-            numbers += each
-    except (ValueError, OverflowError):
-        raise InputError(f"--moe-layers {text!r}: expected layer numbers, as 3-60 or 1,3,5") from None
-    if not numbers or sorted(set(numbers)) != numbers:
-        raise InputError(f"--moe-layers {text}: expected rising numbers")
-    return tuple(numbers)

@@ -1,0 +1,88 @@
+"""What `from wingspan import ...` gives: a deployment described, planned, predicted and placed, in one call each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wingspan.deployment import Deployment
+from wingspan.describe import Description, deployment_of, template_of
+from wingspan.simulate.planning import Plan, make_plan
+from wingspan.simulate.step import simulate as predicted
+
+if TYPE_CHECKING:
+    from wingspan.routing.trace import RoutingTrace
+    from wingspan.schedule.result import StepReport
+    from wingspan.simulate.placing import Comparison
+    from wingspan.specs.placement import Placement
+
+
+def plan(said: Description, gpus: int | None = None, *, longest_step_seconds: float | None = None) -> Plan:
+    """Compare EP sizes on a number of GPUs, and name the best.
+
+    Args:
+        said: model, cluster and work; its tokens per GPU are kept where they are given, else chosen.
+        gpus: all GPUs (default: as many as the cluster says).
+        longest_step_seconds: leave out what takes longer.
+
+    Raises:
+        InputError: what is said does not fit together, or nothing keeps the limit.
+    """
+    template = template_of(said)
+    return make_plan(
+        template,
+        gpus or template.cluster.gpus,
+        fixed_batch=said.tokens_per_gpu is not None,
+        longest_step_seconds=longest_step_seconds,
+    )
+
+
+def simulate(said: Deployment | Description) -> StepReport:
+    """Predict one step.
+
+    Raises:
+        InputError: what is said does not fit together.
+    """
+    return predicted(_deployment(said))
+
+
+def place(
+    said: Deployment | Description,
+    trace: RoutingTrace | Path | str,
+    *,
+    current: Placement | None = None,
+    request_routing: bool = False,
+    seed: int = 0,
+) -> Comparison:
+    """Place experts by all strategies, and say what each leads to.
+
+    Args:
+        said: the deployment; a description without tokens per GPU takes the trace's mean per step.
+        trace: how tokens choose, or the file that holds it.
+        current: the placement in use; ours then moves only what pays.
+        request_routing: also let each request live on the node that its experts are on.
+        seed: of the strategy that draws.
+
+    Raises:
+        InputError: what is said does not fit together, or the trace is of another model.
+    """
+    from wingspan.routing.homes import spread_requests
+    from wingspan.routing.trace_file import read_trace
+    from wingspan.simulate.placing import compare
+
+    tokens = read_trace(Path(trace)) if isinstance(trace, (str, Path)) else trace
+    deployment = _deployment(said)
+    if isinstance(said, Description) and said.tokens_per_gpu is None:
+        per_step = tokens.num_tokens / len(np.unique(tokens.step_T))
+        mean = max(1, round(per_step / deployment.ranks))
+        workload = deployment.workload.model_copy(update={"tokens_per_gpu": mean})
+        deployment = deployment.model_copy(update={"workload": workload})
+    if tokens.num_ranks != deployment.ranks:
+        tokens = spread_requests(tokens, deployment.ranks)
+    return compare(deployment, tokens, present=current, request_routing=request_routing, seed=seed)
+
+
+def _deployment(said: Deployment | Description) -> Deployment:
+    return said if isinstance(said, Deployment) else deployment_of(said)
