@@ -39,7 +39,7 @@ class Times:
     processor_seconds: float
 
 
-def through(dispatcher: Dispatcher[Any]) -> Contestant:
+def through(dispatcher: Dispatcher[Any, Any]) -> Contestant:
     """A dispatch and a combine; the experts hand back what they got."""
 
     def there_and_back(
@@ -47,7 +47,7 @@ def through(dispatcher: Dispatcher[Any]) -> Contestant:
     ) -> torch.Tensor:
         (route,) = dispatcher.route(x_TD, experts_TK, weights_TK, chunks=1, lane=0)
         received = dispatcher.send(route).wait()
-        return dispatcher.send_back(received.rows_ND, route).wait()
+        return dispatcher.send_back(received.rows_ND, received.handle).wait()
 
     return there_and_back
 

@@ -89,7 +89,7 @@ def measure(transport: Transport, layout: Layout, contestants: dict[str, Dispatc
             start = time.perf_counter()
             (route,) = dispatcher.route(x_TD, experts_TK, weights_TK, chunks=1, lane=0)
             received = dispatcher.send(route).wait()
-            results[kind] = dispatcher.send_back(received.rows_ND, route).wait()
+            results[kind] = dispatcher.send_back(received.rows_ND, received.handle).wait()
             spent = time.perf_counter() - start
             slowest = transport.share(torch.tensor([spent], dtype=torch.float64)).max()
             seconds[kind].append(float(slowest))

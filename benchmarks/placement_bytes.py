@@ -75,7 +75,7 @@ def send(transport: Transport, layout: Layout, placement: Placement, trace: Rout
         weights_TK = torch.full(own[:, layer].shape, 1 / own.shape[2])
         (route,) = dispatcher.route(x_TD, own[:, layer], weights_TK, chunks=1, lane=0)
         received = dispatcher.send(route).wait()
-        dispatcher.send_back(received.rows_ND, route).wait()
+        dispatcher.send_back(received.rows_ND, received.handle).wait()
     spent = settled_bytes(transport, layout) - before
     shared.close()
     return spent

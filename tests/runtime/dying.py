@@ -71,7 +71,8 @@ def with_rows_under_way(transport: Transport, death: Death, *, on_the_way_back: 
         coming = dispatcher.send(route)
         if dying and number == 2 and not on_the_way_back:
             death()
-        going = dispatcher.send_back(coming.wait().rows_ND, route)
+        received = coming.wait()
+        going = dispatcher.send_back(received.rows_ND, received.handle)
         if dying and number == 2:
             death()
         going.wait()

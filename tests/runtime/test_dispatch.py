@@ -71,14 +71,14 @@ def there_and_back(
     routes = dispatcher.route(*tokens, chunks, lane=0)
     coming = [dispatcher.send(route) for route in routes]
     homes, computed = [], 0
-    for route, rows in zip(routes, coming, strict=True):
+    for rows in coming:
         received = rows.wait()
         computed += sum(received.counts_S)
         assert sum(received.counts_S) == len(received.rows_ND)
         y_ND = scaled_experts(placement, rank, received.rows_ND, received.counts_S)
         if in_place:
             y_ND = received.rows_ND.copy_(y_ND)
-        homes.append(dispatcher.send_back(y_ND, route))
+        homes.append(dispatcher.send_back(y_ND, received.handle))
     return torch.cat([home.wait() for home in homes]), computed
 
 
@@ -242,7 +242,9 @@ def test_outputs_on_their_way_home_stay_while_more_rows_come(kind, in_place, tmp
             y_ND = scaled_experts(placement, rank, received.rows_ND, received.counts_S)
             if in_place:
                 y_ND = received.rows_ND.copy_(y_ND)
-            waiting.append((dispatcher.send_back(y_ND, route), expected(x_TD, experts_TK, weights_TK)))
+            waiting.append(
+                (dispatcher.send_back(y_ND, received.handle), expected(x_TD, experts_TK, weights_TK))
+            )
             if len(waiting) == 3 or lane == 5:
                 # The later ones first: blocks are not given back in the order of their publication.
                 right += [torch.allclose(home.wait(), sums, atol=1e-5) for home, sums in reversed(waiting)]
@@ -266,7 +268,7 @@ def test_outputs_of_another_type_come_home(tmp_path):
             (route,) = dispatcher.route(x_TD, experts_TK, weights_TK, 1, lane=0)
             received = dispatcher.send(route).wait()
             y_ND = scaled_experts(placement, transport.world.rank, received.rows_ND, received.counts_S)
-            home_TD = dispatcher.send_back(y_ND.double(), route).wait()
+            home_TD = dispatcher.send_back(y_ND.double(), received.handle).wait()
             right &= home_TD.dtype == torch.float64
             right &= torch.allclose(home_TD.float(), expected(x_TD, experts_TK, weights_TK), atol=1e-5)
         return right
@@ -328,7 +330,8 @@ def test_deduplication_sends_one_row_per_token_and_rank(tmp_path):
         dispatcher = make(DeduplicatingDispatcher, placement, transport)
         experts_TK = torch.tensor([[3, 4, 5], [0, 3, 4], [0, 1, 2]])
         (route,) = dispatcher.route(torch.ones(3, 4), experts_TK, torch.ones(3, 3), 1, lane=0)
-        return [b // 16 for b in route.traffic.sent_R]
+        handle = dispatcher.send(route).wait().handle
+        return [b // 16 for b in handle.traffic.sent_R]
 
     # Tokens 0 and 1 need rank 1, tokens 1 and 2 need rank 0: two rows each, of nine (token, expert) pairs.
     assert on_ranks(work, 2, tmp_path) == [[2, 2]] * 2

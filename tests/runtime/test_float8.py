@@ -80,9 +80,9 @@ def test_around_a_dispatcher_over_ranks(precision, tolerance, tmp_path):
             (route,) = dispatcher.route(x_TD, experts_TK, weights_TK, 1, lane=0)
             received = dispatcher.send(route).wait()
             y_ND = scaled_experts(placement, transport.world.rank, received.rows_ND, received.counts_S)
-            out_TD = dispatcher.send_back(y_ND, route).wait()
+            out_TD = dispatcher.send_back(y_ND, received.handle).wait()
         assert out_TD.dtype == received.rows_ND.dtype == torch.float32
-        there, back = route.traffic, route.back_traffic
+        there, back = received.handle.traffic, received.handle.back_traffic
         sent = 160 + 8 if precision == Precision.FLOAT8 else 320
         assert sum(there.sent_R) == x_TD.shape[0] * 2 * sent
         assert sum(back.received_R) == x_TD.shape[0] * 2 * 320

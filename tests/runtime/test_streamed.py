@@ -94,15 +94,15 @@ def test_equals_the_dispatcher_itself_with_two_lanes_under_way(tmp_path):
             routes = [streamed.route(*inputs, chunks=2, lane=n) for n, inputs in enumerate(lanes)]
             pending = [[streamed.send(route) for route in lane] for lane in routes]
             going = [
-                [streamed.send_back(2 * c.wait().rows_ND, r) for c, r in zip(cs, rs, strict=True)]
-                for cs, rs in zip(pending, routes, strict=True)
+                [streamed.send_back(2 * got.rows_ND, got.handle) for got in (each.wait() for each in lane)]
+                for lane in pending
             ]
             results = [torch.cat([g.wait().clone() for g in lane]) for lane in going]
             for inputs, result in zip(lanes, results, strict=True):
                 parts = []
                 for route in plain.route(*inputs, chunks=2, lane=0):
-                    rows_ND = plain.send(route).wait().rows_ND
-                    parts.append(plain.send_back(2 * rows_ND, route).wait().clone())
+                    got = plain.send(route).wait()
+                    parts.append(plain.send_back(2 * got.rows_ND, got.handle).wait().clone())
                 equal &= torch.equal(torch.cat(parts), result)
         return equal
 

@@ -176,7 +176,8 @@ def test_a_rank_killed_inside_dispatch_ends_all_and_leaves_nobody_in_the_nodes(n
                 coming = dispatcher.send(route)
                 if step == 20 and gloo.world.rank == 3:
                     os.kill(os.getpid(), signal.SIGKILL)
-                dispatcher.send_back(coming.wait().rows_ND, route).wait()
+                received = coming.wait()
+                dispatcher.send_back(received.rows_ND, received.handle).wait()
 
     start = time.monotonic()
     with pytest.raises(RunError, match="rank 3 was killed by signal SIGKILL"):

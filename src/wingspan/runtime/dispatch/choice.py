@@ -86,7 +86,7 @@ class Dispatchers:
         flat = self._options.kind is DispatcherKind.FLAT or most_held <= 1
         return DispatcherKind.FLAT if flat else DispatcherKind.DEDUPLICATED
 
-    def for_layer(self, layer: int, placement: Placement | None = None) -> Dispatcher[Any]:
+    def for_layer(self, layer: int, placement: Placement | None = None) -> Dispatcher[Any, Any]:
         """The dispatcher of one MoE layer; under another placement than at the start, where one is given."""
         placement = placement or self._placement
         slots = SlotMap(placement, layer, self._transport.world, self._device)
@@ -96,7 +96,7 @@ class Dispatchers:
             return inner
         return PrecisionDispatcher(inner, self._options.precision)
 
-    def _full_precision(self, slots: SlotMap, held_R: list[int]) -> Dispatcher[Any]:
+    def _full_precision(self, slots: SlotMap, held_R: list[int]) -> Dispatcher[Any, Any]:
         transport = self._transport
         if self._levels is not None:
             return HierarchicalDispatcher(self._levels, slots, held_R, self._buffers)

@@ -10,16 +10,18 @@ N rows received, C the most choices a row can carry, P (row, slot) pairs compute
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
 from wingspan.runtime.dispatch.buffers import Buffers
+from wingspan.runtime.dispatch.counts import Counts
 from wingspan.runtime.dispatch.dispatcher import (
+    Capabilities,
+    Handle,
     PeerBytes,
     Pending,
     Received,
-    Route,
     agree_on_counts,
     chunk_slices,
     exchange,
@@ -28,20 +30,11 @@ from wingspan.runtime.dispatch.dispatcher import (
 )
 from wingspan.runtime.dispatch.slots import SlotMap
 from wingspan.runtime.transport.transport import Transport
+from wingspan.specs.execution import DispatcherKind
 
 
 @dataclass(frozen=True)
-class ReceivedPairs:
-    """What the rank of the experts knows of the rows it received."""
-
-    pair_NC: torch.Tensor
-    """Each row's pairs among those sorted by slot; its unused places point at any."""
-    weights_NC: torch.Tensor
-    """Their weights; 0 in unused places."""
-
-
-@dataclass(frozen=True)
-class DeduplicatedRoute(Route):
+class DeduplicatedRoute:
     """The route of one chunk."""
 
     x_TD: torch.Tensor
@@ -53,24 +46,36 @@ class DeduplicatedRoute(Route):
     """The rows of each token one after another."""
     offsets_T: torch.Tensor
     """Where each token's rows begin in `bag_M`."""
-    sent_R: list[int]
-    received_R: list[int]
+    sent_R: Sequence[int]
+    received_R: Sequence[int]
     total_rows: int
     """Rows of all ranks in a chunk on average: they agree on it."""
     buffers: str
     """Name of this chunk's buffers."""
-    arrived: list[ReceivedPairs] = field(default_factory=list)
-    """Filled when the rows are here."""
+
+
+@dataclass(frozen=True)
+class DeduplicatedHandle(Handle):
+    """What the rank of the experts knows of the rows it received."""
+
+    route: DeduplicatedRoute
+    pair_NC: torch.Tensor
+    """Each row's pairs among those sorted by slot; its unused places point at any."""
+    weights_NC: torch.Tensor
+    """Their weights; 0 in unused places."""
 
     @property
     def traffic(self) -> PeerBytes:
         """Bytes of the rows, without their few bytes of slots and weights."""
-        row_bytes = self.x_TD.shape[1] * self.x_TD.element_size()
-        return PeerBytes([n * row_bytes for n in self.sent_R], [n * row_bytes for n in self.received_R])
+        route = self.route
+        row_bytes = route.x_TD.shape[1] * route.x_TD.element_size()
+        return PeerBytes([n * row_bytes for n in route.sent_R], [n * row_bytes for n in route.received_R])
 
 
 class DeduplicatingDispatcher:
     """See the file's head. Same results as `FlatDispatcher` up to the order of summation."""
+
+    capabilities = Capabilities(DispatcherKind.DEDUPLICATED, training=True)
 
     def __init__(
         self, transport: Transport, slots: SlotMap, local_slots_R: Sequence[int], buffers: Buffers
@@ -97,7 +102,7 @@ class DeduplicatingDispatcher:
                 x_TD[part],
                 wanted_RT[:, part],
                 (rank_TK[part], local_TK[part], weights_TK[part]),
-                received_RC[:, c].tolist(),
+                tuple(received_RC[:, c].tolist()),
                 total // chunks,
                 f"{lane}.{c}",
             )
@@ -109,7 +114,7 @@ class DeduplicatingDispatcher:
         x_TD: torch.Tensor,
         wanted_RT: torch.Tensor,
         choices: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-        received_R: list[int],
+        received_R: Sequence[int],
         total_rows: int,
         buffers: str,
     ) -> DeduplicatedRoute:
@@ -123,13 +128,13 @@ class DeduplicatingDispatcher:
             weights_MC=weights_MC,
             bag_M=torch.argsort(token_M, stable=True),
             offsets_T=rows_T.cumsum(0) - rows_T,
-            sent_R=wanted_RT.sum(1).tolist(),
+            sent_R=tuple(wanted_RT.sum(1).tolist()),
             received_R=received_R,
             total_rows=total_rows,
             buffers=buffers,
         )
 
-    def send(self, route: DeduplicatedRoute) -> Pending[Received]:
+    def send(self, route: DeduplicatedRoute) -> Pending[Received[DeduplicatedHandle]]:
         """See `Dispatcher.send`."""
         rows_MD = take_rows(route.x_TD, route.token_M, self._buffers, f"send {route.buffers}")
         slots, weights, rows = (
@@ -143,18 +148,17 @@ class DeduplicatingDispatcher:
 
         def receive(
             come: tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor],
-        ) -> Received:
+        ) -> Received[DeduplicatedHandle]:
             (slots_NC, weights_NC), rows_ND = come
-            received, pair_NC = self._sort_by_slot(rows_ND, slots_NC)
-            route.arrived.append(ReceivedPairs(pair_NC, weights_NC))
-            return received
+            rows_PD, counts_S, pair_NC = self._sort_by_slot(rows_ND, slots_NC)
+            return Received(rows_PD, counts_S, DeduplicatedHandle(route, pair_NC, weights_NC))
 
         return slots.together_with(weights).together_with(rows).then(receive)
 
-    def send_back(self, y_PD: torch.Tensor, route: DeduplicatedRoute) -> Pending[torch.Tensor]:
+    def send_back(self, y_PD: torch.Tensor, handle: DeduplicatedHandle) -> Pending[torch.Tensor]:
         """See `Dispatcher.send_back`; `y_PD` has one row per pair."""
-        arrived = route.arrived.pop()
-        summed_ND = _bag(y_PD, arrived.pair_NC, arrived.weights_NC)
+        route = handle.route
+        summed_ND = _bag(y_PD, handle.pair_NC, handle.weights_NC)
         pending = self._exchange("combine", summed_ND, route.sent_R, route.received_R, route)
         return pending.then(lambda back_MD: _sum_per_token(back_MD, route))
 
@@ -162,8 +166,8 @@ class DeduplicatingDispatcher:
         self,
         name: str,
         sent_MX: torch.Tensor,
-        received_R: list[int],
-        sent_R: list[int],
+        received_R: Sequence[int],
+        sent_R: Sequence[int],
         route: DeduplicatedRoute,
     ) -> Pending[torch.Tensor]:
         return exchange(
@@ -194,16 +198,18 @@ class DeduplicatingDispatcher:
         weights_MC = weights_TK[token_M].gather(1, first_MC) * chosen_MC
         return slots_MC, weights_MC.float()
 
-    def _sort_by_slot(self, rows_ND: torch.Tensor, slots_NC: torch.Tensor) -> tuple[Received, torch.Tensor]:
-        """The rows once per (row, slot), sorted by slot, and where each row's pairs stand among them."""
+    def _sort_by_slot(
+        self, rows_ND: torch.Tensor, slots_NC: torch.Tensor
+    ) -> tuple[torch.Tensor, Counts, torch.Tensor]:
+        """The rows once per (row, slot), sorted by slot, how many each slot has, and where each row's pairs stand."""
         C = slots_NC.shape[1]
         flat = slots_NC.flatten().long()
         held = (flat >= 0).nonzero().flatten()
         order_P = held[torch.argsort(flat[held], stable=True)]
-        counts_S = torch.bincount(flat[held], minlength=self._local_slots).tolist()
+        counts_S = torch.bincount(flat[held], minlength=self._local_slots)
         pair_NC = torch.zeros_like(flat)
         pair_NC[order_P] = torch.arange(len(order_P), device=flat.device)
-        return Received(rows_ND[order_P // C], counts_S), pair_NC.view(-1, C)
+        return rows_ND[order_P // C], Counts(counts_S), pair_NC.view(-1, C)
 
 
 def _sum_per_token(back_MD: torch.Tensor, route: DeduplicatedRoute) -> torch.Tensor:

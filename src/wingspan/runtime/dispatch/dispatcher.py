@@ -15,35 +15,27 @@ from typing import Generic, Protocol, TypeVar
 import torch
 
 from wingspan.runtime.dispatch.buffers import Buffers
+from wingspan.runtime.dispatch.counts import Counts
 from wingspan.runtime.transport.transport import Transport, exchange_with_gradient
 from wingspan.runtime.transport.turns import is_bulk, turns_help
 from wingspan.runtime.transport.work_handle import WorkHandle
+from wingspan.specs.execution import DispatcherKind
+from wingspan.specs.running import RowPrecision
 
 Value = TypeVar("Value")
 Changed = TypeVar("Changed")
 
 
 @dataclass(frozen=True)
-class Received:
-    """The rows that came to this rank's experts, sorted by slot, and how many each slot got.
-
-    Outputs may be written over them, where no gradient is kept; after `send_back` they are not to be touched.
-    """
-
-    rows_ND: torch.Tensor
-    counts_S: list[int]
-
-
-@dataclass(frozen=True)
 class PeerBytes:
     """Bytes of one dispatch or combine, to and from each rank (its own included)."""
 
-    sent_R: list[int]
-    received_R: list[int]
+    sent_R: Sequence[int]
+    received_R: Sequence[int]
 
 
-class Route(ABC):
-    """Where a chunk of tokens goes: what a dispatcher remembers from `route` to `send_back`."""
+class Handle(ABC):
+    """What a dispatcher knows of a chunk once it has arrived, and needs to send its results home. Never changed."""
 
     @property
     @abstractmethod
@@ -57,7 +49,38 @@ class Route(ABC):
         return PeerBytes(there.received_R, there.sent_R)
 
 
-RouteT = TypeVar("RouteT", bound=Route)
+RouteT = TypeVar("RouteT")
+HandleT = TypeVar("HandleT", bound=Handle)
+
+
+@dataclass(frozen=True)
+class Received(Generic[HandleT]):
+    """The rows that came to this rank's experts, sorted by slot, and how many each slot got.
+
+    Outputs may be written over them, where no gradient is kept; after `send_back` they are not to be touched.
+    """
+
+    rows_ND: torch.Tensor
+    counts_S: Counts
+    handle: HandleT
+    """For `send_back`."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What may be asked of a dispatcher.
+
+    Args:
+        kind: whose rows on the links its own are like: so they are predicted.
+        training: gradients flow through it.
+        overlap: several chunks or micro-batches may be on their way at once.
+        precisions: in which rows may travel; `PrecisionDispatcher` changes their type and width around it.
+    """
+
+    kind: DispatcherKind
+    training: bool = False
+    overlap: bool = True
+    precisions: frozenset[RowPrecision] = frozenset(RowPrecision)
 
 
 class Pending(Generic[Value]):
@@ -89,14 +112,18 @@ class Pending(Generic[Value]):
         return Pending((*self._pending, *other._pending), lambda: (self._value(), other._value()))
 
 
-class Dispatcher(Protocol[RouteT]):
+class Dispatcher(Protocol[RouteT, HandleT]):
     """Brings every token to the ranks of its experts, and their weighted results home.
 
     All three calls are collective: every rank makes them in the same order, with zero tokens too. `send` and
     `send_back` only start a transfer: what happens until `wait` happens beside it. A library such as DeepEP plugs
-    in here: `route` maps to its layout call, `send` to its dispatch (the route keeps its handle), `send_back` to its
-    combine, and `wait` to its events.
+    in here, by `registry`: `route` maps to its layout call, `send` to its dispatch (whose handle comes with the rows),
+    `send_back` to its combine, and `wait` to its events. A route is a frozen dataclass, made of tensors.
     """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What may be asked of it."""
 
     def route(
         self, x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor, chunks: int, lane: int
@@ -111,10 +138,10 @@ class Dispatcher(Protocol[RouteT]):
             lane: which of several forwards in flight this is; each has buffers of its own.
         """
 
-    def send(self, route: RouteT) -> Pending[Received]:
+    def send(self, route: RouteT) -> Pending[Received[HandleT]]:
         """Start to send a chunk's tokens to their experts; what comes is for this rank's experts."""
 
-    def send_back(self, y_ND: torch.Tensor, route: RouteT) -> Pending[torch.Tensor]:
+    def send_back(self, y_ND: torch.Tensor, handle: HandleT) -> Pending[torch.Tensor]:
         """Start to send the experts' outputs (rows as `Received` had them) home: the chunk's weighted sums (T, D)."""
 
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import torch
 
 from wingspan.runtime.dispatch.buffers import Buffers
+from wingspan.runtime.dispatch.counts import Counts
 from wingspan.runtime.dispatch.dispatcher import (
+    Capabilities,
+    Handle,
     PeerBytes,
     Pending,
     Received,
-    Route,
     agree_on_counts,
     chunk_slices,
     exchange,
@@ -27,11 +29,12 @@ from wingspan.runtime.dispatch.dispatcher import (
 )
 from wingspan.runtime.dispatch.slots import SlotMap
 from wingspan.runtime.transport.transport import Transport
+from wingspan.specs.execution import DispatcherKind
 
 
 @dataclass(frozen=True)
-class FlatRoute(Route):
-    """The flat dispatcher's route of one chunk."""
+class FlatRoute(Handle):
+    """The flat dispatcher's route of one chunk; it says all that the way back needs too."""
 
     sent_MD: torch.Tensor
     weights_TK: torch.Tensor
@@ -39,9 +42,9 @@ class FlatRoute(Route):
     """Which (token, expert), counted through, each row sent is of."""
     by_slot_N: torch.Tensor | None
     """Order that sorts the rows received by slot; None where they come so."""
-    counts_S: list[int]
-    sent_R: list[int]
-    received_R: list[int]
+    counts_S: Counts
+    sent_R: Sequence[int]
+    received_R: Sequence[int]
     total_rows: int
     """Rows of all ranks in a chunk on average: they agree on it."""
     buffers: str
@@ -60,6 +63,8 @@ class FlatDispatcher:
     The counts per (rank, slot) travel first and tell the receiver everything: rows arrive sorted by source and
     slot, so no row carries a header. The weights stay at home and are applied there.
     """
+
+    capabilities = Capabilities(DispatcherKind.FLAT, training=True)
 
     def __init__(
         self, transport: Transport, slots: SlotMap, local_slots_R: Sequence[int], buffers: Buffers
@@ -99,34 +104,39 @@ class FlatDispatcher:
                 weights_TK=weights_TK[part],
                 order_M=order_CM[c],
                 by_slot_N=None if S == 1 else order_by_slot(arriving_RX[:, of]),
-                counts_S=arriving_X[of][: self._local_slots],
-                sent_R=[sum(n_X[of]) for n_X in sending],
-                received_R=[sum(n_X[of]) for n_X in arriving],
+                counts_S=Counts(arriving_X[of][: self._local_slots], x_TD.device),
+                sent_R=tuple(sum(n_X[of]) for n_X in sending),
+                received_R=tuple(sum(n_X[of]) for n_X in arriving),
                 total_rows=total // chunks,
                 buffers=f"{lane}.{c}",
             )
             for c, (part, of) in enumerate(zip(parts, chunk_X, strict=True))
         ]
 
-    def send(self, route: FlatRoute) -> Pending[Received]:
+    def send(self, route: FlatRoute) -> Pending[Received[FlatRoute]]:
         """See `Dispatcher.send`."""
         pending = self._exchange("dispatch", route.sent_MD, route.received_R, route.sent_R, route)
         order_N = route.by_slot_N
         return pending.then(
-            lambda rows_ND: Received(rows_ND if order_N is None else rows_ND[order_N], route.counts_S)
+            lambda rows_ND: Received(rows_ND if order_N is None else rows_ND[order_N], route.counts_S, route)
         )
 
-    def send_back(self, y_ND: torch.Tensor, route: FlatRoute) -> Pending[torch.Tensor]:
+    def send_back(self, y_ND: torch.Tensor, handle: FlatRoute) -> Pending[torch.Tensor]:
         """See `Dispatcher.send_back`."""
-        if route.by_slot_N is not None:
-            y_ND = y_ND[inverse(route.by_slot_N)]
-        pending = self._exchange("combine", y_ND, route.sent_R, route.received_R, route)
+        if handle.by_slot_N is not None:
+            y_ND = y_ND[inverse(handle.by_slot_N)]
+        pending = self._exchange("combine", y_ND, handle.sent_R, handle.received_R, handle)
         # Here, because it is done while the rows travel.
-        row_TK = inverse(route.order_M).view_as(route.weights_TK)
-        return pending.then(lambda back_MD: weighted_sum(back_MD, row_TK, route.weights_TK))
+        row_TK = inverse(handle.order_M).view_as(handle.weights_TK)
+        return pending.then(lambda back_MD: weighted_sum(back_MD, row_TK, handle.weights_TK))
 
     def _exchange(
-        self, name: str, sent_MD: torch.Tensor, received_R: list[int], sent_R: list[int], route: FlatRoute
+        self,
+        name: str,
+        sent_MD: torch.Tensor,
+        received_R: Sequence[int],
+        sent_R: Sequence[int],
+        route: FlatRoute,
     ) -> Pending[torch.Tensor]:
         return exchange(
             self._transport,

@@ -11,8 +11,7 @@ nodes, A rows that arrive from them, P choices sent along, N rows computed here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
@@ -20,10 +19,11 @@ from wingspan.errors import RunError
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choices import Choices, choices_of_rows
 from wingspan.runtime.dispatch.dispatcher import (
+    Capabilities,
+    Handle,
     PeerBytes,
     Pending,
     Received,
-    Route,
     agree_on_counts,
     chunk_slices,
     exchange,
@@ -35,6 +35,7 @@ from wingspan.runtime.dispatch.slots import SlotMap
 from wingspan.runtime.ranks.world import World
 from wingspan.runtime.transport.shm import NodeTransport, SharedMemoryTransport
 from wingspan.runtime.transport.transport import Transport
+from wingspan.specs.execution import DispatcherKind
 
 
 @dataclass(frozen=True)
@@ -56,35 +57,41 @@ def make_levels(transport: Transport) -> Levels:
 
 
 @dataclass(frozen=True)
-class HierarchicalRoute(Route):
+class HierarchicalRoute:
     """The route of one chunk."""
 
     x_TD: torch.Tensor
     chosen: _All
     token_M: torch.Tensor
     packed_P2: torch.Tensor
-    sent_G: list[int]
-    received_G: list[int]
-    choices_sent_G: list[int]
-    choices_received_G: list[int]
+    sent_G: Sequence[int]
+    received_G: Sequence[int]
+    choices_sent_G: Sequence[int]
+    choices_received_G: Sequence[int]
     total_rows: int
     """Rows of all ranks of the rail in a chunk on average: they agree on it."""
     world: World
     buffer: str
-    inside: list[Any] = field(default_factory=list)
-    """The route inside the node, known when the rows from other nodes are here."""
+
+
+@dataclass(frozen=True)
+class HierarchicalHandle(Handle):
+    """What is known of a chunk when the rows from other nodes are here, and have been forwarded."""
+
+    route: HierarchicalRoute
+    inside: Handle
 
     @property
     def traffic(self) -> PeerBytes:
         """Bytes of the rows, each level's; without the 8 bytes of each choice."""
-        inner: PeerBytes = self.inside[-1].traffic
+        inner, route = self.inside.traffic, self.route
         return PeerBytes(
-            self._over_ranks(self.sent_G, inner.sent_R), self._over_ranks(self.received_G, inner.received_R)
+            self._over_ranks(route.sent_G, inner.sent_R), self._over_ranks(route.received_G, inner.received_R)
         )
 
-    def _over_ranks(self, rows_G: list[int], inside_W: list[int]) -> list[int]:
-        world, W = self.world, self.world.ranks_per_node
-        row_bytes = self.x_TD.shape[1] * self.x_TD.element_size()
+    def _over_ranks(self, rows_G: Sequence[int], inside_W: Sequence[int]) -> list[int]:
+        route, world, W = self.route, self.route.world, self.route.world.ranks_per_node
+        row_bytes = route.x_TD.shape[1] * route.x_TD.element_size()
         bytes_R = [0] * world.size
         bytes_R[world.rank % W :: W] = [rows * row_bytes for rows in rows_G]
         for index, size in enumerate(inside_W):
@@ -94,6 +101,8 @@ class HierarchicalRoute(Route):
 
 class HierarchicalDispatcher:
     """See the file's head. Same results as `FlatDispatcher` up to the order of summation."""
+
+    capabilities = Capabilities(DispatcherKind.HIERARCHICAL)
 
     def __init__(
         self, levels: Levels, slots: SlotMap, local_slots_R: Sequence[int], buffers: Buffers
@@ -139,10 +148,10 @@ class HierarchicalDispatcher:
                 chosen=all_C[c],
                 token_M=rows_C[c][0],
                 packed_P2=packed_C[c][0],
-                sent_G=counts_C[c][:, 0].tolist(),
-                received_G=arriving_GC2[:, c, 0].tolist(),
-                choices_sent_G=counts_C[c][:, 1].tolist(),
-                choices_received_G=arriving_GC2[:, c, 1].tolist(),
+                sent_G=tuple(counts_C[c][:, 0].tolist()),
+                received_G=tuple(arriving_GC2[:, c, 0].tolist()),
+                choices_sent_G=tuple(counts_C[c][:, 1].tolist()),
+                choices_received_G=tuple(arriving_GC2[:, c, 1].tolist()),
                 total_rows=total // chunks,
                 world=world,
                 buffer=f"{lane}.{c}",
@@ -150,7 +159,7 @@ class HierarchicalDispatcher:
             for c, part in enumerate(parts)
         ]
 
-    def send(self, route: HierarchicalRoute) -> Pending[Received]:
+    def send(self, route: HierarchicalRoute) -> Pending[Received[HierarchicalHandle]]:
         """See `Dispatcher.send`: rows cross the network at once, and are forwarded when they are waited for."""
         rows_MD = take_rows(route.x_TD, route.token_M, self._buffers, f"send {route.buffer}")
         packed = self._cross(
@@ -158,17 +167,19 @@ class HierarchicalDispatcher:
         )
         rows = self._cross("across", rows_MD, route.received_G, route.sent_G, route)
 
-        def forward(come: tuple[torch.Tensor, torch.Tensor]) -> Received:
+        def forward(come: tuple[torch.Tensor, torch.Tensor]) -> Received[HierarchicalHandle]:
             rows_AD, packed_A2 = come
             choices = route.chosen.here(self._world, packed_A2, len(rows_AD))
-            route.inside.append(self._inside.route([route.x_TD, rows_AD], choices, route.buffer))
-            return self._inside.send(route.inside[-1]).wait()
+            inside = self._inside.route([route.x_TD, rows_AD], choices, route.buffer)
+            received = self._inside.send(inside).wait()
+            return Received(received.rows_ND, received.counts_S, HierarchicalHandle(route, received.handle))
 
         return rows.together_with(packed).then(forward)
 
-    def send_back(self, y_ND: torch.Tensor, route: HierarchicalRoute) -> Pending[torch.Tensor]:
+    def send_back(self, y_ND: torch.Tensor, handle: HierarchicalHandle) -> Pending[torch.Tensor]:
         """See `Dispatcher.send_back`: sums are made inside the node first, and cross the network then."""
-        sums_XD = self._inside.send_back(y_ND, route.inside[-1]).wait()
+        route = handle.route
+        sums_XD = self._inside.send_back(y_ND, handle.inside).wait()
         own_TD, away_AD = sums_XD[: len(route.x_TD)], sums_XD[len(route.x_TD) :]
         pending = self._cross("back", away_AD, route.sent_G, route.received_G, route)
         return pending.then(lambda back_MD: own_TD.index_add_(0, route.token_M, back_MD))
@@ -177,8 +188,8 @@ class HierarchicalDispatcher:
         self,
         name: str,
         sent: torch.Tensor,
-        received_G: list[int],
-        sent_G: list[int],
+        received_G: Sequence[int],
+        sent_G: Sequence[int],
         route: HierarchicalRoute,
     ) -> Pending[torch.Tensor]:
         return exchange(

@@ -16,11 +16,12 @@ import torch
 
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choices import Choices
+from wingspan.runtime.dispatch.counts import Counts
 from wingspan.runtime.dispatch.dispatcher import (
+    Handle,
     PeerBytes,
     Pending,
     Received,
-    Route,
     exchange,
     inverse,
     order_by_slot,
@@ -34,16 +35,16 @@ class NodeExchange(Protocol):
     def route(self, parts: Sequence[torch.Tensor], choices: Choices, buffer: str) -> Any:
         """Agree on what each slot gets of the rows (., D) that one after another are `parts`."""
 
-    def send(self, route: Any) -> Pending[Received]:
+    def send(self, route: Any) -> Pending[Received[Any]]:
         """Start to send each choice's row."""
 
-    def send_back(self, y_ND: torch.Tensor, route: Any) -> Pending[torch.Tensor]:
+    def send_back(self, y_ND: torch.Tensor, handle: Any) -> Pending[torch.Tensor]:
         """Start to send the experts' outputs (rows as `Received` had them) back: the weighted sum per row (X, D)."""
 
 
 @dataclass(frozen=True)
-class RowRoute(Route):
-    """The route of one chunk."""
+class RowRoute(Handle):
+    """The route of one chunk; it says all that the way back needs too."""
 
     rows_PD: torch.Tensor
     """In the order sent."""
@@ -51,9 +52,9 @@ class RowRoute(Route):
     place_P: torch.Tensor
     """Home: where each choice's row stands among those sent."""
     by_slot_N: torch.Tensor
-    counts_S: list[int]
-    sent_R: list[int]
-    received_R: list[int]
+    counts_S: Counts
+    sent_R: Sequence[int]
+    received_R: Sequence[int]
     buffer: str
 
     @property
@@ -84,13 +85,13 @@ class RowExchange:
             choices=choices,
             place_P=inverse(order_P),
             by_slot_N=order_by_slot(arriving_RS),
-            counts_S=arriving_RS.sum(0).tolist()[: self._local_slots],
-            sent_R=counts_RS.sum(1).tolist(),
-            received_R=arriving_RS.sum(1).tolist(),
+            counts_S=Counts(arriving_RS.sum(0)[: self._local_slots]),
+            sent_R=tuple(counts_RS.sum(1).tolist()),
+            received_R=tuple(arriving_RS.sum(1).tolist()),
             buffer=buffer,
         )
 
-    def send(self, route: RowRoute) -> Pending[Received]:
+    def send(self, route: RowRoute) -> Pending[Received[RowRoute]]:
         """See `NodeExchange.send`."""
         pending = exchange(
             self._transport,
@@ -100,16 +101,16 @@ class RowExchange:
             route.received_R,
             route.sent_R,
         )
-        return pending.then(lambda rows_ND: Received(rows_ND[route.by_slot_N], route.counts_S))
+        return pending.then(lambda rows_ND: Received(rows_ND[route.by_slot_N], route.counts_S, route))
 
-    def send_back(self, y_ND: torch.Tensor, route: RowRoute) -> Pending[torch.Tensor]:
+    def send_back(self, y_ND: torch.Tensor, handle: RowRoute) -> Pending[torch.Tensor]:
         """See `NodeExchange.send_back`."""
         pending = exchange(
             self._transport,
             self._buffers,
-            f"inside back {route.buffer}",
-            y_ND[inverse(route.by_slot_N)],
-            route.sent_R,
-            route.received_R,
+            f"inside back {handle.buffer}",
+            y_ND[inverse(handle.by_slot_N)],
+            handle.sent_R,
+            handle.received_R,
         )
-        return pending.then(lambda back_PD: route.choices.weighted_sum(back_PD, route.place_P))
+        return pending.then(lambda back_PD: handle.choices.weighted_sum(back_PD, handle.place_P))

@@ -5,19 +5,27 @@ Shapes: T tokens, K experts per token, D hidden size, N rows received.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from wingspan.errors import RunError
 from wingspan.runtime.dispatch import float8
-from wingspan.runtime.dispatch.dispatcher import Dispatcher, PeerBytes, Pending, Received, Route
+from wingspan.runtime.dispatch.dispatcher import (
+    Capabilities,
+    Dispatcher,
+    Handle,
+    PeerBytes,
+    Pending,
+    Received,
+)
 from wingspan.specs.running import RowPrecision as Precision
 
 
 @dataclass(frozen=True)
-class PrecisionRoute(Route):
+class PrecisionRoute:
     """The inner dispatcher's route, and what the rows were before."""
 
     inner: Any
@@ -25,11 +33,18 @@ class PrecisionRoute(Route):
     width: int
     row_bytes: int
 
+
+@dataclass(frozen=True)
+class PrecisionHandle(Handle):
+    """The inner dispatcher's handle, and what the rows were before."""
+
+    route: PrecisionRoute
+    inner: Handle
+
     @property
     def traffic(self) -> PeerBytes:
         """Bytes to the experts."""
-        traffic: PeerBytes = self.inner.traffic
-        return traffic
+        return self.inner.traffic
 
     @property
     def back_traffic(self) -> PeerBytes:
@@ -37,14 +52,16 @@ class PrecisionRoute(Route):
         there = self.traffic
         return PeerBytes(self._back(there.received_R), self._back(there.sent_R))
 
-    def _back(self, bytes_R: list[int]) -> list[int]:
-        return [size // self.row_bytes * self.width * torch.bfloat16.itemsize for size in bytes_R]
+    def _back(self, bytes_R: Sequence[int]) -> list[int]:
+        route = self.route
+        return [size // route.row_bytes * route.width * torch.bfloat16.itemsize for size in bytes_R]
 
 
 class PrecisionDispatcher:
     """A dispatcher whose rows travel in fewer bytes; what the experts get and give keeps its type."""
 
-    def __init__(self, inner: Dispatcher[Any], precision: Precision) -> None:
+    def __init__(self, inner: Dispatcher[Any, Any], precision: Precision) -> None:
+        self.capabilities: Capabilities = replace(inner.capabilities, training=False)
         self._inner = inner
         self._packed = precision == Precision.FLOAT8
 
@@ -61,17 +78,17 @@ class PrecisionDispatcher:
         inner = self._inner.route(sent, experts_TK, weights_TK, chunks, lane)
         return [PrecisionRoute(route, x_TD.dtype, x_TD.shape[1], row_bytes) for route in inner]
 
-    def send(self, route: PrecisionRoute) -> Pending[Received]:
+    def send(self, route: PrecisionRoute) -> Pending[Received[PrecisionHandle]]:
         """See `Dispatcher.send`."""
         return self._inner.send(route.inner).then(lambda received: self._unpacked(received, route))
 
-    def _unpacked(self, received: Received, route: PrecisionRoute) -> Received:
+    def _unpacked(self, received: Received[Any], route: PrecisionRoute) -> Received[PrecisionHandle]:
         rows = received.rows_ND
         rows_ND = float8.decode(rows, route.width, route.dtype) if self._packed else rows.to(route.dtype)
-        return Received(rows_ND, received.counts_S)
+        return Received(rows_ND, received.counts_S, PrecisionHandle(route, received.handle))
 
-    def send_back(self, y_ND: torch.Tensor, route: PrecisionRoute) -> Pending[torch.Tensor]:
+    def send_back(self, y_ND: torch.Tensor, handle: PrecisionHandle) -> Pending[torch.Tensor]:
         """See `Dispatcher.send_back`."""
-        return self._inner.send_back(y_ND.to(torch.bfloat16), route.inner).then(
-            lambda y_TD: y_TD.to(route.dtype)
+        return self._inner.send_back(y_ND.to(torch.bfloat16), handle.inner).then(
+            lambda y_TD: y_TD.to(handle.route.dtype)
         )

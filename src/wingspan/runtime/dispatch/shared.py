@@ -11,7 +11,7 @@ P choices (token and expert), N rows computed here, X rows published.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,9 +19,18 @@ from numpy.typing import NDArray
 
 from wingspan.errors import RunError
 from wingspan.runtime.dispatch.choices import Choices, choices_of
-from wingspan.runtime.dispatch.dispatcher import PeerBytes, Pending, Received, Route, chunk_slices
+from wingspan.runtime.dispatch.counts import Counts
+from wingspan.runtime.dispatch.dispatcher import (
+    Capabilities,
+    Handle,
+    PeerBytes,
+    Pending,
+    Received,
+    chunk_slices,
+)
 from wingspan.runtime.dispatch.slots import SlotMap
 from wingspan.runtime.transport.shm import NodeTransport
+from wingspan.specs.execution import DispatcherKind
 
 _WORD_BYTES = 8
 
@@ -35,17 +44,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class ReceivedBlock:
-    """What this rank computes for others, and the block for its outputs."""
-
-    block: Block
-    begin_RS: NDArray[np.int64]
-    """Where each (source, slot)'s rows begin among the rows computed; the block's table."""
-    rows_R: list[int]
-
-
-@dataclass(frozen=True)
-class SharedRoute(Route):
+class SharedRoute:
     """The route of one chunk: rows that one after another are `parts`, and what each chose."""
 
     parts: Sequence[torch.Tensor]
@@ -53,25 +52,35 @@ class SharedRoute(Route):
     order_P: NDArray[np.int64]
     """Sorts the choices by slot."""
     counts_RS: NDArray[np.int64]
-    arrived: list[ReceivedBlock] = field(default_factory=list)
-    """Filled when the rows are here."""
 
     @property
     def row_bytes(self) -> int:
         """Bytes of a row on its way to the experts."""
         return self.parts[0].shape[1] * self.parts[0].element_size()
 
+
+@dataclass(frozen=True)
+class SharedHandle(Handle):
+    """What this rank computes for others, and the block for its outputs."""
+
+    route: SharedRoute
+    block: Block
+    begin_RS: NDArray[np.int64]
+    """Where each (source, slot)'s rows begin among the rows computed; the block's table."""
+    rows_R: Sequence[int]
+
     @property
     def traffic(self) -> PeerBytes:
         """Bytes of the rows as the experts' ranks read them."""
-        rows_R = self.arrived[-1].rows_R
-        return PeerBytes(
-            (self.counts_RS.sum(1) * self.row_bytes).tolist(), [n * self.row_bytes for n in rows_R]
-        )
+        row_bytes = self.route.row_bytes
+        sent_R = (self.route.counts_RS.sum(1) * row_bytes).tolist()
+        return PeerBytes(sent_R, [n * row_bytes for n in self.rows_R])
 
 
 class SharedMemoryDispatcher:
     """See the file's head. Same results as `FlatDispatcher`."""
+
+    capabilities = Capabilities(DispatcherKind.FLAT)
 
     def __init__(self, transport: NodeTransport, slots: SlotMap, local_slots_R: Sequence[int]) -> None:
         self._slots = slots
@@ -92,13 +101,13 @@ class SharedMemoryDispatcher:
             for part in chunk_slices(len(x_TD), chunks)
         ]
 
-    def send(self, route: SharedRoute) -> Pending[Received]:
+    def send(self, route: SharedRoute) -> Pending[Received[SharedHandle]]:
         """See `Dispatcher.send`."""
         return self._exchange.send(route)
 
-    def send_back(self, y_ND: torch.Tensor, route: SharedRoute) -> Pending[torch.Tensor]:
+    def send_back(self, y_ND: torch.Tensor, handle: SharedHandle) -> Pending[torch.Tensor]:
         """See `Dispatcher.send_back`."""
-        return self._exchange.send_back(y_ND, route)
+        return self._exchange.send_back(y_ND, handle)
 
 
 class SharedExchange:
@@ -129,7 +138,7 @@ class SharedExchange:
         counts_RS = np.bincount(slot_P, minlength=R * S).reshape(R, S)
         return SharedRoute(parts, choices, order_P, counts_RS)
 
-    def send(self, route: SharedRoute) -> Pending[Received]:
+    def send(self, route: SharedRoute) -> Pending[Received[SharedHandle]]:
         """Let each choice's slot have its row: published now, read when waited for."""
         rows, width, dtype = route.choices.rows, route.parts[0].shape[1], route.parts[0].dtype
         tables = [route.counts_RS.ravel(), route.choices.row_P.numpy()[route.order_P]]
@@ -139,29 +148,32 @@ class SharedExchange:
         number = self._memory.publish(block.offset)
         return Pending((), lambda: self._receive(number, width, dtype, route))
 
-    def send_back(self, y_ND: torch.Tensor, route: SharedRoute) -> Pending[torch.Tensor]:
+    def send_back(self, y_ND: torch.Tensor, handle: SharedHandle) -> Pending[torch.Tensor]:
         """The outputs of this rank's slots to whoever chose them: the weighted sum per row of the route."""
-        block = self._holding(y_ND, route.arrived[-1])
+        block = self._holding(y_ND, handle)
         number = self._memory.publish(block.offset)
-        return Pending((), lambda: self._sum(number, y_ND.dtype, y_ND.shape[1], route))
+        return Pending((), lambda: self._sum(number, y_ND.dtype, y_ND.shape[1], handle.route))
 
-    def _receive(self, number: int, width: int, dtype: torch.dtype, route: SharedRoute) -> Received:
+    def _receive(
+        self, number: int, width: int, dtype: torch.dtype, route: SharedRoute
+    ) -> Received[SharedHandle]:
         arriving_RS, row_N = self._arriving(number, width * dtype.itemsize)
         begin_RS = _begins(arriving_RS.T).T
         block = self._block([begin_RS.ravel()], (len(row_N), width), dtype)
         torch.index_select(self._memory.rows(dtype, width), 0, torch.from_numpy(row_N), out=block.rows_XD)
         self._memory.finish(number)
-        route.arrived.append(ReceivedBlock(block, begin_RS, arriving_RS.sum(1).tolist()))
-        return Received(block.rows_XD, arriving_RS.sum(0).tolist()[: self._local_slots])
+        counts_S = Counts(arriving_RS.sum(0).tolist()[: self._local_slots], block.rows_XD.device)
+        handle = SharedHandle(route, block, begin_RS, tuple(arriving_RS.sum(1).tolist()))
+        return Received(block.rows_XD, counts_S, handle)
 
-    def _holding(self, y_ND: torch.Tensor, arrived: ReceivedBlock) -> Block:
+    def _holding(self, y_ND: torch.Tensor, handle: SharedHandle) -> Block:
         """A block that holds these outputs: that of the rows, where it can."""
-        block = arrived.block
+        block = handle.block
         if _same_memory(y_ND, block.rows_XD):
             return block
         if (y_ND.shape, y_ND.dtype) != (block.rows_XD.shape, block.rows_XD.dtype):
-            block = self._block([arrived.begin_RS.ravel()], (len(y_ND), y_ND.shape[1]), y_ND.dtype)
-            self._memory.discard(arrived.block.offset)
+            block = self._block([handle.begin_RS.ravel()], (len(y_ND), y_ND.shape[1]), y_ND.dtype)
+            self._memory.discard(handle.block.offset)
         block.rows_XD.copy_(y_ND.detach())
         return block
 

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from wingspan.runtime.dispatch.dispatcher import Dispatcher, PeerBytes, Pending, Received, Route, RouteT
+from wingspan.runtime.dispatch.dispatcher import Capabilities, Dispatcher, HandleT, Pending, Received, RouteT
 
 Value = TypeVar("Value")
 
@@ -73,7 +73,7 @@ def _timed(job: Callable[[], Value], inference: bool) -> Done[Value]:
     return Done(value, began, time.monotonic())
 
 
-class StreamedRoute(Route):
+class StreamedRoute:
     """A route that may not be agreed on yet."""
 
     def __init__(self, routes: Future[Done[list[Any]]], chunk: int) -> None:
@@ -89,24 +89,15 @@ class StreamedRoute(Route):
         """When that dispatch of it began: the first chunk's with the exchange of counts."""
         return dispatched.began_seconds if self._chunk else self._routes.result().began_seconds
 
-    @property
-    def traffic(self) -> PeerBytes:
-        """See `Route`."""
-        return self.agreed.traffic  # type: ignore[no-any-return]
 
-    @property
-    def back_traffic(self) -> PeerBytes:
-        """See `Route`."""
-        return self.agreed.back_traffic  # type: ignore[no-any-return]
-
-
-class StreamedDispatcher(Generic[RouteT]):
+class StreamedDispatcher(Generic[RouteT, HandleT]):
     """A dispatcher all of whose exchanges, the counts' too, run on a communication stream. Inference only.
 
     Its calls return at once. An exchange begins when those before it have ended, as in a `schedule.Schedule`.
     """
 
-    def __init__(self, dispatcher: Dispatcher[RouteT], stream: CommunicationStream) -> None:
+    def __init__(self, dispatcher: Dispatcher[RouteT, HandleT], stream: CommunicationStream) -> None:
+        self.capabilities: Capabilities = dispatcher.capabilities
         self._dispatcher = dispatcher
         self._stream = stream
 
@@ -119,14 +110,14 @@ class StreamedDispatcher(Generic[RouteT]):
         )
         return [StreamedRoute(routes, chunk) for chunk in range(chunks)]
 
-    def send(self, route: StreamedRoute) -> Pending[Received]:
+    def send(self, route: StreamedRoute) -> Pending[Received[HandleT]]:
         """See `Dispatcher.send`."""
         done = self._stream.submit(lambda: self._dispatcher.send(route.agreed).wait())
         return _Streamed(done, route.begin_seconds)
 
-    def send_back(self, y_ND: torch.Tensor, route: StreamedRoute) -> Pending[torch.Tensor]:
+    def send_back(self, y_ND: torch.Tensor, handle: HandleT) -> Pending[torch.Tensor]:
         """See `Dispatcher.send_back`."""
-        done = self._stream.submit(lambda: self._dispatcher.send_back(y_ND, route.agreed).wait())
+        done = self._stream.submit(lambda: self._dispatcher.send_back(y_ND, handle).wait())
         return _Streamed(done, lambda done: done.began_seconds)
 
 

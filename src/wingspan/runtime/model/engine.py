@@ -188,7 +188,7 @@ def load(
 
 def make_dispatcher(
     placement: Placement, layer: int, transport: Transport, buffers: Buffers, device: torch.device
-) -> Dispatcher[Any]:
+) -> Dispatcher[Any, Any]:
     """One layer's flat dispatcher, on its own."""
     return Dispatchers(placement, transport, buffers, device, DispatchOptions(DispatcherKind.FLAT)).for_layer(
         layer

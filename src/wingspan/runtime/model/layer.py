@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
-from wingspan.runtime.dispatch.dispatcher import Dispatcher, Pending, Received, Route
+from wingspan.runtime.dispatch.dispatcher import Dispatcher, Handle, PeerBytes, Pending, Received, Value
 from wingspan.runtime.dispatch.streamed import StreamedDispatcher
 from wingspan.runtime.measuring.monitor import LoadMonitor
 from wingspan.runtime.measuring.recorder import Recorder, SpanKey
@@ -41,7 +41,7 @@ class ExpertParallelLayer:
         index: int,
         number: int,
         experts: LocalExperts,
-        dispatcher: Dispatcher[Any],
+        dispatcher: Dispatcher[Any, Any],
         monitor: LoadMonitor,
         recorder: Recorder,
         step: Step,
@@ -104,7 +104,9 @@ class ExpertParallelLayer:
         parts = [chunk.take() for chunk in under_way]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(x_MD.dtype)
 
-    def _dispatcher_for(self, x_MD: torch.Tensor, top_k: int, shared: SharedExpert | None) -> Dispatcher[Any]:
+    def _dispatcher_for(
+        self, x_MD: torch.Tensor, top_k: int, shared: SharedExpert | None
+    ) -> Dispatcher[Any, Any]:
         """On the communication stream where the schedule has compute beside exchanges.
 
         CUDA has streams of its own, and gradients are exchanged on the spot. A dispatch beside the shared expert alone
@@ -130,15 +132,16 @@ class _Chunk:
     """A part of a layer's tokens on its way to the experts and back."""
 
     def __init__(
-        self, layer: ExpertParallelLayer, dispatcher: Dispatcher[Any], number: int, route: Route
+        self, layer: ExpertParallelLayer, dispatcher: Dispatcher[Any, Any], number: int, route: Any
     ) -> None:
         self._layer = layer
         self._dispatcher = dispatcher
         self._recorder = layer._recorder
         self._number = number
         self._route = route
-        self._pending_dispatch: Pending[Received] | None = None
+        self._pending_dispatch: Pending[Received[Any]] | None = None
         self._pending_combine: Pending[torch.Tensor] | None = None
+        self._handle: Handle | None = None
         self._rows_out: torch.Tensor | None = None
         self._returned = _Clock(0.0)
         self.dispatched: _Clock | None = None
@@ -156,30 +159,37 @@ class _Chunk:
         """Wait for the rows, and let this rank's experts have them."""
         if self._pending_dispatch is None or self.dispatched is None:
             raise RuntimeError("the schedule computes a chunk before its dispatch")
-        received = self._wait(Operation.DISPATCH, self._pending_dispatch, self.dispatched)
+        received = self._wait(self._pending_dispatch, self.dispatched)
+        self._handle = received.handle
+        self._moved(Operation.DISPATCH, self._pending_dispatch, self.dispatched, received.handle.traffic)
         start = self._recorder.now()
         self._rows_out = self._layer.experts(received.rows_ND, received.counts_S, in_place=True)
         self._recorder.compute(Operation.EXPERT, self._layer.span_key(self._number), start)
 
     def send_back(self) -> None:
         """Start the combine."""
-        if self._rows_out is None:
+        if self._rows_out is None or self._handle is None:
             raise RuntimeError("the schedule combines a chunk before its experts")
         self._returned = _Clock(self._recorder.now())
-        self._pending_combine = self._dispatcher.send_back(self._rows_out, self._route)
+        self._pending_combine = self._dispatcher.send_back(self._rows_out, self._handle)
         self._returned.exposed_seconds = self._recorder.now() - self._returned.start_seconds
 
     def take(self) -> torch.Tensor:
         """Wait for the weighted sums."""
-        if self._pending_combine is None:
+        if self._pending_combine is None or self._handle is None:
             raise RuntimeError("the schedule leaves a chunk without its combine")
-        return self._wait(Operation.COMBINE, self._pending_combine, self._returned)
+        sums_TD = self._wait(self._pending_combine, self._returned)
+        self._moved(Operation.COMBINE, self._pending_combine, self._returned, self._handle.back_traffic)
+        return sums_TD
 
-    def _wait(self, operation: Operation, pending: Pending[Any], clock: _Clock) -> Any:
+    def _wait(self, pending: Pending[Value], clock: _Clock) -> Value:
         start = self._recorder.now()
         value = pending.wait()
         clock.exposed_seconds += self._recorder.now() - start
-        traffic = self._route.traffic if operation is Operation.DISPATCH else self._route.back_traffic
+        return value
+
+    def _moved(self, operation: Operation, pending: Pending[Any], clock: _Clock, traffic: PeerBytes) -> None:
+        """Record an exchange that has been waited for."""
         began, ended = pending.under_way_seconds or (clock.start_seconds, self._recorder.now())
         self._recorder.transfer(
             operation,
@@ -189,7 +199,6 @@ class _Chunk:
             clock.exposed_seconds,
             (traffic.sent_R, traffic.received_R),
         )
-        return value
 
 
 def experts_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from wingspan.runtime.dispatch.counts import Counts
+
 _ROWS_AT_ONCE = 512
 """Rows of a packed product that are copied elsewhere while they are in the cache; as fast as all at once."""
 
@@ -199,7 +201,8 @@ def grouped_linear(
     rows_NJ: torch.Tensor, counts_S: Sequence[int], weight_SOJ: torch.Tensor, bias_SO: torch.Tensor | None
 ) -> torch.Tensor:
     """One grouped matrix product over all slots: one kernel where there would be S small ones."""
-    counts = torch.tensor(counts_S, device=rows_NJ.device)
+    given = counts_S if isinstance(counts_S, Counts) else Counts(counts_S, rows_NJ.device)
+    counts = given.tensor_S
     ends_S = counts.cumsum(0).to(torch.int32)
     out_NO = F.grouped_mm(rows_NJ, weight_SOJ.transpose(1, 2), offs=ends_S)
     if bias_SO is None:
