@@ -63,3 +63,14 @@ def test_a_letter_means_the_same_everywhere(module: str, legend: str) -> None:
 def test_the_page_has_every_fixed_letter():
     rows = dict(re.findall(r"^\| ([A-Z]) \| (.*) \|$", WORDS, re.MULTILINE))
     assert [letter for letter, meaning in FIXED.items() if not re.search(meaning, rows.get(letter, ""))] == []
+
+
+def test_docstrings_name_what_they_are_about():
+    """\"Of a layer.\" leaves the noun to the line above."""
+    fragments = [
+        f"{path.relative_to(REPOSITORY)}: {line.strip()}"
+        for path in (REPOSITORY / "src").rglob("*.py")
+        for line in path.read_text().splitlines()
+        if re.match(r'\s*"""Of\b', line)
+    ]
+    assert fragments == []

@@ -16,7 +16,7 @@ _FORMAT = {kind: precision for precision, kind in _COMPUTED.items()}
 
 @dataclass(frozen=True)
 class RunPrecision:
-    """Of the weights in memory, of rows on their way; and what differs from the deployment, a line each."""
+    """Precision of the weights in memory and of rows on their way; what differs from the deployment, a line each."""
 
     dtype: WeightType
     rows: RowPrecision

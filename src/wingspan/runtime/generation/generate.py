@@ -32,7 +32,7 @@ _NOT_FINITE = -2
 """There too: the logits of this sequence, or the weights of a router, are NaN or infinite."""
 
 _HEAD = 3
-"""Of the shared row: prompt tokens computed, rows decoded, and whether this rank wants to drain."""
+"""Numbers at the head of the shared row: prompt tokens computed, rows decoded, and whether this rank wants to drain."""
 
 
 class Generator:
@@ -58,7 +58,7 @@ class Generator:
         self.load_LE: dict[str, torch.Tensor] = {}
         """Per phase this rank's tokens by (MoE layer, expert)."""
         self.logits: dict[int, list[torch.Tensor]] = {}
-        """Of this rank's requests, for each new token the logits (V,) it was chosen from, where they are kept."""
+        """For each new token of this rank's requests the logits (V,) it was chosen from, where they are kept."""
         self.cache_bytes = 0
         """The most memory that this rank's caches took."""
         self._engine = engine

@@ -37,7 +37,7 @@ class Continuation:
 
     @property
     def position(self) -> int:
-        """Of the next token."""
+        """Position of the next token."""
         return len(self.request.ids) + len(self.tokens)
 
     @property
@@ -56,7 +56,7 @@ class RankPlan:
 
     @property
     def prefill_tokens(self) -> int:
-        """Of prompts, in this step."""
+        """Prompt tokens in this step."""
         return sum(piece.tokens for group in self.prefill for piece in group)
 
     @property
