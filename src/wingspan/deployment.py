@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from wingspan.errors import InputError
-from wingspan.limits import MOST_SLOTS, Ranks
+from wingspan.limits import MOST_SLOTS, Ranks, Tokens
 from wingspan.placement.spec import PlacementSpec
 from wingspan.reading import json_value
 from wingspan.routing.homes import spread_requests
@@ -65,6 +65,14 @@ class Options(Spec):
     )
 
 
+class Planned(Spec):
+    """What the plan that wrote the file was to keep; it chose whatever is None here, and would choose it anew."""
+
+    dispatcher: DispatcherKind | None = None
+    tokens_per_gpu: Tokens | None = None
+    longest_step_seconds: float | None = Field(default=None, gt=0)
+
+
 class Deployment(Spec):
     """What is to be predicted, or run."""
 
@@ -77,6 +85,7 @@ class Deployment(Spec):
     checkpoint: str | None = Field(
         default=None, description="folder of the model's weights, where it was planned from one"
     )
+    planned: Planned | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -74,7 +74,7 @@ def deployment_of(said: Description, cluster: Cluster | None = None) -> Deployme
     Raises:
         InputError: an unknown preset or file, or values that do not fit together.
     """
-    data = _described(said)
+    data = _described(said) | {"planned": None}
     whole = cluster or _cluster(said)
     if said.placement is not None and Path(said.placement).is_file():
         data["placement"] = _explicit(data, said)
@@ -91,8 +91,10 @@ def deployment_of(said: Description, cluster: Cluster | None = None) -> Deployme
     return _parsed(data, said)
 
 
-def template_of(said: Description) -> Deployment:
+def template_of(said: Description, longest_step_seconds: float | None = None) -> Deployment:
     """What was asked for, with all open that a search chooses: one rank that holds everything, on the whole cluster.
+
+    A file that a plan wrote keeps what that plan was to keep, and leaves open what it chose: its `planned`.
 
     Raises:
         InputError: as `deployment_of`.
@@ -100,6 +102,17 @@ def template_of(said: Description) -> Deployment:
     data, cluster = _described(said), _cluster(said)
     data["placement"] = {"ranks": 1, "experts_per_rank": data["model"]["experts"]["count"]}
     data["options"]["attention_ranks"] = 1
+    before = data.get("planned") or {"dispatcher": data["options"].get("dispatcher")}
+    data["planned"] = before | {
+        name: value
+        for name, value in (
+            ("dispatcher", said.dispatcher),
+            ("tokens_per_gpu", said.tokens_per_gpu),
+            ("longest_step_seconds", longest_step_seconds),
+        )
+        if value is not None
+    }
+    data["options"]["dispatcher"] = data["planned"]["dispatcher"]
     if cluster is not None:
         data["cluster"] = cluster.model_dump(mode="json")
     return _parsed(data, said)

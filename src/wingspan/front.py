@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wingspan.deployment import Deployment
+from wingspan.deployment import Deployment, Planned
 from wingspan.describe import Description, deployment_of, template_of
 from wingspan.simulate.planning import Plan, make_plan
 from wingspan.simulate.step import simulate as predicted
@@ -30,12 +30,13 @@ def plan(said: Description, gpus: int | None = None, *, longest_step_seconds: fl
     Raises:
         InputError: what is said does not fit together, or nothing keeps the limit.
     """
-    template = template_of(said)
+    template = template_of(said, longest_step_seconds)
+    kept = template.planned or Planned()
     return make_plan(
         template,
         gpus or template.cluster.gpus,
-        fixed_batch=said.tokens_per_gpu is not None,
-        longest_step_seconds=longest_step_seconds,
+        fixed_batch=kept.tokens_per_gpu is not None,
+        longest_step_seconds=kept.longest_step_seconds,
     )
 
 

@@ -305,3 +305,14 @@ def test_help_starts_at_once() -> None:
         return children() - before
 
     assert min(seconds() for _ in range(3)) < 0.5
+
+
+@pytest.mark.parametrize("options", [(), ("--dispatcher", "flat", "-b", "32"), ("--longest-step-ms", "50")])
+def test_a_plan_of_its_own_file_repeats_it(wingspan, tmp_path, options):
+    out = tmp_path / "best.json"
+    first = wingspan("plan", "deepseek-v3", "--gpus", "64", *options, "--out", str(out), "--csv")
+    assert first.code == 0, first.err
+    again = wingspan("plan", str(out), "--csv")
+    assert again.out == first.out
+    other = wingspan("plan", str(out), "--csv", "-b", "16")
+    assert other.out != first.out

@@ -56,7 +56,7 @@ def plan(
     """Compare EP sizes on a number of GPUs: memory, speed, best choice.
 
     Slots per GPU, shared attention, dispatcher and schedule are chosen; without --tokens-per-gpu the batch too, up to
-    what memory holds.
+    what memory holds. A file that plan wrote gives the same figures again, and options change what it was to keep.
 
     Examples:
 
@@ -69,12 +69,12 @@ def plan(
     from wingspan.cli import plan_view
     from wingspan.cli.outputs import check_one_format, check_outputs
     from wingspan.deployment import save_deployment
-    from wingspan.describe import Description, template_of
-    from wingspan.simulate.planning import make_plan
+    from wingspan.describe import Description
+    from wingspan.front import plan as make_plan
 
     check_outputs(out, html)
     check_one_format(as_json, as_csv)
-    template = template_of(
+    made = make_plan(
         Description(
             source=source,
             cluster=cluster,
@@ -88,12 +88,8 @@ def plan(
             activations=activations,
             kv=kv,
             seed=seed,
-        )
-    )
-    made = make_plan(
-        template,
-        gpus or template.cluster.gpus,
-        fixed_batch=tokens_per_gpu is not None,
+        ),
+        gpus,
         longest_step_seconds=None if longest_step_ms is None else longest_step_ms / 1e3,
     )
     if as_json:

@@ -176,6 +176,9 @@ def _placement(
     asked: Asked, deployment: Deployment | None, facts: ConfigFacts, *, started: bool
 ) -> tuple[PlacementSpec, int | None, tuple[str, ...]]:
     """Where experts go, how many ranks to start (None: they are started), and what was chosen for this machine."""
+    for option, value in (("--ranks", asked.ranks), ("--experts-per-rank", asked.experts_per_rank)):
+        if value is not None and value < 1:
+            raise InputError(f"{option} {value}: use 1 or more")
     if asked.placement is not None and Path(asked.placement).is_file():
         spec = _of_file(asked, facts)
         return spec, spec.ranks, ()
@@ -204,9 +207,6 @@ def _placement(
                 "one on each",
             )
         slots = chosen
-    for option, value in (("--ranks", ranks), ("--experts-per-rank", slots)):
-        if value is not None and value < 1:
-            raise InputError(f"{option} {value}: use 1 or more")
     spec = PlacementSpec(strategy=strategy, ranks=ranks or 1, experts_per_rank=slots or 1, seed=seed)
     return spec, ranks, notes
 
