@@ -25,7 +25,7 @@ from wingspan.cli.main import application
 from wingspan.specs.models import MODEL_PRESETS
 
 _TYPES = (str, Path, list[str], list[Path])
-_OUTPUTS = {"--out", "--html", "--trace", "--report"}
+_OUTPUTS = {"--out", "--html", "--trace"}
 _TEXTS = {"--prompt", "--name"}
 """Options that take any text and start work with it: they get the names alone."""
 

@@ -77,7 +77,7 @@ def test_the_seed_is_of_all_draws(wingspan: Command, tmp_path: Path) -> None:
 def test_a_report_of_a_run_is_written(wingspan: Command, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     options = ("--ranks", "2", "--experts-per-rank", "4", "--prompt-ids", "5,9", "--max-new-tokens", "2")
-    assert wingspan("run", TINY, *options, "--report", str(report)).code == 0
+    assert wingspan("run", TINY, *options, "--out", str(report)).code == 0
     assert len(json.loads(report.read_text())["outputs"][0]["token_ids"]) == 2
 
 
@@ -88,8 +88,8 @@ def test_windows_of_a_step_change_the_steps_recorded(wingspan: Command, tmp_path
     text.write_text("import this\n" * 200)
     steps = []
     for windows in ("2", "4"):
-        common = ("record", TINY, "--text", str(text), "--window", "16", "--max-tokens", "256")
-        options = ("--ranks", "1", "--experts-per-rank", "8", "--windows-per-step", windows)
+        common = ("record", TINY, "--text", str(text), "--request-tokens", "16", "--max-tokens", "256")
+        options = ("--ranks", "1", "--experts-per-rank", "8", "--requests-per-step", windows)
         done = wingspan(*common, *options, "--out", str(out))
         assert done.code == 0, done.err
         steps.append(len(set(TraceFile.open(out).read().step_T.tolist())))

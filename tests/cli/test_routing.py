@@ -30,7 +30,7 @@ def test_record_then_routing(wingspan, tmp_path):
     out = tmp_path / "t.parquet"
     ended = wingspan(
         "record", TINY, "--text", str(tmp_path / "text"), "--ranks", "2", "--max-tokens", "300",
-        "--window", "64", "--out", str(out), "--json",
+        "--request-tokens", "64", "--out", str(out), "--json",
     )  # fmt: skip
     assert ended.code == 0, ended.err
     about = json.loads(ended.out)
@@ -61,7 +61,7 @@ def test_more_text_files_may_follow(wingspan, tmp_path):
         ([], "give --text FILE"),
         (["--text", "nowhere"], "--text nowhere: no such file"),
         (["--text", __file__, "--out", "no/t.parquet"], "the folder no does not exist"),
-        (["--text", __file__, "--window", "5000"], "use at most 2048"),
+        (["--text", __file__, "--request-tokens", "5000"], "use at most 2048"),
         (["--text", __file__, "--ranks", "3", "--experts-per-rank", "2"], "do not fit 3 ranks"),
         (
             ["--text", __file__, "--ranks", "3", "--ranks-per-node", "2"],

@@ -33,10 +33,10 @@ def record(
         int | None,
         typer.Option(min=1, help="How many ranks count as one node (default: all that share a machine)."),
     ] = None,
-    window: Annotated[
+    request_tokens: Annotated[
         int, typer.Option(min=1, help="Tokens of one request: texts are cut into these.")
     ] = 256,
-    windows_per_step: Annotated[int, typer.Option(min=1, help="Windows that a rank runs in one step.")] = 4,
+    requests_per_step: Annotated[int, typer.Option(min=1, help="Requests that a rank runs in one step.")] = 4,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop after this many tokens.")] = None,
     dtype: Annotated[str, typer.Option(help="auto (the checkpoint's), float32 or bfloat16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -63,8 +63,8 @@ def record(
             ranks,
             experts_per_rank,
             ranks_per_node,
-            window,
-            windows_per_step,
+            request_tokens,
+            requests_per_step,
             max_tokens,
             dtype,
             device,

@@ -40,8 +40,8 @@ class RecordArguments:
     ranks: int | None
     experts_per_rank: int | None
     ranks_per_node: int | None
-    window: int
-    windows_per_step: int
+    request_tokens: int
+    requests_per_step: int
     max_tokens: int | None
     dtype: str
     device: str
@@ -61,7 +61,7 @@ def execute(arguments: RecordArguments) -> None:
     facts = config_facts(folder)
     facts.check_placement(group.size, arguments.experts_per_rank or facts.experts or 1)
     if facts.longest_tokens is not None:
-        _check_window(arguments.window, facts.longest_tokens)
+        _check_length(arguments.request_tokens, facts.longest_tokens)
     need_runtime()
     from wingspan.runtime import api as runtime
 
@@ -70,19 +70,22 @@ def execute(arguments: RecordArguments) -> None:
     model = runtime.describe(folder, runtime.dtype_named(arguments.dtype))
     runtime.check_weights(model)
     slots = arguments.experts_per_rank or -(-model.shape.num_experts // group.size)
-    _check_window(arguments.window, getattr(model.config.get_text_config(), "max_position_embeddings", None))
+    _check_length(
+        arguments.request_tokens, getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    )
     tokenizer = runtime.Tokenizer(folder)
     windows = runtime.cut_windows(
-        [tokenizer.encode(text) for text in texts.values()], arguments.window, arguments.max_tokens
+        [tokenizer.encode(text) for text in texts.values()], arguments.request_tokens, arguments.max_tokens
     )
     request = runtime.RecordRequest(
         model,
         runtime.default_placement(model.shape, group.size, slots),
         windows,
-        arguments.windows_per_step,
+        arguments.requests_per_step,
         device,
         arguments.out,
-        f"recorded from {folder.resolve().name} on {len(texts)} text files, windows of {arguments.window} tokens",
+        f"recorded from {folder.resolve().name} on {len(texts)} text files, windows of {arguments.request_tokens} "
+        "tokens",
     )
     tokens = sum(len(ids) for ids in windows)
 
@@ -143,9 +146,9 @@ def _folder_texts(folder: Path) -> dict[Path, str]:
     return texts
 
 
-def _check_window(window: int, longest: int | None) -> None:
-    if longest and window > longest:
-        raise InputError(f"--window {window} exceeds the model's context; use at most {longest}")
+def _check_length(tokens: int, longest: int | None) -> None:
+    if longest and tokens > longest:
+        raise InputError(f"--request-tokens {tokens} exceeds the model's context; use at most {longest}")
 
 
 def _progress(tokens: int, *, quiet: bool) -> Progress:

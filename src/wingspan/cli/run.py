@@ -108,7 +108,7 @@ def run(
     trace: Annotated[
         Path | None, typer.Option(help="Write a Chrome/Perfetto trace of every operation and transfer.")
     ] = None,
-    report: Annotated[
+    out: Annotated[
         Path | None,
         typer.Option(
             envvar="WINGSPAN_REPORT", help="Write the result and its reports into this JSON file too."
@@ -161,7 +161,7 @@ def run(
             row_precision=row_precision,
             check=check,
             trace=trace,
-            report=report,
+            out=out,
             wait_seconds=wait_seconds,
             as_json=as_json,
         )

@@ -47,7 +47,7 @@ _MAY_DIFFER = {
     "id_texts",
     "cluster",
     "trace",
-    "report",
+    "out",
     "wait_seconds",
     "as_json",
 }
@@ -82,7 +82,7 @@ class Arguments:
     row_precision: str | None
     check: bool
     trace: Path | None
-    report: Path | None
+    out: Path | None
     wait_seconds: float | None
     as_json: bool
 
@@ -147,7 +147,7 @@ def execute(arguments: Arguments) -> None:
         if result is not None:
             _finish(result, arguments, view)
 
-    with cleared_up(arguments.trace, arguments.report):
+    with cleared_up(arguments.trace, arguments.out):
         group.run(
             work,
             device,
@@ -233,8 +233,8 @@ def _finish(result: RunResult, arguments: Arguments, view: RunView) -> None:
     else:
         view.summary(result, arguments.trace)
         sys.stdout.flush()
-    if arguments.report is not None:
-        write_json(arguments.report, result.to_dict())
+    if arguments.out is not None:
+        write_json(arguments.out, result.to_dict())
     if arguments.trace is not None:
         from wingspan.report.perfetto import write_trace
 
@@ -265,7 +265,7 @@ def _check_values(arguments: Arguments) -> None:
         raise InputError(f"--temperature {arguments.temperature}: use a number from 0 on")
     if arguments.top_p is not None and not 0 < arguments.top_p <= 1:
         raise InputError(f"--top-p {arguments.top_p}: use a share above 0 and up to 1")
-    check_outputs(arguments.trace, arguments.report)
+    check_outputs(arguments.trace, arguments.out)
 
 
 def _read_prompts(arguments: Arguments, *, first: bool) -> list[str]:
