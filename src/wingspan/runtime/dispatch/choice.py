@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
+from wingspan.errors import InputError
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.deduplicated import DeduplicatingDispatcher
 from wingspan.runtime.dispatch.dispatcher import Dispatcher
 from wingspan.runtime.dispatch.flat import FlatDispatcher
 from wingspan.runtime.dispatch.hierarchical import HierarchicalDispatcher, make_levels
 from wingspan.runtime.dispatch.precision import PrecisionDispatcher
+from wingspan.runtime.dispatch.registry import DispatcherFactory, plugin
 from wingspan.runtime.dispatch.shared import SharedMemoryDispatcher
 from wingspan.runtime.dispatch.slots import SlotMap
 from wingspan.runtime.transport.shm import SharedMemoryTransport
@@ -29,6 +31,8 @@ class DispatchOptions:
     kind: DispatcherKind | None = None
     """None: hierarchical where several nodes have several ranks, else the one that sends least."""
     precision: Precision = Precision.SAME
+    plugin: str | None = None
+    """A dispatcher of another package, by its name in `registry`; then `kind` is of no account."""
 
 
 DEFAULT_DISPATCH = DispatchOptions()
@@ -45,6 +49,9 @@ class Dispatchers:
         options: the user's choice. Where no node has several ranks, or all ranks are of one, hierarchical is
             deduplicated: the same rows.
         training: gradients must flow; only the ways straight to the ranks in full precision let them.
+
+    Raises:
+        InputError: there is no such plug-in, or it cannot do what is asked.
     """
 
     def __init__(
@@ -57,8 +64,9 @@ class Dispatchers:
         *,
         training: bool = False,
     ) -> None:
+        self._plugin = None if options.plugin is None else _checked(options, training=training)
         world = transport.world
-        levels = 1 < world.ranks_per_node < world.size and not training
+        levels = self._plugin is None and 1 < world.ranks_per_node < world.size and not training
         hierarchical = options.kind in (DispatcherKind.HIERARCHICAL, None)
         self._placement = placement
         self._transport = transport
@@ -76,6 +84,8 @@ class Dispatchers:
     @property
     def kind(self) -> DispatcherKind:
         """How rows travel; between ranks that read each other's memory, how they are read."""
+        if self._plugin is not None:
+            return self._plugin.capabilities.kind
         if self._levels is not None:
             return DispatcherKind.HIERARCHICAL
         held = int((self._placement.slots_LRS != EMPTY).sum(axis=2).max())
@@ -98,6 +108,8 @@ class Dispatchers:
 
     def _full_precision(self, slots: SlotMap, held_R: list[int]) -> Dispatcher[Any, Any]:
         transport = self._transport
+        if self._plugin is not None:
+            return self._plugin(transport, slots, held_R, self._buffers)
         if self._levels is not None:
             return HierarchicalDispatcher(self._levels, slots, held_R, self._buffers)
         if self._in_place and isinstance(transport, SharedMemoryTransport):
@@ -105,3 +117,15 @@ class Dispatchers:
         if self._straight(max(held_R)) is DispatcherKind.DEDUPLICATED:
             return DeduplicatingDispatcher(transport, slots, held_R, self._buffers)
         return FlatDispatcher(transport, slots, held_R, self._buffers)
+
+
+def _checked(options: DispatchOptions, *, training: bool) -> DispatcherFactory:
+    """The plug-in that is asked for; raises `InputError` where it cannot do what is asked beside."""
+    name = options.plugin or ""
+    found = plugin(name)
+    if training and not found.capabilities.training:
+        raise InputError(f"`plugin` {name}: no gradients flow through this dispatcher; train with another")
+    if options.precision not in found.capabilities.precisions:
+        known = ", ".join(sorted(found.capabilities.precisions))
+        raise InputError(f"`row_precision` {options.precision}: the dispatcher {name} has only {known}")
+    return found

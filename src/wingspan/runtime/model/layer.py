@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
+from wingspan.errors import InputError
 from wingspan.runtime.dispatch.dispatcher import Dispatcher, Handle, PeerBytes, Pending, Received, Value
 from wingspan.runtime.dispatch.streamed import StreamedDispatcher
 from wingspan.runtime.measuring.monitor import LoadMonitor
@@ -83,6 +84,9 @@ class ExpertParallelLayer:
     ) -> torch.Tensor:
         """The layer's operations in the order that the step's schedule has them."""
         step, chunks = self._step, self._step.flow.chunks
+        several = chunks > 1 or step.flow.micro_batches > 1
+        if several and not self.dispatcher.capabilities.overlap:
+            raise InputError("`schedule`: this dispatcher has one exchange under way; use sequential")
         shared = self.shared_expert if self.shared_expert and self.shared_expert.comes_later else None
         self._monitor.count(self.index, experts_MK)
         dispatcher = self._dispatcher_for(x_MD, experts_MK.shape[1], shared)
