@@ -27,7 +27,7 @@ def test_json_has_the_log(wingspan, monkeypatch):
     decisions = [e for e in result["rebalance"] if e["kind"] == "decision"]
     assert decisions
     assert {"imbalance_before", "gain_seconds", "cost_seconds", "verdict"} <= decisions[0].keys()
-    assert len(result["report"]["memory_bytes"]["migration_staging"]) == 9
+    assert len(result["report"]["memory_bytes"]["staging"]) == 9
 
 
 def test_terminal_says_when_a_run_was_too_short(wingspan):

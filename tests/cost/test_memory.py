@@ -4,6 +4,7 @@ import pytest
 from tests.simulate.builders import model
 from wingspan.cost.memory import Holding, buffer_bytes, kv_cache_bytes, memory_bytes, weight_bytes
 from wingspan.specs.execution import DispatcherKind
+from wingspan.specs.memory import MemoryPart
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.models import load_model
 from wingspan.specs.precision import Precision
@@ -103,6 +104,6 @@ def test_chunks_shrink_buffers() -> None:
 def test_every_part_is_there_once() -> None:
     of = model()
     sizes = memory_bytes(of, _precisions(of), _holding(), reserve_bytes=5.0)
-    assert [*sizes][-4:] == ["kv cache", "activations", "buffers", "reserve"]
-    assert float(sizes["reserve"]) == 5.0
+    assert [*sizes][-4:] == ["kv cache", "activations", "buffers", "other"]
+    assert float(sizes[MemoryPart.OTHER]) == 5.0
     assert all(float(np.min(size)) >= 0 for size in sizes.values())

@@ -10,6 +10,7 @@ from wingspan.schedule.serving_result import ServingLimits, ServingReport
 from wingspan.schedule.sweep_result import SweepAxis, SweepPoint, SweepResult
 from wingspan.simulate.serving.engine import Fleet, serve
 from wingspan.simulate.serving.measure import described, measure
+from wingspan.specs.memory import MemoryPart
 from wingspan.specs.requests import poisson_requests
 
 COMPUTE_US = {Operation.ATTENTION: 180.0, Operation.GATE: 12.0, Operation.EXPERT: 150.0}
@@ -59,6 +60,7 @@ def step(ranks: int = 16, layers: int = 8, dense: int = 1, seed: int = 0) -> tup
             now += max(lengths)
     tokens = ranks * 64
     busy_total = [sum(seconds[r] for seconds in busy.values()) for r in range(ranks)]
+    busy[Operation.WAIT] = [now - seconds for seconds in busy_total]
     report = StepReport(
         source="predicted",
         phase="decode",
@@ -78,10 +80,10 @@ def step(ranks: int = 16, layers: int = 8, dense: int = 1, seed: int = 0) -> tup
         load_tokens=load_LE.tolist(),
         imbalance=float((load_LE.max(1) / load_LE.mean(1)).mean()),
         memory_bytes={
-            "attention": [29_000_000_000] * ranks,
-            "experts": [3_400_000_000] * ranks,
-            "kv_cache": [12_000_000_000 + 40_000_000 * r for r in range(ranks)],
-            "communication_buffers": [2_100_000_000] * ranks,
+            MemoryPart.ATTENTION: [29_000_000_000] * ranks,
+            MemoryPart.EXPERTS: [3_400_000_000] * ranks,
+            MemoryPart.KV_CACHE: [12_000_000_000 + 40_000_000 * r for r in range(ranks)],
+            MemoryPart.BUFFERS: [2_100_000_000] * ranks,
         },
         peak_memory_bytes=[46_500_000_000 + 40_000_000 * r for r in range(ranks)],
         links=[

@@ -11,12 +11,13 @@ import pytest
 from tests.report.examples import CONDITIONS, serving, step, sweep
 from wingspan.errors import InputError
 from wingspan.report.page import Page, Section, Table, Tile, render, write_page
-from wingspan.report.palette import MEMORY, OPERATIONS, SERIES, ink_on, memory_part
+from wingspan.report.palette import MEMORY, OPERATIONS, ink_on
 from wingspan.report.plan_page import Alternative, plan_page
 from wingspan.report.serving_page import serving_page
 from wingspan.report.step_page import step_page
 from wingspan.report.sweep_page import sweep_page
 from wingspan.schedule.result import Operation
+from wingspan.specs.memory import MemoryPart
 
 
 def pages() -> dict[str, Page]:
@@ -134,8 +135,8 @@ def test_every_operation_has_a_colour_of_its_own() -> None:
 
 def test_parts_of_memory_have_colours_of_their_own_and_those_of_their_operations() -> None:
     assert len(set(MEMORY.values())) == len(MEMORY)
-    assert memory_part("experts", 0) == OPERATIONS[Operation.EXPERT]
-    assert memory_part("something new", 1) == SERIES[1]
+    assert set(MEMORY) == set(MemoryPart)
+    assert MEMORY[MemoryPart.EXPERTS] == OPERATIONS[Operation.EXPERT]
 
 
 def test_a_report_of_nothing_still_makes_a_page() -> None:

@@ -16,6 +16,7 @@ from tests.runtime.ranks import on_ranks
 from wingspan.runtime.model.engine import default_placement, describe, load
 from wingspan.runtime.ranks.memory import keep_freed_memory, return_freed_memory
 from wingspan.runtime.transport.transport import Transport
+from wingspan.specs.memory import MemoryPart
 
 EXPERTS = 16
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
@@ -72,8 +73,8 @@ def measure(checkpoint: Path, ranks: int, scratch: Path) -> list[dict[str, int]]
         return {
             "grown": anonymous_bytes() - before,
             "peak": largest[0] - before,
-            "experts": engine.expert_bytes,
-            "parts": engine.shared_bytes + engine.expert_bytes + engine.buffers.size_bytes,
+            "experts": engine.weight_bytes[MemoryPart.EXPERTS],
+            "parts": sum(engine.weight_bytes.values()) + engine.buffers.size_bytes,
         }
 
     scratch.mkdir()

@@ -37,4 +37,4 @@ def test_the_report_says_what_its_figures_are_of():
         report = step_report([measured], "decode", linear(1, 2, 1, 2), world, "sequential")
         assert report is not None
         assert report.steps == min(steps, 4)
-        assert report.notes[2:] == ([] if words is None else [f"figures per step are {words}"])
+        assert report.notes[2:] == ([] if words is None else [f"figures are {words}; load_tokens of all"])

@@ -15,6 +15,7 @@ from wingspan.runtime.generation.prompts import Prompt, Tokenizer
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.model.engine import default_placement, describe
 from wingspan.runtime.run import Listener, RunRequest, RunResult, run
+from wingspan.specs.memory import MemoryPart
 
 CPU = torch.device("cpu")
 SILENT = Listener(on_loaded=lambda seconds: None, on_tokens=lambda tokens: None)
@@ -63,7 +64,7 @@ def test_spare_ranks_serve_sequences(checkpoints, tmp_path):
     result = execute(checkpoints["qwen3_moe"], 8, 1, tmp_path, prompts=[[n + 1, n + 2] for n in range(8)])
     assert result.check is not None
     assert result.check.passed
-    assert result.report.memory_bytes["expert_weights"][6:] == [0, 0]
+    assert result.report.memory_bytes[MemoryPart.EXPERTS][6:] == [0, 0]
 
 
 def test_tokens_are_conserved_in_the_report(checkpoints, tmp_path):
@@ -72,7 +73,8 @@ def test_tokens_are_conserved_in_the_report(checkpoints, tmp_path):
     prompt_tokens = sum(len(p) for p in PROMPTS)
     assert [sum(layer) for layer in result.prefill.load_tokens] == [prompt_tokens * 2] * 2
     assert result.decode is not None
-    assert [sum(layer) for layer in result.decode.load_tokens] == [len(PROMPTS) * 2 * 2] * 2
+    assert (result.decode.steps, result.decode.tokens) == (2, len(PROMPTS))
+    assert [sum(layer) for layer in result.decode.load_tokens] == [len(PROMPTS) * 2] * 2
     report = result.prefill
     assert sum(report.sent_within_node_bytes) == sum(report.received_within_node_bytes) > 0
     assert sum(report.sent_across_nodes_bytes) == 0

@@ -10,53 +10,31 @@ from rich.table import Table
 from wingspan.cli.console import Console
 from wingspan.cli.simulate_view import describe
 from wingspan.deployment import Deployment
-from wingspan.report.units import bytes_text, seconds_text
-from wingspan.schedule.result import Operation, StepReport
+from wingspan.report.step_accounts import Entry, comparison
+from wingspan.report.units import bytes_text, count_text, seconds_text
+from wingspan.schedule.result import StepReport
+from wingspan.specs.memory import MemoryPart
 from wingspan.writing import json_text
 
-Row = tuple[str, float, float]
-
-
-def rows(predicted: StepReport, measured: StepReport) -> list[Row]:
-    """(what, predicted, measured) in seconds: the step, what is exposed of its transfers, each operation's mean."""
-    found: list[Row] = [
-        ("step", predicted.step_seconds, measured.step_seconds),
-        (
-            "exposed communication",
-            _mean(predicted.exposed_communication_seconds),
-            _mean(measured.exposed_communication_seconds),
-        ),
-    ]
-    for operation in Operation:
-        one, two = (r.operation_seconds.get(operation) for r in (predicted, measured))
-        if one is not None and two is not None and operation is not Operation.WAIT:
-            found.append((operation.value.replace("_", " "), _mean(one), _mean(two)))
-    return found
+_SUMS = ("step", "all parts")
 
 
 def show(deployment: Deployment, predicted: StepReport, measured: StepReport, trace: Path | None) -> None:
-    """The table, and what travelled."""
+    """Every figure of both, side by side."""
     console = Console(highlight=False)
     console.print(describe(deployment))
     console.print(
         "compute is paced (every rank sleeps for its predicted time), transfers are real; "
         f"mean of {measured.steps} steps"
     )
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("mean rank", min_width=22)
-    for column in ("predicted", "measured", "error"):
-        table.add_column(column, justify="right", min_width=10)
-    for name, one, two in rows(predicted, measured):
-        table.add_row(name, seconds_text(one), seconds_text(two), _error(one, two))
-        if name == "exposed communication":
-            table.add_section()
-    console.print(table)
-    for name, of in (("across nodes", "sent_across_nodes_bytes"), ("within nodes", "sent_within_node_bytes")):
-        one, two = sum(getattr(predicted, of)), sum(getattr(measured, of))
-        if one or two:
-            console.print(
-                f"sent {name}: predicted {bytes_text(one)}, measured {bytes_text(two)} ({_error(one, two)})"
-            )
+    for title, entries in comparison(predicted, measured).items():
+        console.print()
+        console.print(_table(title, entries))
+    missing = _not_measured(predicted, measured)
+    if missing:
+        console.print(f"[dim]- the {measured.source} ranks hold no {', '.join(missing)}[/dim]")
+    for note in measured.notes:
+        console.print(f"[dim]- {note}[/dim]")
     console.print(f"slowest: predicted {predicted.slowest_reason}; measured {measured.slowest_reason}")
     if trace is not None:
         console.print(
@@ -65,22 +43,52 @@ def show(deployment: Deployment, predicted: StepReport, measured: StepReport, tr
 
 
 def print_json(predicted: StepReport, measured: StepReport) -> None:
-    """Both reports, and the relative errors of the prediction."""
-    errors = {name: one / two - 1 if two else None for name, one, two in rows(predicted, measured)}
+    """Both reports, and every figure of the tables with its ratio."""
+    compared = {
+        title: {
+            entry.name: {"predicted": entry.predicted, "measured": entry.measured, "ratio": entry.ratio}
+            for entry in entries
+        }
+        for title, entries in comparison(predicted, measured).items()
+    }
     print(
         json_text(
             {
                 "predicted": predicted.model_dump(mode="json"),
                 "measured": measured.model_dump(mode="json"),
-                "errors": errors,
+                "compared": compared,
             }
         )
     )
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+def _table(title: str, entries: list[Entry]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+    table.add_column(title, min_width=40)
+    for column in ("predicted", "measured", "ratio"):
+        table.add_column(column, justify="right", min_width=10)
+    for entry in entries:
+        if entry.name in _SUMS:
+            table.add_section()
+        ratio = "-" if entry.ratio is None else f"{entry.ratio:.2f}"
+        table.add_row(
+            entry.name, _text(entry.predicted, entry.unit), _text(entry.measured, entry.unit), ratio
+        )
+        if entry.name in _SUMS:
+            table.add_section()
+    return table
 
 
-def _error(predicted: float, measured: float) -> str:
-    return f"{predicted / measured - 1:+.1%}" if measured else "-"
+def _text(value: float | None, unit: str) -> str:
+    if value is None:
+        return "-"
+    return {"s": seconds_text, "bytes": bytes_text}.get(unit, count_text)(value)
+
+
+def _not_measured(predicted: StepReport, measured: StepReport) -> list[str]:
+    """Parts of memory that only the prediction has, but for those that a measurement has in `other`."""
+    return [
+        part.value
+        for part, sizes in predicted.memory_bytes.items()
+        if any(sizes) and part is not MemoryPart.ACTIVATIONS and part not in measured.memory_bytes
+    ]

@@ -135,21 +135,26 @@ class RunView:
 def _rank_table(result: RunResult) -> Table:
     report: StepReport = result.report
     across = any(report.sent_across_nodes_bytes)
+    hides = any(any(seconds) for seconds in report.hidden_seconds.values())
     table = Table(
-        title=f"mean {report.phase} step of each rank: milliseconds, bytes sent to other ranks",
+        title=f"mean {report.phase} step of each rank: milliseconds, which add up to the step's "
+        f"{_milliseconds(report.step_seconds)}{' (hidden: transfers beside compute, not added)' if hides else ''}; "
+        "bytes sent to other ranks",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=0,
     )
     sizes = ["in node", *(["across"] if across else []), "peak mem"]
-    for name in ("rank", *_COLUMNS.values(), "rest", *sizes):
+    for name in ("rank", *_COLUMNS.values(), "rest", *(["hidden"] if hides else []), *sizes):
         table.add_column(name, justify="right", no_wrap=True)
+    spent, nothing = report.spent_seconds, [0.0] * report.ranks
     for rank in range(report.ranks):
-        shown = [report.operation_seconds.get(op, [0.0] * report.ranks)[rank] for op in _COLUMNS]
-        rest = sum(seconds[rank] for seconds in report.operation_seconds.values()) - sum(shown)
+        shown = [spent.get(op, nothing)[rank] for op in _COLUMNS]
+        rest = sum(seconds[rank] for seconds in spent.values()) - sum(shown)
+        hidden = [sum(seconds[rank] for seconds in report.hidden_seconds.values())] if hides else []
         table.add_row(
             str(rank),
-            *(_milliseconds(seconds) for seconds in (*shown, rest)),
+            *(_milliseconds(seconds) for seconds in (*shown, rest, *hidden)),
             bytes_text(report.sent_within_node_bytes[rank]),
             *([bytes_text(report.sent_across_nodes_bytes[rank])] if across else []),
             bytes_text(report.peak_memory_bytes[rank]),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import sys
 from pathlib import Path
 
 from rich import box
@@ -12,10 +10,11 @@ from rich.table import Table
 from wingspan.cli.console import Console
 from wingspan.deployment import Deployment
 from wingspan.report.perfetto import write_trace
-from wingspan.schedule.result import Operation, StepReport
+from wingspan.report.rows import csv_text, step_rows
+from wingspan.report.step_accounts import hidden_account, time_account
+from wingspan.schedule.result import StepReport
 from wingspan.simulate.prediction import Prediction
 
-_TRANSFERS = (Operation.DISPATCH, Operation.COMBINE, Operation.ALL_GATHER, Operation.REDUCE_SCATTER)
 _TRACED_RANKS = 8
 
 
@@ -77,34 +76,15 @@ def memory_table(report: StepReport, capacity: float) -> Table:
     for part, sizes in report.memory_bytes.items():
         if sizes[rank]:
             table.add_row(part, f"{sizes[rank] / 1e9:.3f}", f"{sizes[rank] / capacity:.1%}")
+    table.add_section()
+    peak = report.peak_memory_bytes[rank]
+    table.add_row("all parts", f"{peak / 1e9:.3f}", f"{peak / capacity:.1%}")
     return table
 
 
 def print_csv(report: StepReport) -> None:
     """One line per rank: its seconds per operation, waiting, bytes and memory."""
-    operations = list(report.operation_seconds)
-    out = csv.writer(sys.stdout, lineterminator="\n")
-    out.writerow(
-        [
-            "rank",
-            *(f"{operation.value}_seconds" for operation in operations),
-            "exposed_communication_seconds",
-            "sent_within_node_bytes",
-            "sent_across_nodes_bytes",
-            "peak_memory_bytes",
-        ]
-    )
-    for rank in range(report.ranks):
-        out.writerow(
-            [
-                rank,
-                *(report.operation_seconds[operation][rank] for operation in operations),
-                report.exposed_communication_seconds[rank],
-                report.sent_within_node_bytes[rank],
-                report.sent_across_nodes_bytes[rank],
-                report.peak_memory_bytes[rank],
-            ]
-        )
+    print(csv_text(step_rows(report)), end="")
 
 
 def write_timeline(prediction: Prediction, slowest: int, path: Path) -> None:
@@ -115,15 +95,15 @@ def write_timeline(prediction: Prediction, slowest: int, path: Path) -> None:
 
 def _times(report: StepReport) -> Table:
     table = _table("time of the mean GPU", "ms", "of step")
-    mean = {op: sum(seconds) / len(seconds) for op, seconds in report.operation_seconds.items()}
-    waited = mean.pop(Operation.WAIT, 0.0)
-    for operation, seconds in mean.items():
-        name = operation.value.replace("_", " ") + (" (transfer)" if operation in _TRANSFERS else "")
+    for name, seconds in time_account(report).items():
         _time_row(table, name, seconds, report)
     table.add_section()
-    transfers = max(0.0, report.overhead * report.step_seconds - waited)
-    _time_row(table, "waiting for transfers", transfers, report)
-    _time_row(table, "waiting for slower GPUs", waited, report)
+    _time_row(table, "step", report.step_seconds, report)
+    hidden = {name: seconds for name, seconds in hidden_account(report).items() if seconds}
+    if hidden:
+        table.add_section()
+    for name, seconds in hidden.items():
+        _time_row(table, name, seconds, report)
     return table
 
 

@@ -1,4 +1,4 @@
-"""What a GPU must hold during a step: weights by part, KV cache, activations, communication buffers, reserve.
+"""What a GPU must hold during a step: weights by part, KV cache, activations, communication buffers, the rest.
 
 All figures are bytes of one rank. Shapes: R ranks.
 """
@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.specs.execution import DispatcherKind
+from wingspan.specs.memory import MemoryPart
 from wingspan.specs.model import HeadAttention, ModelSpec
 from wingspan.specs.workload import Precisions
 from wingspan.traffic.links import row_bytes
 
 Bytes = NDArray[np.float64]
-
-WEIGHT_PARTS = ("attention", "dense", "shared experts", "routers and norms", "embedding and head", "experts")
 
 _RESIDUAL_BYTES = 2
 """Hidden states between layers stay in BF16 whatever the products compute in."""
@@ -55,21 +54,23 @@ class Holding:
     parts: int = 1
 
 
-def weight_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> dict[str, Bytes]:
-    """Weights of each part of `WEIGHT_PARTS`.
+def weight_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> dict[MemoryPart, Bytes]:
+    """Weights of each part of `WEIGHTS`.
 
     Routers and norms are kept whole on each rank, and the embedding with the head once per attention group.
     """
     parameters, each = model.parameters, precisions.weights.weight_bytes
     group = holding.attention_ranks
     sizes = {
-        "attention": parameters.attention * each / group,
-        "dense": parameters.dense * each / group,
-        "shared experts": parameters.shared_experts * each,
+        MemoryPart.ATTENTION: parameters.attention * each / group,
+        MemoryPart.DENSE: parameters.dense * each / group,
+        MemoryPart.SHARED_EXPERTS: parameters.shared_experts * each,
         # Small, and kept in 16 bits where the matrices are quantised.
-        "routers and norms": (parameters.router + parameters.norms) * max(2.0, each),
-        "embedding and head": (parameters.embedding + parameters.head) * max(2.0, each) / group,
-        "experts": np.asarray(holding.experts_R) * parameters.expert * precisions.expert_weights.weight_bytes,
+        MemoryPart.ROUTERS_AND_NORMS: (parameters.router + parameters.norms) * max(2.0, each),
+        MemoryPart.EMBEDDING_AND_HEAD: (parameters.embedding + parameters.head) * max(2.0, each) / group,
+        MemoryPart.EXPERTS: np.asarray(holding.experts_R)
+        * parameters.expert
+        * precisions.expert_weights.weight_bytes,
     }
     return {part: np.asarray(size, dtype=np.float64) for part, size in sizes.items()}
 
@@ -126,12 +127,12 @@ def buffer_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> 
 
 def memory_bytes(
     model: ModelSpec, precisions: Precisions, holding: Holding, reserve_bytes: float
-) -> dict[str, Bytes]:
+) -> dict[MemoryPart, Bytes]:
     """Bytes of every part, weights first: each (R,) or one number where all ranks are alike."""
     return {
         **weight_bytes(model, precisions, holding),
-        "kv cache": np.asarray(kv_cache_bytes(model, precisions, holding)),
-        "activations": activation_bytes(model, precisions, holding),
-        "buffers": buffer_bytes(model, precisions, holding),
-        "reserve": np.asarray(float(reserve_bytes)),
+        MemoryPart.KV_CACHE: np.asarray(kv_cache_bytes(model, precisions, holding)),
+        MemoryPart.ACTIVATIONS: activation_bytes(model, precisions, holding),
+        MemoryPart.BUFFERS: buffer_bytes(model, precisions, holding),
+        MemoryPart.OTHER: np.asarray(float(reserve_bytes)),
     }

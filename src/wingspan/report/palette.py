@@ -7,6 +7,7 @@ The hues are Okabe and Ito's, chosen so that people with any common colour blind
 from __future__ import annotations
 
 from wingspan.schedule.result import Operation
+from wingspan.specs.memory import MemoryPart
 
 INK = "#1f2933"
 QUIET = "#7b8794"
@@ -31,18 +32,19 @@ OPERATIONS: dict[Operation, str] = {
 }
 
 MEMORY = {
-    "attention": OPERATIONS[Operation.ATTENTION],
-    "dense": OPERATIONS[Operation.DENSE],
-    "shared experts": OPERATIONS[Operation.SHARED_EXPERT],
-    "routers and norms": OPERATIONS[Operation.GATE],
-    "embedding and head": OPERATIONS[Operation.HEAD],
-    "experts": OPERATIONS[Operation.EXPERT],
-    "kv cache": OPERATIONS[Operation.COMBINE],
-    "activations": OPERATIONS[Operation.EMBED],
-    "buffers": OPERATIONS[Operation.DISPATCH],
-    "reserve": OPERATIONS[Operation.WAIT],
+    MemoryPart.ATTENTION: OPERATIONS[Operation.ATTENTION],
+    MemoryPart.DENSE: OPERATIONS[Operation.DENSE],
+    MemoryPart.SHARED_EXPERTS: OPERATIONS[Operation.SHARED_EXPERT],
+    MemoryPart.ROUTERS_AND_NORMS: OPERATIONS[Operation.GATE],
+    MemoryPart.EMBEDDING_AND_HEAD: OPERATIONS[Operation.HEAD],
+    MemoryPart.EXPERTS: OPERATIONS[Operation.EXPERT],
+    MemoryPart.KV_CACHE: OPERATIONS[Operation.COMBINE],
+    MemoryPart.ACTIVATIONS: OPERATIONS[Operation.EMBED],
+    MemoryPart.BUFFERS: OPERATIONS[Operation.DISPATCH],
+    MemoryPart.STAGING: OPERATIONS[Operation.REDUCE_SCATTER],
+    MemoryPart.OTHER: OPERATIONS[Operation.WAIT],
 }
-"""Parts of memory, in the colour of the operation that uses them most; other names get a colour of the series."""
+"""Parts of memory, in the colour of the operation that uses them most."""
 
 SERIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#332288", "#9aa5b1", "#882255")
 """Lines and parts that are not operations, in the order in which they appear."""
@@ -58,11 +60,6 @@ HEAT: list[tuple[float, str]] = [
     (1.0, "#4a1c02"),
 ]
 """Little to much: one hue from light to dark, so that it also reads in grey."""
-
-
-def memory_part(name: str, number: int) -> str:
-    """Colour of a part of memory; `number` tells those apart that have none of their own."""
-    return MEMORY.get(name, series(number))
 
 
 def series(number: int) -> str:

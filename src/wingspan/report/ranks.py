@@ -6,16 +6,11 @@ from collections.abc import Collection
 
 from wingspan.schedule.result import Operation, StepReport
 
-_IDLE = {Operation.WAIT}
-
 
 def busy_seconds(report: StepReport) -> list[float]:
-    """Time each rank computes or transfers, waiting left out: (ranks,)."""
-    totals = [0.0] * report.ranks
-    for operation, seconds in report.operation_seconds.items():
-        if operation not in _IDLE:
-            totals = [total + more for total, more in zip(totals, seconds, strict=True)]
-    return totals
+    """Time each rank computes or waits for transfers, slower ranks left out: (ranks,)."""
+    own = [seconds for operation, seconds in report.spent_seconds.items() if operation is not Operation.WAIT]
+    return [sum(seconds[rank] for seconds in own) for rank in range(report.ranks)]
 
 
 def representative(report: StepReport, among: Collection[int] | None = None) -> dict[int, str]:

@@ -14,12 +14,14 @@ Row = Mapping[str, object]
 
 
 def step_rows(report: StepReport) -> list[Row]:
-    """One row per rank: seconds per operation, bytes, memory."""
+    """One row per rank: seconds per operation and of transfers their hidden part, bytes, memory by part."""
     rows: list[Row] = []
     for rank in range(report.ranks):
         row: dict[str, object] = {"rank": rank, "node": rank // report.ranks_per_node}
         for operation, seconds in report.operation_seconds.items():
             row[f"{operation.value}_seconds"] = seconds[rank]
+        for operation, seconds in report.hidden_seconds.items():
+            row[f"{operation.value}_hidden_seconds"] = seconds[rank]
         row["exposed_communication_seconds"] = report.exposed_communication_seconds[rank]
         row["sent_within_node_bytes"] = report.sent_within_node_bytes[rank]
         row["sent_across_nodes_bytes"] = report.sent_across_nodes_bytes[rank]

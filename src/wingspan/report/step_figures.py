@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from wingspan.report.figures import Figure, axis, bound, category_axis, figure, heat_map
-from wingspan.report.palette import ACROSS_NODES, INK, OPERATIONS, WITHIN_NODE, memory_part
+from wingspan.report.palette import ACROSS_NODES, INK, MEMORY, OPERATIONS, WITHIN_NODE
 from wingspan.report.ranks import representative
 from wingspan.report.units import bytes_text, seconds_text, share_text, time_scale
 from wingspan.schedule.result import Operation, StepReport
@@ -168,13 +168,13 @@ def memory(report: StepReport, capacity_bytes: float | None) -> Figure:
         {
             "type": "bar",
             "orientation": "h",
-            "name": _plain(part),
+            "name": part.value,
             "y": rows,
             "x": [sizes[rank] / _GB for rank in ranks],
-            "marker": {"color": memory_part(_plain(part), number), "line": {"color": "#fff", "width": 1}},
-            "hovertemplate": f"{_plain(part)}: %{{x:.3g}} GB<extra></extra>",
+            "marker": {"color": MEMORY[part], "line": {"color": "#fff", "width": 1}},
+            "hovertemplate": f"{part.value}: %{{x:.3g}} GB<extra></extra>",
         }
-        for number, (part, sizes) in enumerate(report.memory_bytes.items())
+        for part, sizes in report.memory_bytes.items()
         if any(sizes)
     ]
     longest = max(max(peaks), capacity_bytes or 0) / _GB
@@ -202,31 +202,35 @@ def expert_load(report: StepReport) -> Figure | None:
     return heat_map(relative, x="logical expert", y="MoE layer", unit="tokens / mean", height=height)
 
 
-def _plain(name: str) -> str:
-    return name.replace("_", " ")
-
-
 def _shows(seconds: float, report: StepReport) -> bool:
     """Whether a time is more than the rounding of sums."""
     return seconds > 1e-9 * report.step_seconds
 
 
 def operation_rows(report: StepReport) -> list[list[str]]:
-    """Operation, mean rank, slowest rank, longest on any rank, mean as share of the step; longest first."""
-    kept = [(op, sec) for op, sec in report.operation_seconds.items() if _shows(max(sec), report)]
+    """Operation, mean rank, its share of the step, slowest rank, longest on any rank, hidden; longest first.
+
+    What is hidden counts in the last column only, so that the others add up to the step.
+    """
+    kept = [(op, spent) for op, spent in report.spent_seconds.items() if _exists(op, report)]
     kept.sort(key=lambda item: -sum(item[1]))
     rows = []
-    for operation, seconds in kept:
-        mean = sum(seconds) / report.ranks
-        share = share_text(mean / report.step_seconds) if report.step_seconds else "-"
-        slowest = seconds[report.slowest_rank]
+    for operation, spent in kept:
+        mean = sum(spent) / report.ranks
+        hidden = sum(report.hidden_seconds.get(operation, [])) / report.ranks
         rows.append(
             [
                 operation.value.replace("_", " "),
                 seconds_text(mean),
-                seconds_text(slowest),
-                seconds_text(max(seconds)),
-                share,
+                share_text(mean / report.step_seconds) if report.step_seconds else "-",
+                seconds_text(spent[report.slowest_rank]),
+                seconds_text(max(spent)),
+                seconds_text(hidden) if hidden else "-",
             ]
         )
-    return rows
+    whole = seconds_text(report.step_seconds)
+    return [*rows, ["step", whole, share_text(1.0), whole, whole, ""]]
+
+
+def _exists(operation: Operation, report: StepReport) -> bool:
+    return _shows(max(report.operation_seconds[operation]), report)

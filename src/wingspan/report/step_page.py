@@ -117,13 +117,15 @@ def _breakdown(report: StepReport) -> Section:
             (
                 "operation",
                 "mean rank",
+                "of the step",
                 f"rank {report.slowest_rank} (slowest)",
                 "longest",
-                "share of step, mean",
+                "hidden, mean",
             ),
             figures.operation_rows(report),
         ),
-        caption="Compute and communication go on side by side, so shares may add up to more than 100 %.",
+        caption="Transfers count as far as a rank computes nothing meanwhile, so each column adds up to the step; "
+        "what is hidden behind compute stands beside it.",
     )
 
 
@@ -176,9 +178,9 @@ def _memory(report: StepReport, capacity_bytes: float | None) -> list[Section]:
         verdict = f"It fits: the fullest rank leaves {bytes_text(capacity_bytes - peak)} free."
     else:
         verdict = f"It does not fit: the fullest rank lacks {bytes_text(peak - capacity_bytes)}."
-    parts = max(report.memory_bytes.items(), key=lambda part: max(part[1], default=0), default=("", []))[0]
-    largest = f" The largest part is {parts.replace('_', ' ')}." if parts else ""
-    return [Section("Memory", verdict + largest, figures.memory(report, capacity_bytes))]
+    largest = max(report.memory_bytes, key=lambda part: max(report.memory_bytes[part]), default=None)
+    named = f" The largest part is {largest.value}." if largest else ""
+    return [Section("Memory", verdict + named, figures.memory(report, capacity_bytes))]
 
 
 def _load(report: StepReport) -> list[Section]:

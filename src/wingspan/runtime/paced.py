@@ -28,6 +28,7 @@ from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.runtime.model.step import SEQUENTIAL, Flow, Step
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.result import Operation
+from wingspan.specs.memory import MemoryPart
 from wingspan.specs.placement import Placement
 
 
@@ -133,6 +134,7 @@ def run_paced(
     for number in range(step.steps + 1):
         if number == step.steps:
             recorder.spans.clear()
+        model.monitor.take()  # every step has the same load
         transport.share(torch.zeros(1))  # begin together
         recorder.begin_step(phase, experts_LTK.shape[1])
         model.forward()
@@ -140,8 +142,8 @@ def run_paced(
     return RankMeasurement(
         rank=world.rank,
         steps=recorder.steps,
-        load_LE={phase: model.monitor.take().numpy() // (step.steps + 1)},
-        memory_bytes={"communication_buffers": model.buffers.size_bytes},
+        load_LE={phase: model.monitor.take().numpy() * step.steps},
+        memory_bytes={MemoryPart.BUFFERS: model.buffers.size_bytes},
         peak_memory_bytes=peak_memory_bytes(),
         spans=recorder.spans,
     )

@@ -24,6 +24,7 @@ from wingspan.runtime.model.step import SEQUENTIAL, Flow
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.rebalance_result import RebalanceEvent
 from wingspan.schedule.result import Span, StepReport
+from wingspan.specs.memory import MemoryPart
 from wingspan.specs.placement import Placement
 from wingspan.traffic.distinct import Choice
 
@@ -166,17 +167,15 @@ def _load(transport: Transport, request: RunRequest) -> tuple[Engine, float]:
 
 
 def _measurement(engine: Engine, generator: Generator, rebalancer: Rebalancer | None) -> RankMeasurement:
-    staging = {} if rebalancer is None else {"migration_staging": rebalancer.staging_bytes}
     return RankMeasurement(
         rank=engine.transport.world.rank,
         steps=engine.recorder.steps,
         load_LE={phase: load.cpu().numpy() for phase, load in generator.load_LE.items()},
         memory_bytes={
-            "shared_weights": engine.shared_bytes,
-            "expert_weights": engine.expert_bytes,
-            "kv_cache": generator.cache_bytes,
-            "communication_buffers": engine.buffers.size_bytes,
-            **staging,
+            **engine.weight_bytes,
+            MemoryPart.KV_CACHE: generator.cache_bytes,
+            MemoryPart.BUFFERS: engine.buffers.size_bytes,
+            MemoryPart.STAGING: 0 if rebalancer is None else rebalancer.staging_bytes,
         },
         peak_memory_bytes=peak_memory_bytes(),
         spans=engine.recorder.spans,

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from wingspan.schedule.frozen import FrozenResult
+from wingspan.specs.memory import MemoryPart
 
 
 class Operation(StrEnum):
@@ -64,44 +65,76 @@ class LinkUse(FrozenResult):
 
 
 class StepReport(FrozenResult):
-    """One step of a deployment, predicted or measured."""
+    """One step of a deployment, predicted or measured: every figure is of one step, the mean one where several ran.
+
+    On each rank the step is what it spent on every operation: `operation_seconds` less `hidden_seconds`, waiting
+    included, add up to `step_seconds`.
+    """
 
     source: Literal["predicted", "measured", "paced"]
     phase: Literal["prefill", "decode", "mixed"]
     ranks: int
-    ranks_per_node: int
-    experts_per_rank: int
-    schedule: str
-    tokens: int = Field(description="tokens that entered the step, over all ranks")
-    step_seconds: float = Field(description="the slowest rank's time for the step")
-    steps: int = Field(default=1, description="steps over which the figures are means")
-    tokens_per_second: float
-    operation_seconds: dict[Operation, list[float]] = Field(description="busy time per operation and rank")
-    exposed_communication_seconds: list[float] = Field(
-        description="per rank: waiting for a transfer with no compute to do"
+    ranks_per_node: int = Field(
+        description="ranks that share the fast link; only bytes beyond it cross nodes"
     )
-    sent_within_node_bytes: list[int] = Field(description="per rank, to other ranks of its node")
-    sent_across_nodes_bytes: list[int] = Field(description="per rank, to ranks of other nodes")
-    received_within_node_bytes: list[int] = Field(description="per rank, from other ranks of its node")
-    received_across_nodes_bytes: list[int] = Field(description="per rank, from ranks of other nodes")
-    load_tokens: list[list[int]] = Field(description="tokens per (MoE layer, logical expert)")
-    imbalance: float = Field(description="max / mean tokens per expert, per layer, then averaged over layers")
-    memory_bytes: dict[str, list[int]] = Field(description="per part (weights, kv_cache, ...) and rank")
-    peak_memory_bytes: list[int] = Field(description="per rank")
-    links: list[LinkUse] = Field(default_factory=list)
+    experts_per_rank: int = Field(description="slots of a rank in each MoE layer")
+    schedule: str
+    tokens: int = Field(description="tokens that entered the step, over all ranks, padding left out")
+    step_seconds: float = Field(description="from the step's start to the slowest rank's end")
+    steps: int = Field(default=1, description="steps over which the figures are means")
+    tokens_per_second: float = Field(description="over all ranks")
+    operation_seconds: dict[Operation, list[float]] = Field(
+        description="per operation and rank: computing; transfers while under way, without waiting for slower ranks; "
+        "`wait`: waiting for slower ranks, up to the step's end; `other`: what belongs to no operation"
+    )
+    hidden_seconds: dict[Operation, list[float]] = Field(
+        default_factory=dict, description="per transfer and rank, the part during which the rank computed"
+    )
+    exposed_communication_seconds: list[float] = Field(
+        description="per rank, nothing to compute: transfers that are not hidden, and `wait`"
+    )
+    sent_within_node_bytes: list[int] = Field(
+        description="per rank, dispatch and combine together, to other ranks of its node"
+    )
+    sent_across_nodes_bytes: list[int] = Field(description="the same, to ranks of other nodes")
+    received_within_node_bytes: list[int] = Field(description="the same, from other ranks of its node")
+    received_across_nodes_bytes: list[int] = Field(description="the same, from ranks of other nodes")
+    load_tokens: list[list[float]] = Field(
+        description="tokens per (MoE layer, logical expert); a layer's sum is tokens x experts per token"
+    )
+    imbalance: float = Field(description="of `load_tokens`: max / mean per layer, then averaged over layers")
+    memory_bytes: dict[MemoryPart, list[int]] = Field(
+        description="per part and rank; parts that an executor cannot tell apart are in `other`"
+    )
+    peak_memory_bytes: list[int] = Field(description="per rank, all parts together")
+    links: list[LinkUse] = Field(default_factory=list, description="predicted only")
     utilisation: dict[str, float] = Field(
-        default_factory=dict, description="share of peak: compute, memory bandwidth"
+        default_factory=dict, description="predicted only: share of peak, compute and memory bandwidth"
     )
     relative_error: float | None = Field(
-        default=None, ge=0, description="predicted: half-width of the step time's error bar, as a share of it"
+        default=None, ge=0, description="predicted only: half-width of the step's error bar, as a share of it"
     )
-    slowest_rank: int
-    slowest_reason: str = ""
+    slowest_rank: int = Field(
+        description="the rank that spends most on its own operations, for which others wait"
+    )
+    slowest_reason: str = Field(default="", description="what it spends more on than the mean rank")
     notes: list[str] = Field(default_factory=list, description="conditions and caveats of these figures")
 
     @property
     def overhead(self) -> float:
-        """Exposed communication of the mean rank over step time (docs/words.md)."""
+        """Exposed communication of the mean rank as a share of the step's time."""
         if not self.step_seconds:
             return 0.0
         return sum(self.exposed_communication_seconds) / self.ranks / self.step_seconds
+
+    @property
+    def spent_seconds(self) -> dict[Operation, list[float]]:
+        """Per operation and rank what adds up to the step: `operation_seconds` without what is hidden."""
+        nothing = [0.0] * self.ranks
+        return {
+            operation: [
+                busy - hidden
+                for busy, hidden in zip(seconds, self.hidden_seconds.get(operation, nothing), strict=True)
+            ]
+            for operation, seconds in self.operation_seconds.items()
+        }

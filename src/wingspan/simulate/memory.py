@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from wingspan.cost.memory import Holding, memory_bytes
 from wingspan.deployment import Deployment
 from wingspan.specs.execution import ScheduleKind
+from wingspan.specs.memory import MemoryPart
 from wingspan.specs.placement import EMPTY, Placement
 
 Array = NDArray[np.float64]
@@ -25,7 +26,7 @@ _MOST_SEQUENCES = 1 << 20
 class MemoryUse:
     """Bytes of each part on each rank, against what a GPU has."""
 
-    parts: dict[str, Array]
+    parts: dict[MemoryPart, Array]
     capacity_bytes: float
 
     @property
@@ -39,7 +40,7 @@ class MemoryUse:
         return bool(self.total_R.max() <= self.capacity_bytes)
 
     @property
-    def breaking_part(self) -> str | None:
+    def breaking_part(self) -> MemoryPart | None:
         """The part with which the fullest rank's memory first overflows, in the order of `parts`; None if it fits."""
         if self.fits:
             return None

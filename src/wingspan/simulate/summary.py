@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from wingspan.cost.uncertainty import relative_error
 from wingspan.routing.load import imbalance
-from wingspan.schedule.result import LinkUse, Operation, StepReport, Stream
+from wingspan.schedule.result import LinkUse, Operation, StepReport
+from wingspan.schedule.schedule import COMMUNICATION
+from wingspan.schedule.slowest import slowest
 from wingspan.simulate.memory import memory_use
 from wingspan.simulate.prediction import Prediction
-from wingspan.simulate.timeline import Timeline, overlap_seconds
+from wingspan.simulate.timeline import Timeline
 from wingspan.specs.precision import Precision
 from wingspan.traffic.links import Traffic
 
@@ -21,60 +23,56 @@ Array = NDArray[np.float64]
 
 
 def step_report(prediction: Prediction) -> StepReport:
-    """Every figure of the predicted step.
-
-    `exposed_communication_seconds` is all time in which a rank has nothing to compute; its part spent on slower
-    ranks rather than on a transfer is `operation_seconds[WAIT]`, as in a measured step.
-    """
+    """Every figure of the predicted step."""
     deployment, timeline = prediction.deployment, prediction.timeline
     step = timeline.step_seconds
-    computing = timeline.numbers(Stream.COMPUTE)
-    busy_R = (timeline.ends_NR[computing] - timeline.starts_NR[computing]).sum(axis=0)
-    waited_R = np.maximum(step - busy_R - _transfer_without_compute(timeline), 0.0)
-    used = {task.operation for task in timeline.schedule.tasks}
-    times = {operation: timeline.busy_seconds(operation) for operation in Operation if operation in used}
-    times[Operation.WAIT] = waited_R
+    times, hidden = _times(timeline)
+    spent = {operation: seconds - hidden.get(operation, 0.0) for operation, seconds in times.items()}
+    exposed_R = np.sum([spent[op] for op in times if op in COMMUNICATION or op is Operation.WAIT], axis=0)
     sent, back = prediction.moe.sent, prediction.moe.returned
     memory = memory_use(deployment, prediction.placement, prediction.arrived_LR.max(axis=0))
     tokens = deployment.workload.tokens_per_gpu * deployment.ranks
-    slowest, reason = _slowest(prediction, times)
+    rank, operation, reason = slowest(spent)
+    if operation is Operation.EXPERT:
+        reason += _hottest(prediction, rank)
     return StepReport(
         source="predicted",
         phase=deployment.workload.phase,
         ranks=deployment.ranks,
-        ranks_per_node=prediction.cluster.gpus_per_node,
+        ranks_per_node=min(prediction.cluster.scale_up_domain_gpus, deployment.ranks),
         experts_per_rank=prediction.placement.slots_per_rank,
         schedule=timeline.schedule.name,
         tokens=tokens,
         step_seconds=step,
         tokens_per_second=tokens / step,
         operation_seconds={operation: seconds.tolist() for operation, seconds in times.items()},
-        exposed_communication_seconds=np.maximum(step - busy_R, 0.0).tolist(),
+        hidden_seconds={operation: seconds.tolist() for operation, seconds in hidden.items()},
+        exposed_communication_seconds=exposed_R.tolist(),
         sent_within_node_bytes=_whole(sent.scale_up_sent, back.scale_up_sent),
         sent_across_nodes_bytes=_whole(sent.scale_out_sent, back.scale_out_sent),
         received_within_node_bytes=_whole(sent.scale_up_received, back.scale_up_received),
         received_across_nodes_bytes=_whole(sent.scale_out_received, back.scale_out_received),
-        load_tokens=[_integers(load_E) for load_E in prediction.load_LE],
+        load_tokens=prediction.load_LE.tolist(),
         imbalance=imbalance(prediction.load_LE),
         memory_bytes={name: _integers(size_R) for name, size_R in memory.parts.items()},
         peak_memory_bytes=_integers(memory.total_R),
         links=_links(prediction, step),
         utilisation=_utilisation(prediction, step),
-        relative_error=_error(prediction, times, slowest),
-        slowest_rank=slowest,
+        relative_error=_error(prediction, times, rank),
+        slowest_rank=rank,
         slowest_reason=reason,
         notes=_notes(prediction, memory.fits, memory.breaking_part),
     )
 
 
-def _transfer_without_compute(timeline: Timeline) -> Array:
-    """Per rank, the time in which its communication stream works and its compute stream does not."""
-    starts, ends = timeline.starts_NR, timeline.ends_NR
-    transfers, computing = timeline.numbers(Stream.COMMUNICATION), timeline.numbers(Stream.COMPUTE)
-    if not len(transfers):
-        return np.zeros(starts.shape[1])
-    beside = overlap_seconds(starts[transfers], ends[transfers], starts[computing], ends[computing])
-    return np.asarray((ends[transfers] - starts[transfers] - beside).sum(axis=0))
+def _times(timeline: Timeline) -> tuple[dict[Operation, Array], dict[Operation, Array]]:
+    """Per operation and rank, as in a `StepReport`: when it runs, and of transfers what is hidden."""
+    used = {task.operation for task in timeline.schedule.tasks}
+    times = {operation: timeline.busy_seconds(operation) for operation in Operation if operation in used}
+    hidden = {op: timeline.hidden_seconds(op) for op in times if op in COMMUNICATION}
+    occupied_R = sum(times.values(), np.zeros(1)) - sum(hidden.values(), np.zeros(1))
+    times[Operation.WAIT] = np.maximum(timeline.step_seconds - occupied_R, 0.0)
+    return times, hidden
 
 
 def _whole(out_LR: Array, back_LR: Array) -> list[int]:
@@ -126,32 +124,11 @@ def _utilisation(prediction: Prediction, step: float) -> dict[str, float]:
     }
 
 
-def _slowest(prediction: Prediction, times: dict[Operation, Array]) -> tuple[int, str]:
-    """The rank with most to compute, and what it has more of than the mean."""
-    own = [op for op in times if op not in _NOT_OWN]
-    total_R = np.sum([times[op] for op in own], axis=0)
-    rank = int(total_R.argmax())
-    if total_R[rank] <= total_R.mean() * 1.0005:
-        return rank, "all ranks compute equally long"
-    more = {op: float(times[op][rank] - times[op].mean()) for op in own}
-    operation = max(more, key=lambda op: more[op])
-    ratio = times[operation][rank] / times[operation].mean()
-    text = f"rank {rank}: {operation.value} takes {ratio:.2f} x the mean rank's"
-    if operation is Operation.EXPERT:
-        rows_LR = prediction.rows_LRS.sum(axis=2)
-        layer = int((rows_LR[:, rank] / rows_LR.mean(axis=1)).argmax())
-        hottest = rows_LR[layer, rank] / rows_LR[layer].mean()
-        text += f" (its experts get up to {hottest:.2f} x the mean load, in MoE layer {layer})"
-    return rank, text
-
-
-_NOT_OWN = (
-    Operation.WAIT,
-    Operation.DISPATCH,
-    Operation.COMBINE,
-    Operation.ALL_GATHER,
-    Operation.REDUCE_SCATTER,
-)
+def _hottest(prediction: Prediction, rank: int) -> str:
+    rows_LR = prediction.rows_LRS.sum(axis=2)
+    layer = int((rows_LR[:, rank] / rows_LR.mean(axis=1)).argmax())
+    hottest = rows_LR[layer, rank] / rows_LR[layer].mean()
+    return f" (its experts get up to {hottest:.2f} x the mean load, in MoE layer {layer})"
 
 
 def _error(prediction: Prediction, times: dict[Operation, Array], rank: int) -> float | None:

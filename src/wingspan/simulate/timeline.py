@@ -44,14 +44,20 @@ class Timeline:
         numbers = [n for n, t in enumerate(self.schedule.tasks) if t.operation is operation]
         return np.asarray((self.ends_NR[numbers] - self.starts_NR[numbers]).sum(axis=0))
 
+    def hidden_seconds(self, operation: Operation) -> Array:
+        """Time per rank in which it computes while tasks of one kind of transfer are under way."""
+        numbers = [n for n, t in enumerate(self.schedule.tasks) if t.operation is operation]
+        return np.asarray(self._beside(numbers).sum(axis=0))
+
     @property
     def overlaps(self) -> bool:
         """Whether some rank computes while its rows travel."""
-        compute, transfer = self.numbers(Stream.COMPUTE), self.numbers(Stream.COMMUNICATION)
-        if not len(transfer):
-            return False
-        starts, ends = self.starts_NR, self.ends_NR
-        return bool(overlap_seconds(starts[transfer], ends[transfer], starts[compute], ends[compute]).any())
+        transfer = self.numbers(Stream.COMMUNICATION)
+        return bool(len(transfer)) and bool(self._beside(transfer).any())
+
+    def _beside(self, transfers: NDArray[np.int64] | list[int]) -> Array:
+        starts, ends, compute = self.starts_NR, self.ends_NR, self.numbers(Stream.COMPUTE)
+        return overlap_seconds(starts[transfers], ends[transfers], starts[compute], ends[compute])
 
     def spans(self, ranks: Sequence[int]) -> list[Span]:
         """The tasks of some ranks, for a trace."""

@@ -25,7 +25,7 @@ class StepRecord:
     start_seconds: float = 0.0
     seconds: float = 0.0
     operation_seconds: dict[Operation, float] = field(default_factory=dict)
-    """Busy time; of a transfer from its start to its end, whatever was computed meanwhile."""
+    """Of a transfer from its start to its end, whatever was computed meanwhile, and no less than what is exposed."""
     exposed_seconds: list[tuple[Operation, float]] = field(default_factory=list)
     """What each exchange held this rank up, in the order in which all ranks meet in them."""
     sent_R: list[int] = field(default_factory=list)
@@ -113,7 +113,7 @@ class Recorder:
         """Record an exchange: when it was under way, what it held this rank up, its bytes to and from every rank."""
         if self._step is None:
             return
-        self._add(operation, end_seconds - start_seconds)
+        self._add(operation, max(end_seconds - start_seconds, exposed_seconds))
         self._step.exposed_seconds.append((operation, exposed_seconds))
         for peer, (sent, received) in enumerate(zip(*moved, strict=True)):
             self._step.sent_R[peer] += sent

@@ -18,13 +18,22 @@ from wingspan.routing.load import imbalance
 from wingspan.runtime.measuring.recorder import StepRecord
 from wingspan.runtime.ranks.world import World
 from wingspan.schedule.result import Operation, Span, StepReport
+from wingspan.schedule.slowest import slowest
+from wingspan.specs.memory import MemoryPart
 from wingspan.specs.placement import Placement
 
+Array = NDArray[np.float64]
+
 _EXCHANGES = (Operation.DISPATCH, Operation.COMBINE)
+_EXPOSED = (*_EXCHANGES, Operation.WAIT)
 
 WAIT_NOTE = (
-    "wait = the part of each exchange beyond the fastest rank's time in it: time spent on slower ranks, "
-    "not on the transfer"
+    "wait = the part of each exchange beyond the fastest rank's time in it, and the time until the slowest rank's end: "
+    "spent on slower ranks, not on the transfer"
+)
+MEMORY_NOTE = (
+    "memory: `other` is the most that the process held less the parts that are counted: interpreter, libraries, "
+    "allocator, and activations"
 )
 
 
@@ -35,8 +44,11 @@ class RankMeasurement:
     rank: int
     steps: list[StepRecord]
     load_LE: dict[str, NDArray[np.int64]]
-    memory_bytes: dict[str, int]
+    """Of each phase, summed over all its steps."""
+    memory_bytes: dict[MemoryPart, int]
+    """The parts that are counted; the rest of the peak is `MemoryPart.OTHER`."""
     peak_memory_bytes: int
+    """The most that the process held."""
     spans: list[Span]
     steps_ended: Mapping[str, int] = field(default_factory=dict)
     """Steps that ended in each phase; `steps` holds only the latest."""
@@ -61,15 +73,18 @@ def step_report(
     count = len(steps_R[0])
     if not count:
         return None
-    times = _operation_seconds(steps_R)
+    ended = ranks[0].steps_ended.get(phase, count)
     seconds_RN = np.array([[s.seconds for s in steps] for steps in steps_R])
+    step_N = seconds_RN.max(axis=0)
+    times, hidden = _times(steps_R, step_N)
+    spent = {op: seconds_R - hidden.get(op, 0.0) for op, seconds_R in times.items()}
+    slowest_rank, _, reason = slowest(spent)
     tokens = sum(s.tokens for steps in steps_R for s in steps)
-    load_LE = sum((rank.load_LE[phase] for rank in ranks), np.zeros((1, 1), dtype=np.int64))
-    slowest = int(_own_seconds(times).argmax())
+    load_LE = sum((rank.load_LE[phase] for rank in ranks), np.zeros((1, 1), dtype=np.int64)) / ended
     sent_RR = np.array([[s.sent_R for s in steps] for steps in steps_R]).mean(axis=1)
-    exposed_R = _exposed_seconds(steps_R)
     within, across = _by_distance(sent_RR, world)
     from_within, from_across = _by_distance(sent_RR.T, world)
+    memory = _memory(ranks)
     return StepReport(
         source=source,
         phase=phase,
@@ -78,68 +93,80 @@ def step_report(
         experts_per_rank=placement.slots_per_rank,
         schedule=schedule,
         tokens=round(tokens / count),
-        step_seconds=float(seconds_RN.max(axis=0).mean()),
+        step_seconds=float(step_N.mean()),
         steps=count,
-        tokens_per_second=tokens / float(seconds_RN.max(axis=0).sum()),
+        tokens_per_second=tokens / float(step_N.sum()),
         operation_seconds={op: seconds_R.tolist() for op, seconds_R in times.items()},
-        exposed_communication_seconds=exposed_R.tolist(),
+        hidden_seconds={op: seconds_R.tolist() for op, seconds_R in hidden.items()},
+        exposed_communication_seconds=np.sum([spent[op] for op in _EXPOSED], axis=0).tolist(),
         sent_within_node_bytes=within,
         sent_across_nodes_bytes=across,
         received_within_node_bytes=from_within,
         received_across_nodes_bytes=from_across,
         load_tokens=load_LE.tolist(),
         imbalance=imbalance(load_LE),
-        memory_bytes={part: [r.memory_bytes[part] for r in ranks] for part in ranks[0].memory_bytes},
-        peak_memory_bytes=[r.peak_memory_bytes for r in ranks],
-        slowest_rank=slowest,
-        slowest_reason=_reason(times, slowest),
-        notes=[
-            WAIT_NOTE,
-            "load_tokens are sums over all steps of the phase; all other figures are per step",
-            *_latest_note(count, ranks[0].steps_ended.get(phase, count)),
-        ],
+        memory_bytes=memory,
+        peak_memory_bytes=[sum(sizes) for sizes in zip(*memory.values(), strict=True)],
+        slowest_rank=slowest_rank,
+        slowest_reason=reason,
+        notes=[WAIT_NOTE, MEMORY_NOTE, *_latest_note(count, ended)],
     )
 
 
+def _memory(ranks: Sequence[RankMeasurement]) -> dict[MemoryPart, list[int]]:
+    """Every part on each rank: what was counted, and the rest of the peak."""
+    counted = {part: [rank.memory_bytes[part] for rank in ranks] for part in ranks[0].memory_bytes}
+    # What was allocated and never touched is no part of the process's peak.
+    rest = [max(0, rank.peak_memory_bytes - sum(rank.memory_bytes.values())) for rank in ranks]
+    return {**counted, MemoryPart.OTHER: rest}
+
+
 def _latest_note(kept: int, ended: int) -> list[str]:
-    return [f"figures per step are of the latest {kept:,} of {ended:,} steps"] if ended > kept else []
+    return (
+        [f"figures are of the latest {kept:,} of {ended:,} steps; load_tokens of all"] if ended > kept else []
+    )
 
 
-def _operation_seconds(steps_R: list[list[StepRecord]]) -> dict[Operation, NDArray[np.float64]]:
-    """Mean seconds per step of every operation, per rank; waiting split off from the exchanges."""
+def _times(
+    steps_R: list[list[StepRecord]], step_N: Array
+) -> tuple[dict[Operation, Array], dict[Operation, Array]]:
+    """Per operation and rank, as in a `StepReport`, of the mean step; and of the exchanges what is hidden.
+
+    Args:
+        steps_R: of each rank.
+        step_N: how long each step took the slowest rank.
+    """
     times = {
         op: np.array([np.mean([s.operation_seconds.get(op, 0.0) for s in steps]) for steps in steps_R])
         for op in Operation
     }
-    for op, wait_R in _wait_seconds(steps_R).items():
-        times[op] = np.maximum(0.0, times[op] - wait_R)
-        times[Operation.WAIT] = times[Operation.WAIT] + wait_R
-    total_R = np.array([np.mean([s.seconds for s in steps]) for steps in steps_R])
-    computing_R = sum(times[op] for op in Operation if op not in (*_EXCHANGES, Operation.WAIT))
-    times[Operation.OTHER] = np.maximum(0.0, total_R - computing_R - _exposed_seconds(steps_R))
-    return {op: seconds_R for op, seconds_R in times.items() if seconds_R.any() or op in _EXCHANGES} | {
-        Operation.WAIT: times[Operation.WAIT]
-    }
+    computing_R = sum((times[op] for op in Operation if op not in _EXCHANGES), np.zeros(1))
+    own_R = np.array([np.mean([s.seconds for s in steps]) for steps in steps_R])
+    exposed, waited = _exposed_and_waited(steps_R)
+    hidden = {op: times[op] - exposed[op] for op in _EXCHANGES}
+    for op in _EXCHANGES:
+        times[op] = times[op] - waited[op]
+    times[Operation.OTHER] = np.maximum(0.0, own_R - computing_R - sum(exposed.values()))
+    times[Operation.WAIT] = sum(waited.values(), step_N.mean() - own_R)
+    kept = (*_EXCHANGES, Operation.WAIT)
+    return {op: seconds_R for op, seconds_R in times.items() if seconds_R.any() or op in kept}, hidden
 
 
-def _exposed_seconds(steps_R: list[list[StepRecord]]) -> NDArray[np.float64]:
-    """Per rank the seconds of a mean step in which it was held up by exchanges."""
-    return np.array(
-        [np.mean([sum(seconds for _, seconds in s.exposed_seconds) for s in steps]) for steps in steps_R]
-    )
-
-
-def _wait_seconds(steps_R: list[list[StepRecord]]) -> dict[Operation, NDArray[np.float64]]:
-    """Per rank the excess over the fastest rank, summed over a step's dispatches and its combines."""
-    excess = {op: np.zeros(len(steps_R)) for op in _EXCHANGES}
-    # Step by step, as not all have equally many exchanges.
+def _exposed_and_waited(
+    steps_R: list[list[StepRecord]],
+) -> tuple[dict[Operation, Array], dict[Operation, Array]]:
+    """Per kind of exchange and rank what held the rank up, and its part beyond the fastest rank's: waiting."""
+    exposed = {op: np.zeros(len(steps_R)) for op in _EXCHANGES}
+    waited = {op: np.zeros(len(steps_R)) for op in _EXCHANGES}
     for step_R in zip(*steps_R, strict=True):
-        exposed_RX = np.array([[seconds for _, seconds in s.exposed_seconds] for s in step_R])
-        excess_XR = (exposed_RX - exposed_RX.min(axis=0)).T
         # All ranks meet in the same exchanges in the same order, so one rank's record names them for all.
-        for (op, _), excess_R in zip(step_R[0].exposed_seconds, excess_XR, strict=True):
-            excess[op] += excess_R / len(steps_R[0])
-    return excess
+        kinds = [op for op, _ in step_R[0].exposed_seconds]
+        exposed_RX = np.array([[seconds for _, seconds in step.exposed_seconds] for step in step_R])
+        for op in _EXCHANGES:
+            seconds_RX = exposed_RX[:, [kind is op for kind in kinds]]
+            exposed[op] += seconds_RX.sum(axis=1) / len(steps_R[0])
+            waited[op] += (seconds_RX - seconds_RX.min(axis=0)).sum(axis=1) / len(steps_R[0])
+    return exposed, waited
 
 
 def _by_distance(bytes_RR: NDArray[np.float64], world: World) -> tuple[list[int], list[int]]:
@@ -150,16 +177,3 @@ def _by_distance(bytes_RR: NDArray[np.float64], world: World) -> tuple[list[int]
     within_R = (bytes_RR * (same & (ranks[:, None] != ranks[None, :]))).sum(axis=1)
     across_R = (bytes_RR * ~same).sum(axis=1)
     return [round(b) for b in within_R.tolist()], [round(b) for b in across_R.tolist()]
-
-
-def _own_seconds(times: dict[Operation, NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Time each rank did not spend on others: the one with the most made the others wait."""
-    return sum(seconds for op, seconds in times.items() if op != Operation.WAIT) + np.zeros(1)
-
-
-def _reason(times: dict[Operation, NDArray[np.float64]], rank: int) -> str:
-    excess = {op: float(s[rank] - s.mean()) for op, s in times.items() if op != Operation.WAIT}
-    worst = max(excess, key=lambda op: excess[op])
-    if excess[worst] <= 0:
-        return "all ranks alike"
-    return f"{excess[worst] * 1e3:.2f} ms more than the mean rank in {worst.value}"

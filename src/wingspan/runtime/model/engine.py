@@ -27,9 +27,11 @@ from wingspan.runtime.model.inventory import Inventory, take_inventory
 from wingspan.runtime.model.layer import ExpertParallelLayer, install
 from wingspan.runtime.model.loading import load_for_rank
 from wingspan.runtime.model.step import Step
+from wingspan.runtime.model.weight_parts import weight_bytes
 from wingspan.runtime.ranks.memory import keep_freed_memory, return_freed_memory
 from wingspan.runtime.transport.transport import Transport
 from wingspan.specs.execution import DispatcherKind
+from wingspan.specs.memory import MemoryPart
 from wingspan.specs.placement import Placement
 
 
@@ -77,15 +79,9 @@ class Engine:
     transport: Transport
 
     @property
-    def expert_bytes(self) -> int:
-        """Weights of this rank's experts."""
-        return sum(layer.experts.weight_bytes for layer in self.layers.values())
-
-    @property
-    def shared_bytes(self) -> int:
-        """All other weights."""
-        inside = {id(p) for path in self.layers for p in self.model.get_submodule(path).parameters()}
-        return sum(p.nbytes for p in self.model.parameters() if id(p) not in inside)
+    def weight_bytes(self) -> dict[MemoryPart, int]:
+        """This rank's weights by part."""
+        return weight_bytes(self.model, self.layers)
 
 
 def describe(

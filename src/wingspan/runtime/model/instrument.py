@@ -28,7 +28,7 @@ def instrument(model: nn.Module, layers: dict[str, ExpertParallelLayer], recorde
             if block is not None:
                 _time_shared_experts(child, block, recorder)
                 _time_gate(child, block)
-            elif operation := _operation_of(name, child):
+            elif operation := operation_of(name, child):
                 _time(child, operation, number, recorder)
     embedding = model.get_input_embeddings()  # type: ignore[operator]
     head = model.get_output_embeddings()  # type: ignore[operator]
@@ -52,7 +52,8 @@ def decoder_layers(model: nn.Module, experts_paths: Iterable[str]) -> Iterator[t
             return
 
 
-def _operation_of(name: str, module: nn.Module) -> Operation | None:
+def operation_of(name: str, module: nn.Module) -> Operation | None:
+    """What a child of a decoder layer does, by its name: attention or a dense MLP; None where it is neither."""
     if "norm" in name or "norm" in type(module).__name__.lower():
         return None
     if "attn" in name or "attention" in name or "mixer" in name:

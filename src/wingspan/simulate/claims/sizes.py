@@ -13,6 +13,7 @@ from wingspan.simulate.scaling import (
 )
 from wingspan.simulate.ways_out import ways_out
 from wingspan.specs.cluster import Cluster
+from wingspan.specs.memory import MemoryPart
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.precision import Precision
 from wingspan.specs.workload import Context, Workload
@@ -99,8 +100,8 @@ def memory_claims(model: ModelSpec, ideal: Cluster, real: Cluster) -> Iterator[C
     work = Workload(tokens_per_gpu=1, context=Context(mean_tokens=1), kv=Precision.BF16)
     bare = one_expert_per_gpu(model, ideal, work, 64, Options(reserve_share=0.0))
     parts = {name: float(size.max()) for name, size in memory_use(bare).parts.items()}
-    named = parts["attention"] + parts["experts"] + parts["dense"]
-    weights = named + parts["embedding and head"] + parts["routers and norms"]
+    named = parts[MemoryPart.ATTENTION] + parts[MemoryPart.EXPERTS] + parts[MemoryPart.DENSE]
+    weights = named + parts[MemoryPart.EMBEDDING_AND_HEAD] + parts[MemoryPart.ROUTERS_AND_NORMS]
     capacity = ideal.gpu.memory_bytes
     per_token = model.kv_values_per_token * Precision.BF16.bytes
     room = longest_context(bare)
@@ -111,8 +112,8 @@ def memory_claims(model: ModelSpec, ideal: Cluster, real: Cluster) -> Iterator[C
         "GB",
         named <= capacity,
         [
-            f"attention {parts['attention'] / 1e9:.2f} + experts {parts['experts'] / 1e9:.2f} + dense layers "
-            f"{parts['dense'] / 1e9:.2f} GB: holds for these weights alone",
+            f"attention {parts[MemoryPart.ATTENTION] / 1e9:.2f} + experts {parts[MemoryPart.EXPERTS] / 1e9:.2f} "
+            f"+ dense layers {parts[MemoryPart.DENSE] / 1e9:.2f} GB: holds for these weights alone",
             f"with embedding, head, routers and norms {weights / 1e9:.2f} GB: {(capacity - weights) / 1e9:.2f} GB left "
             f"for activations, buffers and a cache of {per_token / 1e6:.1f} MB a token: one sequence of {room} tokens",
             *_ways(model, ideal),
@@ -127,7 +128,7 @@ def memory_claims(model: ModelSpec, ideal: Cluster, real: Cluster) -> Iterator[C
         named / capacity > 0.95,
         [
             f"of {capacity / 1e9:.0f} GB, by weights that are replicated; attention alone is "
-            f"{parts['attention'] / capacity:.0%}",
+            f"{parts[MemoryPart.ATTENTION] / capacity:.0%}",
             f"{real.name}: {named / real.gpu.memory_bytes:.0%} of {real.gpu.memory_bytes / 1e9:.0f} GB by weights",
         ],
     )

@@ -17,6 +17,7 @@ from wingspan.simulate.serving.engine import KVTransfer
 from wingspan.simulate.serving.group import GroupSpec
 from wingspan.simulate.serving.times import GridTimes, Surface
 from wingspan.simulate.step import simulate
+from wingspan.specs.memory import MemoryPart
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,16 @@ def kv_tokens_per_home(deployment: Deployment, caps: Caps, *, decodes: bool, pre
     steps = [_decode(deployment, caps.sequences_per_gpu, caps.mean_context)] if decodes else []
     steps += [_prefill(deployment, caps.tokens_per_step, caps.mean_context)] if prefills else []
     parts = [memory_use(step).parts for step in steps]
-    held = {name: max(float(part[name].max()) for part in parts) for name in parts[0] if name != "kv cache"}
+    held = {
+        name: max(float(part[name].max()) for part in parts)
+        for name in parts[0]
+        if name is not MemoryPart.KV_CACHE
+    }
     # Both kinds of kernels keep their buffers while the group serves.
-    held["buffers"] = sum(float(part["buffers"].max()) for part in parts)
+    held[MemoryPart.BUFFERS] = sum(float(part[MemoryPart.BUFFERS].max()) for part in parts)
     capacity = deployment.cluster.gpu.memory_bytes
     room = capacity - sum(held.values())
-    one = memory_use(_decode(deployment, 1, caps.mean_context)).parts["kv cache"].max()
+    one = memory_use(_decode(deployment, 1, caps.mean_context)).parts[MemoryPart.KV_CACHE].max()
     tokens = int(room / (float(one) / (caps.mean_context + 1)))
     if tokens < 1:
         largest = sorted(held, key=lambda part: -held[part])[:3]
@@ -90,7 +95,7 @@ def kv_tokens_per_home(deployment: Deployment, caps: Caps, *, decodes: bool, pre
 
 def kv_transfer(deployment: Deployment, caps: Caps) -> KVTransfer:
     """A prompt's KV cache over the network: every rank of a home sends its own part over its own card."""
-    one = memory_use(_decode(deployment, 1, caps.mean_context)).parts["kv cache"].max()
+    one = memory_use(_decode(deployment, 1, caps.mean_context)).parts[MemoryPart.KV_CACHE].max()
     link = deployment.cluster.scale_out
     return KVTransfer(
         # What a rank holds of one token of its home, of which there are `attention_ranks` times as many.
