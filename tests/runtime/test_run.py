@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests.runtime.checkpoints import configurations, write
 from tests.runtime.ranks import on_ranks
 from wingspan.errors import InputError
+from wingspan.routing.load import imbalance
 from wingspan.runtime.generation.prompts import Prompt, Tokenizer
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.model.engine import default_placement, describe
+from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.run import Listener, RunRequest, RunResult, run
-from wingspan.specs.memory import MemoryPart
+from wingspan.schedule.result import Operation
+from wingspan.specs.families import model_from_config
+from wingspan.specs.memory import WEIGHTS, MemoryPart
 
 CPU = torch.device("cpu")
 SILENT = Listener(on_loaded=lambda seconds: None, on_tokens=lambda tokens: None)
@@ -74,7 +80,7 @@ def test_tokens_are_conserved_in_the_report(checkpoints, tmp_path):
     assert [sum(layer) for layer in result.prefill.load_tokens] == [prompt_tokens * 2] * 2
     assert result.decode is not None
     assert (result.decode.steps, result.decode.tokens) == (2, len(PROMPTS))
-    assert [sum(layer) for layer in result.decode.load_tokens] == [len(PROMPTS) * 2] * 2
+    assert [sum(layer) for layer in result.decode.load_tokens] == pytest.approx([len(PROMPTS) * 2] * 2)
     report = result.prefill
     assert sum(report.sent_within_node_bytes) == sum(report.received_within_node_bytes) > 0
     assert sum(report.sent_across_nodes_bytes) == 0
@@ -128,3 +134,33 @@ def test_weights_of_another_model_are_refused(tmp_path):
 def test_too_few_ranks_names_both_ways_out(checkpoints):
     with pytest.raises(InputError, match=r"`ranks` 6 or `experts_per_rank` 3"):
         request(checkpoints["olmoe"], 2, 1)
+
+
+@pytest.mark.parametrize("schedule", ["sequential", "chunks=2", "two-batch"])
+def test_every_figure_of_a_measured_step_adds_up(checkpoints, schedule, tmp_path):
+    """Times to the step on every rank, parts of memory to the peak, loads to the tokens; weights as planned."""
+    flows = dict.fromkeys(("prefill", "decode"), flow_named(schedule))
+    folder = checkpoints["deepseek_v3"]
+    model = describe(folder)
+    result = execute(folder, 3, 2, tmp_path, flows=flows, check=False)
+    for report in (result.prefill, result.report):
+        spent = report.spent_seconds
+        assert np.sum([*spent.values()], axis=0) == pytest.approx(report.step_seconds, rel=1e-3)
+        assert min(min(seconds) for seconds in spent.values()) >= -1e-9
+        exposed = [spent[op] for op in (Operation.DISPATCH, Operation.COMBINE, Operation.WAIT)]
+        assert np.sum(exposed, axis=0) == pytest.approx(report.exposed_communication_seconds)
+        assert np.sum([*report.memory_bytes.values()], axis=0).tolist() == report.peak_memory_bytes
+        assert [sum(layer) for layer in report.load_tokens] == [report.tokens * model.shape.top_k] * len(
+            model.shape.paths
+        )
+        assert report.imbalance == pytest.approx(imbalance(report.load_tokens))
+    assert set(WEIGHTS) < set(result.report.memory_bytes)
+    config = json.loads((folder / "config.json").read_text())
+    planned = model_from_config(config, "config.json").parameters
+    size = model.dtype.itemsize
+    for part, count in (
+        (MemoryPart.ATTENTION, planned.attention),
+        (MemoryPart.EXPERTS, planned.routed_experts // 3),
+        (MemoryPart.EMBEDDING_AND_HEAD, planned.embedding + planned.head),
+    ):
+        assert result.report.memory_bytes[part] == [count * size] * 3

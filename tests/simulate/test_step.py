@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from tests.simulate.builders import cluster, deployment, model
 from wingspan.deployment import Deployment
 from wingspan.errors import InputError
+from wingspan.routing.load import imbalance
 from wingspan.schedule.result import Operation, StepReport
+from wingspan.schedule.schedule import COMMUNICATION
 from wingspan.simulate.scaling import with_experts
 from wingspan.simulate.step import predict, simulate
 from wingspan.specs.cluster import Cluster
@@ -221,6 +223,32 @@ def test_report_adds_up() -> None:
     busy = np.sum([report.operation_seconds[op] for op in _computing(report)], axis=0)
     assert busy + np.array(report.exposed_communication_seconds) == pytest.approx(report.step_seconds)
     assert StepReport.model_validate_json(report.model_dump_json()) == report
+
+
+@pytest.mark.parametrize("schedule", ["sequential", "chunks", "two-batch"])
+@pytest.mark.parametrize("attention_ranks", [1, 8])
+def test_times_and_loads_add_up_whatever_the_schedule(schedule: str, attention_ranks: int) -> None:
+    """On every rank, with slower and faster ones, and of what is hidden no more than there is."""
+    report = simulate(
+        deployment(
+            tokens_per_gpu=256,
+            routing={"kind": "log_normal", "sigma": 0.8},
+            context={"mean_tokens": 2048, "spread": 1.0},
+            options={"schedule": schedule, "attention_ranks": attention_ranks},
+        )
+    )
+    spent = report.spent_seconds
+    assert np.sum([*spent.values()], axis=0) == pytest.approx(report.step_seconds)
+    assert min(min(seconds) for seconds in spent.values()) >= -1e-12
+    waiting = [op for op in spent if op in COMMUNICATION or op is Operation.WAIT]
+    exposed = np.sum([spent[op] for op in waiting], axis=0)
+    assert exposed == pytest.approx(report.exposed_communication_seconds)
+    # Also one after the other: a shared expert is computed beside the dispatch.
+    assert sum(report.hidden_seconds[Operation.DISPATCH]) > 0
+    waits = report.operation_seconds[Operation.WAIT]
+    assert waits[report.slowest_rank] == pytest.approx(min(waits), abs=1e-12)
+    assert [sum(layer) for layer in report.load_tokens] == pytest.approx([report.tokens * 4] * 4)
+    assert report.imbalance == pytest.approx(imbalance(report.load_tokens))
 
 
 def test_contexts_that_differ_make_some_rank_slower() -> None:

@@ -5,7 +5,7 @@ import pytest
 from wingspan.errors import InputError
 from wingspan.specs.families import FAMILIES, model_from_config
 
-_SMALL = {
+SMALL = {
     "vocab_size": 320,
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -28,7 +28,7 @@ _MLA = {
     "n_shared_experts": 2,
     "moe_intermediate_size": 40,
 }
-_CASES = [
+CASES = [
     ("wingspan_moe", {"num_experts": 8, "moe_intermediate_size": 40, "gated_experts": False, "head_dim": 16}),
     ("wingspan_moe", {"num_experts": 8, "moe_intermediate_size": 40, "gated_experts": True, "n_shared_experts": 2,
                       "head_dim": 16}),
@@ -69,16 +69,16 @@ _CASES = [
 
 def test_every_family_but_an_alias_is_checked() -> None:
     # kimi_k2 has no code in transformers: its checkpoints name DeepSeek-V3's.
-    assert {kind for kind, _ in _CASES} | {"kimi_k2"} == set(FAMILIES)
+    assert {kind for kind, _ in CASES} | {"kimi_k2"} == set(FAMILIES)
 
 
-@pytest.mark.parametrize(("kind", "fields"), _CASES, ids=[f"{k}-{n}" for n, (k, _) in enumerate(_CASES)])
+@pytest.mark.parametrize(("kind", "fields"), CASES, ids=[f"{k}-{n}" for n, (k, _) in enumerate(CASES)])
 def test_parameters_are_those_of_transformers(kind: str, fields: dict[str, object]) -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     import wingspan.models  # noqa: F401 - registers our own family
 
-    config = {**_SMALL, **fields, "model_type": kind}
+    config = {**SMALL, **fields, "model_type": kind}
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**config))
     expected = sum(parameter.numel() for parameter in model.parameters())
@@ -100,7 +100,7 @@ def test_parameters_are_those_of_transformers(kind: str, fields: dict[str, objec
     ],
 )
 def test_unfit_configs_are_named(change: dict[str, object], words: list[str]) -> None:
-    config = {**_SMALL, "model_type": "mixtral", "num_local_experts": 8, **change}
+    config = {**SMALL, "model_type": "mixtral", "num_local_experts": 8, **change}
     with pytest.raises(InputError) as caught:
         model_from_config(config, "some/config.json")
     for word in ["some/config.json", *words]:
@@ -108,6 +108,6 @@ def test_unfit_configs_are_named(change: dict[str, object], words: list[str]) ->
 
 
 def test_text_part_of_a_multimodal_config() -> None:
-    text = {**_SMALL, "model_type": "mixtral", "num_local_experts": 8}
+    text = {**SMALL, "model_type": "mixtral", "num_local_experts": 8}
     nested = model_from_config({"model_type": "outer", "text_config": text}, "x")
     assert nested.parameters == model_from_config(text, "x").parameters
