@@ -47,6 +47,12 @@ def test_bytes_and_paced_compute_are_as_predicted(wingspan, saved, schedule, dis
     assert sum(measured["sent_across_nodes_bytes"]) == pytest.approx(
         sum(predicted["sent_across_nodes_bytes"]), rel=0.1
     )
+    table = result["compared"]["time of the mean rank"]
+    step = table.pop("step")
+    beside = [name for name in table if "exposed" in name or "hidden" in name]
+    for side in ("predicted", "measured"):
+        parts = sum(figures[side] or 0 for name, figures in table.items() if name not in beside)
+        assert parts == pytest.approx(step[side], rel=1e-3)
     for operation in ("attention", "expert", "shared_expert", "dense"):
         # A sleep lasts at least as long as it was told, and the prediction is what it was told.
         total = sum(measured["operation_seconds"][operation])

@@ -32,7 +32,9 @@ def show(deployment: Deployment, predicted: StepReport, measured: StepReport, tr
         console.print(_table(title, entries))
     missing = _not_measured(predicted, measured)
     if missing:
-        console.print(f"[dim]- the {measured.source} ranks hold no {', '.join(missing)}[/dim]")
+        console.print(
+            f"[dim]- memory compares in part: the {measured.source} ranks hold none of {', '.join(missing)}[/dim]"
+        )
     for note in measured.notes:
         console.print(f"[dim]- {note}[/dim]")
     console.print(f"slowest: predicted {predicted.slowest_reason}; measured {measured.slowest_reason}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from wingspan.schedule.result import Operation, StepReport
 from wingspan.schedule.schedule import COMMUNICATION
 
-HIDDEN = "hidden behind compute"
+_HIDDEN = "hidden behind compute"
 _WAITING = "waiting for slower ranks"
 
 
@@ -42,7 +42,7 @@ def time_account(report: StepReport) -> dict[str, float]:
 def hidden_account(report: StepReport) -> dict[str, float]:
     """Seconds of each transfer of the mean rank that are beside compute, and so no part of the step's sum."""
     means = {op: _mean(seconds) for op, seconds in report.hidden_seconds.items()}
-    return {f"{_name(op)}, {HIDDEN}": seconds for op, seconds in means.items()}
+    return {f"{op.value.replace('_', ' ')}, {_HIDDEN}": seconds for op, seconds in means.items()}
 
 
 def comparison(predicted: StepReport, measured: StepReport) -> dict[str, list[Entry]]:

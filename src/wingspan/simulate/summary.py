@@ -21,6 +21,9 @@ from wingspan.traffic.links import Traffic
 
 Array = NDArray[np.float64]
 
+_ROUNDING = 1e-12
+"""What sums of a step's tasks are off by, as a share of it."""
+
 
 def step_report(prediction: Prediction) -> StepReport:
     """Every figure of the predicted step."""
@@ -71,7 +74,8 @@ def _times(timeline: Timeline) -> tuple[dict[Operation, Array], dict[Operation, 
     times = {operation: timeline.busy_seconds(operation) for operation in Operation if operation in used}
     hidden = {op: timeline.hidden_seconds(op) for op in times if op in COMMUNICATION}
     occupied_R = sum(times.values(), np.zeros(1)) - sum(hidden.values(), np.zeros(1))
-    times[Operation.WAIT] = np.maximum(timeline.step_seconds - occupied_R, 0.0)
+    idle_R, step = timeline.step_seconds - occupied_R, timeline.step_seconds
+    times[Operation.WAIT] = np.where(idle_R > _ROUNDING * step, idle_R, 0.0)
     return times, hidden
 
 
