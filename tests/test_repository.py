@@ -36,8 +36,8 @@ OTHERS = {
     "html/entities.py", "stringprep.py",  # CPython's standard library
 }  # fmt: skip
 """Files of other projects; the texts say whose."""
-NOT_MODULES = re.compile(r"wingspan\.(recorded_load|routing_trace|nothing)\b")
-"""Names of formats, and one that a test asks for in vain."""
+NOT_MODULES = re.compile(r"wingspan\.(recorded_load|routing_trace|dispatchers|nothing)\b")
+"""Names of formats and entry points, and one that a test asks for in vain."""
 
 
 @cache
