@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wingspan.cli.console import Console
 from wingspan.cli.values import numbers
-from wingspan.deployment import Deployment, Options
+from wingspan.deployment import Deployment
 from wingspan.errors import InputError
 from wingspan.limits import MOST_CONTEXT, MOST_REQUESTS, MOST_TOKENS
 from wingspan.report.page import write_page
@@ -25,14 +25,11 @@ from wingspan.simulate.serving.engine import Fleet, serve
 from wingspan.simulate.serving.measure import described, measure
 from wingspan.simulate.serving.search import find_highest_load
 from wingspan.simulate.serving.settle import MOST_TIMES, alike, unsettled_note, until_settled
-from wingspan.simulate.sweep import Setting
 from wingspan.simulate.sweep_axes import with_routing, with_schedule
-from wingspan.specs.cluster import load_cluster
+from wingspan.simulate.sweep_start import start
 from wingspan.specs.models import load_model
-from wingspan.specs.precision import Precision
 from wingspan.specs.reading import parse
 from wingspan.specs.requests import Requests, poisson_requests, read_requests
-from wingspan.specs.workload import Workload
 from wingspan.writing import json_text
 
 _NOTES = (
@@ -211,20 +208,16 @@ def _fleet(arguments: ServingArguments, requests: Requests) -> tuple[Fleet, dict
 
 
 def _deployment(arguments: ServingArguments, ranks: int) -> Deployment:
-    workload = {
-        "tokens_per_gpu": 1,
-        "context": 1,
-        "weights": arguments.weights,
-        "activations": arguments.activations,
-        "kv": arguments.kv or Precision.BF16,
-        "seed": arguments.seed,
-    }
-    setting = Setting(
-        model=load_model(arguments.model),
-        cluster=load_cluster(arguments.cluster),
+    setting = start(
+        arguments.model,
+        arguments.cluster,
         gpus=ranks,
-        workload=parse(Workload, workload, "workload"),
-        options=parse(Options, {"attention_ranks": arguments.attention_ranks}, "options"),
+        attention_ranks=arguments.attention_ranks,
+        weights=arguments.weights,
+        activations=arguments.activations,
+        kv=arguments.kv,
+        seed=arguments.seed,
+        scale_experts=False,
     )
     setting = with_schedule(with_routing(arguments.routing)(setting), arguments.schedule)
     if setting.fastest_schedule:

@@ -78,31 +78,46 @@ def sweep(
 
       wingspan sweep deepseek-v3 --ranks 32..256 -b 1..512 --schedule fastest --csv > points.csv
     """
+    from wingspan.cli import sweep_job
     from wingspan.cli.outputs import check_one_format, check_outputs
-    from wingspan.cli.sweep_job import SweepArguments, execute
+    from wingspan.cli.values import words
+    from wingspan.report.page import write_page
+    from wingspan.report.rows import csv_text, sweep_rows
+    from wingspan.report.sweep_page import sweep_page
+    from wingspan.simulate.sweep_start import start
+    from wingspan.specs.cluster import load_cluster
+    from wingspan.writing import json_text
 
     check_outputs(html)
     check_one_format(as_json, as_csv)
-    execute(
-        SweepArguments(
-            model=model,
-            clusters=cluster,
-            ranks=ranks,
-            experts_per_rank=experts_per_rank,
-            tokens_per_gpu=tokens_per_gpu,
-            context=context,
-            routing=routing,
-            bandwidth=bandwidth,
-            schedule=schedule,
-            phase=phase,
-            attention_ranks=attention_ranks,
-            scale_experts=scale_experts,
-            weights=weights,
-            activations=activations,
-            kv=kv,
-            seed=seed,
-            as_json=as_json,
-            as_csv=as_csv,
-            html=html,
-        )
+    clusters = [load_cluster(name) for name in words(cluster, "--cluster")]
+    base = start(
+        model,
+        clusters[0],
+        phase=phase,
+        attention_ranks=attention_ranks,
+        weights=weights,
+        activations=activations,
+        kv=kv,
+        seed=seed,
+        scale_experts=scale_experts,
     )
+    batches, contexts = sweep_job.sizes(phase, tokens_per_gpu, context, base.model.max_context)
+    texts = {
+        "--schedule": schedule,
+        "--routing": routing,
+        "--bandwidth": bandwidth,
+        "--context": contexts,
+        "--tokens-per-gpu": batches,
+        "--experts-per-rank": experts_per_rank,
+        "--ranks": ranks,
+    }
+    result = sweep_job.predict(base, sweep_job.all_axes(clusters, texts))
+    if as_json:
+        print(json_text(result.model_dump(mode="json"), indent=2))
+    elif as_csv:
+        print(csv_text(sweep_rows(result)), end="")
+    else:
+        sweep_job.show(result, html)
+    if html:
+        write_page(sweep_page(result), html)

@@ -1,0 +1,89 @@
+"""Where a sweep starts: the setting that its axes change, and what is alike at all points, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from wingspan.deployment import Options
+from wingspan.schedule.sweep_result import Value
+from wingspan.simulate.sweep import Axis, Setting
+from wingspan.specs.cluster import Cluster, load_cluster
+from wingspan.specs.models import load_model
+from wingspan.specs.precision import Precision
+from wingspan.specs.reading import parse
+from wingspan.specs.workload import Workload
+
+_OPEN_EXPERTS = ("seed", "seed-gated", "seed-small")
+"""The reference model leaves the number of experts open: one for each GPU."""
+
+
+def start(
+    model: str,
+    cluster: str | Cluster,
+    *,
+    gpus: int | None = None,
+    phase: str = "decode",
+    attention_ranks: int = 1,
+    weights: str | None = None,
+    activations: str | None = None,
+    kv: str | None = None,
+    seed: int = 0,
+    scale_experts: bool | None = None,
+) -> Setting:
+    """A setting with one token per GPU and of context, which axes change.
+
+    Args:
+        model: a preset's name, a config.json or its folder.
+        cluster: or its preset or file.
+        gpus: all that work (default: as many as the cluster says).
+        phase: prefill or decode.
+        attention_ranks: ranks of a node that share attention.
+        weights: their precision (default: as published).
+        activations: their precision (default: FP8 beside FP8 weights, else BF16).
+        kv: the KV cache's precision (default BF16).
+        seed: of all draws.
+        scale_experts: as many experts as GPUs (default: for models that leave their number open).
+
+    Raises:
+        InputError: an unknown preset or file, or a value that is none.
+    """
+    work = {"phase": phase, "tokens_per_gpu": 1, "context": 1, "seed": seed}
+    precisions = {"weights": weights, "activations": activations, "kv": kv or Precision.BF16}
+    found = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
+    return Setting(
+        model=load_model(model),
+        cluster=found,
+        gpus=gpus or found.gpus,
+        workload=parse(Workload, work | precisions, "workload"),
+        options=parse(Options, {"attention_ranks": attention_ranks}, "options"),
+        scale_experts=model in _OPEN_EXPERTS if scale_experts is None else scale_experts,
+    )
+
+
+def settle(base: Setting, axes: Iterable[Axis]) -> tuple[Setting, list[Axis], dict[str, str]]:
+    """Put what has one value into the base.
+
+    Returns:
+        The base, the axes that are left, and the conditions of all points in words.
+    """
+    model, shared = base.model, base.options.attention_ranks
+    conditions = {
+        "Model": f"{model.name}: {model.layers} layers, top-{model.experts.per_token} of "
+        + ("as many experts as GPUs" if base.scale_experts else f"{model.experts.count} experts"),
+        "Phase": base.workload.phase,
+        "Precision": base.workload.precisions(model).described,
+    }
+    if shared > 1:
+        conditions["Attention"] = f"tensor-parallel over {shared} ranks of a node"
+    varied = []
+    for axis in axes:
+        if len(axis.choices) > 1:
+            varied.append(axis)
+        else:
+            base = axis.choices[0].apply(base)
+            conditions[axis.label[0].upper() + axis.label[1:]] = _text(axis.choices[0].shown)
+    return base, varied, conditions
+
+
+def _text(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
