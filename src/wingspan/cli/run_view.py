@@ -135,11 +135,11 @@ class RunView:
 def _rank_table(result: RunResult) -> Table:
     report: StepReport = result.report
     across = any(report.sent_across_nodes_bytes)
-    hides = any(any(seconds) for seconds in report.hidden_seconds.values())
+    # Between a transfer's end and the look at it lie microseconds even where nothing is computed beside it.
+    hides = sum(map(sum, report.hidden_seconds.values())) > 0.01 * report.step_seconds * report.ranks
     table = Table(
-        title=f"mean {report.phase} step of each rank: milliseconds, which add up to the step's "
-        f"{_milliseconds(report.step_seconds)}{' (hidden: transfers beside compute, not added)' if hides else ''}; "
-        "bytes sent to other ranks",
+        title=f"mean {report.phase} step, {_milliseconds(report.step_seconds)} ms on each rank: milliseconds, "
+        f"{'of transfers what no compute hides; ' if hides else ''}bytes sent to other ranks",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=0,

@@ -25,7 +25,7 @@ class StepRecord:
     start_seconds: float = 0.0
     seconds: float = 0.0
     operation_seconds: dict[Operation, float] = field(default_factory=dict)
-    """Of a transfer from its start to its end, whatever was computed meanwhile, and no less than what is exposed."""
+    """Busy time; a transfer counts from start to end, whatever was computed meanwhile, and no less than is exposed."""
     exposed_seconds: list[tuple[Operation, float]] = field(default_factory=list)
     """What each exchange held this rank up, in the order in which all ranks meet in them."""
     sent_R: list[int] = field(default_factory=list)

@@ -44,7 +44,7 @@ class RankMeasurement:
     rank: int
     steps: list[StepRecord]
     load_LE: dict[str, NDArray[np.int64]]
-    """Of each phase, summed over all its steps."""
+    """Tokens of each phase, summed over all its steps."""
     memory_bytes: dict[MemoryPart, int]
     """The parts that are counted; the rest of the peak is `MemoryPart.OTHER`."""
     peak_memory_bytes: int
