@@ -14,10 +14,21 @@ def compare(
     deployment: Annotated[
         Path, typer.Argument(help="Deployment file, as simulate --out or plan --out writes it.")
     ],
+    compute: Annotated[
+        str,
+        typer.Option(help="paced: ranks sleep as long as the described GPU computes; real: they compute."),
+    ] = "paced",
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --compute real: folder of the weights, where the file names none or another."
+        ),
+    ] = None,
     links: Annotated[
         Path | None,
         typer.Option(
-            help="Cluster file of the links it runs on (wingspan calibrate); default: measured now."
+            help="Cluster file (wingspan calibrate) of the links it runs on, and with --compute real of the machine; "
+            "default: measured now."
         ),
     ] = None,
     time_scale: Annotated[
@@ -39,11 +50,14 @@ def compare(
 
     Transfers are real, through the runtime's own dispatchers and schedules. Compute is paced: each rank sleeps as
     long as the deployment's GPU would compute, times --time-scale, so that EP sizes that this machine could never
-    compute for can be measured on its links.
+    compute for can be measured on its links. With --compute real the deployment's model itself computes its step, and
+    the prediction is of this machine.
 
     Examples:
 
       wingspan simulate seed-small.json --ranks 8 --out d.json && wingspan compare d.json
+
+      wingspan plan models/tiny --gpus 8 --out d.json && wingspan compare d.json --compute real
 
       wingspan testbed run -- wingspan compare d.json --time-scale 500 --trace step
     """
@@ -51,6 +65,16 @@ def compare(
 
     execute(
         CompareArguments(
-            deployment, links, time_scale, ranks_per_node, steps, transport, trace, wait_seconds, as_json
+            deployment,
+            compute,
+            checkpoint,
+            links,
+            time_scale,
+            ranks_per_node,
+            steps,
+            transport,
+            trace,
+            wait_seconds,
+            as_json,
         )
     )

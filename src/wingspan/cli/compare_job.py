@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wingspan.cli.compare_real import compare_real
 from wingspan.cli.launched import check_wait_is_used, patience
 from wingspan.cli.launched import given as options_given
 from wingspan.cli.outputs import check_outputs, cleared_up
@@ -26,8 +29,16 @@ from wingspan.specs.running import TransportKind
 if TYPE_CHECKING:
     from wingspan.runtime.transport.transport import Transport
 
-_MAY_DIFFER = {"deployment", "links", "ranks_per_node", "trace", "wait_seconds", "as_json"}
+_MAY_DIFFER = {"deployment", "checkpoint", "links", "ranks_per_node", "trace", "wait_seconds", "as_json"}
 """Options that ranks may have each its own, or that are compared by what they lead to."""
+
+
+class Compute(StrEnum):
+    """What ranks do while they compute."""
+
+    PACED = "paced"
+    """They sleep as long as the described GPU computes."""
+    REAL = "real"
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,8 @@ class CompareArguments:
     """The command line of `wingspan compare`."""
 
     deployment: Path
+    compute: str
+    checkpoint: Path | None
     links: Path | None
     time_scale: float
     ranks_per_node: int | None
@@ -61,6 +74,22 @@ def execute(arguments: CompareArguments) -> None:
     outputs = () if arguments.trace is None else trace_files(arguments.trace)
     check_outputs(*outputs)
     choice(arguments.transport, "--transport", TransportKind)
+    if choice(arguments.compute, "--compute", Compute) is Compute.REAL:
+        alike = {**options_given(arguments, _MAY_DIFFER), "the deployment": given.model_dump_json()}
+        with cleared_up(*outputs):
+            compare_real(
+                arguments.deployment,
+                arguments.checkpoint,
+                links,
+                arguments.ranks_per_node,
+                arguments.steps,
+                arguments.transport,
+                arguments.wait_seconds,
+                alike,
+                partial(_finish, arguments=arguments),
+                keep_spans=arguments.trace is not None,
+            )
+        return
     group = Group.find(os.environ, given.ranks, arguments.ranks_per_node, arguments.transport)
     check_wait_is_used(arguments.wait_seconds, group)
     need_runtime()

@@ -26,6 +26,8 @@ def show(deployment: Deployment, predicted: StepReport, measured: StepReport, tr
     console.print(
         "compute is paced (every rank sleeps for its predicted time), transfers are real; "
         f"mean of {measured.steps} steps"
+        if measured.source == "paced"
+        else f"compute and transfers are real; mean of {measured.steps} steps"
     )
     for title, entries in comparison(predicted, measured).items():
         console.print()

@@ -75,6 +75,18 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("top_k", _with("temperature"), _SAMPLING),
         Rule("top_p", _with("temperature"), _SAMPLING),
     ),
+    "compare": (
+        Rule(
+            "time_scale",
+            lambda values: values["compute"] == "paced",
+            "real compute takes as long as it takes; leave it out",
+        ),
+        Rule(
+            "checkpoint",
+            lambda values: values["compute"] == "real",
+            "paced compute has no weights; add --compute real, or leave it out",
+        ),
+    ),
     "place": (
         Rule("horizon_steps", _with("present"), "a move is weighed only with --current; leave it out"),
         Rule("strategy", _with("out"), "it names what --out writes; add that, or leave it out"),

@@ -48,6 +48,8 @@ class RunRequest:
     check: bool = False
     keep_spans: bool = False
     rebalance: Rebalance | None = None
+    ignore_eos: bool = False
+    """The model's own end-of-text tokens end nothing: every prompt gets all its new tokens."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def run(
 
 def _generate(generator: Generator, request: RunRequest, listener: Listener | None) -> list[list[int]]:
     """Submit every prompt, and step until all have ended; the new tokens of each, in the prompts' order."""
-    length = Length(request.max_new_tokens)
+    length = Length(request.max_new_tokens, ignore_eos=request.ignore_eos)
     token_ids: dict[int, list[int]] = {prompt.index: [] for prompt in request.prompts}
     for prompt in request.prompts:
         generator.submit(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from wingspan.deployment import Deployment
 from wingspan.routing.draws import draw_choices
+from wingspan.routing.trace import RoutingTrace
 from wingspan.runtime.dispatch.choice import DispatchOptions
 from wingspan.runtime.measuring.report import step_report
 from wingspan.runtime.model.step import flow_named
@@ -47,7 +48,7 @@ def emulated(
     loads_LE = [np.bincount(layer.ravel(), minlength=E) for layer in choices_RLTK.swapaxes(0, 1)]
     routing = RecordedRouting(
         source="the run's own draw", loads=tuple(tuple(row.tolist()) for row in loads_LE)
-    )
+    ).with_tokens(_trace(choices_RLTK, E))
     cluster = on_links(given.cluster, links, time_scale).model_copy(
         update={
             "nodes": given.ranks // ranks_per_node,
@@ -57,6 +58,21 @@ def emulated(
     )
     workload = given.workload.model_copy(update={"routing": routing, "fluctuating": False})
     return given.model_copy(update={"cluster": cluster, "workload": workload})
+
+
+def _trace(choices_RLTK: NDArray[np.int64], experts: int) -> RoutingTrace:
+    """The same choices as a trace of one step: what links carry is then counted, not expected."""
+    R, L, T, K = choices_RLTK.shape
+    experts_TLK = choices_RLTK.swapaxes(1, 2).reshape(R * T, L, K)
+    home_T = np.repeat(np.arange(R), T)
+    return RoutingTrace(
+        experts_TLK.astype(np.int16),
+        home_T.astype(np.int32),
+        home_T.astype(np.int32),
+        np.zeros(R * T, dtype=np.int32),
+        experts,
+        R,
+    )
 
 
 def run_emulated(

@@ -1,0 +1,134 @@
+"""`wingspan compare --compute real`: the deployment's step with real weights, beside its prediction on this machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+from wingspan.cli.launched import patience
+from wingspan.cli.run_setup import Asked, Setup, read_setup
+from wingspan.cli.runtime_import import need_runtime
+from wingspan.deployment import Deployment
+from wingspan.errors import InputError
+from wingspan.host import usable_cores, usable_memory_bytes
+from wingspan.placement.spec import PlacementSpec
+from wingspan.runtime.launch.group import Group
+from wingspan.runtime.transport.transport import Transport
+from wingspan.schedule.result import Span, StepReport
+from wingspan.simulate.prediction import Prediction
+from wingspan.simulate.step import predict
+from wingspan.specs.cluster import Cluster
+from wingspan.specs.execution import parse_schedule
+from wingspan.specs.precision import Precision
+from wingspan.specs.running import RowPrecision, WeightType
+
+_PRECISION = {WeightType.FLOAT32: Precision.FP32, WeightType.BFLOAT16: Precision.BF16}
+Finish = Callable[[Prediction, StepReport, list[Span]], None]
+
+
+def compare_real(
+    deployment: Path,
+    checkpoint: Path | None,
+    machine: Cluster | None,
+    ranks_per_node: int | None,
+    steps: int,
+    transport: str,
+    wait_seconds: float | None,
+    given: dict[str, str],
+    finish: Finish,
+    *,
+    keep_spans: bool,
+) -> None:
+    """Run it and predict it on this machine; `finish` gets both on rank 0.
+
+    Args:
+        deployment: its file.
+        checkpoint: folder of its weights, where the file's is not meant.
+        machine: this machine as `wingspan calibrate` found it; None: calibrated now.
+        ranks_per_node: that count as one node.
+        steps: to measure, in decode.
+        transport: a kind's name.
+        wait_seconds: for ranks that a launcher started.
+        given: what all ranks must have alike.
+        finish: shows it.
+        keep_spans: also keep the timeline.
+    """
+    setup = read_setup(Asked(str(deployment), checkpoint, ranks_per_node=ranks_per_node), os.environ)
+    if setup.deployment is None:
+        raise InputError(f"{deployment}: not a deployment file")
+    group = Group.find(os.environ, setup.ranks, setup.ranks_per_node, transport)
+    need_runtime()
+    from wingspan.runtime import api as runtime
+    from wingspan.runtime.measuring.calibrate import measure
+    from wingspan.runtime.measuring.cluster import measured_cluster
+    from wingspan.testbed.real import as_run, run_step, work_of
+
+    device = runtime.select_device("cpu")
+    group = group.meet(os.environ, device, patience(wait_seconds))
+    model = runtime.describe(setup.folder, runtime.dtype_named(setup.dtype))
+    runtime.check_weights(model)
+    placement = setup.build_placement(len(model.shape.paths), model.shape.num_experts, group.size)
+    planned = _ran(setup, setup.deployment).model_copy(
+        update={"placement": PlacementSpec.explicit(placement)}
+    )
+    work = work_of(planned, steps)
+    runtime.check_context(work.prompts, work.new_tokens, model.config)
+    request = runtime.RunRequest(
+        model,
+        placement,
+        work.prompts,
+        work.new_tokens,
+        runtime.Sampling(),
+        device,
+        runtime.DispatchOptions(setup.dispatcher, setup.row_precision),
+        flows=dict.fromkeys(("prefill", "decode"), runtime.flow_named(setup.schedule)),
+        keep_spans=keep_spans,
+        ignore_eos=True,
+    )
+    tokenizer = runtime.Tokenizer(setup.folder)
+    phase = planned.workload.phase
+
+    def on_rank(joined: Transport) -> None:
+        here = machine or measured_cluster(
+            measure(joined, device),
+            "this machine",
+            f"{platform.machine()} CPU, {usable_cores()} cores",
+            float(usable_memory_bytes() // joined.world.size),
+        )
+        measured = run_step(joined, request, tokenizer, phase)
+        if measured is not None:
+            report, spans = measured
+            ran = as_run(planned, here, joined.world.ranks_per_node, report)
+            finish(predict(ran), report, spans)
+
+    everything = {**given, "the machine": "measured" if machine is None else machine.model_dump_json()}
+    if group.place is not None:
+        everything |= runtime.fingerprint(setup.folder)
+    group.run(on_rank, device, everything)
+
+
+def _ran(setup: Setup, deployment: Deployment) -> Deployment:
+    """The deployment in the number formats that run."""
+    own = _PRECISION[setup.dtype]
+    rows = {
+        RowPrecision.SAME: (own, own),
+        RowPrecision.BFLOAT16: (Precision.BF16, Precision.BF16),
+        RowPrecision.FLOAT8: (Precision.FP8, Precision.BF16),
+    }[setup.row_precision]
+    workload = deployment.workload.model_copy(
+        update={
+            "weights": own,
+            "expert_weights": own,
+            "activations": own,
+            "kv": own,
+            "dispatch": rows[0],
+            "combine": rows[1],
+        }
+    )
+    schedule, chunks = parse_schedule(setup.schedule)
+    options = deployment.options.model_copy(
+        update={"schedule": schedule, "chunks": chunks, "dispatcher": setup.dispatcher}
+    )
+    return deployment.model_copy(update={"workload": workload, "options": options})

@@ -1,0 +1,87 @@
+"""Run a deployment's own step with real weights and real compute, and say which deployment that was.
+
+Shapes: R ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from wingspan.deployment import Deployment
+from wingspan.runtime.generation.prompts import Prompt
+from wingspan.runtime.generation.tokenizer import Tokenizer
+from wingspan.runtime.model.engine import describe
+from wingspan.runtime.run import Listener, RunRequest, run
+from wingspan.runtime.transport.transport import Transport
+from wingspan.schedule.result import Span, StepReport
+from wingspan.specs.cluster import Cluster
+from wingspan.specs.workload import RecordedRouting
+
+
+@dataclass(frozen=True)
+class StepWork:
+    """What a deployment's step needs of prompts.
+
+    Args:
+        prompts: drawn ids, in prompt order.
+        new_tokens: of each; in decode all but the first are measured steps.
+    """
+
+    prompts: list[Prompt]
+    new_tokens: int
+
+
+def work_of(deployment: Deployment, steps: int) -> StepWork:
+    """Prompts whose steps are the deployment's: so many sequences on every rank, of its context in the mean.
+
+    Args:
+        deployment: its workload's seed draws the ids.
+        steps: decode steps to measure; a prefill is one step.
+    """
+    workload, model = deployment.workload, deployment.model
+    decode = workload.phase == "decode"
+    context = workload.context.mean_tokens
+    longest = (model.max_context or context + steps + 1) - steps - 1
+    tokens = max(1, min(context - steps // 2, longest)) if decode else context
+    each = max(1, round(workload.sequences_per_gpu))
+    rng = np.random.default_rng(workload.seed)
+    ids_NT = rng.integers(1, model.vocabulary - 1, (each * deployment.ranks, tokens))
+    prompts = [
+        Prompt(number, ids, None, number % deployment.ranks) for number, ids in enumerate(ids_NT.tolist())
+    ]
+    return StepWork(prompts, steps + 1 if decode else 1)
+
+
+def run_step(
+    transport: Transport, request: RunRequest, tokenizer: Tokenizer, phase: str
+) -> tuple[StepReport, list[Span]] | None:
+    """Collective: the step, measured; on rank 0 its report and timeline. A prefill runs once before, to warm up."""
+    quiet = Listener(on_loaded=lambda _seconds: None, on_tokens=lambda _tokens: None)
+    if phase == "prefill":
+        # Loading takes a model's description up.
+        own = describe(request.model.folder, request.model.dtype)
+        run(transport, replace(request, model=own, keep_spans=False), tokenizer, quiet)
+    result = run(transport, request, tokenizer, quiet)
+    if result is None:
+        return None
+    report = result.prefill if phase == "prefill" else result.decode
+    if report is None:
+        raise RuntimeError("no step was measured")
+    return report, result.spans
+
+
+def as_run(given: Deployment, machine: Cluster, ranks_per_node: int, measured: StepReport) -> Deployment:
+    """The deployment that ran: on this machine, with the loads that its tokens led to."""
+    cluster = machine.model_copy(
+        update={
+            "nodes": given.ranks // ranks_per_node,
+            "gpus_per_node": ranks_per_node,
+            "scale_up_domain_gpus": ranks_per_node,
+        }
+    )
+    loads = tuple(tuple(map(float, layer)) for layer in measured.load_tokens)
+    routing = RecordedRouting(source="the run's own tokens", loads=loads)
+    workload = given.workload.model_copy(update={"routing": routing, "fluctuating": False})
+    return given.model_copy(update={"cluster": cluster, "workload": workload})
