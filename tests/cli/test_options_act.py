@@ -109,6 +109,23 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
             "--turns": ("--turns", "2"), "--every": ("--every", "2"), "--out": ("--out", FILE),
         },
     ),
+    "export": (
+        ("export", "PLACEMENT", "--to", "tensorrt-llm", "--moe-layers", "1-7",
+         "--ranks-per-node", "4", "--out", FILE, "--fill-empty"),
+        {
+            "--to": ("--to", "vllm"), "--moe-layers": ("--moe-layers", "2-8"),
+            "--ranks-per-node": ("--ranks-per-node", "2"), "--hidden-layers": ("--hidden-layers", "10"),
+            "--fill-empty": (), "--out": ("--out", FILE),
+        },
+    ),
+    "import": (
+        ("import", "LOCATION", "--from", "sglang", "--ranks", "4", "--moe-layers", "1-2", "--out", FILE),
+        {
+            "--from": ("--from", "vllm"), "--ranks": ("--ranks", "2"), "--moe-layers": ("--moe-layers", "0-2"),
+            "--experts": ("--experts", "9"), "--hidden-layers": ("--hidden-layers", "5"),
+            "--ranks-per-node": ("--ranks-per-node", "2"), "--out": ("--out", FILE),
+        },
+    ),
     "routing": (
         ("routing", "TRACE", "--json"),
         {
@@ -120,7 +137,7 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
 }  # fmt: skip
 
 ELSEWHERE = ("claims", "run", "record", "compare", "calibrate", "inspect", "create", "doctor", "diff", "validate",
-             "export", "import", "testbed up", "testbed run", "testbed down", "testbed status")  # fmt: skip
+             "testbed up", "testbed run", "testbed down", "testbed status")  # fmt: skip
 """Commands that run ranks, or take long."""
 
 
@@ -168,7 +185,10 @@ def files(tmp_path_factory) -> dict[str, str]:
     write_trace(folder / "t.parquet", generate(shape, workload("communities", shape, 0), 0), "a test")
     (folder / "p.json").write_text(json.dumps(StoredPlacement(round_robin(7, 8, 8, 2)).to_dict()))
     (folder / "r.csv").write_text("arrival_seconds,prompt_tokens,output_tokens\n0,9,3\n1,20,4\n2,30,3\n")
+    rows = [list(range(8)), [1, 0, *range(2, 8)], list(range(8))]
+    (folder / "location.json").write_text(json.dumps({"physical_to_logical_map": rows}))
     return {
+        "LOCATION": str(folder / "location.json"),
         "TRACE": str(folder / "t.parquet"),
         "PLACEMENT": str(folder / "p.json"),
         "REQUESTS": str(folder / "r.csv"),
