@@ -11,6 +11,7 @@ import re
 import resource
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -264,7 +265,18 @@ def forbidden_calls(rank: int) -> None:
         os.pidfd_open = refused
 
 
+def a_copy_of_the_machine(rank: int) -> None:
+    """As machines that were copied while they ran: all that a rank knows of its host is equal, its memory is not."""
+    if rank == 0:
+        real = shm.handle_of
+        shm.handle_of = lambda fd: replace(real(fd), name="/memfd:wingspan-there (deleted)")
+
+
 LIMITS = [
+    (
+        a_copy_of_the_machine,
+        "rank 0: that of rank 0 is not found here: another machine that looks like the same one",
+    ),
     (
         no_room_to_map,
         r"rank 1: .* GB of shared memory cannot be mapped: Cannot allocate memory \(ulimit -v\)",

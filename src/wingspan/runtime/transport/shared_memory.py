@@ -14,6 +14,7 @@ import ctypes
 import errno
 import mmap
 import os
+import secrets
 import select
 import time
 from collections.abc import Sequence
@@ -109,7 +110,8 @@ class SharedMemory:
         size_bytes = _control_bytes(ranks) + ranks * arena_bytes
         fd = -1
         try:
-            fd = os.memfd_create("wingspan", os.MFD_CLOEXEC)
+            # The name is a token: on another machine the same process and descriptor are something else.
+            fd = os.memfd_create(f"wingspan-{secrets.token_hex(16)}", os.MFD_CLOEXEC)
             os.ftruncate(fd, size_bytes)
         except OSError as error:
             if fd >= 0:
@@ -262,28 +264,45 @@ class SharedMemory:
         return self._base + 8 * word
 
 
-def share_among(peers: Sequence[tuple[int, int, int]], own: int) -> SharedMemory:
+@dataclass(frozen=True)
+class Handle:
+    """Where a process of this host finds the memory, and its name, which no other memory has."""
+
+    path: str
+    name: str
+
+
+def handle_of(fd: int) -> Handle:
+    """For the others of this host; it holds while this process keeps the descriptor."""
+    path = f"/proc/{os.getpid()}/fd/{fd}"
+    return Handle(path, os.readlink(path))
+
+
+def share_among(peers: Sequence[Peer], own: int, handle: Handle) -> SharedMemory:
     """Open the memory that the first of the host's ranks made.
 
     Args:
-        peers: (rank, pid, descriptor or -1) of all ranks of this host; the first one's descriptor counts.
+        peers: all ranks of this host.
         own: this rank's place among them.
+        handle: the first one's.
 
     Raises:
         LostPeerError: one of them has ended.
-        SharedMemoryError: the first rank's process is hidden from this one, or see `SharedMemory`.
+        SharedMemoryError: the first rank's process is hidden from this one or on another machine, or see
+            `SharedMemory`.
     """
-    members = [Peer(rank, pid) for rank, pid, _ in peers]
-    _, pid, descriptor = peers[0]
-    path = f"/proc/{pid}/fd/{descriptor}"
+    first = peers[0].rank
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        # Before it is opened: at that place may lie what belongs to somebody else.
+        if os.readlink(handle.path) != handle.name:
+            raise SharedMemoryError(
+                f"that of rank {first} is not found here: another machine that looks like the same one"
+            )
+        fd = os.open(handle.path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        raise SharedMemoryError(
-            f"that of rank {members[0].rank} cannot be opened: {error.strerror}"
-        ) from None
+        raise SharedMemoryError(f"that of rank {first} cannot be opened: {error.strerror}") from None
     with contextlib.closing(os.fdopen(fd)):
-        return SharedMemory(fd, members, own)
+        return SharedMemory(fd, peers, own)
 
 
 def _map(fd: int) -> mmap.mmap:

@@ -21,7 +21,14 @@ import torch
 from wingspan.errors import InputError
 from wingspan.runtime.ranks.world import World, within
 from wingspan.runtime.transport import futex
-from wingspan.runtime.transport.shared_memory import SharedMemory, SharedMemoryError, share_among
+from wingspan.runtime.transport.shared_memory import (
+    Handle,
+    Peer,
+    SharedMemory,
+    SharedMemoryError,
+    handle_of,
+    share_among,
+)
 from wingspan.runtime.transport.transport import Transport, as_bytes
 from wingspan.runtime.transport.work_handle import WorkHandle
 
@@ -276,7 +283,7 @@ class _Scattered:
 
 
 def one_host_per_node(transport: Transport) -> bool:
-    """Collective: whether all ranks that count as one node run on one machine, for every node."""
+    """Collective: whether all ranks that count as one node seem to run on one machine, for every node."""
     hosts = transport.broadcast(transport.gather(_host()))
     per_node = transport.world.ranks_per_node
     nodes = [hosts[i : i + per_node] for i in range(0, transport.world.size, per_node)]  # type: ignore[index]
@@ -286,7 +293,8 @@ def one_host_per_node(transport: Transport) -> bool:
 def _host() -> str:
     """What processes have in common that can open each other's memory: the machine, and its process numbers.
 
-    Containers on one machine have process numbers of their own.
+    Containers on one machine have process numbers of their own; machines that were copied while they ran may have
+    equal ones, which shows when the memory is opened.
     """
     return _BOOT_ID.read_text() + os.readlink("/proc/self/ns/pid")
 
@@ -294,22 +302,26 @@ def _host() -> str:
 def _meet(outer: Transport, members: list[int]) -> SharedMemory:
     """Collective over all ranks: the first of each node makes its memory, the others open it, or none has any.
 
+    That they find its memory by its name shows that they are on one machine; `one_host_per_node` only guesses.
+
     Raises:
         SharedMemoryError: on every rank, where one of them cannot.
     """
     rank, first = outer.world.rank, members[0]
     fd, problem = -1, ""
-    if rank == first:
-        try:
-            fd = SharedMemory.create(len(members))
-        except SharedMemoryError as error:
-            problem = str(error)
+    handle: Handle | None = None
     try:
+        if rank == first:
+            try:
+                fd = SharedMemory.create(len(members))
+                handle = handle_of(fd)
+            except (SharedMemoryError, OSError) as error:
+                problem = str(error)
         # The first rank keeps its descriptor until all have opened it.
-        told = _agree(outer, problem, (rank, os.getpid(), fd))
+        told = _agree(outer, problem, (Peer(rank, os.getpid()), handle))
         with ExitStack() as opened:
             try:
-                memory = share_among([told[member] for member in members], members.index(rank))
+                memory = _open([told[member] for member in members], members.index(rank))
                 opened.callback(memory.close)
             except SharedMemoryError as error:
                 problem = str(error)
@@ -319,6 +331,13 @@ def _meet(outer: Transport, members: list[int]) -> SharedMemory:
         if fd >= 0:
             os.close(fd)
     return memory
+
+
+def _open(told: Sequence[tuple[Peer, Handle | None]], own: int) -> SharedMemory:
+    handle = told[0][1]
+    if handle is None:
+        raise SharedMemoryError(f"rank {told[0][0].rank} made none")
+    return share_among([peer for peer, _ in told], own, handle)
 
 
 def _agree(outer: Transport, problem: str, value: T) -> list[T]:
