@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +88,25 @@ def test_what_it_cannot_do_is_refused(tmp_path):
             folder, 1, 6, tmp_path, dispatch=DispatchOptions(plugin="gather"),
             flows={"prefill": flow_named("chunks:2")},
         )  # fmt: skip
+
+
+def test_the_command_line_runs_through_it(tmp_path, monkeypatch):
+    """In a process of its own, as a person would, with the package on the path."""
+    tiny = Path(__file__).parents[2] / "models" / "tiny"
+    paths = [tmp_path / "site", Path(__file__).parent / "plugin"]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, paths)))
+
+    def wingspan(*options: str) -> subprocess.CompletedProcess[str]:
+        given = ["run", str(tiny), "--ranks", "2", "--experts-per-rank", "4", "--prompt", "def", "--check"]
+        command = [sys.executable, "-m", "wingspan.cli.main", *given, "--dispatcher", "gather", *options]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=150)
+
+    ran = wingspan("--max-new-tokens", "2", "--json")
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["check"]["tokens_equal"]
+    refused = wingspan("--row-precision", "float8")
+    assert refused.returncode == 2
+    assert "the dispatcher gather has only same" in refused.stderr
 
 
 @pytest.mark.parametrize(

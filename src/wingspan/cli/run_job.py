@@ -126,7 +126,7 @@ def execute(arguments: Arguments) -> None:
         arguments.max_new_tokens,
         runtime.Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed),
         device,
-        runtime.DispatchOptions(chosen.dispatcher, setup.row_precision),
+        runtime.DispatchOptions(chosen.dispatcher, setup.row_precision, setup.plugin),
         flows={phase: runtime.flow_named(name) for phase, name in chosen.schedules.items()},
         check=arguments.check,
         rebalance=parse_rebalance(arguments.rebalance),

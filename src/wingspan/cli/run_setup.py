@@ -14,7 +14,7 @@ import numpy as np
 from wingspan.cli.config_facts import ConfigFacts, config_facts
 from wingspan.cli.model_argument import find_checkpoint
 from wingspan.cli.run_precision import run_precision
-from wingspan.cli.values import dispatcher_or_auto
+from wingspan.cli.values import dispatcher_or_auto, plugin_names
 from wingspan.deployment import Deployment, load_deployment
 from wingspan.errors import InputError
 from wingspan.host import usable_cores
@@ -60,8 +60,9 @@ class Setup:
         placement: where experts go; its `ranks` are the group's where a rule places them.
         deployment: where the run is made from one.
         schedule: the text of a schedule, or auto.
-        dispatcher: None = auto.
+        dispatcher: None = auto, or a plug-in.
         notes: what is run otherwise than the deployment says, or was chosen for this machine: a line each.
+        plugin: a dispatcher of another package.
     """
 
     folder: Path
@@ -75,6 +76,7 @@ class Setup:
     dtype: WeightType
     row_precision: RowPrecision
     notes: tuple[str, ...] = field(default=())
+    plugin: str | None = None
 
     def build_placement(self, layers: int, experts: int, ranks: int) -> Placement:
         """The placement of a model with so many MoE layers and experts over a group.
@@ -132,6 +134,11 @@ def read_setup(asked: Asked, environment: Mapping[str, str]) -> Setup:
             own = deployment.cluster.gpus_per_node
             per_node = own if ranks % own == 0 else None
     precision = run_precision(deployment, asked.source, asked.dtype, asked.row_precision)
+    schedule, plugin = _schedule(asked, deployment), _plugin(asked)
+    if plugin and schedule == "auto":
+        raise InputError(
+            f"--schedule auto: predicts Wingspan's own dispatchers; name a schedule beside --dispatcher {plugin}"
+        )
     return Setup(
         folder,
         facts,
@@ -139,11 +146,12 @@ def read_setup(asked: Asked, environment: Mapping[str, str]) -> Setup:
         per_node,
         placement,
         deployment,
-        _schedule(asked, deployment),
-        _dispatcher(asked, deployment),
+        schedule,
+        None if plugin else _dispatcher(asked, deployment),
         precision.dtype,
         precision.rows,
         (*notes, *precision.notes),
+        plugin,
     )
 
 
@@ -259,6 +267,12 @@ def _schedule(asked: Asked, deployment: Deployment | None) -> str:
     if deployment is None:
         return "sequential"
     return schedule_text(deployment.options.schedule, deployment.options.chunks)
+
+
+def _plugin(asked: Asked) -> str | None:
+    """The dispatcher asked for, where it is another package's."""
+    name = asked.dispatcher
+    return name if name not in (None, "auto", *DispatcherKind) and name in plugin_names() else None
 
 
 def _dispatcher(asked: Asked, deployment: Deployment | None) -> DispatcherKind | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
+from importlib.metadata import entry_points
 from typing import TypeVar
 
 from wingspan.errors import InputError
-from wingspan.specs.execution import DispatcherKind
+from wingspan.specs.execution import DISPATCHER_PLUGINS, DispatcherKind
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -82,6 +83,11 @@ def choice(text: str, option: str, kind: type[E]) -> E:
         raise InputError(f"{option} {text}: use {names}") from None
 
 
+def plugin_names() -> list[str]:
+    """The dispatchers that other installed packages bring."""
+    return sorted(entry_points(group=DISPATCHER_PLUGINS).names - {"auto", *DispatcherKind})
+
+
 def dispatcher_or_auto(text: str, option: str) -> DispatcherKind | None:
     """The dispatcher of this name; None for `auto`.
 
@@ -91,7 +97,8 @@ def dispatcher_or_auto(text: str, option: str) -> DispatcherKind | None:
     if text == "auto":
         return None
     if text not in [*DispatcherKind]:
-        raise InputError(f"{option} {text}: use one of auto, {', '.join(DispatcherKind)}")
+        known = ", ".join([*DispatcherKind, *plugin_names()])
+        raise InputError(f"{option} {text}: use one of auto, {known}")
     return DispatcherKind(text)
 
 

@@ -41,6 +41,10 @@ def parse_schedule(text: str) -> tuple[ScheduleKind, int]:
     raise InputError(f"`schedule` {text}: use sequential, chunks:N (N from 1 to {MOST_CHUNKS}) or two-batch")
 
 
+DISPATCHER_PLUGINS = "wingspan.dispatchers"
+"""The entry point group under which other packages name dispatchers of theirs."""
+
+
 class DispatcherKind(StrEnum):
     """How rows travel from a token's home to the ranks of its experts, and back."""
 

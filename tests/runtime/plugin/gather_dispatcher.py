@@ -29,6 +29,8 @@ class GatherRoute:
     slot_RZK: torch.Tensor
     weights_RZK: torch.Tensor
     tokens: int
+    dtype: torch.dtype
+    """The experts want rows as the model has them."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class GatherDispatcher:
                 (weights_TK.float(), 0.0),
             )
         )
-        return [GatherRoute(x_RZD, slot_RZK, weights_RZK, tokens)]
+        return [GatherRoute(x_RZD, slot_RZK, weights_RZK, tokens, x_TD.dtype)]
 
     def send(self, route: GatherRoute) -> Pending[Received[GatherHandle]]:
         """Take the rows of this rank's slots; the counts stay a tensor."""
@@ -85,12 +87,13 @@ class GatherDispatcher:
         token_N = order_N // route.slot_RZK.shape[2]
         counts_S = Counts(torch.bincount(slot_P[order_N] - first, minlength=self._local_slots))
         handle = GatherHandle(route, token_N, route.weights_RZK.flatten()[order_N])
-        return Pending((), lambda: Received(route.x_RZD.flatten(0, 1)[token_N], counts_S, handle))
+        rows_ND = route.x_RZD.flatten(0, 1)[token_N].to(route.dtype)
+        return Pending((), lambda: Received(rows_ND, counts_S, handle))
 
     def send_back(self, y_ND: torch.Tensor, handle: GatherHandle) -> Pending[torch.Tensor]:
         """Share all sums, and add up those of this rank's tokens."""
         R, Z, D = handle.route.x_RZD.shape
-        sums_XD = torch.zeros(R * Z, D).index_add_(0, handle.token_N, y_ND * handle.weight_N[:, None])
+        sums_XD = torch.zeros(R * Z, D).index_add_(0, handle.token_N, y_ND.float() * handle.weight_N[:, None])
         shared_RXD = self._transport.share(sums_XD)
         first = self._transport.world.rank * Z
         return Pending((), lambda: shared_RXD.sum(0)[first : first + handle.route.tokens])

@@ -139,7 +139,7 @@ class Dispatcher(Protocol[RouteT, HandleT]):
         """
 
     def send(self, route: RouteT) -> Pending[Received[HandleT]]:
-        """Start to send a chunk's tokens to their experts; what comes is for this rank's experts."""
+        """Start to send a chunk's tokens to their experts; what comes is for this rank's, in the tokens' dtype."""
 
     def send_back(self, y_ND: torch.Tensor, handle: HandleT) -> Pending[torch.Tensor]:
         """Start to send the experts' outputs (rows as `Received` had them) home: the chunk's weighted sums (T, D)."""

@@ -17,8 +17,7 @@ from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.dispatcher import Capabilities, Dispatcher
 from wingspan.runtime.dispatch.slots import SlotMap
 from wingspan.runtime.transport.transport import Transport
-
-GROUP = "wingspan.dispatchers"
+from wingspan.specs.execution import DISPATCHER_PLUGINS
 
 
 class DispatcherFactory(Protocol):
@@ -47,7 +46,7 @@ def plugin(name: str) -> DispatcherFactory:
     Raises:
         InputError: there is none, it cannot be imported, or it does not say what may be asked of it.
     """
-    found = entry_points(group=GROUP)
+    found = entry_points(group=DISPATCHER_PLUGINS)
     if name not in found.names:
         known = (
             f"there are {', '.join(sorted(found.names))}" if found.names else "no installed package has one"
