@@ -7,26 +7,19 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.launched import WAIT_HELP
+from wingspan.cli.options import Device, LaunchedRanks, RanksPerNode, Transport, WaitSeconds
 
 
 def calibrate(
-    ranks: Annotated[
-        int | None,
-        typer.Option(help="Ranks to start on this machine; under torchrun, mpirun or Slurm theirs are used."),
-    ] = None,
-    ranks_per_node: Annotated[
-        int | None, typer.Option(help="How many ranks count as one node (default: all that share a machine).")
-    ] = None,
+    ranks: LaunchedRanks = None,
+    ranks_per_node: RanksPerNode = None,
     out: Annotated[
         Path | None, typer.Option(help="File to write the cluster to (default: standard output).")
     ] = None,
     cluster_name: Annotated[str, typer.Option(help="Name of the cluster in the file.")] = "measured",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    transport: Annotated[
-        str, typer.Option(help="Whose links: auto, torch (gloo or NCCL), shm (shared memory in nodes), mpi.")
-    ] = "auto",
-    wait_seconds: Annotated[float | None, typer.Option(min=1, help=WAIT_HELP)] = None,
+    device: Device = "cpu",
+    transport: Transport = "auto",
+    wait_seconds: WaitSeconds = None,
 ) -> None:
     """Measure matrix products, memory, and latency and bandwidth of each link level, all ranks at once.
 

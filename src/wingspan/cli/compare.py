@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.launched import WAIT_HELP
+from wingspan.cli.options import RanksPerNode, Transport, WaitSeconds
 
 
 def compare(
@@ -34,14 +34,14 @@ def compare(
     time_scale: Annotated[
         float, typer.Option(help="How many times slower than the described GPU each rank computes.")
     ] = 1.0,
-    ranks_per_node: Annotated[int | None, typer.Option(help="Ranks that count as one node.")] = None,
+    ranks_per_node: RanksPerNode = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps to measure, after one that warms up.")] = 3,
-    transport: Annotated[str, typer.Option(help="auto, torch or shm.")] = "auto",
+    transport: Transport = "auto",
     trace: Annotated[
         Path | None,
         typer.Option(help="Write NAME-predicted.json and NAME-measured.json for ui.perfetto.dev."),
     ] = None,
-    wait_seconds: Annotated[float | None, typer.Option(min=1, help=WAIT_HELP)] = None,
+    wait_seconds: WaitSeconds = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Both reports and the errors as one JSON object.")
     ] = False,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wingspan.cli.options import Json
 from wingspan.writing import json_text
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def inspect(
     gated: Annotated[
         bool, typer.Option("--gated", help="Of a wingspan_moe model: with gated experts (three matrices).")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say what a Mixture-of-Experts model is: layers, experts, sizes, and how its experts are laid out.
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from wingspan.runtime.launch.group import Group
     from wingspan.runtime.launch.meeting.protocol import Patience
 
-WAIT_HELP = "Under torchrun, mpirun or Slurm: how long ranks wait for one that does not come (default 120)."
-
 
 def patience(wait_seconds: float | None) -> Patience:
     """How long to wait for ranks; says on standard error for whom."""

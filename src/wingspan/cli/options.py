@@ -91,3 +91,36 @@ Seed = Annotated[int | None, typer.Option(min=0, help="Seed of all draws (defaul
 
 Html = Annotated[Path | None, typer.Option("--html", help="Write pictures as one self-contained page.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+
+Csv = Annotated[bool, typer.Option("--csv", help="One line per rank, point or load on stdout, nothing else.")]
+Device = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+WeightType = Annotated[str, typer.Option("--dtype", help="auto (the checkpoint's), float32 or bfloat16.")]
+Transport = Annotated[
+    str,
+    typer.Option(
+        "--transport", help="How rows move: auto, torch (gloo or NCCL), shm (shared memory in nodes), mpi."
+    ),
+]
+LaunchedRanks = Annotated[
+    int | None,
+    typer.Option(
+        "--ranks",
+        help="Ranks to start on this machine; under torchrun, mpirun or Slurm theirs are used.",
+    ),
+]
+RanksPerNode = Annotated[
+    int | None,
+    typer.Option(
+        "--ranks-per-node",
+        min=1,
+        help="How many ranks count as one node (default: the deployment's, else all that share a machine).",
+    ),
+]
+WaitSeconds = Annotated[
+    float | None,
+    typer.Option(
+        "--wait-seconds",
+        min=1,
+        help="Under torchrun, mpirun or Slurm: how long ranks wait for one that does not come (default 120).",
+    ),
+]

@@ -11,7 +11,9 @@ from wingspan.cli.options import (
     Activations,
     ClusterName,
     ContextTokens,
+    Csv,
     DispatcherName,
+    Json,
     Kv,
     Phase,
     RoutingText,
@@ -50,8 +52,8 @@ def plan(
     html: Annotated[
         Path | None, typer.Option(help="Write choices and the best one's step as one self-contained page.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="The choices, one line per EP size.")] = False,
+    as_json: Json = False,
+    as_csv: Csv = False,
 ) -> None:
     """Compare EP sizes on a number of GPUs: memory, speed, best choice.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.launched import WAIT_HELP
+from wingspan.cli.options import Device, Json, LaunchedRanks, RanksPerNode, WaitSeconds, WeightType
 
 
 def record(
@@ -20,28 +20,20 @@ def record(
         typer.Option(help="A text file, or a folder of which all UTF-8 files are read; repeatable."),
     ] = None,
     out: Annotated[Path, typer.Option(help="The trace to write, Parquet.")] = Path("trace.parquet"),
-    ranks: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Ranks to start on this machine; under torchrun, mpirun or Slurm theirs are used."
-        ),
-    ] = None,
+    ranks: LaunchedRanks = None,
     experts_per_rank: Annotated[
         int | None, typer.Option(min=1, help="Slots per rank and layer (default: as many as are needed).")
     ] = None,
-    ranks_per_node: Annotated[
-        int | None,
-        typer.Option(min=1, help="How many ranks count as one node (default: all that share a machine)."),
-    ] = None,
+    ranks_per_node: RanksPerNode = None,
     request_tokens: Annotated[
         int, typer.Option(min=1, help="Tokens of one request: texts are cut into these.")
     ] = 256,
     requests_per_step: Annotated[int, typer.Option(min=1, help="Requests that a rank runs in one step.")] = 4,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop after this many tokens.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto (the checkpoint's), float32 or bfloat16.")] = "auto",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    wait_seconds: Annotated[float | None, typer.Option(min=1, help=WAIT_HELP)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+    dtype: WeightType = "auto",
+    device: Device = "cpu",
+    wait_seconds: WaitSeconds = None,
+    as_json: Json = False,
 ) -> None:
     """Run texts through a MoE model and store which experts each token chose, layer by layer.
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from wingspan.cli.options import Json
+
 
 def routing(
     trace: Annotated[Path, typer.Argument(help="A trace that record, synthesize or import wrote.")],
@@ -23,7 +25,7 @@ def routing(
     windows: Annotated[int, typer.Option(min=1, help="Windows of time for the drift.")] = 8,
     pairs: Annotated[int, typer.Option(min=0, help="How many of the strongest pairs to show.")] = 8,
     html: Annotated[Path | None, typer.Option(help="Write a page with the pictures.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show the load, imbalance, co-activation, drift and nodes per token of a routing trace.
 

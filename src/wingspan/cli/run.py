@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.launched import WAIT_HELP
+from wingspan.cli.options import Device, Json, RanksPerNode, Transport, WaitSeconds
 
 
 def run(
@@ -36,12 +36,7 @@ def run(
             help="Slots per rank and layer: 1 is wide expert parallelism (default with --ranks), more the baseline."
         ),
     ] = None,
-    ranks_per_node: Annotated[
-        int | None,
-        typer.Option(
-            help="How many ranks count as one node (default: the deployment's, else all that share a machine)."
-        ),
-    ] = None,
+    ranks_per_node: RanksPerNode = None,
     placement: Annotated[
         str | None,
         typer.Option(
@@ -64,7 +59,7 @@ def run(
         str | None,
         typer.Option(help="auto (the deployment's, else the checkpoint's; default), float32 or bfloat16."),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
     rebalance: Annotated[
         str,
         typer.Option(
@@ -84,10 +79,7 @@ def run(
             help="For --schedule auto: cluster file of this machine (wingspan calibrate), or a preset."
         ),
     ] = None,
-    transport: Annotated[
-        str,
-        typer.Option(help="How rows move: auto, torch (gloo or NCCL), shm (shared memory in nodes), mpi."),
-    ] = "auto",
+    transport: Transport = "auto",
     dispatcher: Annotated[
         str | None,
         typer.Option(
@@ -114,8 +106,8 @@ def run(
             envvar="WINGSPAN_REPORT", help="Write the result and its reports into this JSON file too."
         ),
     ] = None,
-    wait_seconds: Annotated[float | None, typer.Option(min=1, help=WAIT_HELP)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+    wait_seconds: WaitSeconds = None,
+    as_json: Json = False,
 ) -> None:
     """Run a MoE model with its experts spread over ranks, and complete text.
 

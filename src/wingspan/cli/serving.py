@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.options import Activations, Html, Json, Kv, Weights
+from wingspan.cli.options import Activations, Csv, Html, Json, Kv, Weights
 
 
 def serving(
@@ -68,7 +68,7 @@ def serving(
     kv: Kv = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
     as_json: Json = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="One line per load on stdout, nothing else.")] = False,
+    as_csv: Csv = False,
     html: Html = None,
 ) -> None:
     """Simulate serving: continuous batching, chunked prefill, latencies with percentiles, the highest load.

@@ -12,8 +12,10 @@ from wingspan.cli.options import (
     AttentionRanks,
     ClusterName,
     ContextTokens,
+    Csv,
     DispatcherName,
     ExpertsPerRank,
+    Json,
     Kv,
     Phase,
     PlacementName,
@@ -56,8 +58,8 @@ def simulate(
         Path | None,
         typer.Option(help="Write timeline, breakdown, links and memory as one self-contained page."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The whole report as one JSON object.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="One line per rank.")] = False,
+    as_json: Json = False,
+    as_csv: Csv = False,
 ) -> None:
     """Predict one step: time, throughput, exposed communication, links, memory.
 

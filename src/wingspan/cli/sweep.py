@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.options import Activations, Html, Json, Kv, Weights
+from wingspan.cli.options import Activations, Csv, Html, Json, Kv, Weights
 
 
 def sweep(
@@ -63,9 +63,7 @@ def sweep(
     kv: Kv = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
     as_json: Json = False,
-    as_csv: Annotated[
-        bool, typer.Option("--csv", help="One line per point on stdout, nothing else.")
-    ] = False,
+    as_csv: Csv = False,
     html: Html = None,
 ) -> None:
     """Predict a step over any axes: every option with several values is one.

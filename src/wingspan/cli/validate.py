@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from wingspan.cli.options import Json
 from wingspan.writing import json_text
 
 
@@ -25,7 +26,7 @@ def validate(
         bool,
         typer.Option("--silicon", help="Judge on H200 and B200 tables of the installed aiconfigurator-core."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare predictions with published measurements.
 
