@@ -224,3 +224,30 @@ def test_without_the_tools_it_names_the_package(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda tool: None)
     with pytest.raises(InputError, match="apt-get install -y iproute2"):
         iproute.check_possible()
+
+
+@root
+@possible
+def test_predicted_bytes_are_those_that_the_kernel_counts_on_four_nodes_of_four(names, tmp_path):
+    network.up(make_layout(names[0], 4, 4, "400mbit"))
+    config = json.loads((MODEL / "config.json").read_text())
+    config |= {"hidden_size": 1024, "num_experts": 16, "num_hidden_layers": 3, "first_k_dense_replace": 1}
+    (tmp_path / "model.json").write_text(json.dumps(config))
+    wingspan = [sys.executable, "-m", "wingspan.cli.main"]
+    deployment = str(tmp_path / "d.json")
+    planned = [
+        *wingspan, "simulate", str(tmp_path / "model.json"), "--ranks", "16", "-b", "64", "--context", "64", "--phase",
+        "prefill", "--dispatcher", "hierarchical", "--placement", "random", "--out", deployment,
+    ]  # fmt: skip
+    subprocess.run(planned, capture_output=True, check=True)
+    compared = [
+        *wingspan, "testbed", "run", "--name", names[0], "--", "wingspan", "compare", deployment, "--steps", "1",
+        "--links", "h100-sxm", "--json",
+    ]  # fmt: skip
+    done = subprocess.run(compared, capture_output=True, text=True, check=False, timeout=150)
+    assert done.returncode == 0, done.stderr
+    predicted, measured = (json.loads(done.stdout)[kind] for kind in ("predicted", "measured"))
+    across = sum(predicted["sent_across_nodes_bytes"])
+    assert across == pytest.approx(sum(measured["sent_across_nodes_bytes"]), rel=0.001)
+    (link,) = (each for each in measured["links"] if "kernel" in each["link"])
+    assert link["total_bytes"] == pytest.approx(across, rel=0.03)

@@ -107,7 +107,12 @@ def execute(arguments: CompareArguments) -> None:
         deployment = emulate.emulated(given, found, per_node, arguments.time_scale, drawn_RLTK)
         keep_spans = arguments.trace is not None
         measured = emulate.run_emulated(
-            transport, deployment, drawn_RLTK, arguments.steps, keep_spans=keep_spans
+            transport,
+            deployment,
+            drawn_RLTK,
+            arguments.steps,
+            keep_spans=keep_spans,
+            in_testbed=group.nodes is not None,
         )
         if measured is not None:
             _finish(predict(deployment), *measured, arguments)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from wingspan.errors import RunError
 from wingspan.testbed.iproute import ip_json
 from wingspan.testbed.layout import INTERFACE, Layout
+
+_HEADER_BYTES = 14 + 20 + 32
+"""Of a packet: Ethernet, IPv4 (RFC 791), TCP with time stamps (RFC 7323); segments sent as one count once."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,11 @@ class LinkCount:
     received_bytes: int
     sent_packets: int
     received_packets: int
+
+    @property
+    def sent_payload_bytes(self) -> int:
+        """Sent bytes without the headers of Ethernet, IP and TCP; with what the transport says beside rows."""
+        return self.sent_bytes - self.sent_packets * _HEADER_BYTES
 
     def since(self, before: LinkCount) -> LinkCount:
         """What came after an earlier reading."""
@@ -45,6 +55,21 @@ class Reconciled:
 def read(layout: Layout) -> list[LinkCount]:
     """Each node's counters since the testbed was built, from the interfaces' own statistics."""
     return [_read(layout.node(i)) for i in range(layout.nodes)]
+
+
+def own_link() -> LinkCount:
+    """The counters of the node that this process is in, as its network namespace shows them.
+
+    Raises:
+        RunError: it is in none.
+    """
+    for line in Path("/proc/self/net/dev").read_text().splitlines():
+        name, _, figures = line.partition(":")
+        if name.strip() == INTERFACE:
+            # Eight figures received, then eight sent; bytes and packets stand first.
+            values = [int(figure) for figure in figures.split()]
+            return LinkCount(values[8], values[0], values[9], values[1])
+    raise RunError(f"this rank is in no node of a testbed: it has no {INTERFACE}")
 
 
 def difference(before: Sequence[LinkCount], after: Sequence[LinkCount]) -> list[LinkCount]:

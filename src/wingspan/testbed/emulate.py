@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from wingspan.deployment import Deployment
+from wingspan.report.units import bytes_text
 from wingspan.routing.draws import draw_choices
 from wingspan.routing.trace import RoutingTrace
 from wingspan.runtime.dispatch.choice import DispatchOptions
@@ -19,12 +20,13 @@ from wingspan.runtime.measuring.report import step_report
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.paced import PacedStep, run_paced
 from wingspan.runtime.transport.transport import Transport
-from wingspan.schedule.result import Span, StepReport
+from wingspan.schedule.result import LinkUse, Span, StepReport
 from wingspan.simulate.pace import ModelledPace
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.emulation import on_links
 from wingspan.specs.execution import schedule_text
 from wingspan.specs.workload import RecordedRouting
+from wingspan.testbed.counters import LinkCount, own_link
 from wingspan.traffic.shares import expert_shares
 
 
@@ -82,8 +84,18 @@ def run_emulated(
     steps: int,
     *,
     keep_spans: bool = False,
+    in_testbed: bool = False,
 ) -> tuple[StepReport, list[Span]] | None:
-    """Collective: paced steps of what `emulated` made; on rank 0 their report and the last one's timeline."""
+    """Collective: paced steps of what `emulated` made; on rank 0 their report and the last one's timeline.
+
+    Args:
+        transport: the group.
+        deployment: from `emulated`.
+        choices_RLTK: of all tokens.
+        steps: to measure, after one that warms up.
+        keep_spans: also keep the last step's timeline.
+        in_testbed: ranks are in its nodes: the report then holds what the kernel counted on their links.
+    """
     model, workload = deployment.model, deployment.workload
     flow = flow_named(schedule_text(deployment.options.schedule, deployment.options.chunks))
     step = PacedStep(
@@ -99,11 +111,40 @@ def run_emulated(
     )
     rank = transport.world.rank
     pace = ModelledPace(deployment, flow.micro_batches, rank)
+    before = _together(transport) if in_testbed else None
     measurement = run_paced(transport, step, pace, choices_RLTK[rank], workload.phase, keep_spans=keep_spans)
-    ranks: Any = transport.gather(measurement)
-    if ranks is None:
+    carried = _together(transport).since(before) if before is not None else None
+    gathered: Any = transport.gather((measurement, carried))
+    if gathered is None:
         return None
+    ranks = [each for each, _ in gathered]
     report = step_report(ranks, workload.phase, step.placement, transport.world, flow.name, source="paced")
     if report is None:
         raise RuntimeError("no step was measured")
+    if carried is not None:
+        counts = [count for _, count in gathered[:: transport.world.ranks_per_node]]
+        report = _with_kernel(report, counts, steps + 1, deployment.used_cluster)
     return report, [span for r in ranks for span in r.spans]
+
+
+def _together(transport: Transport) -> LinkCount:
+    """Collective: this node's counters while no rank sends."""
+    transport.share(torch.zeros(1))
+    count = own_link()
+    transport.share(torch.zeros(1))
+    return count
+
+
+def _with_kernel(report: StepReport, counts: list[LinkCount], steps: int, cluster: Cluster) -> StepReport:
+    """The report with what each node's link carried in so many steps, a step's mean."""
+    sent_N = [count.sent_payload_bytes / steps for count in counts]
+    rows, seconds = sum(report.sent_across_nodes_bytes), report.step_seconds
+    link = LinkUse(
+        link="across nodes, counted by the kernel",
+        busiest_bytes=max(sent_N),
+        total_bytes=sum(sent_N),
+        utilisation=max(sent_N) / cluster.scale_out.bandwidth_bytes_per_second / seconds,
+    )
+    beside = f", {sum(sent_N) / rows - 1:+.1%} beside the rows" if rows else ""
+    note = f"the kernel counted {bytes_text(sum(sent_N))} a step across nodes{beside}: headers taken off"
+    return report.model_copy(update={"links": [*report.links, link], "notes": [*report.notes, note]})
