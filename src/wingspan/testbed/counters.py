@@ -12,7 +12,7 @@ from wingspan.testbed.iproute import ip_json
 from wingspan.testbed.layout import INTERFACE, Layout
 
 _HEADER_BYTES = 14 + 20 + 32
-"""Of a packet: Ethernet, IPv4 (RFC 791), TCP with time stamps (RFC 7323); segments sent as one count once."""
+"""Headers of a packet: Ethernet, IPv4 (RFC 791), TCP with time stamps (RFC 7323); segments sent as one count once."""
 
 
 @dataclass(frozen=True)
