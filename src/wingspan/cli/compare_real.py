@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wingspan.cli.launched import patience
 from wingspan.cli.run_setup import Asked, Setup, read_setup
@@ -15,7 +16,6 @@ from wingspan.errors import InputError
 from wingspan.host import usable_cores, usable_memory_bytes
 from wingspan.placement.spec import PlacementSpec
 from wingspan.runtime.launch.group import Group
-from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.result import Span, StepReport
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.step import predict
@@ -23,6 +23,9 @@ from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import parse_schedule
 from wingspan.specs.precision import Precision
 from wingspan.specs.running import RowPrecision, WeightType
+
+if TYPE_CHECKING:
+    from wingspan.runtime.transport.transport import Transport
 
 _PRECISION = {WeightType.FLOAT32: Precision.FP32, WeightType.BFLOAT16: Precision.BF16}
 Finish = Callable[[Prediction, StepReport, list[Span]], None]
