@@ -34,7 +34,7 @@ def test_simulate_prints_its_tables() -> None:
         "step ",
         "tokens/s per GPU",
         "fits",
-        "waiting for transfers",
+        "dispatch (transfer)",
         "scale-out link",
         "kv cache",
         "Slowest",
