@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import psutil
-import torch
 
-from wingspan.errors import InputError
 from wingspan.models import write_random_checkpoint
 from wingspan.runtime.dispatch.choice import DispatchOptions
 from wingspan.runtime.generation.prompts import Prompt, assign, check_context
@@ -13,6 +11,7 @@ from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.measuring.calibrate import measure_links
 from wingspan.runtime.measuring.cluster import with_links
+from wingspan.runtime.model.architecture import dtype_named
 from wingspan.runtime.model.engine import Model, check_weights, default_placement, describe, load, rank_bytes
 from wingspan.runtime.model.fingerprint import fingerprint
 from wingspan.runtime.model.inspection import ModelSummary, WeightFiles, summarize, weight_files
@@ -57,15 +56,6 @@ __all__ = [
     "with_links",
     "write_random_checkpoint",
 ]
-
-_DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def dtype_named(name: str) -> torch.dtype | None:
-    """The dtype of a command-line name; None for `auto`, the checkpoint's own."""
-    if name not in _DTYPES:
-        raise InputError(f"`dtype` {name}: use one of {', '.join(_DTYPES)}")
-    return _DTYPES[name]
 
 
 def process_started_seconds() -> float:

@@ -86,10 +86,11 @@ class Batch:
         return max(self.cached_P, default=0)
 
     def keep(self, numbers: Sequence[int]) -> None:
-        """Drop all other rows, and the columns that only they filled."""
-        if len(numbers) == len(self.numbers):
+        """Drop the rows of all other requests, and the columns that only they filled."""
+        kept = set(numbers)
+        rows = [row for row, number in enumerate(self.numbers) if number in kept]
+        if len(rows) == len(self):
             return
-        rows = [row for row, number in enumerate(self.numbers) if number in set(numbers)]
         before = self.columns
         self.numbers = [self.numbers[row] for row in rows]
         self.cached_P = [self.cached_P[row] for row in rows]

@@ -135,11 +135,7 @@ class Ledger:
         """
         if request.number in self.held:
             raise InputError(f"request {request.number} is being served already; number requests differently")
-        if request.kv_tokens > self._limits.kv_tokens_per_home:
-            raise InputError(
-                f"request {request.number} may need {request.kv_tokens} tokens of KV cache, a rank has room for "
-                f"{self._limits.kv_tokens_per_home}; shorten it, or give ranks more"
-            )
+        request.check_fits(self._limits)
         self.held[request.number] = Continuation(request)
         self._admission.submit(request.number, request.kv_tokens, request.home_rank)
 

@@ -37,21 +37,31 @@ def assign(
     shown: list[str | None] = [*texts, *(tokenizer.decode(i) for i in id_lists)]
     if not ids:
         raise InputError('nothing to complete; give `prompt` "...", `prompts_file` FILE or `prompt_ids`')
-    vocabulary = config.get_text_config().vocab_size
     for number, prompt in enumerate(ids):
-        if not prompt:
-            raise InputError(f"prompt {number} is empty; give at least one token")
-        if bad := [i for i in prompt if not 0 <= i < vocabulary]:
-            raise InputError(f"prompt {number}: id {bad[0]} is outside the vocabulary 0..{vocabulary - 1}")
+        check_ids(f"prompt {number}", prompt, config)
     return [Prompt(n, i, s, n % ranks) for n, (i, s) in enumerate(zip(ids, shown, strict=True))]
+
+
+def check_ids(name: str, ids: Sequence[int], config: PreTrainedConfig) -> None:
+    """Raise `InputError` for a prompt without tokens, or with one that the model does not have."""
+    vocabulary = config.get_text_config().vocab_size
+    if not ids:
+        raise InputError(f"{name} is empty; give at least one token")
+    if bad := [i for i in ids if not (isinstance(i, int) and 0 <= i < vocabulary)]:
+        raise InputError(f"{name}: id {bad[0]!r} is outside the vocabulary 0..{vocabulary - 1}")
+
+
+def check_length(name: str, ids: Sequence[int], max_new_tokens: int, config: PreTrainedConfig) -> None:
+    """Raise `InputError` where a prompt and its continuation exceed what the model was made for."""
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if longest and len(ids) + max_new_tokens > longest:
+        raise InputError(
+            f"{name} has {len(ids)} tokens; with `max_new_tokens` {max_new_tokens} that exceeds the model's context "
+            f"of {longest}; at most {max(0, longest - len(ids))} would fit"
+        )
 
 
 def check_context(prompts: Sequence[Prompt], max_new_tokens: int, config: PreTrainedConfig) -> None:
     """Raise `InputError` where a prompt and its continuation exceed what the model was made for."""
-    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     for prompt in prompts:
-        if longest and len(prompt.ids) + max_new_tokens > longest:
-            raise InputError(
-                f"prompt {prompt.index} has {len(prompt.ids)} tokens; with `max_new_tokens` {max_new_tokens} that "
-                f"exceeds the model's context of {longest}; at most {max(0, longest - len(prompt.ids))} would fit"
-            )
+        check_length(f"prompt {prompt.index}", prompt.ids, max_new_tokens, config)

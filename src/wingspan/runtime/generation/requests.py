@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from wingspan.errors import InputError
 from wingspan.runtime.generation.sampling import Sampling
+from wingspan.schedule.batching import BatchLimits
 
 
 @dataclass(frozen=True)
@@ -55,3 +56,11 @@ class Request:
     def kv_tokens(self) -> int:
         """The KV cache that it may come to need, in tokens."""
         return len(self.ids) + self.length.max_new_tokens
+
+    def check_fits(self, limits: BatchLimits) -> None:
+        """Raise `InputError` where no rank ever has room for it."""
+        if self.kv_tokens > limits.kv_tokens_per_home:
+            raise InputError(
+                f"prompt {self.number} may need {self.kv_tokens} tokens of KV cache, a rank has room for "
+                f"{limits.kv_tokens_per_home}; shorten it, or give ranks more"
+            )

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 
@@ -50,6 +51,15 @@ def run_ranks(
         WingspanError: a rank raised it, died, or could not be started; all others have been ended by then.
         BrokenPipeError: a rank printed, and the reader of standard output had left.
     """
+    with started_ranks(work, size, ranks_per_node, device, nodes) as ranks:
+        ranks.wait()
+
+
+@contextmanager
+def started_ranks(
+    work: Work, size: int, ranks_per_node: int, device: torch.device, nodes: Nodes | None = None
+) -> Iterator[Ranks]:
+    """The ranks of `run_ranks`, while they work; those that still live at the end are ended."""
     listener = socket.create_server(("127.0.0.1", 0)) if nodes is None else listen_on(nodes.members[0])
     flush_streams()
     with listener, Ranks() as ranks:
@@ -57,7 +67,7 @@ def run_ranks(
             world = World(rank, size, ranks_per_node, local_rank=rank)
             ranks.start(rank, partial(_live, work, world, listener, device, nodes))
         listener.close()
-        ranks.wait()
+        yield ranks
 
 
 def join_ranks(work: Work, place: Place, device: torch.device) -> None:

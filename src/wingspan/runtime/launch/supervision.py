@@ -79,6 +79,11 @@ class Ranks:
             for rank in self._alive.values():
                 os.close(rank.words)
 
+    @property
+    def words(self) -> list[int]:
+        """File descriptors, of which one can be read when its rank ends or says why."""
+        return [rank.words for rank in self._alive.values()]
+
     def start(self, number: int, live: Callable[[], None]) -> None:
         """Fork a rank that does `live` and ends.
 

@@ -67,6 +67,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     return data
 
 
+_DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def dtype_named(name: str) -> torch.dtype | None:
+    """The dtype of a name; None for `auto`, the checkpoint's own; raises `InputError` for another."""
+    if name not in _DTYPES:
+        raise InputError(f"`dtype` {name}: use one of {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
 def load_config(folder: Path) -> PreTrainedConfig:
     """The model's configuration, from a folder with `config.json` or from such a file itself.
 

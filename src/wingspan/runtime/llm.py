@@ -1,0 +1,299 @@
+"""A model as an object: its ranks are forked once, and requests are stepped through them while the caller looks on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar, cast
+
+from transformers.utils.logging import disable_progress_bar
+
+from wingspan.errors import InputError
+from wingspan.runtime.dispatch.choice import DispatchOptions
+from wingspan.runtime.generation.generate import Generator
+from wingspan.runtime.generation.ledger import Continuation, FinishReason, StepResult
+from wingspan.runtime.generation.prompts import check_ids, check_length
+from wingspan.runtime.generation.requests import Length, Request
+from wingspan.runtime.generation.sampling import Sampling
+from wingspan.runtime.generation.tokenizer import Tokenizer
+from wingspan.runtime.launch.obeying import Obey, ObeyingRanks
+from wingspan.runtime.model.architecture import dtype_named
+from wingspan.runtime.model.engine import Model, check_weights, default_placement, describe, load, rank_bytes
+from wingspan.runtime.model.step import flow_named
+from wingspan.runtime.ranks.capacity import check_room
+from wingspan.runtime.ranks.device import select_device
+from wingspan.runtime.transport.transport import Transport
+from wingspan.schedule.batching import UNLIMITED, BatchLimits
+from wingspan.specs.execution import DispatcherKind
+from wingspan.specs.placement import Placement
+from wingspan.specs.running import transport_kind
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One prompt's continuation; `text` is None where the checkpoint has no tokenizer."""
+
+    number: int
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    text: str | None
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True)
+class _News:
+    """What the ranks are told before a step."""
+
+    requests: tuple[Request, ...]
+    withdrawn: tuple[int, ...]
+
+
+class LLM:
+    """A Mixture-of-Experts model over ranks of this machine, each with its own experts and its own sequences.
+
+    Requests join and leave between steps. The ranks live until `close`, or as long as the thread that made them; use
+    it as a context manager.
+
+    Args:
+        model: folder of a checkpoint in the Hugging Face format.
+        ranks: processes to start; each is a home for sequences.
+        experts_per_rank: slots of a rank in each layer; None: as few as hold all experts.
+        placement: which expert lives in which slot; None: in order.
+        dtype: auto (the checkpoint's), float32 or bfloat16.
+        device: cpu or cuda.
+        transport: auto, torch or shm.
+        dispatcher: auto, flat, deduplicated or hierarchical.
+        schedule: sequential, chunks:N or two-batch.
+        sequences_per_rank: the most that a rank continues at a time; others wait.
+        tokens_per_step: the most that a rank computes in a step; longer prompts take several steps where the model's
+            caches allow it.
+        kv_tokens_per_rank: tokens of KV cache that a rank has room for; None: as many as its sequences need.
+
+    Raises:
+        InputError: no such model, or values that do not fit it.
+        RunError: a rank died.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        ranks: int = 4,
+        experts_per_rank: int | None = None,
+        *,
+        placement: Placement | None = None,
+        dtype: str = "auto",
+        device: str = "cpu",
+        transport: str = "auto",
+        dispatcher: str = "auto",
+        schedule: str = "sequential",
+        sequences_per_rank: int = 16,
+        tokens_per_step: int = 512,
+        kv_tokens_per_rank: int | None = None,
+    ) -> None:
+        if ranks < 1:
+            raise InputError(f"`ranks` {ranks}: use 1 or more")
+        described = describe(Path(model), dtype_named(dtype))
+        check_weights(described)
+        slots = experts_per_rank or -(-described.shape.num_experts // ranks)
+        used = placement or default_placement(described.shape, ranks, slots)
+        _check_placement(used, described, ranks)
+        on = select_device(device)
+        if on.type == "cpu":
+            check_room(ranks, rank_bytes(described, used.slots_per_rank))
+        limits = BatchLimits(
+            UNLIMITED.kv_tokens_per_home if kv_tokens_per_rank is None else kv_tokens_per_rank,
+            sequences_per_rank,
+            tokens_per_step,
+        )
+        options = DispatchOptions(None if dispatcher == "auto" else _dispatcher_kind(dispatcher))
+        flow = flow_named(schedule)
+
+        def prepare(joined: Transport) -> Obey:
+            # Every rank's loading bar on one terminal would tell nobody anything.
+            disable_progress_bar()  # type: ignore[no-untyped-call]
+            engine = load(described, used, joined, on, dispatch=options)
+            generator = Generator(engine, {"prefill": flow, "decode": flow}, limits=limits)
+            return lambda command: _obey(generator, command)
+
+        self.tokenizer = Tokenizer(Path(model))
+        self._model = described
+        self._limits = limits
+        self._held: dict[int, Continuation] = {}
+        self._new: list[Request] = []
+        self._withdrawn: list[int] = []
+        self._submitted = 0
+        self._ranks = ObeyingRanks(prepare, ranks, on, transport_kind(transport))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def unfinished(self) -> int:
+        """Requests that wait or are being continued."""
+        return len(self._held)
+
+    def submit(
+        self,
+        prompt: str | Sequence[int],
+        sampling: Sampling | None = None,
+        length: Length | None = None,
+        *,
+        stream: int = 0,
+    ) -> int:
+        """Let a request join at the next step.
+
+        Args:
+            prompt: text, or token ids.
+            sampling: how its tokens are chosen; None: greedily.
+            length: when it ends.
+            stream: which of several draws with the same seed this is.
+
+        Returns:
+            The request's number.
+
+        Raises:
+            InputError: a prompt without tokens, ids outside the vocabulary, or more than the model or a rank can hold.
+        """
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        request = Request(self._submitted, tuple(ids), sampling or Sampling(), length or Length(), stream)
+        name = f"prompt {request.number}"
+        check_ids(name, ids, self._model.config)
+        check_length(name, ids, request.length.max_new_tokens, self._model.config)
+        request.check_fits(self._limits)
+        self._submitted += 1
+        self._held[request.number] = Continuation(request)
+        self._new.append(request)
+        return request.number
+
+    def withdraw(self, number: int) -> None:
+        """Forget a request; from the next step on it costs nothing. One that has ended is gone already."""
+        if self._held.pop(number, None) is not None:
+            self._withdrawn.append(number)
+
+    def step(self) -> StepResult:
+        """Compute the next token of every request that is being continued; of those that just joined, the prompt.
+
+        Returns:
+            The tokens that are new, by request, and the requests that ended. Nothing where there is no request.
+
+        Raises:
+            RunError: a rank failed or died; the object is of no use then.
+        """
+        if not (self._held or self._withdrawn):
+            return StepResult()
+        news = _News(tuple(self._new), tuple(self._withdrawn))
+        self._new, self._withdrawn = [], []
+        try:
+            result = self._ranks.ask(news)
+        except BaseException:
+            self._held = {}
+            raise
+        if not isinstance(result, StepResult):
+            raise TypeError(f"a step gave {result!r}")
+        for number, token in result.tokens.items():
+            self._held[number].tokens.append(token)
+        for number in result.finished:
+            del self._held[number]
+        return result
+
+    def generate(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        sampling: Sampling | Sequence[Sampling] | None = None,
+        length: Length | Sequence[Length] | None = None,
+    ) -> list[Completion]:
+        """Complete prompts, each as if it were alone.
+
+        Args:
+            prompts: texts, or token ids.
+            sampling: for all, or one for each; None: greedy. With one seed, each prompt still has draws of its own.
+            length: for all, or one for each.
+
+        Returns:
+            A completion of each, in order.
+
+        Raises:
+            InputError: see `submit`, or requests submitted before have not ended: their tokens would pass unseen.
+                Nothing is begun then.
+            RunError: see `step`.
+        """
+        if self._held:
+            raise InputError(
+                f"{self.unfinished} requests have not ended; step them to their end, or withdraw them"
+            )
+        samplings = _one_for_each(sampling or Sampling(), Sampling, "sampling", len(prompts))
+        lengths = _one_for_each(length or Length(), Length, "length", len(prompts))
+        numbers: list[int] = []
+        try:
+            for stream, (prompt, how, long) in enumerate(zip(prompts, samplings, lengths, strict=True)):
+                numbers.append(self.submit(prompt, how, long, stream=stream))
+        except InputError:
+            self._take_back(numbers)
+            raise
+        left = {number: self._held[number] for number in numbers}
+        done: dict[int, Completion] = {}
+        while len(done) < len(numbers):
+            for number, reason in self.step().finished.items():
+                if number in left:
+                    done[number] = self._completion(left[number], reason)
+        return [done[number] for number in numbers]
+
+    def close(self) -> None:
+        """End the ranks. Requests that have not ended are dropped."""
+        self._held, self._new, self._withdrawn = {}, [], []
+        self._ranks.close()
+
+    def _take_back(self, numbers: Iterable[int]) -> None:
+        """Forget requests that no rank has heard of."""
+        for number in numbers:
+            del self._held[number]
+        self._new = [request for request in self._new if request.number in self._held]
+
+    def _completion(self, continuation: Continuation, reason: FinishReason) -> Completion:
+        request, tokens = continuation.request, tuple(continuation.tokens)
+        text = self.tokenizer.decode(tokens)
+        return Completion(request.number, tuple(request.ids), tokens, text, reason)
+
+
+def _obey(generator: Generator, command: object) -> StepResult:
+    """On every rank: take in the news, and step if anybody is there."""
+    if not isinstance(command, _News):
+        raise TypeError(f"no command: {command!r}")
+    for request in command.requests:
+        generator.submit(request)
+    for number in command.withdrawn:
+        generator.withdraw(number)
+    return generator.step() if generator.unfinished else StepResult()
+
+
+T = TypeVar("T")
+
+
+def _one_for_each(given: T | Sequence[T], kind: type[T], name: str, prompts: int) -> Sequence[T]:
+    if isinstance(given, kind):
+        return [given] * prompts
+    several = list(cast("Sequence[T]", given))
+    if len(several) != prompts:
+        raise InputError(f"{len(several)} {name}s for {prompts} prompts; give one for all, or one for each")
+    return several
+
+
+def _check_placement(placement: Placement, model: Model, ranks: int) -> None:
+    wanted = len(model.shape.paths), model.shape.num_experts, ranks
+    given = placement.num_layers, placement.num_experts, placement.num_ranks
+    for name, has, needs in zip(("MoE layers", "experts", "ranks"), given, wanted, strict=True):
+        if has != needs:
+            raise InputError(f"the placement has {has} {name}, this model on these ranks {needs}")
+
+
+def _dispatcher_kind(name: str) -> DispatcherKind:
+    if name not in [*DispatcherKind]:
+        raise InputError(f"`dispatcher` {name}: use auto, {', '.join(DispatcherKind)}")
+    return DispatcherKind(name)

@@ -1,0 +1,163 @@
+"""A model as an object: each request gets what plain transformers gives it alone, on any number of ranks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from benchmarks.architectures import tiny_configuration, write_checkpoint
+
+from tests.runtime.plain import LENGTHS, SAMPLINGS, mixed_requests, plain_model, plain_tokens
+from tests.runtime.ranks import on_ranks
+from tests.runtime.test_run import SILENT, request
+from wingspan.errors import InputError, RunError
+from wingspan.runtime.generation.requests import Length, Request
+from wingspan.runtime.generation.sampling import Sampling
+from wingspan.runtime.generation.tokenizer import Tokenizer
+from wingspan.runtime.llm import LLM
+from wingspan.runtime.run import run
+
+PROMPTS = ((5, 9, 17, 3), (1, 2), (7,), tuple(range(30, 43)), (8, 9, 10), (3, 1, 4, 1, 5, 9, 2, 6))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tiny_configuration("mixtral"), tmp_path_factory.mktemp("mixtral") / "model", 1)
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> list[list[int]]:
+    model = plain_model(folder)
+    return [plain_tokens(model, wanted) for wanted in mixed_requests(PROMPTS)]
+
+
+def no_rank_is_left() -> bool:
+    return not psutil.Process().children()
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_every_sampling_and_length_gives_what_plain_transformers_gives(ranks, folder, expected):
+    """Twice, as the ranks stay; few at a time, so that they join and leave on their way."""
+    with LLM(folder, ranks, sequences_per_rank=2, tokens_per_step=6) as llm:
+        for _ in range(2):
+            done = llm.generate(PROMPTS, SAMPLINGS, LENGTHS)
+            assert [list(c.token_ids) for c in done] == expected
+            assert [c.prompt_ids for c in done] == list(PROMPTS)
+            assert done[2].finish_reason == "length"
+    assert no_rank_is_left()
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_a_run_draws_as_the_object_does(sampling, folder, tmp_path):
+    """And as plain transformers does, a prompt at a time."""
+    job = request(folder, 2, 3, PROMPTS, sampling=sampling, max_new_tokens=6, check=False)
+    result = on_ranks(lambda transport: run(transport, job, Tokenizer(folder), SILENT), 2, tmp_path)[0]
+    model = plain_model(folder)
+    assert [o.token_ids for o in result.outputs] == [
+        plain_tokens(model, Request(n, ids, sampling, Length(6), stream=n)) for n, ids in enumerate(PROMPTS)
+    ]
+
+
+def test_requests_join_and_leave_between_steps(folder, expected):
+    tokens: dict[int, list[int]] = {}
+
+    def step() -> None:
+        for number, token in llm.step().tokens.items():
+            tokens.setdefault(number, []).append(token)
+
+    with LLM(folder, 2) as llm:
+        for stream, prompt in enumerate(PROMPTS):
+            assert llm.submit(prompt, SAMPLINGS[stream], LENGTHS[stream], stream=stream) == stream
+            step()
+        gone = llm.submit((4, 4), length=Length(40, ignore_eos=True))
+        step()
+        llm.withdraw(gone)
+        with pytest.raises(InputError, match="have not ended"):
+            llm.generate([(1, 2)])
+        while llm.unfinished:
+            step()
+        assert len(tokens.pop(gone)) == 1
+        assert [tokens[n] for n in range(len(PROMPTS))] == expected
+        assert llm.step().tokens == {}
+
+
+@pytest.mark.parametrize(
+    ("prompts", "words"),
+    [
+        ([(1, 2), ()], "prompt 1 is empty"),
+        ([(1, 10**6)], "id 1000000 is outside the vocabulary"),
+        ([(1, 2.5)], "id 2.5 is outside the vocabulary"),
+        (["text"], "has no tokenizer"),
+        ([(1,) * 100], "exceeds the model's context|tokens of KV cache"),
+    ],
+)
+def test_a_wrong_prompt_is_named_and_nothing_is_begun(prompts, words, folder):
+    with LLM(folder, 1, kv_tokens_per_rank=90) as llm:
+        with pytest.raises(InputError, match=words):
+            llm.generate(prompts)
+        assert not llm.unfinished
+        assert len(llm.generate([(1, 2)], length=Length(3, ignore_eos=True))[0].token_ids) == 3
+
+
+def test_as_many_samplings_as_prompts(folder):
+    with LLM(folder, 1) as llm, pytest.raises(InputError, match="2 samplings for 1 prompts"):
+        llm.generate([(1, 2)], [Sampling(), Sampling()])
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"ranks": 0}, "`ranks` 0"),
+        ({"experts_per_rank": 1, "ranks": 2}, "experts"),
+        ({"dtype": "float64"}, "`dtype` float64"),
+        ({"schedule": "backwards"}, "`schedule` backwards"),
+        ({"dispatcher": "pigeon"}, "`dispatcher` pigeon"),
+        ({"transport": "pigeon"}, "`transport` pigeon"),
+        ({"tokens_per_step": 16}, "leaves none for prefill"),
+        ({"kv_tokens_per_rank": 0}, "kv_tokens_per_home is 0"),
+    ],
+)
+def test_a_wrong_value_is_named_before_any_rank_starts(values, words, folder):
+    with pytest.raises(InputError, match=words):
+        LLM(folder, **{"ranks": 2, **values})
+    assert no_rank_is_left()
+
+
+def test_a_rank_that_dies_is_named_and_the_others_end(folder):
+    llm = LLM(folder, 2)
+    llm.generate([(1, 2)], length=Length(2))
+    os.kill(max(child.pid for child in psutil.Process().children()), signal.SIGKILL)
+    with pytest.raises(RunError, match="rank 1 was killed by signal SIGKILL"):
+        llm.generate([(1, 2)], length=Length(2))
+    assert no_rank_is_left()
+    with pytest.raises(RunError, match="have ended"):
+        llm.generate([(1, 2)])
+    llm.close()
+
+
+def test_ranks_sleep_while_nobody_asks_and_end_with_the_object(folder):
+    llm = LLM(folder, 2)
+    llm.generate([(1, 2)], length=Length(2))
+    ranks = psutil.Process().children()
+
+    def seconds() -> float:
+        return sum(rank.cpu_times().user + rank.cpu_times().system for rank in ranks)
+
+    before = seconds()
+    time.sleep(1.5)
+    assert seconds() - before <= 0.05
+    del llm
+    assert no_rank_is_left()
+
+
+def test_two_objects_live_and_end_beside_each_other(folder, expected):
+    with LLM(folder, 1) as first:
+        with LLM(folder, 2) as second:
+            assert [list(c.token_ids) for c in second.generate(PROMPTS, SAMPLINGS, LENGTHS)] == expected
+        assert [list(c.token_ids) for c in first.generate(PROMPTS, SAMPLINGS, LENGTHS)] == expected
+    first.close()
+    assert no_rank_is_left()
