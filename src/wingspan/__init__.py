@@ -7,7 +7,7 @@ best = plan(Description(load_model("deepseek-v3"), load_cluster("h100-sxm")), gp
 print(simulate(best.deployment).step_seconds)
 ```
 
-Each name is imported when it is first used: what plans and predicts never loads torch.
+Each name is imported when it is first used: only `LLM`, and what it takes, loads torch.
 """
 
 from __future__ import annotations
@@ -21,13 +21,19 @@ if TYPE_CHECKING:
     from wingspan.deployment import Deployment
     from wingspan.describe import Description
     from wingspan.front import place, plan, simulate
+    from wingspan.runtime.generation.requests import Length
+    from wingspan.runtime.generation.sampling import Sampling
+    from wingspan.runtime.llm import LLM
     from wingspan.specs.cluster import load_cluster
     from wingspan.specs.models import load_model
 
 
 __all__ = [
+    "LLM",
     "Deployment",
     "Description",
+    "Length",
+    "Sampling",
     "__version__",
     "load_cluster",
     "load_model",
@@ -39,6 +45,9 @@ __all__ = [
 _HOMES = {
     "Deployment": "deployment",
     "Description": "describe",
+    "LLM": "runtime.llm",
+    "Length": "runtime.generation.requests",
+    "Sampling": "runtime.generation.sampling",
     "load_cluster": "specs.cluster",
     "load_model": "specs.models",
     "place": "front",
