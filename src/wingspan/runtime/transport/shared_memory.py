@@ -265,20 +265,20 @@ class SharedMemory:
 
 
 @dataclass(frozen=True)
-class Handle:
+class MemoryHandle:
     """Where a process of this host finds the memory, and its name, which no other memory has."""
 
     path: str
     name: str
 
 
-def handle_of(fd: int) -> Handle:
+def handle_of(fd: int) -> MemoryHandle:
     """For the others of this host; it holds while this process keeps the descriptor."""
     path = f"/proc/{os.getpid()}/fd/{fd}"
-    return Handle(path, os.readlink(path))
+    return MemoryHandle(path, os.readlink(path))
 
 
-def share_among(peers: Sequence[Peer], own: int, handle: Handle) -> SharedMemory:
+def share_among(peers: Sequence[Peer], own: int, handle: MemoryHandle) -> SharedMemory:
     """Open the memory that the first of the host's ranks made.
 
     Args:

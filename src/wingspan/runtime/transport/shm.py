@@ -22,7 +22,7 @@ from wingspan.errors import InputError
 from wingspan.runtime.ranks.world import World, within
 from wingspan.runtime.transport import futex
 from wingspan.runtime.transport.shared_memory import (
-    Handle,
+    MemoryHandle,
     Peer,
     SharedMemory,
     SharedMemoryError,
@@ -309,7 +309,7 @@ def _meet(outer: Transport, members: list[int]) -> SharedMemory:
     """
     rank, first = outer.world.rank, members[0]
     fd, problem = -1, ""
-    handle: Handle | None = None
+    handle: MemoryHandle | None = None
     try:
         if rank == first:
             try:
@@ -333,7 +333,7 @@ def _meet(outer: Transport, members: list[int]) -> SharedMemory:
     return memory
 
 
-def _open(told: Sequence[tuple[Peer, Handle | None]], own: int) -> SharedMemory:
+def _open(told: Sequence[tuple[Peer, MemoryHandle | None]], own: int) -> SharedMemory:
     handle = told[0][1]
     if handle is None:
         raise SharedMemoryError(f"rank {told[0][0].rank} made none")
