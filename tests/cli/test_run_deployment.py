@@ -176,3 +176,36 @@ def test_without_ranks_it_takes_this_machines_cores(wingspan):
     each = -(-EXPERTS // min(EXPERTS, usable_cores()))
     assert (report["ranks"], report["experts_per_rank"]) == (-(-EXPERTS // each), each)
     assert each == 1 or f"--ranks {EXPERTS} puts one on each" in done.err
+
+
+def test_plan_place_and_run_are_one_chain(wingspan, ran, tmp_path):
+    planned, placed = str(tmp_path / "d.json"), str(tmp_path / "placed.json")
+    first = wingspan(
+        "simulate",
+        TINY,
+        "--ranks",
+        "4",
+        "--experts-per-rank",
+        "2",
+        "-b",
+        "64",
+        "--context",
+        "64",
+        "--out",
+        planned,
+    )
+    assert first.code == 0, first.err
+    trace = str(Path(TINY) / "routing.parquet")
+    done = wingspan("place", trace, "--model", planned, "--out", placed, "--json")
+    assert done.code == 0, done.err
+    strategies = json.loads(done.out)["strategies"]
+    predicted = wingspan("simulate", placed, "--json")
+    assert predicted.code == 0, predicted.err
+    assert json.loads(predicted.out)["step_seconds"] == pytest.approx(
+        strategies["ours"]["step_seconds"], rel=0.02
+    )
+    assert json.loads(Path(placed).read_text())["checkpoint"]
+    assert ran(placed)["ranks"] == 4
+    refused = wingspan("place", trace, "--model", placed, "--ranks", "8", "--out", planned)
+    assert refused.code == 2
+    assert "explicit" in refused.err

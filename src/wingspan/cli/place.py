@@ -32,8 +32,8 @@ def place(
     model: Annotated[
         str | None,
         typer.Option(
-            help="The trace's model: a preset, a config.json or its folder (default deepseek-v3, where the trace is "
-            "of its shape)."
+            help="The trace's model: a preset, a config.json or its folder, or a deployment file, whose ranks and "
+            "options then count (default deepseek-v3, where the trace is of its shape)."
         ),
     ] = None,
     cluster: ClusterName = None,
@@ -75,7 +75,12 @@ def place(
         float | None, typer.Option(min=0.0, help="GB per rank for experts; refuse what does not fit.")
     ] = None,
     strategy: Annotated[str, typer.Option(help="Which one --out writes; a name from the table.")] = "ours",
-    out: Annotated[Path | None, typer.Option(help="Write the placement as JSON.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the placement as JSON; with a deployment as --model that, with the placement in it."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the random strategy and the synthetic trace.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -112,7 +117,7 @@ def place(
                 tokens_per_gpu=tokens_per_gpu,
                 context=context,
                 schedule=schedule,
-                dispatcher=dispatcher or "hierarchical",
+                dispatcher=dispatcher,
                 attention_ranks=attention_ranks,
                 weights=weights,
             ),

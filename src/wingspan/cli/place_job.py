@@ -10,13 +10,15 @@ import numpy as np
 
 from wingspan.cli.console import Console
 from wingspan.cli.place_view import show
-from wingspan.deployment import Deployment
+from wingspan.cli.run_setup import is_deployment
+from wingspan.deployment import Deployment, load_deployment, save_deployment
 from wingspan.describe import Description, cluster_of, deployment_of, model_of
 from wingspan.errors import InputError
 from wingspan.limits import MOST_RANKS, MOST_SLOTS
 from wingspan.placement.limits import check_memory
 from wingspan.placement.objective import Objective
 from wingspan.placement.plan import Moving
+from wingspan.placement.spec import PlacementSpec
 from wingspan.placement_file import read_placement, write_placement
 from wingspan.routing.homes import spread_requests
 from wingspan.routing.synthetic import TraceShape, generate
@@ -26,6 +28,7 @@ from wingspan.routing.workloads import workload
 from wingspan.simulate.placing import STRATEGIES, Comparison, compare, objective_of
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.placement import Placement
+from wingspan.specs.routing_text import parse_routing
 from wingspan.specs.stored_placement import StoredPlacement
 from wingspan.writing import json_text
 
@@ -59,8 +62,9 @@ def execute(arguments: PlaceArguments) -> None:
     if (arguments.trace is None) == (arguments.synthetic is None):
         raise InputError("give either a trace or --synthetic KIND")
     file = None if arguments.trace is None else TraceFile.open(arguments.trace)
-    asked = arguments.deployment
-    model = model_of(replace(asked, source=asked.source or _USUAL_MODEL))
+    asked, planned = _asked(arguments.deployment)
+    arguments = replace(arguments, deployment=asked)
+    model = planned.model if planned else model_of(replace(asked, source=asked.source or _USUAL_MODEL))
     if file is not None:
         _check_fit(file, model, named=bool(asked.source))
     ranks = (asked.ranks or -(-model.experts.count // (asked.experts_per_rank or 1))) + arguments.spare_ranks
@@ -70,7 +74,7 @@ def execute(arguments: PlaceArguments) -> None:
     if trace.num_ranks != ranks:
         about += f"; requests of {trace.num_ranks} home ranks dealt to {ranks} in turn"
         trace = spread_requests(trace, ranks)
-    deployment = _deployment(arguments, ranks, trace)
+    deployment = _deployment(arguments, ranks, trace, planned)
     objective = objective_of(deployment)
     if arguments.expert_memory_gb is not None:
         budget_bytes = arguments.expert_memory_gb * 1e9
@@ -93,17 +97,61 @@ def execute(arguments: PlaceArguments) -> None:
         show(result, about, on, deployment, objective, Console(highlight=False))
     if arguments.out is not None:
         placement = result.placements[arguments.strategy]
-        stored = StoredPlacement(placement, model.moe_layers, model.layers, objective.ranks_per_node)
-        write_placement(stored, arguments.out)
+        if planned is not None:
+            save_deployment(_placed(deployment, placement, arguments.trace), arguments.out)
+        else:
+            _write_placement(placement, model, objective, arguments.out)
         if not arguments.as_json:
             print(f"{arguments.strategy} written to {arguments.out}")
 
 
-def _deployment(arguments: PlaceArguments, ranks: int, trace: RoutingTrace) -> Deployment:
+def _asked(said: Description) -> tuple[Description, Deployment | None]:
+    """What is asked for, and the deployment where its source is the file of one: that says ranks, slots and tokens."""
+    if not is_deployment(str(said.source)):
+        return replace(said, dispatcher=said.dispatcher or "hierarchical"), None
+    planned = load_deployment(Path(str(said.source)))
+    return (
+        replace(
+            said,
+            ranks=said.ranks or planned.ranks,
+            experts_per_rank=said.experts_per_rank or planned.placement.experts_per_rank,
+            tokens_per_gpu=said.tokens_per_gpu or planned.workload.tokens_per_gpu,
+        ),
+        planned,
+    )
+
+
+def _placed(deployment: Deployment, placement: Placement, trace: Path | None) -> Deployment:
+    """The deployment with this placement, and with the routing that it was judged by where a file holds it."""
+    workload = deployment.workload
+    if trace is not None:
+        workload = workload.model_copy(update={"routing": parse_routing(str(trace))})
+    return deployment.model_copy(
+        update={"placement": PlacementSpec.explicit(placement), "workload": workload}
+    )
+
+
+def _write_placement(placement: Placement, model: ModelSpec, objective: Objective, out: Path) -> None:
+    write_placement(StoredPlacement(placement, model.moe_layers, model.layers, objective.ranks_per_node), out)
+
+
+def _deployment(
+    arguments: PlaceArguments, ranks: int, trace: RoutingTrace, planned: Deployment | None
+) -> Deployment:
     """The deployment whose step judges the placements; its tokens per GPU are the trace's mean, unless asked for."""
     asked = arguments.deployment
     tokens = asked.tokens_per_gpu or max(1, round(trace.num_tokens / len(np.unique(trace.step_T)) / ranks))
-    cluster = cluster_of(asked)
+    if planned is not None and asked.cluster is None and arguments.ranks_per_node is None:
+        same = (ranks, asked.experts_per_rank) == (planned.ranks, planned.placement.experts_per_rank)
+        # An explicit placement has its size; another one is refused there.
+        return deployment_of(
+            replace(
+                asked,
+                ranks=None if same else ranks,
+                experts_per_rank=None if same else asked.experts_per_rank,
+            )
+        )
+    cluster = cluster_of(asked) if planned is None or asked.cluster else planned.cluster
     per_node = arguments.ranks_per_node or min(cluster.gpus_per_node, ranks)
     if ranks % per_node:
         raise InputError(
