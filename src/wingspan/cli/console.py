@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import Any, NoReturn
 
 from rich import console
 from rich.errors import MarkupError
@@ -19,3 +20,8 @@ class Console(console.Console):
             return super().render_str(text, **options)
         except MarkupError:
             return super().render_str(escape(text), **options)
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Leave to the command, or to the launcher of a rank, what a reader that left means; rich would end here."""
+        error = sys.exception()
+        raise error if isinstance(error, BrokenPipeError) else BrokenPipeError
