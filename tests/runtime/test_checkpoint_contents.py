@@ -184,6 +184,19 @@ def test_layers_that_predict_further_tokens_are_left_out_by_right(deepseek, tmp_
     assert "layers.2.eh_proj" in _refusal(_changed(deepseek, tmp_path, add, num_nextn_predict_layers=0))
 
 
+def test_a_layer_that_the_configuration_cut_off_is_no_layer_that_predicts_further_tokens(deepseek, tmp_path):
+    """DeepSeek's configuration promises one of these by default."""
+
+    def add(tensors: Tensors) -> None:
+        more = {
+            n.replace("layers.1.", "layers.2."): t.clone() for n, t in tensors.items() if "layers.1." in n
+        }
+        tensors.update(more)
+
+    refusal = _refusal(_changed(deepseek, tmp_path, add, num_nextn_predict_layers=1))
+    assert "no place in the model: model.layers.2." in refusal
+
+
 def test_tied_weights_may_be_written_once_or_twice(tmp_path):
     config = configurations()["olmoe"]
     config.tie_word_embeddings = True

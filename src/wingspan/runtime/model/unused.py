@@ -27,11 +27,14 @@ def judge(
     """
     unused: dict[str, list[str]] = {}
     declared = _declared(model)
+    further, surplus = _layers_behind_the_last(left, model, config)
     rest = []
     for key, target in left.items():
-        if declared and (declared.search(target) or declared.search(key)):
+        if _split(key)[0] in surplus:
+            rest.append(key)
+        elif declared and (declared.search(target) or declared.search(key)):
             unused.setdefault("declared unused by transformers' model", []).append(key)
-        elif _is_of_next_token_layer(key, config):
+        elif _split(key)[0] in further:
             unused.setdefault("layers that predict further tokens", []).append(key)
         else:
             rest.append(key)
@@ -52,12 +55,29 @@ def _declared(model: PreTrainedModel) -> re.Pattern[str] | None:
     return re.compile("|".join(f"(?:{pattern})" for pattern in sorted(patterns))) if patterns else None
 
 
-def _is_of_next_token_layer(key: str, config: PreTrainedConfig) -> bool:
-    """Whether a tensor belongs to the layers behind the last one, which predict tokens after the next."""
+def _layers_behind_the_last(
+    left: Mapping[str, str], model: PreTrainedModel, config: PreTrainedConfig
+) -> tuple[set[int], set[int]]:
+    """Numbers of layers that predict further tokens, and of surplus layers, which are as the model's own.
+
+    What predicts further tokens joins two inputs, so it has weights that none of the model's layers has.
+    """
     text = config.get_text_config()
-    further = getattr(text, "num_nextn_predict_layers", None) or 0
-    layer = re.search(r"(?:^|\.)layers\.(\d+)\.", key)
-    return layer is not None and 0 <= int(layer[1]) - text.num_hidden_layers < further
+    own = {_split(name)[1] for name in model.state_dict()}
+    parts: dict[int, set[str]] = {}
+    for key, target in left.items():
+        number = _split(key)[0]
+        if number is not None and number >= text.num_hidden_layers:
+            parts.setdefault(number, set()).add(_split(target)[1])
+    end = text.num_hidden_layers + (getattr(text, "num_nextn_predict_layers", None) or 0)
+    more = {number for number, names in parts.items() if not names <= own}
+    return {number for number in more if number < end}, set(parts) - more
+
+
+def _split(name: str) -> tuple[int | None, str]:
+    """The number of the layer that a tensor is in, None where in none, and its name there."""
+    layer = re.search(r"(?:^|\.)layers\.(\d+)\.", name)
+    return (int(layer[1]), name[layer.end() :]) if layer else (None, name)
 
 
 def _of_other_parts(keys: list[str], model: PreTrainedModel, config: PreTrainedConfig) -> set[str]:
