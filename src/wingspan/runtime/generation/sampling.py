@@ -99,10 +99,12 @@ def choose(logits_PV: torch.Tensor, draws_P: Sequence[Draw]) -> torch.Tensor:
 def _drawn(logits_PV: torch.Tensor, sampling: Sampling, draws_P: Sequence[Draw]) -> torch.Tensor:
     if not sampling.temperature:
         return logits_PV.argmax(-1).cpu()
-    scores_PV = logits_PV.float().cpu()
+    # Below the largest, and in doubles, so that no temperature makes them infinite.
+    scores_PV = logits_PV.double().cpu()
+    scores_PV -= scores_PV.amax(-1, keepdim=True)
     for warp in sampling._warpers:
         scores_PV = warp(torch.empty(0, dtype=torch.int64), scores_PV)
-    chances_PV = scores_PV.double().softmax(-1)
+    chances_PV = scores_PV.softmax(-1)
     upto_PV = chances_PV.cumsum(-1)
     at_P1 = torch.tensor([[draw.uniform()] for draw in draws_P], dtype=torch.float64) * upto_PV[:, -1:]
     # From the right, so that a token without a chance is never met; at most the last one that has a chance.
