@@ -73,3 +73,10 @@ def test_a_value_outside_its_range_is_named(wrong):
 def test_an_answer_without_tokens_is_refused():
     with pytest.raises(InputError, match="max_new_tokens is 0"):
         Length(0)
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-320, 1e-40, 1e-3])
+def test_the_colder_the_likelier_the_largest_down_to_the_smallest_number_above_0(temperature):
+    logits_PV = torch.tensor([[-80.0, 3.0, 2.0], [500.0, -500.0, 0.0]])
+    some = Sampling(temperature=temperature, top_k=2, top_p=0.9)
+    assert choose(logits_PV, [Draw(some, stream, 7) for stream in range(2)]).tolist() == [1, 0]
