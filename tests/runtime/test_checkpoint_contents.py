@@ -145,7 +145,7 @@ def _packed(tensors: Tensors, **parts: torch.Tensor) -> None:
     ("change", "name"),
     [
         (lambda t: _fp8(t, "_scale_inv"), "FP8 in blocks"),
-        (lambda t: _fp8(t, "_scale"), "scaled weights"),
+        (lambda t: _fp8(t, "_scale"), "FP8, scaled weights"),
         (lambda t: _fp8(t, None), "FP8"),
         (lambda t: t.update({EXPERT: t[EXPERT].to(torch.int8)}), "integers (I8)"),
         (lambda t: _packed(t, weight_packed=torch.ones(2, dtype=torch.int32)), "compressed-tensors"),

@@ -158,8 +158,12 @@ def _quantised(
         for key, target in targets.items()
         if checkpoint.dtype_of(key) not in _PLAIN_ON_DISK and places.parameters[target].is_floating_point()
     }
+    told = [format_of_dtype(min(narrow))] if narrow else []
     by_name = format_of_names(unexpected)
-    return by_name or (format_of_dtype(min(narrow)) if narrow else None)
+    if by_name is None:
+        return ", ".join(told) or None
+    # Names that many formats share ("scaled weights") say less than what the weights are stored as.
+    return ", ".join([*told, by_name]) if by_name.startswith("scaled") else by_name
 
 
 def _misshapen(checkpoint: Checkpoint, used: Mapping[str, TensorPlace], places: TensorPlaces) -> list[str]:
