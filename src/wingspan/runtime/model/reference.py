@@ -18,6 +18,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from wingspan.runtime.model.architecture import load_config
+
 _FP32_TOLERANCE = 1e-5
 """Largest logit difference allowed in FP32, relative to the largest logit: what the order of summation alone does."""
 
@@ -136,7 +138,13 @@ def check(
 
 def _load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, experts_implementation="eager"
+        folder,
+        config=load_config(folder),
+        dtype=dtype,
+        experts_implementation="eager",
+        trust_remote_code=False,
+        use_safetensors=True,
+        local_files_only=True,
     )
     return model.eval()
 
