@@ -83,6 +83,28 @@ def test_who_joins_and_leaves_gets_what_it_would_get_alone(name: str, tmp_path: 
     assert in_three_waves(Generator(engine, limits=TIGHT)) == expected
 
 
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_rotations_that_follow_the_longest_sequence_follow_no_other(kind: str, tmp_path: Path) -> None:
+    """Alone, each in a model of its own: plain transformers' remember how long a sequence was."""
+    config = tiny_configuration("mixtral")
+    config.head_dim = config.hidden_size // config.num_attention_heads
+    half = config.head_dim // 2
+    config.max_position_embeddings = 64 if kind == "longrope" else 8
+    config.rope_parameters = {
+        "dynamic": {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 4.0},
+        "longrope": {
+            "rope_type": "longrope", "rope_theta": 100.0, "short_factor": [1.0] * half,
+            "long_factor": [4.0] * half, "factor": 8.0, "original_max_position_embeddings": 8,
+        },
+    }[kind]  # fmt: skip
+    folder = write_checkpoint(config, tmp_path / "checkpoint", seed=1)
+    expected = {r.number: plain_tokens(plain_model(folder), r) for r in mixed_requests(PROMPTS)}
+    engine = engine_on(folder, LocalTransport())
+    assert not padding_is_neutral(engine.model)
+    assert in_three_waves(Generator(engine)) == expected
+    assert in_three_waves(Generator(engine, limits=TIGHT)) == expected
+
+
 @pytest.mark.parametrize("name", ["mixtral", "minimax"])
 @pytest.mark.parametrize(
     ("ranks", "schedule"), [(2, "two-batch"), (3, "sequential"), (3, "chunks:2"), (3, "two-batch")]

@@ -24,7 +24,7 @@ from wingspan.routing.trace_file import TraceWriter
 from wingspan.runtime.generation.batches import columns_of
 from wingspan.runtime.generation.prompts import Prompt
 from wingspan.runtime.model.engine import Engine, Model, load
-from wingspan.runtime.model.padding import padding_is_neutral
+from wingspan.runtime.model.padding import forget_lengths, padding_is_neutral, rotations_by_length
 from wingspan.runtime.transport.transport import Transport
 from wingspan.specs.placement import Placement
 
@@ -154,6 +154,7 @@ def _run_step(engine: Engine, recorder: RoutingRecorder, prompts: list[Prompt], 
     for group in range(max(map(len, groups_R))):
         now = columns_of([p.ids for p in mine[group]] if group < len(mine) else [], device)
         engine.step.valid_T = now.valid_T
+        forget_lengths(rotations_by_length(engine.model))
         engine.model(
             input_ids=now.ids_PN, attention_mask=now.mask_PC, position_ids=now.positions_PN, **options
         )

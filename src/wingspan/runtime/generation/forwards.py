@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from wingspan.runtime.generation.batches import Batch, Columns, columns_of
 from wingspan.runtime.generation.micro_batches import interleave, split_rows
 from wingspan.runtime.model.architecture import model_errors
+from wingspan.runtime.model.padding import forget_lengths, rotations_by_length
 from wingspan.runtime.model.step import Flow, Step
 
 
@@ -24,6 +25,7 @@ class Forwards:
         self._model = model
         self._step = step
         self._device = next(model.parameters()).device
+        self._rotations_by_length = rotations_by_length(model)
 
     def run(self, batch: Batch, new: Sequence[Sequence[int]], flow: Flow) -> torch.Tensor:
         """Compute the batch's new tokens, the rest being in its caches; these take them in.
@@ -47,6 +49,7 @@ class Forwards:
             batch.caches.parts[number] = cache if rows else None
             return logits_PV[:rows]
 
+        forget_lengths(self._rotations_by_length)
         self._step.flow = flow
         logits = self._interleaved([partial(part, n) for n in range(len(slices))], columns)
         batch.cached_P = [cached + len(ids) for cached, ids in zip(batch.cached_P, new, strict=True)]

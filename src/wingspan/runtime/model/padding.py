@@ -3,11 +3,13 @@
 Padding is hidden from a token only where every layer masks it. Attention over plain keys and values does, and so do
 transformers' recurrent and convolution states, which take no step on a masked input. A cache that counts columns is
 another matter: an index of the best keys, blocks of tokens compressed into one entry, a length of the model's own.
+And so are rotations whose frequencies follow the longest sequence of a forward (dynamic NTK, longrope).
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -50,7 +52,8 @@ def padding_is_neutral(model: PreTrainedModel) -> bool:
         model: also without memory behind its weights.
     """
     layers = DynamicCache(config=model.config).layers
-    return all(type(layer) in _MASKED for layer in layers) and not _own_caches(model)
+    known = all(type(layer) in _MASKED for layer in layers)
+    return known and not _own_caches(model) and not rotations_by_length(model)
 
 
 def cuts_are_neutral(model: PreTrainedModel) -> bool:
@@ -62,7 +65,31 @@ def cuts_are_neutral(model: PreTrainedModel) -> bool:
         model: also without memory behind its weights.
     """
     layers = DynamicCache(config=model.config).layers
-    return all(type(layer) in _CUT_ANYWHERE for layer in layers) and not _own_caches(model)
+    known = all(type(layer) in _CUT_ANYWHERE for layer in layers)
+    return known and not _own_caches(model) and not rotations_by_length(model)
+
+
+def rotations_by_length(model: nn.Module) -> list[nn.Module]:
+    """Parts of the model whose rotary frequencies follow the longest sequence of a forward."""
+    return [part for part in model.modules() if any(map(_follows_length, _rope_types(part)))]
+
+
+def forget_lengths(parts: Iterable[nn.Module]) -> None:
+    """Let the frequencies follow the next forward alone: between forwards some of these parts keep the longest."""
+    for part in parts:
+        for name in vars(part):
+            if name.endswith("max_seq_len_cached"):
+                setattr(part, name, 0)
+
+
+def _rope_types(part: nn.Module) -> list[str]:
+    """One, or one for each type of layer."""
+    found = getattr(part, "rope_type", None)
+    return list(found.values()) if isinstance(found, dict) else [found] if isinstance(found, str) else []
+
+
+def _follows_length(rope_type: str) -> bool:
+    return "dynamic" in rope_type or rope_type == "longrope"
 
 
 def _own_caches(model: nn.Module) -> bool:

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from wingspan.runtime.model.architecture import load_config
+from wingspan.runtime.model.padding import forget_lengths, rotations_by_length
 
 _FP32_TOLERANCE = 1e-5
 """Largest logit difference allowed in FP32, relative to the largest logit: what the order of summation alone does."""
@@ -154,6 +155,7 @@ def _cached(model: PreTrainedModel, texts: _Texts) -> Iterator[torch.Tensor]:
     """For each sequence the logits (N, V), in FP32, from which plain generation would choose its tokens."""
     for prompt, new in zip(texts.prompts, texts.token_ids, strict=True):
         cache, steps, begin = None, [], 0
+        forget_lengths(rotations_by_length(model))
         for ids in ([*prompt], *([token] for token in new[:-1])):
             out = model(
                 input_ids=torch.tensor([ids]),
@@ -173,6 +175,7 @@ def _at_once(model: PreTrainedModel, texts: _Texts) -> Iterator[torch.Tensor]:
     """Compute the logits in one pass over each whole sequence, without a cache."""
     for prompt, new in zip(texts.prompts, texts.token_ids, strict=True):
         sequence = torch.tensor([[*prompt, *new[:-1]]])
+        forget_lengths(rotations_by_length(model))
         yield model(sequence, use_cache=False).logits[0, len(prompt) - 1 :].float()
 
 
