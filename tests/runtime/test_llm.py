@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from benchmarks.architectures import tiny_configuration, write_checkpoint
@@ -90,7 +91,7 @@ def test_requests_join_and_leave_between_steps(folder, expected):
     [
         ([(1, 2), ()], "prompt 1 is empty"),
         ([(1, 10**6)], "id 1000000 is outside the vocabulary"),
-        ([(1, 2.5)], "id 2.5 is outside the vocabulary"),
+        ([(1, 2.5)], r"token ids are whole numbers, not \[1, 2.5\]"),
         (["text"], "has no tokenizer"),
         ([(1,) * 100], "exceeds the model's context|tokens of KV cache"),
     ],
@@ -101,6 +102,13 @@ def test_a_wrong_prompt_is_named_and_nothing_is_begun(prompts, words, folder):
             llm.generate(prompts)
         assert not llm.unfinished
         assert len(llm.generate([(1, 2)], length=Length(3, ignore_eos=True))[0].token_ids) == 3
+
+
+def test_ids_may_be_whole_numbers_of_any_library(folder):
+    with LLM(folder, 1) as llm:
+        plain, array = llm.generate([(5, 9, 17), np.array([5, 9, 17])], length=Length(4))
+        assert plain.token_ids == array.token_ids
+        assert array.prompt_ids == (5, 9, 17)
 
 
 def test_as_many_samplings_as_prompts(folder):

@@ -61,6 +61,7 @@ def test_another_seed_stream_or_position_draws_otherwise(sampling):
     "wrong",
     [
         {"temperature": -0.1}, {"temperature": float("nan")}, {"temperature": float("inf")}, {"top_k": 0},
+        {"top_k": 5.0}, {"seed": 0.5},
         {"top_p": 0.0}, {"top_p": 1.1}, {"top_p": float("nan")}, {"min_p": -0.1}, {"min_p": 2.0},
     ],
 )  # fmt: skip
@@ -70,9 +71,22 @@ def test_a_value_outside_its_range_is_named(wrong):
         Sampling(**wrong)
 
 
-def test_an_answer_without_tokens_is_refused():
-    with pytest.raises(InputError, match="max_new_tokens is 0"):
-        Length(0)
+def test_whole_numbers_are_temperatures_and_shares_too():
+    logits_PV = torch.tensor([[0.0, 1.0, 2.0]])
+    chosen = choose(logits_PV, [Draw(Sampling(temperature=1, top_p=1, min_p=0), 0, 5)])
+    assert chosen == choose(logits_PV, [Draw(Sampling(temperature=1.0), 0, 5)])
+
+
+@pytest.mark.parametrize("number", [0, -3, 2.5])
+def test_an_answer_without_tokens_is_refused(number):
+    with pytest.raises(InputError, match=f"max_new_tokens is {number}"):
+        Length(number)
+
+
+@pytest.mark.parametrize("wrong", [5, (1.5,), ("a",)])
+def test_end_tokens_are_whole_numbers(wrong):
+    with pytest.raises(InputError, match="end_ids is"):
+        Length(end_ids=wrong)
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-320, 1e-40, 1e-3])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, cast
@@ -161,9 +162,9 @@ class LLM:
         Raises:
             InputError: a prompt without tokens, ids outside the vocabulary, or more than the model or a rank can hold.
         """
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        name = f"prompt {self._submitted}"
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else _whole_numbers(name, prompt)
         request = Request(self._submitted, tuple(ids), sampling or Sampling(), length or Length(), stream)
-        name = f"prompt {request.number}"
         check_ids(name, ids, self._model.config)
         check_length(name, ids, request.length.max_new_tokens, self._model.config)
         request.check_fits(self._limits)
@@ -271,6 +272,14 @@ def _obey(generator: Generator, command: object) -> StepResult:
     for number in command.withdrawn:
         generator.withdraw(number)
     return generator.step() if generator.unfinished else StepResult()
+
+
+def _whole_numbers(name: str, ids: Sequence[int]) -> list[int]:
+    """Token ids of any kind of whole number, as Python's own."""
+    try:
+        return [index(i) for i in ids]
+    except TypeError:
+        raise InputError(f"{name}: token ids are whole numbers, not {list(ids)[:8]}") from None
 
 
 T = TypeVar("T")

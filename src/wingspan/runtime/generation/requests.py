@@ -20,7 +20,7 @@ class Length:
         ignore_eos: the model's own end-of-text tokens do not end it.
 
     Raises:
-        InputError: no token at all is wanted.
+        InputError: no token at all is wanted, or an end that is no token.
     """
 
     max_new_tokens: int = 32
@@ -28,8 +28,10 @@ class Length:
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise InputError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
+        if not (isinstance(self.max_new_tokens, int) and self.max_new_tokens >= 1):
+            raise InputError(f"max_new_tokens is {self.max_new_tokens}; use a whole number from 1 on")
+        if not (isinstance(self.end_ids, tuple) and all(isinstance(i, int) for i in self.end_ids)):
+            raise InputError(f"end_ids is {self.end_ids!r}; use a tuple of token ids")
 
 
 @dataclass(frozen=True)

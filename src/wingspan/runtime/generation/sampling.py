@@ -48,8 +48,10 @@ class Sampling:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise InputError(f"temperature is {self.temperature}; use a number from 0 on")
-        if self.top_k is not None and self.top_k < 1:
-            raise InputError(f"top_k is {self.top_k}; it must be at least 1")
+        if self.top_k is not None and not (isinstance(self.top_k, int) and self.top_k >= 1):
+            raise InputError(f"top_k is {self.top_k}; use a whole number from 1 on")
+        if not isinstance(self.seed, int):
+            raise InputError(f"seed is {self.seed}; use a whole number")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise InputError(f"top_p is {self.top_p}; use a share above 0 and up to 1")
         if self.min_p is not None and not 0 <= self.min_p <= 1:
@@ -58,7 +60,7 @@ class Sampling:
     @property
     def _warpers(self) -> list[LogitsProcessor]:
         """In the order in which transformers applies them."""
-        warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(self.temperature)]
+        warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(float(self.temperature))]
         if self.top_k is not None:
             warpers.append(TopKLogitsWarper(self.top_k))
         if self.top_p is not None:
