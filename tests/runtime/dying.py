@@ -157,7 +157,7 @@ def scenario(name: str, model: Path | None = None) -> Callable[[Transport, Death
 def main() -> None:
     """One of mpirun's ranks."""
     name, folder = sys.argv[1:]
-    group = Group.find(os.environ, RANKS, RANKS, "mpi")
+    group = Group.find(os.environ, RANKS, RANKS, "mpi").meet(os.environ, torch.device("cpu"))
     (Path(folder) / f"pid{os.environ['OMPI_COMM_WORLD_RANK']}").write_text(str(os.getpid()))
     group.run(lambda transport: scenario(name)(transport, Death(Path(folder))))
 

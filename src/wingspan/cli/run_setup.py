@@ -26,6 +26,7 @@ from wingspan.runtime.ranks.world import launch_from_environment
 from wingspan.specs.execution import DispatcherKind, parse_schedule, schedule_text
 from wingspan.specs.models import load_model
 from wingspan.specs.placement import Placement
+from wingspan.specs.reading import parse
 from wingspan.specs.running import RowPrecision, WeightType
 from wingspan.traffic.shares import expert_shares
 
@@ -215,8 +216,10 @@ def _placement(
                 "one on each",
             )
         slots = chosen
-    spec = PlacementSpec(strategy=strategy, ranks=ranks or 1, experts_per_rank=slots or 1, seed=seed)
-    return spec, ranks, notes
+    if ranks is not None:
+        facts.check_placement(ranks, slots or 1)
+    wanted = {"strategy": strategy, "ranks": ranks or 1, "experts_per_rank": slots or 1, "seed": seed}
+    return parse(PlacementSpec, wanted, "placement"), ranks, notes
 
 
 def _usual(experts: int | None, slots: int | None) -> tuple[int, int]:
