@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
+
+# A shell's background job ignores interrupts, and so would every process that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before torch is imported: a process whose OpenMP threads have run must not fork ranks that use OpenMP.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
-from hypothesis import settings
+from hypothesis import settings  # noqa: E402 - the environment is set first
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("wingspan", deadline=None)
