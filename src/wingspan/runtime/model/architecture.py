@@ -21,7 +21,6 @@ from transformers import (
     PreTrainedModel,
 )
 
-import wingspan.models  # noqa: F401 - registers the seed's architecture with transformers
 from wingspan.errors import InputError, WingspanError
 from wingspan.reading import is_lfs_pointer, json_value, lfs_pointer_error
 from wingspan.runtime.model.layer import experts_modules
@@ -31,6 +30,10 @@ PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 _ATTENTION = ("eager", "sdpa")
 """Attention that comes with transformers. Any other name in a configuration may be a kernel to download and run."""
+
+_OWN_CODE = Path(__file__).parents[2]
+_MODEL_CODE = (Path(transformers.__file__).parent, _OWN_CODE / "models")
+"""Where models' own code lies: transformers', and the reference model's."""
 
 
 @dataclass(frozen=True)
@@ -253,9 +256,10 @@ def _source(config: PreTrainedConfig) -> str:
 def _last_frame(error: BaseException) -> str | None:
     """The model's line in which the error arose; None where code of ours was called after it."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        parts = Path(frame.filename).parts
-        if "wingspan" in parts and "models" not in parts:
+        file = Path(frame.filename)
+        in_models = any(file.is_relative_to(folder) for folder in _MODEL_CODE)
+        if not in_models and file.is_relative_to(_OWN_CODE):
             return None
-        if "transformers" in parts or "wingspan" in parts:
-            return f"{Path(frame.filename).name}, {frame.name}"
+        if in_models:
+            return f"{file.name}, {frame.name}"
     return None
