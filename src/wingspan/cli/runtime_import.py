@@ -6,6 +6,8 @@ A command calls `need_runtime()` once what can be refused without torch has been
 
 from __future__ import annotations
 
+import os
+
 from wingspan.errors import InputError
 
 
@@ -15,6 +17,8 @@ def need_runtime() -> None:
     Raises:
         InputError: the `runtime` extra is not installed.
     """
+    # A rank that another one left is named by our own line; torch would add a page of C++ frames. Read at its import.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         import psutil  # noqa: F401
         import torch  # noqa: F401
