@@ -11,7 +11,8 @@ from wingspan.errors import InputError
 from wingspan.placement.spec import PlacementSpec, Strategy
 from wingspan.placement_file import read_placement
 from wingspan.reading import json_value
-from wingspan.specs.cluster import Cluster, cluster_presets, load_cluster
+from wingspan.specs.cluster import Cluster, load_cluster
+from wingspan.specs.cluster_files import has_any_size
 from wingspan.specs.execution import parse_schedule
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.models import load_model
@@ -310,7 +311,7 @@ def _is_open(said: Description) -> bool:
     if said.cluster is None:
         return _file(said) is None
     name = said.cluster.name if isinstance(said.cluster, Cluster) else said.cluster
-    return name in cluster_presets()
+    return has_any_size(name)
 
 
 def _set(data: dict[str, Any], key: str, value: object) -> None:

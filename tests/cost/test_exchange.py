@@ -8,11 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wingspan.cost.exchange import Collective, Phase, collective_seconds, exchange_seconds
+from wingspan.cost.uncertainty import relative_error
 from wingspan.errors import InputError
 from wingspan.specs.cluster import Cluster, Racks, load_cluster
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.precision import Precision
-from wingspan.traffic.links import flat_traffic, hierarchical_traffic, row_bytes, uniform_traffic
+from wingspan.traffic.links import (
+    by_network_card,
+    flat_traffic,
+    hierarchical_traffic,
+    row_bytes,
+    uniform_traffic,
+)
 
 SEED, H100, H800 = (load_cluster(name) for name in ("seed-ideal", "h100-sxm", "h800"))
 clusters = st.sampled_from([SEED, H100, H800, load_cluster("gb200-nvl72")])
@@ -197,3 +204,72 @@ def test_collectives_by_hand_on_the_seeds_links():
     assert collective_seconds(SEED, Collective.ALL_REDUCE, 4e9, 4) == pytest.approx(6e9 / 1.44e12)
     assert collective_seconds(SEED, Collective.ALL_TO_ALL, 4e9, 1) == 0
     assert collective_seconds(H100, Collective.ALL_GATHER, 0, 8) == 0
+
+
+def test_a_card_that_two_share_carries_what_both_send():
+    """Only rank 0 sends: with a card for two it is as fast as with its own. Where both send it takes twice as long."""
+    own = H100.with_nodes(2, 2)
+    shared = own.model_copy(update={"gpus_per_network_card": 2})
+
+    def transfer(cluster: Cluster, *sending: int) -> float:
+        bytes_RR = np.zeros((4, 4))
+        bytes_RR[list(sending), [rank + 2 for rank in sending]] = 1e9
+        found = exchange_seconds(cluster, flat_traffic(cluster, bytes_RR), DispatcherKind.FLAT)
+        return float(found.scale_out_seconds)
+
+    assert transfer(own, 0, 1) == pytest.approx(transfer(own, 0))
+    assert transfer(shared, 0) == pytest.approx(transfer(own, 0))
+    assert transfer(shared, 0, 1) == pytest.approx(2 * transfer(own, 0))
+
+
+def test_cards_of_a_node_that_they_do_not_fill():
+    """Three GPUs of a node, two to a card: the third has one of its own, and no card reaches into the next node."""
+    cluster = H100.with_nodes(2, 3).model_copy(update={"gpus_per_network_card": 2})
+    sent_R = np.arange(1.0, 7.0)
+    assert by_network_card(cluster, sent_R).tolist() == [3.0, 3.0, 9.0, 6.0]
+    assert by_network_card(cluster, np.stack([sent_R, sent_R])).shape == (2, 4)
+
+
+@given(clusters, st.sampled_from([16, 64, 144]), dispatchers, phases, st.integers(2, 8))
+def test_sharing_a_card_is_never_faster(
+    cluster: Cluster, ranks: int, dispatcher: DispatcherKind, phase: Phase, sharing: int
+):
+    shared = cluster.model_copy(update={"gpus_per_network_card": min(sharing, cluster.gpus_per_node)})
+    own_seconds = uniform_seconds(cluster, ranks, 128, dispatcher, phase)
+    assert uniform_seconds(shared, ranks, 128, dispatcher, phase) >= own_seconds
+
+
+def test_nodes_of_one_gpu_use_the_network_for_everything():
+    alone = load_cluster("h100-sxm+gpus_per_node=1")
+    traffic = uniform_traffic(alone, 8, 128, 7392.0, 256, 8, DispatcherKind.FLAT)
+    assert traffic.scale_up_sent.max() == 0
+    assert traffic.scale_out_sent[0] == pytest.approx(128 * 7392 * 8 * 7 / 8)
+    assert uniform_seconds(alone, 8, 128, DispatcherKind.FLAT, Phase.DISPATCH) > uniform_seconds(
+        H100, 8, 128, DispatcherKind.FLAT, Phase.DISPATCH
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks", "dispatch_us", "combine_us"),
+    [
+        # perplexityai/pplx-garden at 2446003, EFA; uccl-project/uccl at da914a2, p5en and MI300X with CX-7;
+        # arXiv:2506.12708, CloudMatrix384 (its rows are 7,680 B): 128 tokens, top-8, 7,168 values.
+        ("h200+efa", 32, 229, 335),
+        ("h200+efa", 32, 465, 694),
+        ("mi300x", 8, 65, 92),
+        ("mi300x", 32, 224, 341),
+        ("cloudmatrix384", 256, 152, 149),
+    ],
+)
+def test_published_exchanges_lie_within_the_error_bars(
+    name: str, ranks: int, dispatch_us: float, combine_us: float
+):
+    cluster = load_cluster(name).with_gpus(ranks)
+    for phase, row, microseconds in (
+        (Phase.DISPATCH, 7392.0, dispatch_us),
+        (Phase.COMBINE, 14336.0, combine_us),
+    ):
+        traffic = uniform_traffic(cluster, ranks, 128, row, 256, 8, DispatcherKind.FLAT)
+        seconds = float(exchange_seconds(cluster, traffic, DispatcherKind.FLAT, phase).seconds)
+        off = microseconds * 1e-6 / seconds - 1
+        assert abs(off) <= relative_error(cluster, phase, ranks)

@@ -28,3 +28,10 @@ def test_further_out_is_never_narrower(ranks: float, factor: float):
 def test_what_was_not_measured_has_wider_bars_or_none():
     assert relative_error(load_cluster("b200"), "dispatch", 64) > relative_error(H100, "dispatch", 64)
     assert relative_error(load_cluster("seed-ideal"), "dispatch", 64) == 0
+
+
+def test_a_variant_of_the_network_widens_only_what_uses_it():
+    roce = load_cluster("h100-sxm+roce")
+    assert relative_error(roce, "dispatch", 8) == relative_error(H100, "dispatch", 8)
+    assert relative_error(roce, "dispatch", 16) == pytest.approx(relative_error(H100, "dispatch", 16) + 0.28)
+    assert relative_error(roce, "experts", 512) == relative_error(H100, "experts", 512)

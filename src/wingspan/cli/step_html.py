@@ -65,13 +65,15 @@ def conditions(deployment: Deployment) -> dict[str, str]:
     routing = {k: v for k, v in work.routing.model_dump().items() if k not in ("kind", "loads")}
     detail = ", ".join(f"{name} {value}" for name, value in routing.items())
     group = deployment.options.attention_ranks
+    beyond, sharing = cluster.scale_out.bandwidth_bytes_per_second, cluster.gpus_per_network_card
+    shared = f" on a card that {sharing} share" if sharing > 1 else ""
     return {
         "Model": f"{model.name}: {model.layers} layers, {len(model.moe_layers)} with {model.experts.count} experts, "
         f"top-{model.experts.per_token}; {'heads' if heads else 'latent'} attention",
         "Cluster": f"{cluster.name}: {cluster.nodes} nodes of {cluster.gpus_per_node} {gpu.name}",
         "GPU": f"{gpu.memory_bytes / 1e9:.0f} GB at {gpu.memory_bandwidth_bytes_per_second / 1e12:.2f} TB/s",
         "Links, per GPU and direction": f"{cluster.scale_up.bandwidth_bytes_per_second / 1e9:.0f} GB/s within "
-        f"{cluster.scale_up_domain_gpus} GPUs, {cluster.scale_out.bandwidth_bytes_per_second / 1e9:.0f} GB/s beyond",
+        f"{cluster.scale_up_domain_gpus} GPUs, {beyond / 1e9:.4g} GB/s beyond{shared}",
         "Work": f"{work.phase}, {work.tokens_per_gpu} {kind} per GPU, context {work.context.mean_tokens}",
         "Routing": work.routing.kind.replace("_", "-") + (f", {detail}" if detail else ""),
         "Attention": "data-parallel" if group == 1 else f"tensor-parallel over {group} GPUs",

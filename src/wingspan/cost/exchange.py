@@ -1,7 +1,8 @@
 """How long a dispatch, a combine or a collective takes: the most loaded link, plus latency.
 
-Resources: each rank's scale-up port (NVLink) and network card, in each direction, the way from a rank's memory to
-both, and each rack's way up. `traffic/links.py` says what each of them carries. Shapes: R ranks, `...` anything before.
+Resources: each rank's scale-up port (NVLink), each network card (a rank's own, or shared by neighbours), in each
+direction, the way from a rank's memory to both, and each rack's way up. `traffic/links.py` says what each of them
+carries. Shapes: R ranks, `...` anything before.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.kernels import ExchangePhase
-from wingspan.traffic.links import Traffic
+from wingspan.traffic.links import Traffic, by_network_card
 
 Array = NDArray[np.float64]
 
@@ -50,7 +51,9 @@ def exchange_seconds(
     up_rate = _scale_up_rate(cluster, dispatcher, phase, domains)
     out_rate = cluster.scale_out.sustained_bytes_per_second * constants.scale_out_share
     up = _busiest(traffic.scale_up_sent, traffic.scale_up_received)
-    out = _busiest(traffic.scale_out_sent, traffic.scale_out_received)
+    out = _busiest(
+        by_network_card(cluster, traffic.scale_out_sent), by_network_card(cluster, traffic.scale_out_received)
+    )
     # Both links are fed from one memory: no rank moves more than the faster of its links could carry.
     both = _busiest(
         traffic.scale_up_sent + traffic.scale_out_sent, traffic.scale_up_received + traffic.scale_out_received
@@ -83,10 +86,12 @@ def collective_seconds(cluster: Cluster, kind: Collective, total_bytes: ArrayLik
     kernel = cluster.kernels.collective
     rounds = 2 if kind is Collective.ALL_REDUCE else 1
     through_port = rounds * total * (ranks - 1) / ranks
-    links = [cluster.scale_up] + ([cluster.scale_out] if cluster.scale_up_domain_gpus % ranks else [])
-    rate = min(link.sustained_bytes_per_second for link in links) * kernel.scale_up_share
-    latency = kernel.launch_seconds + kernel.doubling_seconds * np.log2(max(ranks, 1))
-    latency += max(link.latency_seconds for link in links)
+    rate, link_latency = cluster.scale_up.sustained_bytes_per_second, cluster.scale_up.latency_seconds
+    if cluster.scale_up_domain_gpus % ranks:
+        rate = min(rate, cluster.network_share_bytes_per_second)
+        link_latency = max(link_latency, cluster.scale_out.latency_seconds)
+    rate *= kernel.scale_up_share
+    latency = kernel.launch_seconds + kernel.doubling_seconds * np.log2(max(ranks, 1)) + link_latency
     return np.where((total > 0) & (ranks > 1), through_port / rate + latency, 0.0)
 
 
@@ -110,7 +115,7 @@ def _scale_up_rate(cluster: Cluster, dispatcher: DispatcherKind, phase: Phase, d
 def _rack_seconds(cluster: Cluster, traffic: Traffic, scale_out: Array) -> Array:
     if cluster.racks is None or not traffic.rack_sent.shape[-1]:
         return np.zeros_like(scale_out)
-    cards = cluster.racks.nodes_per_rack * cluster.gpus_per_node
+    cards = cluster.racks.nodes_per_rack * cluster.network_cards_per_node
     way_up = cluster.scale_out.sustained_bytes_per_second * cards / cluster.racks.oversubscription
     return _busiest(traffic.rack_sent, traffic.rack_received) / way_up
 

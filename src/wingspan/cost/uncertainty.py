@@ -18,6 +18,8 @@ def relative_error(cluster: Cluster, operation: str, size: ArrayLike) -> NDArray
     Args:
         operation: a key of `cluster.kernels.accuracy`; one that is not there has none (0).
         size: in the unit that the entry names (rows, rows per rank, ranks, ...).
+
+    What the cluster's constants were carried over from other hardware adds to it (`Cluster.extrapolations`).
     """
     size = np.asarray(size, dtype=np.float64)
     measured = cluster.kernels.accuracy.get(operation)
@@ -26,4 +28,7 @@ def relative_error(cluster: Cluster, operation: str, size: ArrayLike) -> NDArray
     at_least = np.maximum(size, 1e-12)
     beyond = np.maximum(np.log2(at_least / measured.high), np.log2(measured.low / at_least))
     wider: NDArray[np.float64] = measured.relative_error + _WIDER_PER_DOUBLING * np.maximum(beyond, 0.0)
+    for extrapolation in cluster.extrapolations.values():
+        reached = size > cluster.scale_up_domain_gpus if extrapolation.across_domains else True
+        wider = wider + np.where(reached, extrapolation.wider.get(operation, 0.0), 0.0)
     return wider

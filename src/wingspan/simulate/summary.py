@@ -17,7 +17,7 @@ from wingspan.simulate.memory import memory_use
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.timeline import Timeline
 from wingspan.specs.precision import Precision
-from wingspan.traffic.links import Traffic
+from wingspan.traffic.links import Traffic, by_network_card
 
 Array = NDArray[np.float64]
 
@@ -95,7 +95,7 @@ def _links(prediction: Prediction, step: float) -> list[LinkUse]:
         ("scale-out", cluster.scale_out.bandwidth_bytes_per_second, _used(prediction, "scale_out")),
     ]
     if cluster.racks is not None and prediction.moe.sent.rack_sent.shape[-1]:
-        cards = cluster.racks.nodes_per_rack * cluster.gpus_per_node
+        cards = cluster.racks.nodes_per_rack * cluster.network_cards_per_node
         way_up = cluster.scale_out.bandwidth_bytes_per_second * cards / cluster.racks.oversubscription
         levels.append(("rack", way_up, _used(prediction, "rack")))
     return [
@@ -109,8 +109,8 @@ def _used(prediction: Prediction, level: str) -> tuple[float, float]:
     """Bytes through the level's most loaded member in its busier direction, and through all members."""
 
     def through(traffic: Traffic, direction: str) -> Array:
-        bytes_LR: Array = getattr(traffic, f"{level}_{direction}")
-        return np.asarray(bytes_LR.sum(axis=0))
+        bytes_R = np.asarray(getattr(traffic, f"{level}_{direction}").sum(axis=0))
+        return by_network_card(prediction.cluster, bytes_R) if level == "scale_out" else bytes_R
 
     sent = through(prediction.moe.sent, "sent") + through(prediction.moe.returned, "sent")
     received = through(prediction.moe.sent, "received") + through(prediction.moe.returned, "received")
@@ -170,6 +170,13 @@ def _notes(prediction: Prediction, fits: bool, breaking: str | None) -> list[str
     notes = []
     if not fits:
         notes.append(f"does not fit: GPU memory overflows with {breaking}")
+    if prediction.cluster.kernels.accuracy:
+        reached = (
+            each
+            for each in prediction.cluster.extrapolations.values()
+            if not each.across_domains or deployment.ranks > prediction.cluster.scale_up_domain_gpus
+        )
+        notes.extend(f"the error bar is wider: {each.because}" for each in reached)
     contention = prediction.cluster.kernels.contention
     slowed = max(contention.compute_slowdown, contention.communication_slowdown) > 1
     if slowed and prediction.timeline.overlaps:

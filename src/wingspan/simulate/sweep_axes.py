@@ -74,7 +74,7 @@ def with_schedule(setting: Setting, name: Value) -> Setting:
 
 
 def with_bandwidth(setting: Setting, gigabytes_per_second: Value) -> Setting:
-    """Give the cluster another network.
+    """Give the cluster another network; a card that several GPUs share carries as much for each of them.
 
     Raises:
         InputError: not above 0.
@@ -82,7 +82,8 @@ def with_bandwidth(setting: Setting, gigabytes_per_second: Value) -> Setting:
     bandwidth = float(gigabytes_per_second) * 1e9
     if not bandwidth > 0:
         raise InputError(f"bandwidth {gigabytes_per_second} GB/s must be above 0")
-    link = setting.cluster.scale_out.model_copy(update={"bandwidth_bytes_per_second": bandwidth})
+    card = bandwidth * setting.cluster.gpus_per_network_card
+    link = setting.cluster.scale_out.model_copy(update={"bandwidth_bytes_per_second": card})
     return replace(setting, cluster=setting.cluster.model_copy(update={"scale_out": link}))
 
 

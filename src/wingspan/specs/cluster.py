@@ -1,26 +1,42 @@
 """The cluster: its GPUs, its links at each level, and how they lie in nodes and racks.
 
-All bandwidths are of one direction and per GPU; a figure that a vendor prints for both directions is halved.
+All bandwidths are of one direction; a figure that a vendor prints for both directions is halved. Inside a scale-up
+domain they are per GPU, between domains per network card, which several GPUs may share.
 """
 
 from __future__ import annotations
 
-from importlib import resources
-from math import gcd
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from wingspan.errors import InputError
+from wingspan.specs.cluster_files import cluster_data, cluster_presets, merged, resized_domain
 from wingspan.specs.kernels import Kernels, kernels_named
 from wingspan.specs.precision import Precision
-from wingspan.specs.reading import Spec, parse, read_yaml
+from wingspan.specs.reading import Spec, parse
 from wingspan.writing import write_text
+
+__all__ = [
+    "Cluster",
+    "Extrapolation",
+    "Gpu",
+    "Link",
+    "Racks",
+    "cluster_presets",
+    "cluster_yaml",
+    "load_cluster",
+    "save_cluster",
+]
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+OPERATIONS = ("matmul", "experts", "attention", "dispatch", "combine", "collective")
+"""Whose predictions have error bars."""
 
 
 class Gpu(Spec):
@@ -53,9 +69,11 @@ class Gpu(Spec):
 
 
 class Link(Spec):
-    """One level of the network, as one GPU sees it."""
+    """One level of the network: a GPU's port inside a domain, a network card between domains."""
 
-    bandwidth_bytes_per_second: Positive = Field(description="one direction, per GPU")
+    bandwidth_bytes_per_second: Positive = Field(
+        description="one direction; of all cards together where a GPU has several of its own"
+    )
     utilisation: Share = Field(description="share of it that a large transfer reaches")
     latency_seconds: Annotated[float, Field(ge=0)] = Field(description="of an empty message")
 
@@ -72,6 +90,25 @@ class Racks(Spec):
     oversubscription: float = Field(ge=1, description="bandwidth down / bandwidth up; 1 = full bisection")
 
 
+class Extrapolation(Spec):
+    """That constants of the cost model come from other hardware: how much wider error bars get by it, and why."""
+
+    because: str
+    wider: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        description="per operation, added to the relative error of `kernels.accuracy`"
+    )
+    across_domains: bool = Field(
+        default=False, description="of exchanges, only those that leave a scale-up domain"
+    )
+
+    @field_validator("wider")
+    @classmethod
+    def _known_operations(cls, wider: dict[str, float]) -> dict[str, float]:
+        if unknown := sorted(wider.keys() - set(OPERATIONS)):
+            raise ValueError(f"{unknown[0]}: no such operation; use one of {', '.join(OPERATIONS)}")
+        return wider
+
+
 class Cluster(Spec):
     """Where a model is to run.
 
@@ -85,18 +122,39 @@ class Cluster(Spec):
     nodes: int = Field(ge=1)
     gpus_per_node: int = Field(ge=1)
     gpu: Gpu
-    scale_up: Link = Field(description="within a scale-up domain: NVLink")
-    scale_up_domain_gpus: int = Field(ge=1, description="GPUs that reach each other by scale_up")
-    scale_out: Link = Field(description="between domains: each GPU's network card")
+    scale_up: Link = Field(
+        description="within a scale-up domain: NVLink; where a domain is one GPU it may be left out"
+    )
+    scale_up_domain_gpus: int = Field(
+        ge=1, description="GPUs that reach each other by scale_up; 1 = none; `node` = a node's"
+    )
+    scale_out: Link = Field(description="between domains: a network card")
+    gpus_per_network_card: int = Field(
+        default=1, ge=1, description="neighbours in a node that send through one card; 1 = each has its own"
+    )
     racks: Racks | None = None
     kernels: Kernels
+    extrapolations: dict[str, Extrapolation] = Field(
+        default_factory=dict, description="of what (the GPU, the network), for whoever reads the file"
+    )
 
     @model_validator(mode="before")
     @classmethod
-    def _kernels_by_name(cls, data: Any) -> Any:
-        """`kernels: h100` stands for the preset of that name."""
-        if isinstance(data, dict) and isinstance(data.get("kernels"), str):
-            return {**data, "kernels": kernels_named(data["kernels"])}
+    def _in_few_words(cls, data: Any) -> Any:
+        """Names and `base` of kernels, a domain as wide as a node, no link where nobody would use it."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        if data.get("scale_up_domain_gpus") == "node":
+            data["scale_up_domain_gpus"] = data.get("gpus_per_node")
+        if data.get("scale_up_domain_gpus") == 1 and "scale_out" in data:
+            data.setdefault("scale_up", data["scale_out"])
+        kernels = data.get("kernels")
+        if isinstance(kernels, str):
+            data["kernels"] = kernels_named(kernels)
+        elif isinstance(kernels, dict) and isinstance(kernels.get("base"), str):
+            changes = {key: value for key, value in kernels.items() if key != "base"}
+            data["kernels"] = merged(kernels_named(kernels["base"]).model_dump(), changes)
         return data
 
     @model_validator(mode="after")
@@ -107,12 +165,27 @@ class Cluster(Spec):
                 f"scale_up_domain_gpus {domain} and gpus_per_node {node} do not divide each other; "
                 f"use {node} or a multiple of it"
             )
+        if self.gpus_per_network_card > node:
+            raise ValueError(
+                f"gpus_per_network_card {self.gpus_per_network_card} is more than the {node} GPUs of a node; "
+                f"use at most {node}"
+            )
         return self
 
     @property
     def gpus(self) -> int:
         """All GPUs."""
         return self.nodes * self.gpus_per_node
+
+    @property
+    def network_cards_per_node(self) -> int:
+        """Cards of a node; the last is shared by fewer where its GPUs do not fill it."""
+        return -(-self.gpus_per_node // self.gpus_per_network_card)
+
+    @property
+    def network_share_bytes_per_second(self) -> float:
+        """Sustained bytes per second between domains that each GPU has while all that share its card send."""
+        return self.scale_out.sustained_bytes_per_second / self.gpus_per_network_card
 
     def with_gpus(self, gpus: int) -> Cluster:
         """Take as many nodes of this hardware as `gpus` need; nodes stay whole, also where one is not filled.
@@ -140,39 +213,31 @@ class Cluster(Spec):
         return whole if gpus >= self.gpus_per_node else self.with_nodes(1, gpus)
 
     def with_nodes(self, nodes: int, gpus_per_node: int) -> Cluster:
-        """Put the same GPUs and links into nodes of another number or size, which keep their scale-up domains.
+        """Put the same GPUs and links into nodes of another number or size: see `resized_domain`.
 
-        A domain of whole nodes stays of as many nodes. One that is part of a node stays as wide, as far as nodes of
-        the new size consist of such domains: several nodes of three GPUs, cut from pairs, hold no whole number.
+        A card stays shared by as many GPUs as far as a node has them.
         """
-        domain = self.scale_up_domain_gpus
-        if domain >= self.gpus_per_node:
-            domain = domain // self.gpus_per_node * gpus_per_node
-        elif nodes > 1:
-            domain = gcd(domain, gpus_per_node)
-        else:
-            domain = min(domain, gpus_per_node)
+        domain = resized_domain(self.scale_up_domain_gpus, self.gpus_per_node, gpus_per_node, nodes)
         return self.model_copy(
-            update={"nodes": nodes, "gpus_per_node": gpus_per_node, "scale_up_domain_gpus": domain}
+            update={
+                "nodes": nodes,
+                "gpus_per_node": gpus_per_node,
+                "scale_up_domain_gpus": domain,
+                "gpus_per_network_card": min(self.gpus_per_network_card, gpus_per_node),
+            }
         )
 
 
 def load_cluster(name_or_path: str) -> Cluster:
-    """A preset by its name, or a cluster from a YAML file.
+    """A preset by its name, a cluster from a YAML file, or either with variants: see `cluster_data`.
 
     Raises:
         InputError: neither a preset nor a readable, valid file; the line names the presets.
     """
-    if name_or_path in cluster_presets():
-        folder = resources.files("wingspan.specs") / "presets" / "clusters"
-        with resources.as_file(folder / f"{name_or_path}.yaml") as path:
-            return parse(Cluster, read_yaml(path), f"preset {name_or_path}")
-    path = Path(name_or_path)
-    if not path.is_file():
-        raise InputError(
-            f"{name_or_path}: neither a cluster file nor a preset; presets: {', '.join(cluster_presets())}"
-        )
-    return parse(Cluster, read_yaml(path), str(path))
+    data = cluster_data(name_or_path)
+    return parse(
+        Cluster, data, f"preset {name_or_path}" if name_or_path in cluster_presets() else name_or_path
+    )
 
 
 def cluster_yaml(cluster: Cluster) -> str:
@@ -189,12 +254,6 @@ def save_cluster(cluster: Cluster, path: Path) -> None:
         InputError: the file cannot be written.
     """
     write_text(path, cluster_yaml(cluster))
-
-
-def cluster_presets() -> list[str]:
-    """Names of the clusters that come with Wingspan."""
-    folder = resources.files("wingspan.specs") / "presets" / "clusters"
-    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
 class _Dumper(yaml.SafeDumper):

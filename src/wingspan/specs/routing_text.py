@@ -18,6 +18,15 @@ from wingspan.specs.workload import (
     UniformRouting,
 )
 
+ROUTING_TEXTS = {
+    "uniform": "every expert as likely as any other",
+    "power-law:EXPONENT": "the n-th most popular expert with a share of n^-EXPONENT",
+    "log-normal:SIGMA": "shares drawn, with SIGMA the standard deviation of their logarithm",
+    "FILE.parquet": "a routing trace: which experts each token chose",
+    "FILE.json": "loads per (layer, expert)",
+}
+"""What may be said, and what it means."""
+
 
 def parse_routing(text: str) -> Routing:
     """The routing of a text.

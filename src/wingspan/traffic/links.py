@@ -49,6 +49,16 @@ class Traffic:
         )
 
 
+def by_network_card(cluster: Cluster, bytes_R: Array) -> Array:
+    """What goes through each network card, (..., cards), of what its GPUs send or receive, (..., R)."""
+    if cluster.gpus_per_network_card == 1:
+        return bytes_R
+    in_node = np.arange(bytes_R.shape[-1]) % cluster.gpus_per_node
+    first = np.flatnonzero(in_node % cluster.gpus_per_network_card == 0)
+    through: Array = np.add.reduceat(bytes_R, first, axis=-1)
+    return through
+
+
 def row_bytes(hidden: int, precision: Precision) -> float:
     """Bytes of one token's hidden state on the wire, with the block scales of FP8 and FP4."""
     return hidden * precision.row_bytes

@@ -94,14 +94,13 @@ def kv_tokens_per_home(deployment: Deployment, caps: Caps, *, decodes: bool, pre
 
 
 def kv_transfer(deployment: Deployment, caps: Caps) -> KVTransfer:
-    """A prompt's KV cache over the network: every rank of a home sends its own part over its own card."""
+    """A prompt's KV cache over the network: every rank of a home sends its own part."""
     one = memory_use(_decode(deployment, 1, caps.mean_context)).parts[MemoryPart.KV_CACHE].max()
-    link = deployment.cluster.scale_out
     return KVTransfer(
         # What a rank holds of one token of its home, of which there are `attention_ranks` times as many.
         bytes_per_token=float(one) / (caps.mean_context + 1) / deployment.options.attention_ranks,
-        bytes_per_second=link.sustained_bytes_per_second,
-        latency_seconds=link.latency_seconds,
+        bytes_per_second=deployment.cluster.network_share_bytes_per_second,
+        latency_seconds=deployment.cluster.scale_out.latency_seconds,
     )
 
 
