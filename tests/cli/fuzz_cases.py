@@ -28,6 +28,7 @@ BASES = {
     "inspect": ["inspect", "deepseek-v3"],
     "create": ["create", "seed-small", "out"],
     "doctor": ["doctor"],
+    "presets": ["presets"],
     "calibrate": ["calibrate"],
     "record": ["record", TINY, "--text", "text.txt", "--out", "out.parquet"],
     "routing": ["routing", "t.parquet"],

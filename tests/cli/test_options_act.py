@@ -137,7 +137,7 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
 }  # fmt: skip
 
 ELSEWHERE = ("claims", "run", "record", "compare", "calibrate", "inspect", "create", "doctor", "diff", "validate",
-             "testbed up", "testbed run", "testbed down", "testbed status")  # fmt: skip
+             "presets", "testbed up", "testbed run", "testbed down", "testbed status")  # fmt: skip
 """Commands that run ranks, or take long."""
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wingspan.cli.completion import model_names
 from wingspan.cli.options import Json
 from wingspan.writing import json_text
 
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(help="Folder of a checkpoint, a config.json, or a preset's name.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of a checkpoint, a config.json, or a preset's name.", autocompletion=model_names
+        ),
+    ],
     gated: Annotated[
         bool, typer.Option("--gated", help="Of a wingspan_moe model: with gated experts (three matrices).")
     ] = False,

@@ -30,6 +30,7 @@ from wingspan.cli.inspect import inspect
 from wingspan.cli.option_rules import CheckedCommand
 from wingspan.cli.place import place
 from wingspan.cli.plan import plan
+from wingspan.cli.presets import presets
 from wingspan.cli.record import record
 from wingspan.cli.routing import routing
 from wingspan.cli.run import run
@@ -64,6 +65,7 @@ _PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
         "claims": claims,
         "diff": diff,
         "validate": validate,
+        "presets": presets,
     },
     "Run": {
         "run": run,
@@ -107,7 +109,6 @@ def application(first: str = "") -> typer.Typer:
         name="wingspan",
         help="Plan, predict, run and compare wide expert parallelism: one expert per GPU per layer.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
     )
     app.callback()(_options)

@@ -7,14 +7,23 @@ from typing import Annotated
 
 import typer
 
+from wingspan.cli.completion import cluster_names, model_names
+
 Source = Annotated[
     str,
     typer.Argument(
-        help="A model preset, a config.json or its folder, or a deployment file; options then change the file's values."
+        help="A model preset, a config.json or its folder, or a deployment file; options then change what "
+        "the file says.",
+        autocompletion=model_names,
     ),
 ]
 ClusterName = Annotated[
-    str | None, typer.Option("--cluster", help="Cluster preset or YAML file (default h100-sxm).")
+    str | None,
+    typer.Option(
+        "--cluster",
+        help="Cluster preset or YAML file, also with what differs: h200+efa (default h100-sxm).",
+        autocompletion=cluster_names,
+    ),
 ]
 Ranks = Annotated[
     int | None,

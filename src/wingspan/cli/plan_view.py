@@ -12,6 +12,7 @@ from rich.table import Table
 
 from wingspan.cli.console import Console
 from wingspan.cli.simulate_view import describe, fit_line, memory_table
+from wingspan.report.units import parameters_text
 from wingspan.simulate.planning import Plan
 from wingspan.simulate.search import DeploymentChoice
 from wingspan.specs.execution import DispatcherKind
@@ -24,8 +25,8 @@ def show(plan: Plan, out: Path | None) -> None:
     deployment = plan.shown.deployment
     parameters = deployment.model.parameters
     console.print(
-        f"[bold]{deployment.model.name}[/bold]: {_millions(parameters.total)} parameters, "
-        f"{_millions(parameters.active)} active; {parameters.moe_layers} MoE layers of "
+        f"[bold]{deployment.model.name}[/bold]: {parameters_text(parameters.total)} parameters, "
+        f"{parameters_text(parameters.active)} active; {parameters.moe_layers} MoE layers of "
         f"{parameters.experts_per_layer} experts, top-{parameters.experts_per_token}"
     )
     if plan.choices:
@@ -48,10 +49,6 @@ def show(plan: Plan, out: Path | None) -> None:
     console.print(_batches(plan))
     if out is not None:
         console.print(f"deployment: {out} (wingspan simulate {out})")
-
-
-def _millions(parameters: float) -> str:
-    return f"{parameters / 1e9:.1f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"
 
 
 def to_json(plan: Plan) -> str:

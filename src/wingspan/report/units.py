@@ -22,6 +22,11 @@ def count_text(count: float) -> str:
     return _scaled(count, _COUNTS, "") if count else "0"
 
 
+def parameters_text(parameters: float) -> str:
+    """`671e9` is `671.0 B`, as model cards say it."""
+    return f"{parameters / 1e9:.1f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"
+
+
 def share_text(share: float) -> str:
     """`0.0512` is `5.1 %`; `0.9876` is `98.8 %`."""
     return f"{share * 100:.1f} %"

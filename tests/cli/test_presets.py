@@ -1,0 +1,56 @@
+"""`wingspan presets` names what the other commands take, and Tab offers it."""
+
+import json
+import sys
+
+import pytest
+
+from tests.cli.command import in_a_shell
+from wingspan.specs.cluster import load_cluster
+from wingspan.specs.models import load_model
+from wingspan.specs.routing_text import ROUTING_TEXTS, parse_routing
+
+
+def test_every_name_that_is_listed_is_taken(wingspan):
+    found = json.loads(wingspan("presets", "--json").out)
+    models, clusters, routing, engines = (list(groups.values()) for groups in found.values())
+    assert all(load_model(name) for name in models[0])
+    for change in clusters[1]:
+        for name in clusters[0]:
+            assert load_cluster(name + change.replace("KEY=VALUE", "nodes=2")).gpu
+    for text in routing[0]:
+        if not text.startswith("FILE"):
+            parse_routing(text.replace("EXPONENT", "1").replace("SIGMA", "0.5"))
+    assert {"sglang", "vllm", "tensorrt-llm"} <= set(engines[0])
+
+
+def test_one_kind_alone_in_80_columns(wingspan, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = wingspan("presets", "routing").out
+    assert all(text in out for text in ROUTING_TEXTS)
+    assert "deepseek" not in out
+    whole = wingspan("presets").out
+    assert "…" not in whole
+    assert max(map(len, whole.splitlines())) <= 80
+    wrong = wingspan("presets", "clutsers")
+    assert wrong.code == 2
+    assert "use one of models, clusters" in wrong.err
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("plan deep", ["deepseek-v3"]),
+        ("plan deepseek-v3 --cluster h20", ["h20", "h200"]),
+        ("plan deepseek-v3 --cluster h200+p", ["h200+pcie4", "h200+pcie5"]),
+        ("inspect mix", ["mixtral-8x7b"]),
+    ],
+)
+def test_tab_offers_presets(words: str, offered: list[str]):
+    done = in_a_shell(
+        [sys.executable, "-c", "from wingspan.cli.main import main; main()"],
+        _WINGSPAN_COMPLETE="complete_bash",
+        COMP_WORDS=f"wingspan {words}",
+        COMP_CWORD=str(len(words.split())),
+    )
+    assert done.stdout.split() == offered
