@@ -10,6 +10,7 @@ import typer
 from tests.cli.command import Command
 from tests.cli.tree import COMMANDS
 from wingspan.cli.aliases import ALIASES, Alias
+from wingspan.cli.aliases import COMMANDS as OLD_COMMANDS
 from wingspan.errors import InputError
 
 _GIVEN = {"--skew": "0.6", "--sigma": "0.6", "--exponent": "1.2", "--overlap": "chunks=4", "--out": "d.json"}
@@ -77,7 +78,7 @@ def test_old_values_too(command: str, old: str, new: str) -> None:
 
 
 def test_an_old_name_that_is_another_option_today_is_that() -> None:
-    assert _parsed("serving", "--step-tokens", "64")["step_tokens"] == 64
+    assert _parsed("simulate-serving", "--step-tokens", "64")["step_tokens"] == 64
     assert _parsed("import", "--from", "vllm", "--out", "x")["from_"] == "vllm"
 
 
@@ -97,3 +98,13 @@ def test_no_help_shows_an_old_name(wingspan: Command) -> None:
         shown = wingspan(*command.split(), "--help").out.split()
         old = {alias.old for alias in ALIASES if _acts(alias, command)}
         assert not old & set(shown), command
+
+
+@pytest.mark.parametrize(("old", "new"), OLD_COMMANDS.items())
+def test_a_commands_old_name_runs_todays_and_is_shown_nowhere(wingspan: Command, old: str, new: str) -> None:
+    assert old not in COMMANDS
+    assert wingspan(old, "--help").out == wingspan(new, "--help").out
+    refused = wingspan(old, "seed", "--find-limit", "--rate", "3,4")
+    assert refused == wingspan(new, "seed", "--find-limit", "--rate", "3,4")
+    assert refused.code == 2
+    assert f" {old} " not in wingspan("--help").out

@@ -34,7 +34,7 @@ _BASES: dict[str, list[tuple[str, ...]]] = {
     "plan": [("mixtral-8x7b",)],
     "simulate": [("mixtral-8x7b",)],
     "sweep": [("mixtral-8x7b", "--ranks", "8")],
-    "serving": [("mixtral-8x7b", "--ranks", "8")],
+    "simulate-serving": [("mixtral-8x7b", "--ranks", "8")],
     "diff": [("nothing", "nothing")],
     "run": [(TINY, *_RUN)],
     "compare": [("nothing",)],
@@ -210,7 +210,12 @@ def test_a_name_is_text_in_tables_and_pages(wingspan, tmp_path):
     config = json.loads((MODEL_PRESETS / "mixtral-8x7b.json").read_text())
     file, page = tmp_path / "config.json", tmp_path / "page.html"
     file.write_text(json.dumps(config | {"name": "[/red]</script><script>alert(1)</script><img src=x>"}))
-    for command in (("simulate",), ("plan",), ("sweep", "--ranks", "8,16"), ("serving", "--ranks", "8")):
+    for command in (
+        ("simulate",),
+        ("plan",),
+        ("sweep", "--ranks", "8,16"),
+        ("simulate-serving", "--ranks", "8"),
+    ):
         done = wingspan(command[0], str(file), *command[1:], "--html", str(page))
         assert done.code == 0, done.err
         assert "[/red]</script>" in done.out

@@ -16,10 +16,10 @@ _NAMES_OR_FILES = {"--placement", "--cluster"}
 """A name or a file: a command that knows no names takes the file alone."""
 
 _STILL_OPTIONS = {
-    "--step-tokens": {"serving"},  # most tokens of a step: a limit, not the batch
+    "--step-tokens": {"simulate-serving"},  # most tokens of a step: a limit, not the batch
     "--top-k": {"run"},  # of sampling
     "--from": {"import"},  # an engine
-    "--rate": {"serving"},  # requests a second
+    "--rate": {"simulate-serving"},  # requests a second
     "--name": {"testbed up", "testbed run", "testbed down"},
 }
 """Old names of one thing that are today's of another, and where."""

@@ -21,14 +21,23 @@ from tests.cli.command import TINY, Command
         (("run", TINY, "--top-k", "4"), "--top-k 4: does nothing here: at --temperature 0"),
         (("run", TINY, "--top-p", "0.5"), "--top-p 0.5: does nothing here: at --temperature 0"),
         (("run", TINY, "--temperature", "inf"), "--temperature inf: use a finite number"),
-        (("serving", "--requests", "r.csv", "--prompt-tokens", "9"), "--prompt-tokens 9: does nothing here"),
-        (("serving", "--requests", "r.csv", "--num-requests", "9"), "--num-requests 9: does nothing here"),
         (
-            ("serving", "--requests", "r.csv", "--length-spread", "0.5"),
+            ("simulate-serving", "--requests", "r.csv", "--prompt-tokens", "9"),
+            "--prompt-tokens 9: does nothing here",
+        ),
+        (
+            ("simulate-serving", "--requests", "r.csv", "--num-requests", "9"),
+            "--num-requests 9: does nothing here",
+        ),
+        (
+            ("simulate-serving", "--requests", "r.csv", "--length-spread", "0.5"),
             "--length-spread 0.5: does nothing here",
         ),
-        (("serving", "--find-limit", "--rate", "3,4", "--ttft-p99", "1"), "--rate 3,4: does nothing here"),
-        (("serving", "--requests", "gone.csv"), "gone.csv: no such file"),
+        (
+            ("simulate-serving", "--find-limit", "--rate", "3,4", "--ttft-p99", "1"),
+            "--rate 3,4: does nothing here",
+        ),
+        (("simulate-serving", "--requests", "gone.csv"), "gone.csv: no such file"),
         (("claims", "--cluster", "moon"), "moon: neither a cluster file nor a preset"),
         (("claims", "--json", "--brief"), "--brief: does nothing here"),
         (("validate", "--silicon", "--headlines"), "--headlines: does nothing here"),

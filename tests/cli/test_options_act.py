@@ -18,7 +18,7 @@ from wingspan.cli.option_rules import RULES
 
 TINY = "models/tiny"
 SWEEP = ("sweep", TINY, "--ranks", "4,8")
-SERVING = ("serving", TINY, "--ranks", "8", "--num-requests", "40", "--prompt-tokens", "100",
+SERVING = ("simulate-serving", TINY, "--ranks", "8", "--num-requests", "40", "--prompt-tokens", "100",
            "--output-tokens", "8", "--max-sequences", "8", "--step-tokens", "128", "--rate", "50")  # fmt: skip
 PLACE = ("place", "TRACE", "--model", TINY, "--ranks-per-node", "2")
 FILE = "FILE"
@@ -65,7 +65,7 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
             "--json": ("--csv",), "--csv": ("--csv",), "--html": ("--html", FILE),
         },
     ),
-    "serving": (
+    "simulate-serving": (
         (*SERVING, "--json"),
         {
             "--cluster": ("--cluster", "h800"), "--ranks": ("--ranks", "4"),

@@ -1,4 +1,4 @@
-"""`sweep` and `serving` as a user runs them."""
+"""`sweep` and `simulate-serving` as a user runs them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from wingspan.errors import InputError
 from wingspan.schedule.serving_result import ServingReport
 from wingspan.schedule.sweep_result import SweepResult
 
-SERVING = ["serving", "mixtral-8x7b", "--ranks", "8", "--num-requests", "50", "--prompt-tokens", "200"]
+SERVING = [
+    "simulate-serving",
+    "mixtral-8x7b",
+    "--ranks",
+    "8",
+    "--num-requests",
+    "50",
+    "--prompt-tokens",
+    "200",
+]
 
 
 def run(*arguments: str) -> str:
@@ -87,7 +96,7 @@ def test_serving_on_separate_groups_takes_a_file(tmp_path: Path) -> None:
     rows = [{"arrival_seconds": n / 10, "prompt_tokens": 100 + n, "output_tokens": 5} for n in range(30)]
     trace.write_text("\n".join(map(json.dumps, rows)))
     options = (
-        "serving",
+        "simulate-serving",
         "qwen3-235b-a22b",
         "--ranks",
         "32",
@@ -106,7 +115,7 @@ def test_requests_beyond_the_models_context_are_refused_or_cut_and_said(tmp_path
     trace = tmp_path / "trace.csv"
     trace.write_text("arrival_seconds,prompt_tokens,output_tokens\n0,40000,960\n1,40000,961\n2,50000,1\n")
     with pytest.raises(InputError, match=r"2 of 3 requests are longer than the 40,960 .*first has 40,961"):
-        run("serving", "qwen3-235b-a22b", "--ranks", "32", "--requests", str(trace))
+        run("simulate-serving", "qwen3-235b-a22b", "--ranks", "32", "--requests", str(trace))
     drawn = run(*SERVING, "--prompt-tokens", "30000", "--length-spread", "0.5", "--json")
     notes = ServingReport.model_validate_json(drawn).notes
     assert any("drawn requests are cut to the model's" in note for note in notes)

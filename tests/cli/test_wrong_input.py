@@ -42,7 +42,10 @@ from tests.cli.command import Command
             ("sweep", "seed", "--ranks", "16,32", "--tokens-per-gpu", "1000000000000"),
             ["--tokens-per-gpu 1000000000000", "16,777,216"],
         ),
-        (("serving", "seed", "--prompt-tokens", "4000"), ["--prompt-tokens 4000", "4,096 tokens that seed"]),
+        (
+            ("simulate-serving", "seed", "--prompt-tokens", "4000"),
+            ["--prompt-tokens 4000", "4,096 tokens that seed"],
+        ),
         (
             ("place", "--synthetic", "uniform", "--ranks", "1000000000000"),
             ["1,000,000,000,000 ranks", "16,384"],
@@ -59,7 +62,10 @@ from tests.cli.command import Command
             ("synthesize", "uniform", "--tokens", "1000000000000", "--out", "x"),
             ["tokens = 1,000,000,000,000"],
         ),
-        (("serving", "seed", "--num-requests", "10000000000"), ["--num-requests", "more than 1,000,000"]),
+        (
+            ("simulate-serving", "seed", "--num-requests", "10000000000"),
+            ["--num-requests", "more than 1,000,000"],
+        ),
         (("plan", "deepseek-v3", "--longest-step-ms", "nan"), ["--longest-step-ms", "given: nan"]),
         (
             ("plan", "mixtral-8x7b", "--longest-step-ms", "0.1"),
@@ -86,7 +92,7 @@ def test_one_line_names_thing_value_and_mend(
         (("simulate", "mixtral-8x7b"), "--html"),
         (("plan", "mixtral-8x7b"), "--out"),
         (("sweep", "mixtral-8x7b", "--ranks", "4,8"), "--html"),
-        (("serving", "mixtral-8x7b", "--ranks", "8"), "--html"),
+        (("simulate-serving", "mixtral-8x7b", "--ranks", "8"), "--html"),
         (("place", "--synthetic", "uniform"), "--out"),
         (("synthesize", "uniform"), "--out"),
     ],

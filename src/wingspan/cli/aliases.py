@@ -1,4 +1,4 @@
-"""Names and values that options had in the version before: read as today's, and shown nowhere.
+"""Names that commands and options had in the version before, and values: read as today's, and shown nowhere.
 
 An old name counts in every command that has the new option and none of the old name. With the next version this
 file goes.
@@ -79,6 +79,9 @@ ALIASES = (
     Alias("--rate", "--link-rate"),
     Alias("--top-k", "--experts-per-token"),
 )
+
+COMMANDS: Mapping[str, str] = {"serving": "simulate-serving"}
+"""What commands were called, and are today."""
 
 VALUES: Mapping[str, Callable[[str], str]] = {"--schedule": _schedules}
 """Options whose values were once written otherwise."""

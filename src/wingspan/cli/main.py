@@ -13,11 +13,13 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
+import typer.core
 
 from wingspan.cli import testbed
+from wingspan.cli.aliases import COMMANDS
 from wingspan.cli.calibrate import calibrate
 from wingspan.cli.claims import claims
 from wingspan.cli.compare import compare
@@ -34,8 +36,8 @@ from wingspan.cli.presets import presets
 from wingspan.cli.record import record
 from wingspan.cli.routing import routing
 from wingspan.cli.run import run
-from wingspan.cli.serving import serving
 from wingspan.cli.simulate import simulate
+from wingspan.cli.simulate_serving import simulate_serving
 from wingspan.cli.sweep import sweep
 from wingspan.cli.synthesize import synthesize
 from wingspan.cli.validate import validate
@@ -61,7 +63,7 @@ _PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
         "plan": plan,
         "simulate": simulate,
         "sweep": sweep,
-        "serving": serving,
+        "simulate-serving": simulate_serving,
         "claims": claims,
         "diff": diff,
         "validate": validate,
@@ -100,13 +102,23 @@ def _options(
 ) -> None: ...
 
 
+class _Commands(typer.core.TyperGroup):
+    """Takes a command's old name for today's, under which it then runs."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The name, the command, and the words behind it."""
+        return super().resolve_command(ctx, [COMMANDS.get(args[0], args[0]), *args[1:]])
+
+
 def application(first: str = "") -> typer.Typer:
     """The command line; where its `first` argument names a command, with that one alone.
 
     Typer reads the options of every command it holds before it runs one, and that takes longer than a prediction.
     """
+    first = COMMANDS.get(first, first)
     app = typer.Typer(
         name="wingspan",
+        cls=_Commands,
         help="Plan, predict, run and compare wide expert parallelism: one expert per GPU per layer.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,

@@ -48,7 +48,7 @@ _SAMPLING = "at --temperature 0 the likeliest token is taken; raise it, or leave
 _DRAWN = "requests of a file are not drawn; leave it out, or --requests"
 
 RULES: dict[str, tuple[Rule, ...]] = {
-    "serving": (
+    "simulate-serving": (
         Rule("num_requests", _without("requests"), _DRAWN),
         Rule("prompt_tokens", _without("requests"), _DRAWN),
         Rule("output_tokens", _without("requests"), _DRAWN),

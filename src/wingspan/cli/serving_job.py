@@ -1,4 +1,4 @@
-"""What `wingspan serving` does: requests and groups from the options, the simulations, and what is shown of them."""
+"""What `wingspan simulate-serving` does: requests and groups, the simulations, what is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`wingspan serving`: requests arrive, and latencies, throughput and the highest load come out."""
+"""`wingspan simulate-serving`: requests arrive, and latencies, throughput and the highest load come out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from wingspan.cli.options import Activations, Csv, Html, Json, Kv, Weights
 
 
-def serving(
+def simulate_serving(
     model: Annotated[
         str, typer.Argument(help="A model preset, a config.json or its folder.")
     ] = "deepseek-v3",
@@ -75,11 +75,11 @@ def serving(
 
     Examples:
 
-      wingspan serving deepseek-v3 --ranks 64 --rate 10,50,100,200 --html serving.html
+      wingspan simulate-serving deepseek-v3 --ranks 64 --rate 10,50,100,200 --html serving.html
 
-      wingspan serving deepseek-v3 --ranks 64 --ttft-p99 2 --tpot-p99 0.05 --find-limit
+      wingspan simulate-serving deepseek-v3 --ranks 64 --ttft-p99 2 --tpot-p99 0.05 --find-limit
 
-      wingspan serving deepseek-v3 --ranks 128 --separate-prefill 32 --requests trace.csv
+      wingspan simulate-serving deepseek-v3 --ranks 128 --separate-prefill 32 --requests trace.csv
     """
     from wingspan.cli.outputs import check_one_format, check_outputs
     from wingspan.cli.serving_job import ServingArguments, execute
