@@ -9,6 +9,7 @@ import pytest
 import typer.core
 import typer.main
 
+from tests.cli.tree import COMMANDS
 from wingspan.cli.main import application
 
 REPOSITORY = Path(__file__).parents[2]
@@ -66,6 +67,32 @@ def test_a_shown_command_parses(page: str, line: str) -> None:
         _parse(words)
 
 
+EXAMPLE = re.compile(r"\s*(?:\w+=\S* )*(?:wingspan|mpirun|torchrun) ")
+
+
+def _examples() -> list[tuple[str, str]]:
+    """The command lines that each command's help shows as examples."""
+    return [
+        (name, line.strip())
+        for name, command in COMMANDS.items()
+        for text in (command.help or "").replace("\\\n", " ").splitlines()
+        if EXAMPLE.match(text)
+        for line in text.split(" && ")
+    ]
+
+
+@pytest.mark.parametrize(("command", "line"), _examples())
+def test_an_example_of_help_parses(command: str, line: str) -> None:
+    words = _of_wingspan(_words(line))
+    assert words, f"{command}: {line}"
+    _parse(words)
+
+
+def test_every_command_shows_itself() -> None:
+    shown = {name for name, line in _examples() if f"wingspan {name} " in f"{line.replace('.cli.main', '')} "}
+    assert set(COMMANDS) - shown == {"testbed down", "testbed status"}
+
+
 def test_pages_show_commands() -> None:
     assert len([line for _, line in _shown() if _of_wingspan(_words(line))]) > 40
 
@@ -109,7 +136,7 @@ def test_options_named_alone_exist() -> None:
 
 def _options(words: list[str]) -> set[str]:
     """All options of the commands that these words name, one after another."""
-    command, known = _tree(), {"--help", "--version"}
+    command, known = _tree(), {"--help"} | {name for option in _tree().params for name in option.opts}
     for word in words:
         at = command if isinstance(command, typer.core.TyperGroup) else _tree()
         if word in at.commands:
