@@ -33,7 +33,7 @@ from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.result import Operation, StepReport
 from wingspan.simulate.step import simulate
 from wingspan.specs.cluster import Cluster, load_cluster
-from wingspan.specs.execution import DispatcherKind, ScheduleKind
+from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.families import model_from_config
 from wingspan.specs.workload import Context, Workload
 from wingspan.testbed import emulate, network
@@ -41,11 +41,7 @@ from wingspan.testbed.layout import make_layout, show_rate
 
 CPU = torch.device("cpu")
 TRANSFERS = (Operation.DISPATCH, Operation.COMBINE)
-WAYS = {
-    "sequential": (ScheduleKind.SEQUENTIAL, 1),
-    "chunks:4": (ScheduleKind.CHUNKS, 4),
-    "two-batch": (ScheduleKind.TWO_BATCH, 1),
-}
+WAYS = ("sequential", "chunks:4", "two-batch")
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,6 @@ def deployment(
 
     With hidden 1024 and top-4 its experts compute as long as its attention, so that two batches can alternate.
     """
-    schedule, chunks = WAYS[way]
     model = model_from_config(
         {
             "name": "benchmark", "model_type": "wingspan_moe", "vocab_size": 1024, "hidden_size": hidden,
@@ -87,7 +82,7 @@ def deployment(
         cluster=load_cluster("seed-ideal").with_gpus(ranks),
         workload=Workload(phase="prefill", tokens_per_gpu=tokens, context=Context(mean_tokens=tokens // 2)),
         placement=PlacementSpec(ranks=ranks),
-        options=Options(schedule=schedule, chunks=chunks, dispatcher=dispatcher),
+        options=Options(schedule=way, dispatcher=dispatcher),
     )
 
 
@@ -147,7 +142,7 @@ def measure(transport: Transport, case: Case, links: Cluster, steps: int) -> Res
 
 def _equal_scale(given: Deployment, links: Cluster, per_node: int, drawn: object) -> float:
     """The scale at which a sequential step should compute as long as it transfers."""
-    options = given.options.model_copy(update={"schedule": ScheduleKind.SEQUENTIAL})
+    options = given.options.model_copy(update={"schedule": "sequential"})
     plain = given.model_copy(update={"options": options})
     report = simulate(emulate.emulated(plain, links, per_node, 1.0, drawn))  # type: ignore[arg-type]
     mean = {op: sum(s) / len(s) for op, s in report.operation_seconds.items() if op is not Operation.WAIT}

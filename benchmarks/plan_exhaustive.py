@@ -123,7 +123,7 @@ def main() -> int:
         print(
             f"{name:32} {plan:8,.0f} {seconds:6.2f} {best:8,.0f} {len(tried):6}  EP {where.ranks}, "
             f"{where.placement.experts_per_rank} slots, attention {options.attention_ranks}, "
-            f"{where.dispatcher.value}, {options.schedule.value}, batch {where.workload.tokens_per_gpu}"
+            f"{where.dispatcher.value}, {options.schedule}, batch {where.workload.tokens_per_gpu}"
             f"{'  MISSED' if missed else ''}",
             flush=True,
         )

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -66,14 +67,39 @@ def test_a_missing_file_is_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("old", "today"),
+    [
+        ({"schedule": "chunks", "chunks": 4}, "chunks:4"),
+        ({"schedule": "chunks"}, "chunks:2"),
+        ({"schedule": "two-batch", "chunks": 2}, "two-batch"),
+        ({"schedule": "sequential", "chunks": 7}, "sequential"),
+        ({"chunks": 2}, "sequential"),
+    ],
+)
+def test_a_schedule_in_two_keys_is_read(old: dict[str, Any], today: str, tmp_path: Path) -> None:
+    path = tmp_path / "d.json"
+    save_deployment(deployment(), path)
+    data = json.loads(path.read_text())
+    data["options"] = {**{k: v for k, v in data["options"].items() if k != "schedule"}, **old}
+    path.write_text(json.dumps(data))
+    read = load_deployment(path)
+    assert read.options.schedule == today
+    save_deployment(read, path)
+    assert json.loads(path.read_text())["options"]["schedule"] == today
+    assert "chunks" not in json.loads(path.read_text())["options"]
+
+
+@pytest.mark.parametrize(
     ("ranks", "options", "words"),
     [
         (32, {"attention_ranks": 3}, "attention_ranks 3"),
         (32, {"attention_ranks": 16}, "attention_ranks 16"),
-        (32, {"chunks": 0}, "chunks"),
+        (32, {"schedule": "chunks:0"}, "use sequential, chunks:N"),
+        (32, {"schedule": "chunks", "chunks": 0}, "use sequential, chunks:N"),
+        (32, {"schedule": "chunks:4", "chunks": 3}, "leave the key chunks out"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(ranks: int, options: dict[str, int], words: str) -> None:
+def test_options_that_do_not_fit_are_refused(ranks: int, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         deployment(ranks=ranks, options=options)
 

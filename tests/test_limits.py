@@ -112,7 +112,7 @@ def deployments(draw) -> Deployment:
             "kv": draw(st.sampled_from(["bf16", "fp8"])),
         },
         "placement": {"ranks": ranks, "experts_per_rank": -(-experts // ranks)},
-        "options": {"schedule": draw(st.sampled_from(["sequential", "chunks", "two-batch"]))},
+        "options": {"schedule": draw(st.sampled_from(["sequential", "chunks:2", "two-batch"]))},
     }
     return parse(Deployment, parts, "any")
 

@@ -23,7 +23,7 @@ from wingspan.routing.homes import spread_requests
 from wingspan.routing.trace import RoutingTrace
 from wingspan.schedule.schedule import Layers, Schedule, schedule_of
 from wingspan.specs.cluster import Cluster
-from wingspan.specs.execution import MOST_CHUNKS, DispatcherKind, ScheduleKind
+from wingspan.specs.execution import DispatcherKind, ScheduleText, parse_schedule
 from wingspan.specs.model import HeadAttention, ModelSpec
 from wingspan.specs.placement import Placement
 from wingspan.specs.reading import Spec, parse
@@ -43,12 +43,10 @@ SCHEMA_VERSION = 1
 class Options(Spec):
     """How the step is executed."""
 
-    schedule: ScheduleKind = ScheduleKind.SEQUENTIAL
-    chunks: int = Field(
-        default=2,
-        ge=1,
-        le=MOST_CHUNKS,
-        description="parts of a layer's rows, with schedule chunks; each pays the latency of its own exchange",
+    schedule: ScheduleText = Field(
+        default="sequential",
+        description="sequential, chunks:N (a layer's rows in N parts; each pays the latency of its own exchange) or "
+        "two-batch",
     )
     shared_beside_dispatch: bool = Field(default=True, description="shared experts compute while rows travel")
     dispatcher: DispatcherKind | None = Field(
@@ -63,6 +61,21 @@ class Options(Spec):
         lt=1,
         description="of GPU memory, for the driver, libraries and fragments that no formula counts",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _schedule_in_two_keys(cls, data: Any) -> Any:
+        """Files of earlier versions have a schedule's kind and its `chunks` apart."""
+        if not isinstance(data, dict) or ("chunks" not in data and data.get("schedule") != "chunks"):
+            return data
+        chunks, kind = data.get("chunks", 2), data.get("schedule", "sequential")
+        if kind in ("sequential", "two-batch"):
+            kept = kind
+        elif kind == "chunks":
+            kept = f"chunks:{chunks}"
+        else:
+            raise ValueError(f"schedule {kind} says its chunks itself; leave the key chunks out")
+        return {**{key: value for key, value in data.items() if key != "chunks"}, "schedule": kept}
 
 
 class Planned(Spec):
@@ -186,7 +199,7 @@ class Deployment(Spec):
             shared_beside_dispatch=self.options.shared_beside_dispatch,
             tensor_parallel=self.options.attention_ranks > 1,
         )
-        return schedule_of(self.options.schedule, self.options.chunks, layers)
+        return schedule_of(*parse_schedule(self.options.schedule), layers)
 
 
 def _fit_trace(trace: RoutingTrace, layers: int, ranks: int) -> RoutingTrace:

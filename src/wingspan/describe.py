@@ -13,7 +13,7 @@ from wingspan.placement_file import read_placement
 from wingspan.reading import json_value
 from wingspan.specs.cluster import Cluster, load_cluster
 from wingspan.specs.cluster_files import has_any_size
-from wingspan.specs.execution import parse_schedule
+from wingspan.specs.execution import parse_schedule, schedule_text
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.models import load_model
 from wingspan.specs.reading import parse
@@ -162,7 +162,7 @@ def _described(said: Description) -> dict[str, Any]:
     for name in ("dispatcher", "attention_ranks"):
         _set(options, name, getattr(said, name))
     if said.schedule is not None:
-        options["schedule"], options["chunks"] = parse_schedule(said.schedule)
+        options["schedule"] = schedule_text(*parse_schedule(said.schedule))
     return data
 
 

@@ -30,24 +30,24 @@ def test_candidates_come_fastest_first_and_are_what_the_simulator_says():
     found = candidates(deployment, BOTH)
     assert [c.seconds for c in found] == sorted(c.seconds for c in found)
     best = found[0]
-    options = {"schedule": best.schedule, "chunks": max(best.chunks, 1), "dispatcher": best.dispatcher}
+    options = {"schedule": best.schedule, "dispatcher": best.dispatcher}
     chosen = deployment.model_copy(update={"options": deployment.options.model_copy(update=options)})
     assert simulate(chosen).step_seconds == best.seconds
 
 
 def test_overlap_pays_for_large_batches_on_a_slow_network_and_not_for_single_tokens():
-    assert pick(candidates(step(4096), [DispatcherKind.HIERARCHICAL])).name != "sequential"
-    assert pick(candidates(step(1, "decode"), [DispatcherKind.FLAT])).name == "sequential"
+    assert pick(candidates(step(4096), [DispatcherKind.HIERARCHICAL])).schedule != "sequential"
+    assert pick(candidates(step(1, "decode"), [DispatcherKind.FLAT])).schedule == "sequential"
 
 
 def test_a_gain_of_less_than_three_in_a_hundred_keeps_the_plain_order():
     ways = candidates(step(1, "decode", "seed-ideal"), [DispatcherKind.FLAT])
-    assert ways[0].seconds > 0.97 * next(way.seconds for way in ways if way.name == "sequential")
-    assert pick(ways).name == "sequential"
+    assert ways[0].seconds > 0.97 * next(way.seconds for way in ways if way.schedule == "sequential")
+    assert pick(ways).schedule == "sequential"
 
 
 def test_one_sequence_is_never_cut_in_two_batches():
-    names = {c.name for c in candidates(step(1, "decode"), BOTH)}
+    names = {c.schedule for c in candidates(step(1, "decode"), BOTH)}
     assert "two-batch" not in names
 
 

@@ -21,8 +21,8 @@ from wingspan.specs.precision import Precision
 
 _SCHEDULES: list[dict[str, Any]] = [
     {"schedule": "sequential"},
-    {"schedule": "chunks", "chunks": 2},
-    {"schedule": "chunks", "chunks": 3},
+    {"schedule": "chunks:2"},
+    {"schedule": "chunks:3"},
     {"schedule": "two-batch"},
 ]
 _WORK = st.fixed_dictionaries(
@@ -211,7 +211,7 @@ def test_replicas_on_spare_ranks_relieve_the_hottest_expert() -> None:
 
 
 def test_report_adds_up() -> None:
-    made = deployment(phase="decode", tokens_per_gpu=32, options={"schedule": "chunks"})
+    made = deployment(phase="decode", tokens_per_gpu=32, options={"schedule": "chunks:2"})
     report = simulate(made)
     assert report.tokens == 32 * 32
     assert np.array(report.load_tokens).sum() == 32 * 32 * 4 * 4  # tokens x top-k x MoE layers
@@ -225,7 +225,7 @@ def test_report_adds_up() -> None:
     assert StepReport.model_validate_json(report.model_dump_json()) == report
 
 
-@pytest.mark.parametrize("schedule", ["sequential", "chunks", "two-batch"])
+@pytest.mark.parametrize("schedule", ["sequential", "chunks:2", "two-batch"])
 @pytest.mark.parametrize("attention_ranks", [1, 8])
 def test_times_and_loads_add_up_whatever_the_schedule(schedule: str, attention_ranks: int) -> None:
     """On every rank, with slower and faster ones, and of what is hidden no more than there is."""

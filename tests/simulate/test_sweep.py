@@ -13,7 +13,6 @@ from wingspan.simulate.scaling import parallel_efficiency
 from wingspan.simulate.step import simulate
 from wingspan.simulate.sweep import MOST_POINTS, Setting, sweep
 from wingspan.specs.cluster import load_cluster
-from wingspan.specs.execution import ScheduleKind
 from wingspan.specs.models import load_model
 from wingspan.specs.workload import Context, Workload
 
@@ -80,10 +79,7 @@ def test_each_axis_changes_what_it_names(base: Setting) -> None:
         )
     }
     assert choices["cluster"].cluster == ideal
-    assert (choices["schedule"].options.schedule, choices["schedule"].options.chunks) == (
-        ScheduleKind.CHUNKS,
-        5,
-    )
+    assert choices["schedule"].options.schedule == "chunks:5"
     assert choices["routing"].workload.routing.model_dump() == {"kind": "log_normal", "sigma": 0.7}
     assert choices["bandwidth"].cluster.scale_out.bandwidth_bytes_per_second == 25e9
     assert choices["context"].workload.context.mean_tokens == 999

@@ -20,7 +20,6 @@ from wingspan.schedule.result import Span, StepReport
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.step import predict
 from wingspan.specs.cluster import Cluster
-from wingspan.specs.execution import parse_schedule
 from wingspan.specs.precision import Precision
 from wingspan.specs.running import RowPrecision, WeightType
 
@@ -86,7 +85,10 @@ def compare_real(
         runtime.Sampling(),
         device,
         runtime.DispatchOptions(setup.dispatcher, setup.row_precision),
-        flows=dict.fromkeys(("prefill", "decode"), runtime.flow_named(setup.schedule)),
+        flows=dict.fromkeys(
+            ("prefill", "decode"),
+            runtime.flow_named(setup.schedule, shared_beside_dispatch=setup.shared_beside_dispatch),
+        ),
         keep_spans=keep_spans,
         ignore_eos=True,
     )
@@ -130,8 +132,7 @@ def _ran(setup: Setup, deployment: Deployment) -> Deployment:
             "combine": rows[1],
         }
     )
-    schedule, chunks = parse_schedule(setup.schedule)
     options = deployment.options.model_copy(
-        update={"schedule": schedule, "chunks": chunks, "dispatcher": setup.dispatcher}
+        update={"schedule": setup.schedule, "dispatcher": setup.dispatcher}
     )
     return deployment.model_copy(update={"workload": workload, "options": options})

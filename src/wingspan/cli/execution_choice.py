@@ -83,7 +83,7 @@ def choose(
     found = best_execution(phases, both if dispatcher is None else [dispatcher])
     first = {name: pick(ways) for name, ways in found.items()}
     return Execution(
-        schedules={name: way.name for name, way in first.items()},
+        schedules={name: way.schedule for name, way in first.items()},
         dispatcher=next(iter(first.values())).dispatcher,
         reason="; ".join(_reason(name, ways) for name, ways in found.items()),
     )
@@ -91,6 +91,8 @@ def choose(
 
 def _reason(phase: str, ways: list[Candidate]) -> str:
     best = pick(ways)
-    plain = next(way for way in ways if way.name == "sequential")
-    text = f"{phase}: {best.name}, {best.dispatcher.value} dispatch, predicted {seconds_text(best.seconds)}"
+    plain = next(way for way in ways if way.schedule == "sequential")
+    text = (
+        f"{phase}: {best.schedule}, {best.dispatcher.value} dispatch, predicted {seconds_text(best.seconds)}"
+    )
     return text if best is plain else f"{text} (sequential {seconds_text(plain.seconds)})"

@@ -23,7 +23,7 @@ from wingspan.placement_file import read_placement
 from wingspan.reading import json_value
 from wingspan.runtime.ranks.nodes import nodes_from_environment
 from wingspan.runtime.ranks.world import launch_from_environment
-from wingspan.specs.execution import DispatcherKind, parse_schedule, schedule_text
+from wingspan.specs.execution import DispatcherKind, parse_schedule
 from wingspan.specs.models import load_model
 from wingspan.specs.placement import Placement
 from wingspan.specs.reading import parse
@@ -78,6 +78,11 @@ class Setup:
     row_precision: RowPrecision
     notes: tuple[str, ...] = field(default=())
     plugin: str | None = None
+
+    @property
+    def shared_beside_dispatch(self) -> bool:
+        """Whether shared experts compute while rows travel."""
+        return self.deployment is None or self.deployment.options.shared_beside_dispatch
 
     def build_placement(self, layers: int, experts: int, ranks: int) -> Placement:
         """The placement of a model with so many MoE layers and experts over a group.
@@ -269,7 +274,7 @@ def _schedule(asked: Asked, deployment: Deployment | None) -> str:
         return asked.schedule
     if deployment is None:
         return "sequential"
-    return schedule_text(deployment.options.schedule, deployment.options.chunks)
+    return deployment.options.schedule
 
 
 def _plugin(asked: Asked) -> str | None:

@@ -8,15 +8,10 @@ from itertools import product
 
 from wingspan.deployment import Deployment
 from wingspan.simulate.step import simulate
-from wingspan.specs.execution import DispatcherKind, ScheduleKind, schedule_text
+from wingspan.specs.execution import DispatcherKind, ScheduleKind
 
-SCHEDULES = (
-    (ScheduleKind.SEQUENTIAL, 1),
-    (ScheduleKind.CHUNKS, 2),
-    (ScheduleKind.CHUNKS, 4),
-    (ScheduleKind.TWO_BATCH, 1),
-)
-"""(kind, chunks) that are tried, the plainest first: of equal ones it is taken."""
+SCHEDULES = ("sequential", "chunks:2", "chunks:4", "two-batch")
+"""Those that are tried, the plainest first: of equal ones it is taken."""
 
 
 _LEAST_GAIN = 0.03
@@ -27,15 +22,9 @@ _LEAST_GAIN = 0.03
 class Candidate:
     """One way to execute a step, and the seconds it is predicted to take."""
 
-    schedule: ScheduleKind
-    chunks: int
+    schedule: str
     dispatcher: DispatcherKind
     seconds: float
-
-    @property
-    def name(self) -> str:
-        """The schedule's text."""
-        return schedule_text(self.schedule, self.chunks)
 
 
 def candidates(deployment: Deployment, dispatchers: Sequence[DispatcherKind]) -> list[Candidate]:
@@ -45,14 +34,12 @@ def candidates(deployment: Deployment, dispatchers: Sequence[DispatcherKind]) ->
     """
     alone = deployment.workload.sequences_per_gpu < 2
     found = []
-    for dispatcher, (schedule, chunks) in product(dispatchers, SCHEDULES):
-        if alone and schedule is ScheduleKind.TWO_BATCH:
+    for dispatcher, schedule in product(dispatchers, SCHEDULES):
+        if alone and schedule == ScheduleKind.TWO_BATCH:
             continue
-        options = deployment.options.model_copy(
-            update={"schedule": schedule, "chunks": max(chunks, 1), "dispatcher": dispatcher}
-        )
+        options = deployment.options.model_copy(update={"schedule": schedule, "dispatcher": dispatcher})
         report = simulate(deployment.model_copy(update={"options": options}))
-        found.append(Candidate(schedule, chunks, dispatcher, report.step_seconds))
+        found.append(Candidate(schedule, dispatcher, report.step_seconds))
     return sorted(found, key=lambda c: c.seconds)
 
 
@@ -83,5 +70,5 @@ def best_execution(
 def pick(ways: Sequence[Candidate]) -> Candidate:
     """The fastest of one phase's candidates, but the sequential one where that is nearly as fast."""
     fastest = min(ways, key=lambda way: way.seconds)
-    plain = next(way for way in ways if way.schedule is ScheduleKind.SEQUENTIAL)
+    plain = next(way for way in ways if way.schedule == ScheduleKind.SEQUENTIAL)
     return plain if plain.seconds * (1 - _LEAST_GAIN) <= fastest.seconds else fastest

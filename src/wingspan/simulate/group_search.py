@@ -11,7 +11,7 @@ from wingspan.placement.spec import PlacementSpec, Strategy
 from wingspan.simulate.estimate import Estimate, ShortModel
 from wingspan.simulate.layouts import attention_groups, slot_counts
 from wingspan.simulate.memory import largest_batch
-from wingspan.specs.execution import DispatcherKind, ScheduleKind
+from wingspan.specs.execution import DispatcherKind, ScheduleKind, schedule_text
 from wingspan.specs.placement import Placement
 from wingspan.specs.workload import UniformRouting
 
@@ -196,7 +196,7 @@ class GroupSearch:
             update={
                 "attention_ranks": way.attention_ranks,
                 "dispatcher": way.dispatcher,
-                "schedule": way.schedule,
+                "schedule": schedule_text(way.schedule),
             }
         )
         work = (

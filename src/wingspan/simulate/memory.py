@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wingspan.cost.memory import Holding, memory_bytes
 from wingspan.deployment import Deployment
-from wingspan.specs.execution import ScheduleKind
+from wingspan.specs.execution import ScheduleKind, parse_schedule
 from wingspan.specs.memory import MemoryPart
 from wingspan.specs.placement import EMPTY, Placement
 
@@ -128,7 +128,7 @@ def _use(
     held_R = (placement.slots_LRS != EMPTY).sum(axis=(0, 2)).astype(np.float64)
     if rows_R is None:
         rows_R = tokens * model.experts.per_token * held_R / max(held_R.mean(), 1e-9)
-    parts = options.chunks if options.schedule is ScheduleKind.CHUNKS else 1
+    kind, chunks = parse_schedule(options.schedule)
     holding = Holding(
         experts_R=held_R,
         slots_per_layer=placement.slots_per_rank,
@@ -140,7 +140,7 @@ def _use(
         context=cached,
         rows_R=rows_R,
         dispatcher=deployment.dispatcher,
-        parts=2 if options.schedule is ScheduleKind.TWO_BATCH else parts,
+        parts=2 if kind is ScheduleKind.TWO_BATCH else chunks,
     )
     reserve = options.reserve_share * gpu.memory_bytes
     sizes = memory_bytes(model, workload.precisions(model), holding, reserve)

@@ -9,7 +9,7 @@ from wingspan.placement.spec import PlacementSpec
 from wingspan.schedule.result import Operation, StepReport
 from wingspan.simulate.step import simulate
 from wingspan.specs.cluster import Cluster
-from wingspan.specs.execution import ScheduleKind
+from wingspan.specs.execution import ScheduleKind, schedule_text
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.workload import UniformRouting, Workload
 
@@ -45,7 +45,7 @@ def one_expert_per_gpu(
 def ideal_step_seconds(deployment: Deployment) -> float:
     """The step with evenly loaded ranks and free transfers: what each rank computes, once, without waiting."""
     even = deployment.workload.model_copy(update={"routing": UniformRouting(), "fluctuating": False})
-    options = deployment.options.model_copy(update={"schedule": ScheduleKind.SEQUENTIAL})
+    options = deployment.options.model_copy(update={"schedule": ScheduleKind.SEQUENTIAL.value})
     report = simulate(deployment.model_copy(update={"workload": even, "options": options}))
     computing = [
         seconds
@@ -69,7 +69,7 @@ def exposed_transfer_share(report: StepReport) -> float:
 def fastest_schedule(deployment: Deployment) -> tuple[Deployment, StepReport]:
     """The deployment with the schedule that is predicted to be fastest."""
     tried = [
-        deployment.model_copy(update={"options": deployment.options.model_copy(update={"schedule": kind})})
-        for kind in ScheduleKind
+        deployment.model_copy(update={"options": deployment.options.model_copy(update={"schedule": text})})
+        for text in map(schedule_text, ScheduleKind)
     ]
     return min(((d, simulate(d)) for d in tried), key=lambda pair: pair[1].step_seconds)

@@ -10,7 +10,7 @@ from wingspan.errors import InputError
 from wingspan.schedule.sweep_result import Value
 from wingspan.simulate.sweep import Axis, AxisValue, Setting
 from wingspan.specs.cluster import Cluster
-from wingspan.specs.execution import parse_schedule
+from wingspan.specs.execution import parse_schedule, schedule_text
 from wingspan.specs.reading import parse
 from wingspan.specs.routing_text import read_routing
 from wingspan.specs.workload import Workload
@@ -68,8 +68,7 @@ def with_schedule(setting: Setting, name: Value) -> Setting:
     """
     if name == "fastest":
         return replace(setting, fastest_schedule=True)
-    kind, chunks = parse_schedule(str(name))
-    options = setting.options.model_copy(update={"schedule": kind, "chunks": chunks})
+    options = setting.options.model_copy(update={"schedule": schedule_text(*parse_schedule(str(name)))})
     return replace(setting, options=options, fastest_schedule=False)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from wingspan.errors import InputError
 
@@ -18,7 +21,11 @@ class ScheduleKind(StrEnum):
     TWO_BATCH = "two-batch"
 
 
-def schedule_text(kind: ScheduleKind, chunks: int = 1) -> str:
+USUAL_CHUNKS = 2
+"""Where nobody says how many: the fewest that overlap."""
+
+
+def schedule_text(kind: ScheduleKind, chunks: int = USUAL_CHUNKS) -> str:
     """How a schedule is written wherever a person reads it: `sequential`, `chunks:4` or `two-batch`."""
     return f"{kind}:{chunks}" if kind is ScheduleKind.CHUNKS else kind.value
 
@@ -40,6 +47,16 @@ def parse_schedule(text: str) -> tuple[ScheduleKind, int]:
         return ScheduleKind(text), 1
     raise InputError(f"`schedule` {text}: use sequential, chunks:N (N from 1 to {MOST_CHUNKS}) or two-batch")
 
+
+def _checked(text: str) -> str:
+    try:
+        return schedule_text(*parse_schedule(text))
+    except InputError as error:
+        raise ValueError(str(error).partition(": ")[2]) from None
+
+
+ScheduleText = Annotated[str, AfterValidator(_checked)]
+"""A schedule as a file has it: the text that `parse_schedule` reads."""
 
 DISPATCHER_PLUGINS = "wingspan.dispatchers"
 """The entry point group under which other packages name dispatchers of theirs."""

@@ -24,7 +24,6 @@ from wingspan.schedule.result import LinkUse, Span, StepReport
 from wingspan.simulate.pace import ModelledPace
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.emulation import on_links
-from wingspan.specs.execution import schedule_text
 from wingspan.specs.workload import RecordedRouting
 from wingspan.testbed.counters import LinkCount, own_link
 from wingspan.traffic.shares import expert_shares
@@ -97,7 +96,9 @@ def run_emulated(
         in_testbed: ranks are in its nodes: the report then holds what the kernel counted on their links.
     """
     model, workload = deployment.model, deployment.workload
-    flow = flow_named(schedule_text(deployment.options.schedule, deployment.options.chunks))
+    flow = flow_named(
+        deployment.options.schedule, shared_beside_dispatch=deployment.options.shared_beside_dispatch
+    )
     step = PacedStep(
         layers=model.layers,
         moe_layers=tuple(model.moe_layers),
