@@ -55,6 +55,27 @@ def test_spans_follow_the_schedule(checkpoints, tmp_path):  # noqa: F811
     assert all(s.end_seconds <= r.start_seconds for s, r in zip(shared, routed, strict=True))
 
 
+@pytest.mark.parametrize("name", ["sequential", "chunks:2", "two-batch"])
+def test_a_shared_expert_may_come_before_the_rows_leave(checkpoints, name, tmp_path):  # noqa: F811
+    flow = flow_named(name, shared_beside_dispatch=False)
+    result = execute(
+        checkpoints["deepseek_v3"], 2, 3, tmp_path, prompts=[[n + 1, n + 2] for n in range(4)],
+        flows={"prefill": flow, "decode": flow}, keep_spans=True,
+    )  # fmt: skip
+    assert result.check is not None
+    assert result.check.passed
+    of_rank = sorted((s for s in result.spans if s.rank == 0), key=lambda s: s.start_seconds)
+    sent = [s for s in of_rank if s.operation is Operation.DISPATCH and not s.chunk]
+    assert sent
+    for dispatch in sent:
+        before = [
+            s.operation for s in of_rank
+            if (s.layer, s.micro_batch) == (dispatch.layer, dispatch.micro_batch)
+            and s.end_seconds <= dispatch.start_seconds
+        ]  # fmt: skip
+        assert before[-1] is Operation.SHARED_EXPERT
+
+
 def test_a_pause_lets_the_other_forward_go_on():
     step, events = Step(), []
 

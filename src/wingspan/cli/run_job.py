@@ -127,7 +127,10 @@ def execute(arguments: Arguments) -> None:
         runtime.Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed),
         device,
         runtime.DispatchOptions(chosen.dispatcher, setup.row_precision, setup.plugin),
-        flows={phase: runtime.flow_named(name) for phase, name in chosen.schedules.items()},
+        flows={
+            phase: runtime.flow_named(name, shared_beside_dispatch=setup.shared_beside_dispatch)
+            for phase, name in chosen.schedules.items()
+        },
         check=arguments.check,
         rebalance=parse_rebalance(arguments.rebalance),
         keep_spans=arguments.trace is not None,

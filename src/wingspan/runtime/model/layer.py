@@ -89,6 +89,9 @@ class ExpertParallelLayer:
             raise InputError("`schedule`: this dispatcher has one exchange under way; use sequential")
         shared = self.shared_expert if self.shared_expert and self.shared_expert.comes_later else None
         self._monitor.count(self.index, experts_MK)
+        if shared is not None and step.flow.shared_expert_first:
+            shared.compute_ahead(all_TD)
+            shared = None
         dispatcher = self._dispatcher_for(x_MD, experts_MK.shape[1], shared)
         routed = _Clock(self._recorder.now())
         routes = dispatcher.route(x_MD, experts_MK, weights_MK, chunks, step.micro_batch)

@@ -16,6 +16,7 @@ _OF_LAYER = frozenset({Operation.DISPATCH, Operation.SHARED_EXPERT, Operation.EX
 
 # One MoE layer behind its attention: every layer of a step follows the same order.
 _ONE_LAYER = Layers(count=1, shared_expert=True)
+_SHARED_BEFORE = Layers(count=1, shared_expert=True, shared_beside_dispatch=False)
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Flow:
         """Whether experts compute while other rows travel."""
         return self.micro_batches > 1 or self.chunks > 1
 
+    @property
+    def shared_expert_first(self) -> bool:
+        """Whether a layer's shared expert is computed before its rows leave, and not beside their way."""
+        return self.of_layer[0][0] is Operation.SHARED_EXPERT
+
     @classmethod
     def of(cls, schedule: Schedule) -> Flow:
         """Read off a schedule of one MoE layer."""
@@ -48,9 +54,15 @@ class Flow:
 SEQUENTIAL = Flow.of(sequential(_ONE_LAYER))
 
 
-def flow_named(name: str) -> Flow:
-    """The flow of a schedule's text, as `parse_schedule` reads it; raises `InputError` for another."""
-    return Flow.of(schedule_of(*parse_schedule(name), _ONE_LAYER))
+def flow_named(name: str, *, shared_beside_dispatch: bool = True) -> Flow:
+    """The flow of a schedule's text, as `parse_schedule` reads it; raises `InputError` for another.
+
+    Args:
+        name: the text.
+        shared_beside_dispatch: shared experts compute while rows travel; else before they leave.
+    """
+    layer = _ONE_LAYER if shared_beside_dispatch else _SHARED_BEFORE
+    return Flow.of(schedule_of(*parse_schedule(name), layer))
 
 
 def go_on() -> None:
