@@ -163,3 +163,18 @@ def test_every_figure_of_a_measured_step_adds_up(checkpoints, schedule, tmp_path
         (MemoryPart.EMBEDDING_AND_HEAD, planned.embedding + planned.head),
     ):
         assert result.report.memory_bytes[part] == [count * size] * 3
+
+
+@pytest.mark.parametrize("name", ["deepseek_v3", "gpt_oss"])
+def test_a_description_serves_any_number_of_runs(checkpoints, name, tmp_path):
+    job = request(checkpoints[name], 2, 3)
+    tokenizer = Tokenizer(checkpoints[name])
+
+    def twice(transport: Any) -> list[RunResult | None]:
+        return [run(transport, job, tokenizer, SILENT) for _ in range(2)]
+
+    (first, second), _ = on_ranks(twice, 2, tmp_path)
+    assert first.check.passed
+    assert second.check.passed
+    assert [o.token_ids for o in first.outputs] == [o.token_ids for o in second.outputs]
+    assert next(job.model.structure.parameters()).is_meta

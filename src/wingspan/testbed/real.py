@@ -12,7 +12,6 @@ import numpy as np
 from wingspan.deployment import Deployment
 from wingspan.runtime.generation.prompts import Prompt
 from wingspan.runtime.generation.tokenizer import Tokenizer
-from wingspan.runtime.model.engine import describe
 from wingspan.runtime.run import Listener, RunRequest, run
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.result import Span, StepReport
@@ -60,9 +59,7 @@ def run_step(
     """Collective: the step, measured; on rank 0 its report and timeline. A prefill runs once before, to warm up."""
     quiet = Listener(on_loaded=lambda _seconds: None, on_tokens=lambda _tokens: None)
     if phase == "prefill":
-        # Loading takes a model's description up.
-        own = describe(request.model.folder, request.model.dtype)
-        run(transport, replace(request, model=own, keep_spans=False), tokenizer, quiet)
+        run(transport, replace(request, keep_spans=False), tokenizer, quiet)
     result = run(transport, request, tokenizer, quiet)
     if result is None:
         return None

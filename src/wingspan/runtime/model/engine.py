@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,8 +147,10 @@ def load(
         training: leave the expert weights as parameters that gradients reach, not packed for inference.
     """
     world = transport.world
+    # Loading fills the model that it is given; the description stays as it is, for whoever loads it again.
+    structure = deepcopy(model.structure)
     loaded = load_for_rank(
-        model.folder, model.structure, model.config, model.shape, placement, world.rank, model.dtype
+        model.folder, structure, model.config, model.shape, placement, world.rank, model.dtype
     )
     nn.Module.to(loaded, device)
     recorder = Recorder(world.rank, world.size, keep_spans=keep_spans)
