@@ -14,8 +14,9 @@ from tests.runtime.ranks import on_ranks
 from wingspan.errors import InputError, RunError
 from wingspan.routing.trace import RoutingTrace
 from wingspan.routing.trace_file import TraceFile
+from wingspan.runtime.measuring.choices import RoutingRecorder
 from wingspan.runtime.model.engine import default_placement, describe
-from wingspan.runtime.record import RecordRequest, RoutingRecorder, cut_windows, record
+from wingspan.runtime.record import RecordRequest, cut_windows, record
 
 CPU = torch.device("cpu")
 WINDOWS = [[5, 9, 17, 3], [1, 2], [7, 8, 9], [100, 101, 102, 103, 104], [6]]

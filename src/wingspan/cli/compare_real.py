@@ -104,8 +104,8 @@ def compare_real(
         )
         measured = run_step(joined, request, tokenizer, phase)
         if measured is not None:
-            report, spans = measured
-            ran = as_run(planned, here, joined.world.ranks_per_node, report)
+            report, spans, choices = measured
+            ran = as_run(planned, here, joined.world.ranks_per_node, choices)
             finish(predict(ran), report, spans)
 
     everything = {**given, "the machine": "measured" if machine is None else machine.model_dump_json()}

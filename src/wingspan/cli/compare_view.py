@@ -27,7 +27,8 @@ def show(deployment: Deployment, predicted: StepReport, measured: StepReport, tr
         "compute is paced (every rank sleeps for its predicted time), transfers are real; "
         f"mean of {measured.steps} steps"
         if measured.source == "paced"
-        else f"compute and transfers are real; mean of {measured.steps} steps"
+        else f"compute and transfers are real; mean of {measured.steps} steps; predicted bytes and load are counted "
+        "from the experts that the run's own tokens chose"
     )
     for title, entries in comparison(predicted, measured).items():
         console.print()

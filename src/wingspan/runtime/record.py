@@ -16,13 +16,13 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from wingspan.errors import InputError, RunError
+from wingspan.errors import InputError
 from wingspan.routing.trace import RoutingTrace, concatenate
 from wingspan.routing.trace_file import TraceWriter
 from wingspan.runtime.generation.batches import columns_of
 from wingspan.runtime.generation.prompts import Prompt
+from wingspan.runtime.measuring.choices import RoutingRecorder
 from wingspan.runtime.model.engine import Engine, Model, load
 from wingspan.runtime.model.padding import forget_lengths, padding_is_neutral, rotations_by_length
 from wingspan.runtime.transport.transport import Transport
@@ -62,26 +62,6 @@ class Recorded:
     tokens: int
     steps: int
     seconds: float
-
-
-class RoutingRecorder:
-    """Observes the load monitor of one rank and keeps each layer's choices until they are taken."""
-
-    def __init__(self, num_layers: int) -> None:
-        self._picks_L: list[list[torch.Tensor]] = [[] for _ in range(num_layers)]
-
-    def __call__(self, layer: int, experts_TK: torch.Tensor) -> None:
-        """Keep one layer's choices in one forward."""
-        self._picks_L[layer].append(experts_TK.to("cpu", torch.int16))
-
-    def take(self) -> NDArray[np.int16]:
-        """All layers' choices since the last call: (T, L, K); raises `RunError` where a layer was not run."""
-        missing = [layer for layer, picks in enumerate(self._picks_L) if not picks]
-        if missing:
-            raise RunError(f"MoE layer {missing[0]} took no part in a forward; nothing can be recorded")
-        picks_TLK = torch.stack([torch.cat(picks) for picks in self._picks_L], dim=1).numpy()
-        self._picks_L = [[] for _ in self._picks_L]
-        return picks_TLK
 
 
 def cut_windows(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from wingspan.balance.settings import Rebalance
+from wingspan.routing.trace import RoutingTrace
 from wingspan.runtime.balance.rebalancer import Rebalancer
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, DispatchOptions
 from wingspan.runtime.generation.generate import Generator
@@ -17,6 +18,7 @@ from wingspan.runtime.generation.prompts import Prompt
 from wingspan.runtime.generation.requests import Length, Request
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.generation.tokenizer import Tokenizer
+from wingspan.runtime.measuring.choices import PhaseChoices, joined
 from wingspan.runtime.measuring.report import RankMeasurement, peak_memory_bytes, step_report
 from wingspan.runtime.model.engine import Engine, Model, load
 from wingspan.runtime.model.reference import Check, check
@@ -48,6 +50,8 @@ class RunRequest:
     check: bool = False
     keep_spans: bool = False
     rebalance: Rebalance | None = None
+    keep_choices: bool = False
+    """Also keep which experts every token chose; not beside `rebalance`, which looks at them too."""
     ignore_eos: bool = False
     """The model's own end-of-text tokens end nothing: every prompt gets all its new tokens."""
 
@@ -75,6 +79,8 @@ class RunResult:
     spans: list[Span] = field(default_factory=list)
     rebalance: list[RebalanceEvent] | None = None
     """The log of live balancing; None where it was off."""
+    choices: Mapping[str, RoutingTrace] = field(default_factory=dict)
+    """What all tokens of each phase chose, where it was kept."""
 
     @property
     def report(self) -> StepReport:
@@ -109,15 +115,25 @@ def run(
     if transport.world.rank == 0:
         listener.on_loaded(load_seconds)
     rebalancer = _rebalancer(engine, request)
+    choices = _observe_choices(engine) if request.keep_choices else None
     generator = Generator(engine, request.flows, rebalancer, keep_logits=request.check)
     token_ids = _generate(generator, request, listener if transport.world.rank == 0 else None)
     events = None if rebalancer is None else rebalancer.finish()
-    parts = transport.gather((_measurement(engine, generator, rebalancer), generator.logits))
+    measurement = _measurement(engine, generator, rebalancer)
+    parts: Any = transport.gather((measurement, generator.logits, {} if choices is None else choices.take()))
     if parts is None:
         return None
-    return replace(
-        _bring_together(parts, token_ids, request, tokenizer, transport, load_seconds), rebalance=events
+    result = _bring_together(
+        [part[:2] for part in parts], token_ids, request, tokenizer, transport, load_seconds
     )
+    kept = joined([part[2] for part in parts], request.placement.num_experts)
+    return replace(result, rebalance=events, choices=kept)
+
+
+def _observe_choices(engine: Engine) -> PhaseChoices:
+    choices = PhaseChoices(len(engine.layers), engine.recorder)
+    engine.monitor.observer = choices
+    return choices
 
 
 def _generate(generator: Generator, request: RunRequest, listener: Listener | None) -> list[list[int]]:

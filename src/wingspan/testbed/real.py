@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from wingspan.deployment import Deployment
+from wingspan.routing.statistics import expert_load
+from wingspan.routing.trace import RoutingTrace
 from wingspan.runtime.generation.prompts import Prompt
 from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.run import Listener, RunRequest, run
@@ -55,22 +57,25 @@ def work_of(deployment: Deployment, steps: int) -> StepWork:
 
 def run_step(
     transport: Transport, request: RunRequest, tokenizer: Tokenizer, phase: str
-) -> tuple[StepReport, list[Span]] | None:
-    """Collective: the step, measured; on rank 0 its report and timeline. A prefill runs once before, to warm up."""
+) -> tuple[StepReport, list[Span], RoutingTrace] | None:
+    """Collective: the step, measured; on rank 0 its report, timeline and its tokens' choices.
+
+    A prefill runs once before, to warm up.
+    """
     quiet = Listener(on_loaded=lambda _seconds: None, on_tokens=lambda _tokens: None)
     if phase == "prefill":
         run(transport, replace(request, keep_spans=False), tokenizer, quiet)
-    result = run(transport, request, tokenizer, quiet)
+    result = run(transport, replace(request, keep_choices=True), tokenizer, quiet)
     if result is None:
         return None
     report = result.prefill if phase == "prefill" else result.decode
     if report is None:
         raise RuntimeError("no step was measured")
-    return report, result.spans
+    return report, result.spans, result.choices[phase]
 
 
-def as_run(given: Deployment, machine: Cluster, ranks_per_node: int, measured: StepReport) -> Deployment:
-    """The deployment that ran: on this machine, with the loads that its tokens led to."""
+def as_run(given: Deployment, machine: Cluster, ranks_per_node: int, choices: RoutingTrace) -> Deployment:
+    """The deployment that ran: on this machine, with what its tokens chose, so that what links carry is counted."""
     cluster = machine.model_copy(
         update={
             "nodes": given.ranks // ranks_per_node,
@@ -78,7 +83,7 @@ def as_run(given: Deployment, machine: Cluster, ranks_per_node: int, measured: S
             "scale_up_domain_gpus": ranks_per_node,
         }
     )
-    loads = tuple(tuple(map(float, layer)) for layer in measured.load_tokens)
-    routing = RecordedRouting(source="the run's own tokens", loads=loads)
+    loads = tuple(tuple(map(float, layer)) for layer in expert_load(choices).tolist())
+    routing = RecordedRouting(source="the run's own choices", loads=loads).with_tokens(choices)
     workload = given.workload.model_copy(update={"routing": routing, "fluctuating": False})
     return given.model_copy(update={"cluster": cluster, "workload": workload})
