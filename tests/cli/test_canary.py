@@ -38,7 +38,7 @@ _BASES: dict[str, list[tuple[str, ...]]] = {
     "diff": [("nothing", "nothing")],
     "run": [(TINY, *_RUN)],
     "compare": [("nothing",)],
-    "inspect": [(TINY,)],
+    "inspect": [(TINY, "--runtime")],
     "create": [("nothing", "OUT/made")],
     "record": [(TINY, "--ranks", "1", "--text", "nothing", "--out", "OUT/trace.parquet")],
     "routing": [("nothing",)],
@@ -139,7 +139,7 @@ def test_a_configuration_is_transformers_own_or_refused(wingspan, monkeypatch, o
     run = ("run", str(folder), "--ranks", "2", "--experts-per-rank", "3", "--max-new-tokens", "2", "--check")
     for arguments in [
         (*run, "--prompt-ids", "1"),
-        ("inspect", str(folder)),
+        ("inspect", str(folder), "--runtime"),
         ("create", str(folder), str(tmp_path / "o")),
     ]:
         done = _call(wingspan, monkeypatch, *arguments)

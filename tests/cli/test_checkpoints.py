@@ -132,11 +132,11 @@ def test_quantised_weights_are_described_and_not_run(wingspan, olmoe, tmp_path):
     refused = _run(wingspan, folder, "--prompt-ids", "1")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert "quantised (FP8, blocks of 128 x 128)" in refused.err
-    weights = json.loads(wingspan("inspect", str(folder), "--json").out)["weights"]
+    weights = json.loads(wingspan("inspect", str(folder), "--runtime", "--json").out)["weights"]
     assert weights["format"] == "FP8, blocks of 128 x 128"
     assert weights["bytes"] == (folder / "model.safetensors").stat().st_size
     assert "quantised" in weights["problem"]
-    assert "cannot run" in wingspan("inspect", str(folder)).out
+    assert "cannot run" in wingspan("inspect", str(folder), "--runtime").out
 
 
 def test_a_preset_made_from_a_quantised_configuration_runs(wingspan, olmoe, tmp_path):
@@ -147,17 +147,17 @@ def test_a_preset_made_from_a_quantised_configuration_runs(wingspan, olmoe, tmp_
 
 def test_inspect_describes_files_that_cannot_run(wingspan, olmoe, tmp_path):
     folder = _copy(olmoe, tmp_path)
-    whole = json.loads(wingspan("inspect", str(folder), "--json").out)["weights"]
+    whole = json.loads(wingspan("inspect", str(folder), "--runtime", "--json").out)["weights"]
     assert (whole["format"], whole["files"], whole["unused"], whole["problem"]) == ("F32", 1, {}, None)
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.norm.weight"]
     save_file(tensors, folder / "model.safetensors")
     assert (
         "model.norm.weight"
-        in json.loads(wingspan("inspect", str(folder), "--json").out)["weights"]["problem"]
+        in json.loads(wingspan("inspect", str(folder), "--runtime", "--json").out)["weights"]["problem"]
     )
     (folder / "model.safetensors").unlink()
-    assert "no weights" in " ".join(wingspan("inspect", str(folder)).out.split())
+    assert "no weights" in " ".join(wingspan("inspect", str(folder), "--runtime").out.split())
 
 
 def test_a_configuration_that_only_fails_in_the_model_is_one_line(wingspan, tmp_path):

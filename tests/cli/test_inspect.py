@@ -1,9 +1,11 @@
 import json
+import shutil
 
 import pytest
 from benchmarks.architectures import tiny_configuration
 
 from tests.cli.command import TINY
+from tests.cli.without_torch import run_without_torch
 from tests.runtime.checkpoints import configurations
 
 
@@ -30,7 +32,7 @@ def test_counts_of_the_shipped_model_add_up(wingspan):
 )
 def test_a_bare_configuration_is_enough(wingspan, tmp_path, name, layout):
     configurations()[name].save_pretrained(tmp_path)
-    summary = json.loads(wingspan("inspect", str(tmp_path / "config.json"), "--json").out)
+    summary = json.loads(wingspan("inspect", str(tmp_path / "config.json"), "--runtime", "--json").out)
     assert summary["expert_layout"] == layout
     assert summary["model_type"] == name
 
@@ -40,8 +42,8 @@ def test_a_bare_configuration_is_enough(wingspan, tmp_path, name, layout):
 )
 def test_it_says_whether_prompts_of_different_lengths_go_together(wingspan, tmp_path, name, words):
     tiny_configuration(name).save_pretrained(tmp_path)
-    assert f"of different lengths: {words}" in wingspan("inspect", str(tmp_path)).out
-    neutral = json.loads(wingspan("inspect", str(tmp_path), "--json").out)["padding_is_neutral"]
+    assert f"of different lengths: {words}" in wingspan("inspect", str(tmp_path), "--runtime").out
+    neutral = json.loads(wingspan("inspect", str(tmp_path), "--runtime", "--json").out)["padding_is_neutral"]
     assert neutral is (name == "mixtral")
 
 
@@ -58,3 +60,34 @@ def test_a_broken_configuration_is_named(wingspan, tmp_path):
     assert done.code == 2
     assert "config.json" in done.err
     assert len(done.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "model", [TINY, "deepseek-v3", "gpt-oss-120b", "qwen3-235b-a22b", "mixtral-8x7b", "seed"]
+)
+def test_what_needs_no_torch_is_what_transformers_says(wingspan, model):
+    light = json.loads(wingspan("inspect", model, "--json").out)
+    asked = json.loads(wingspan("inspect", model, "--runtime", "--json").out)
+    files, asked_files = light.pop("weights"), asked.pop("weights")
+    assert (files is None) == (asked_files is None)
+    if files is not None:
+        assert files == {key: asked_files[key] for key in files}
+    del light["expert_matrices"]
+    assert light == {key: asked[key] for key in light}
+
+
+def test_sizes_and_files_need_no_torch():
+    done = run_without_torch("inspect", TINY)
+    assert done.returncode == 0, done.stderr
+    assert "BF16; 1 files, 89 tensors" in done.stdout
+    refused = run_without_torch("inspect", TINY, "--runtime")
+    assert refused.returncode == 2
+    assert "pip install" in refused.stderr
+
+
+def test_a_damaged_weight_file_is_named(wingspan, tmp_path):
+    shutil.copy(f"{TINY}/config.json", tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 20)
+    done = wingspan("inspect", str(tmp_path))
+    assert done.code == 2
+    assert "model.safetensors: not a safetensors file" in done.err

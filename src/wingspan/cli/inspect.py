@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +11,7 @@ from wingspan.cli.options import Json
 from wingspan.writing import json_text
 
 if TYPE_CHECKING:
-    from wingspan.runtime.api import ModelSummary, WeightFiles
+    from pathlib import Path
 
 
 def inspect(
@@ -25,9 +24,16 @@ def inspect(
     gated: Annotated[
         bool, typer.Option("--gated", help="Of a wingspan_moe model: with gated experts (three matrices).")
     ] = False,
+    runtime: Annotated[
+        bool,
+        typer.Option(
+            "--runtime",
+            help="Ask transformers too: how experts are laid out, and whether the model runs from its files.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what a Mixture-of-Experts model is: layers, experts, sizes, and how its experts are laid out.
+    """Say what a Mixture-of-Experts model is: layers, experts, sizes, files.
 
     Examples:
 
@@ -35,11 +41,13 @@ def inspect(
 
       wingspan inspect seed --gated
 
-      wingspan inspect path/to/config.json --json
+      wingspan inspect deepseek-v3 --json
+
+      wingspan inspect models/tiny --runtime
     """
     from wingspan.cli.config_facts import config_facts
+    from wingspan.cli.inspect_light import figures
     from wingspan.cli.model_argument import find_model
-    from wingspan.cli.runtime_import import need_runtime
     from wingspan.errors import InputError
 
     path = find_model(model)
@@ -48,56 +56,81 @@ def inspect(
         raise InputError(
             f"{model}: model type {facts.model_type!r} has no gated_experts to change; leave --gated out"
         )
+    changes = {"gated_experts": True} if gated else {}
+    light = None if runtime else figures(path, changes)
+    summary, weights = (light.summary, light.weights) if light else _asked(path, changes)
+    if as_json:
+        print(json_text(summary | {"weights": weights}))
+    else:
+        _print(model, summary, weights)
+
+
+def _asked(path: Path, changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """What transformers makes of the model, by the names of `ModelSummary` and `WeightFiles`."""
+    from dataclasses import asdict
+
+    from wingspan.cli.runtime_import import need_runtime
+
     need_runtime()
     from wingspan.runtime import api as runtime
 
-    described = runtime.describe(path, changes={"gated_experts": True} if gated else {})
+    described = runtime.describe(path, changes=changes)
     summary, files = runtime.summarize(described), runtime.weight_files(described)
-    if as_json:
-        weights = None if files is None else asdict(files)
-        print(json_text(asdict(summary) | {"shared_bytes": summary.shared_bytes, "weights": weights}))
-        return
-    _print(model, summary, files)
+    return asdict(summary) | {"shared_bytes": summary.shared_bytes}, None if files is None else asdict(files)
 
 
-def _print(name: str, summary: ModelSummary, files: WeightFiles | None) -> None:
+def _print(name: str, summary: dict[str, Any], files: dict[str, Any] | None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
     from wingspan.cli.console import Console
-    from wingspan.report.units import bytes_text
 
-    matrices = ", ".join(
-        f"{parameter} {' x '.join(map(str, shape))}" for parameter, shape in summary.expert_matrices.items()
-    )
-    rows = {
-        "architecture": f"{summary.model_type}, {summary.dtype}",
-        "layers": f"{summary.layers}: {summary.dense_layers} dense, {summary.moe_layers} with experts",
-        "experts": f"{summary.experts_per_layer} a layer, {summary.experts_per_token} per token",
-        "layout": summary.expert_layout,
-        "one expert": (
-            f"{summary.expert_parameters:,} parameters, {summary.expert_bytes / 1e6:,.2f} MB ({matrices})"
-        ),
-        "all experts": f"{summary.all_experts_parameters:,} parameters",
-        "shared": f"{summary.shared_parameters:,} parameters, {bytes_text(summary.shared_bytes)} on every rank",
-        "total": f"{summary.total_parameters:,} parameters, {bytes_text(summary.total_bytes)}",
-        "active": f"{summary.active_parameters:,} parameters per token",
-        "prompts": "of different lengths: "
-        + ("batched together" if summary.padding_is_neutral else "one length per forward"),
-        "per rank": (
-            f"{bytes_text(summary.rank_bytes(1))} of weights with one expert per rank and layer "
-            f"on {summary.experts_per_layer} ranks"
-        ),
-    }
-    if files is not None:
-        rows["files"] = (
-            f"{files.format}; {files.files} files, {files.tensors} tensors, {bytes_text(files.bytes)}"
-        )
-        for reason, count in files.unused.items():
-            rows[f"{count} not used"] = reason
-        if files.problem:
-            rows["cannot run"] = files.problem
+    rows = _model_rows(summary) | _file_rows(files)
     table = Table(title=escape(name), title_justify="left", show_header=False, box=None, pad_edge=False)
     for key, value in rows.items():
         table.add_row(f"[bold]{key}[/bold]", escape(value))
     Console(highlight=False).print(table)
+
+
+def _model_rows(summary: dict[str, Any]) -> dict[str, str]:
+    from wingspan.report.units import bytes_text
+
+    moe_layers, experts = summary["moe_layers"], summary["experts_per_layer"]
+    matrices = ", ".join(
+        f"{parameter} {' x '.join(map(str, shape))}"
+        for parameter, shape in summary["expert_matrices"].items()
+    )
+    rank_bytes = summary["shared_bytes"] + moe_layers * summary["expert_bytes"]
+    rows = {
+        "architecture": f"{summary['model_type']}, {summary['dtype']}",
+        "layers": f"{summary['layers']}: {summary['layers'] - moe_layers} dense, {moe_layers} with experts",
+        "experts": f"{experts} a layer, {summary['experts_per_token']} per token",
+        "one expert": (
+            f"{summary['expert_parameters']:,} parameters, {summary['expert_bytes'] / 1e6:,.2f} MB ({matrices})"
+        ),
+        "all experts": f"{summary['all_experts_parameters']:,} parameters",
+        "shared": f"{summary['shared_parameters']:,} parameters, {bytes_text(summary['shared_bytes'])} on every rank",
+        "total": f"{summary['total_parameters']:,} parameters, {bytes_text(summary['total_bytes'])}",
+        "active": f"{summary['active_parameters']:,} parameters per token",
+        "per rank": (
+            f"{bytes_text(rank_bytes)} of weights with one expert per rank and layer on {experts} ranks"
+        ),
+    }
+    if "expert_layout" in summary:
+        together = "batched together" if summary["padding_is_neutral"] else "one length per forward"
+        rows |= {"layout": summary["expert_layout"], "prompts": f"of different lengths: {together}"}
+    return rows
+
+
+def _file_rows(files: dict[str, Any] | None) -> dict[str, str]:
+    from wingspan.report.units import bytes_text
+
+    if files is None:
+        return {}
+    rows = {
+        "files": f"{files['format']}; {files['files']} files, {files['tensors']} tensors, {bytes_text(files['bytes'])}"
+    }
+    if "problem" not in files:
+        return rows | {"whether it runs": "not asked; --runtime does, with torch"}
+    rows |= {f"{count} not used": reason for reason, count in files["unused"].items()}
+    return rows | ({"cannot run": files["problem"]} if files["problem"] else {})
