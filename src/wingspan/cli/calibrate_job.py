@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from wingspan.cli.console import progress
 from wingspan.cli.launched import check_wait_is_used, patience
 from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.cli.values import choice
@@ -39,7 +40,7 @@ def execute(
         import torch
     except ImportError as error:
         raise InputError(f"this needs {error.name}; pip install 'wingspan[runtime]'") from None
-    from wingspan.runtime.measuring.calibrate import measure
+    from wingspan.runtime.measuring.calibrate import PARTS, measure
     from wingspan.runtime.measuring.cluster import measured_cluster
     from wingspan.runtime.ranks.device import select_device
 
@@ -47,7 +48,8 @@ def execute(
     group = group.meet(os.environ, device, patience(wait_seconds))
 
     def work(rows: Any) -> None:
-        found = measure(rows, device)
+        with progress("measuring", PARTS, quiet=rows.world.rank > 0) as advance:
+            found = measure(rows, device, advance)
         hosts = rows.gather(socket.gethostname())
         if hosts is None:
             return

@@ -35,14 +35,16 @@ def claims(
     from rich import box
     from rich.table import Table
 
-    from wingspan.cli.console import Console
+    from wingspan.cli.console import Console, progress
+    from wingspan.simulate.claims import PARTS
     from wingspan.simulate.claims import claims as compute
     from wingspan.specs.cluster import load_cluster
     from wingspan.specs.models import load_model
 
-    rows = compute(
-        load_model("seed"), load_model("seed-gated"), load_cluster("seed-ideal"), load_cluster(cluster)
-    )
+    models = load_model("seed"), load_model("seed-gated")
+    clusters = load_cluster("seed-ideal"), load_cluster(cluster)
+    with progress("computing claims", PARTS) as advance:
+        rows = compute(*models, *clusters, advance)
     if as_json:
         print(json_text([asdict(row) for row in rows]))
         return

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wingspan.cli.console import Console
+from wingspan.cli.console import Console, progress
 from wingspan.cli.place_view import show
 from wingspan.cli.run_setup import is_deployment
 from wingspan.deployment import Deployment, load_deployment, save_deployment
@@ -25,7 +25,7 @@ from wingspan.routing.synthetic import TraceShape, generate
 from wingspan.routing.trace import RoutingTrace, concatenate
 from wingspan.routing.trace_file import TraceFile
 from wingspan.routing.workloads import workload
-from wingspan.simulate.placing import STRATEGIES, Comparison, compare, objective_of
+from wingspan.simulate.placing import PARTS, STRATEGIES, Comparison, compare, objective_of
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.placement import Placement
 from wingspan.specs.routing_text import parse_routing
@@ -80,14 +80,17 @@ def execute(arguments: PlaceArguments) -> None:
         budget_bytes = arguments.expert_memory_gb * 1e9
         slots = deployment.placement.experts_per_rank
         check_memory(len(model.moe_layers), slots, round(objective.shape.expert_bytes), budget_bytes)
-    result = compare(
-        deployment,
-        trace,
-        present=None if arguments.present is None else _present(arguments.present, model),
-        moving=Moving(steps=arguments.horizon_steps),
-        request_routing=arguments.request_routing,
-        seed=arguments.seed,
-    )
+    present = None if arguments.present is None else _present(arguments.present, model)
+    with progress("placing", PARTS) as advance:
+        result = compare(
+            deployment,
+            trace,
+            present=present,
+            moving=Moving(steps=arguments.horizon_steps),
+            request_routing=arguments.request_routing,
+            seed=arguments.seed,
+            begins=lambda part: advance(doing=part),
+        )
     # Two of the strategies are there only where groups divide into nodes, and with --current.
     _check_strategy(arguments.strategy, result.placements)
     if arguments.as_json:

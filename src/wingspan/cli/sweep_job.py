@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from rich.progress import Progress
-
-from wingspan.cli.console import Console
+from wingspan.cli.console import Console, progress
 from wingspan.cli.values import integers, numbers, words
 from wingspan.errors import InputError
 from wingspan.limits import MOST_CONTEXT, MOST_EXPERTS, MOST_RANKS, MOST_TOKENS
@@ -29,10 +27,8 @@ def predict(start: Setting, axes: Sequence[Axis]) -> SweepResult:
     """All points, with a bar of progress on a terminal."""
     base, varied, conditions = settle(start, axes)
     count = math.prod(len(axis.choices) for axis in varied)
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("predicting", total=count)
-        return sweep(base, varied, conditions, lambda: progress.advance(task))
+    with progress("predicting", count) as advance:
+        return sweep(base, varied, conditions, advance)
 
 
 def sizes(

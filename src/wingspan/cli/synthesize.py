@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from wingspan.cli.console import Advance
+    from wingspan.routing.trace import RoutingTrace
 
 _KINDS = (
     "uniform, power-law, log-normal, communities, source-affine, balanced, hot-set, hot-rank, spread-hot, "
@@ -48,6 +53,7 @@ def synthesize(
 
       wingspan synthesize rotating --layers 7 --experts 8 --experts-per-token 2 --ranks 8 --out small.parquet
     """
+    from wingspan.cli.console import progress
     from wingspan.cli.outputs import check_outputs
     from wingspan.routing.synthetic import TraceShape, generate
     from wingspan.routing.trace_file import write_trace
@@ -66,7 +72,9 @@ def synthesize(
     shape = TraceShape(tokens, layers, experts, experts_per_token, ranks, request_tokens)
     settings = "".join(f", {name} {value:g}" for name, value in knobs.items())
     origin = f"synthetic: {kind}{settings}, seed {seed}"
-    write_trace(out, generate(shape, workload(kind, shape, seed, **knobs), seed), origin)
+    pieces = generate(shape, workload(kind, shape, seed, **knobs), seed)
+    with progress("drawing tokens", tokens) as advance:
+        write_trace(out, _counted(pieces, advance), origin)
     if is_stream(out):  # it may be standard output
         return
     size_bytes = out.stat().st_size
@@ -74,3 +82,9 @@ def synthesize(
         f"{out}: {tokens:,} tokens, {layers} MoE layers, top-{experts_per_token} of {experts} experts, {ranks} home "
         f"ranks; {size_bytes / 1e6:.2f} MB ({size_bytes / tokens:.1f} MB per million tokens)"
     )
+
+
+def _counted(pieces: Iterable[RoutingTrace], advance: Advance) -> Iterator[RoutingTrace]:
+    for piece in pieces:
+        yield piece
+        advance(piece.num_tokens)

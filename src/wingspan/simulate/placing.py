@@ -6,6 +6,7 @@ plan has seen it serves well, also what was chance; so the verdict is of the lat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +77,10 @@ def objective_of(deployment: Deployment) -> Objective:
     return Objective(deployment.used_cluster, shape, deployment.dispatcher)
 
 
+PARTS = 4
+"""Of `compare`, which says where it is."""
+
+
 def compare(
     deployment: Deployment,
     trace: RoutingTrace,
@@ -84,6 +89,7 @@ def compare(
     moving: Moving | None = None,
     request_routing: bool = False,
     seed: int = 0,
+    begins: Callable[[str], None] = lambda _part: None,
 ) -> Comparison:
     """See the file's head.
 
@@ -95,10 +101,12 @@ def compare(
         request_routing: score ours once more with requests living where their experts are. Each request's node
             follows from the first half of its tokens there, as after its prefill.
         seed: of the random strategy.
+        begins: called with the name of each of `PARTS` parts before it is done.
 
     Raises:
         InputError: the trace is too short, or anything does not fit.
     """
+    begins("simple strategies")
     earlier, middle, later = _split(trace)
     judge = _Judge(deployment, objective_of(deployment), present)
     objective, slots_per_rank = judge.objective, deployment.placement.experts_per_rank
@@ -112,11 +120,14 @@ def compare(
         placements = {"present": present} | placements
         free = Moving(steps=10**9, noise=0.0)
         placements[ANEW] = plan(demand, objective, slots_per_rank, present, free).placement
+    begins("ours")
     placements["ours"] = plan(demand, objective, slots_per_rank, present, moving).placement
+    begins("what each sends")
     scores = judge.scores(placements, trace)
     chosen = _best(scores, objective, moving or Moving())
     placements["ours"], scores["ours"] = placements[chosen], scores[chosen]
     said = [name for name in ("present", "linear", "ours", ANEW) if name in placements]
+    begins("on tokens that none has seen")
     unseen = judge.scores({name: placements[name] for name in said}, later)
     if request_routing:
         for result, tokens in ((scores, trace), (unseen, later)):

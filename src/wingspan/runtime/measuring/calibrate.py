@@ -56,17 +56,28 @@ class Measurements:
     links: Links
 
 
-def measure(transport: Transport, device: torch.device) -> Measurements:
-    """Measure on every rank of the group at once; the same result on all of them."""
+PARTS = 3
+"""How often `measure` says that a part is done."""
+
+
+def measure(
+    transport: Transport, device: torch.device, done: Callable[[], None] = lambda: None
+) -> Measurements:
+    """Measure on every rank of the group at once; the same result on all of them.
+
+    Args:
+        transport: of the group.
+        device: of this rank.
+        done: called after products, memory and links, between measurements.
+    """
     world = transport.world
-    per_node = min(world.ranks_per_node, world.size)
-    return Measurements(
-        ranks=world.size,
-        ranks_per_node=per_node,
-        products={kind: _products(transport, device, dtype) for kind, dtype in _DTYPES.items()},
-        read=_read(transport, device),
-        links=measure_links(transport, device),
-    )
+    products = {kind: _products(transport, device, dtype) for kind, dtype in _DTYPES.items()}
+    done()
+    read = _read(transport, device)
+    done()
+    links = measure_links(transport, device)
+    done()
+    return Measurements(world.size, min(world.ranks_per_node, world.size), products, read, links)
 
 
 def measure_links(
