@@ -107,4 +107,4 @@ def test_a_commands_old_name_runs_todays_and_is_shown_nowhere(wingspan: Command,
     refused = wingspan(old, "seed", "--find-limit", "--rate", "3,4")
     assert refused == wingspan(new, "seed", "--find-limit", "--rate", "3,4")
     assert refused.code == 2
-    assert f" {old} " not in wingspan("--help").out
+    assert f"│ {old} " not in wingspan("--help").out

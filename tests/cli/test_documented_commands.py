@@ -22,7 +22,7 @@ STARTS = {"wingspan", "wingspan.cli.main"}
 def _block_lines(text: str) -> list[str]:
     """Commands in fenced blocks, a line each; where they go over several, joined."""
     lines = "\n".join(BLOCK.findall(text)).replace("\\\n", " ").splitlines()
-    begins = re.compile(r"\$ |(?:\w+=\S* )*(?:wingspan(?= [a-z]+(?: |$))|(?:mpirun|torchrun|srun)\s)")
+    begins = re.compile(r"\$ |(?:\w+=\S* )*(?:wingspan(?= [a-z-]+(?: |$))|(?:mpirun|torchrun|srun)\s)")
     return [line.removeprefix("$ ") for line in lines if begins.match(line)]
 
 

@@ -26,10 +26,6 @@ from tests.cli.command import TINY, Command
             "--prompt-tokens 9: does nothing here",
         ),
         (
-            ("simulate-serving", "--requests", "r.csv", "--num-requests", "9"),
-            "--num-requests 9: does nothing here",
-        ),
-        (
             ("simulate-serving", "--requests", "r.csv", "--length-spread", "0.5"),
             "--length-spread 0.5: does nothing here",
         ),

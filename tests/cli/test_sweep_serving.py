@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.cli.command import Command
 from wingspan.cli.main import application
 from wingspan.errors import InputError
 from wingspan.schedule.serving_result import ServingReport
@@ -111,14 +112,57 @@ def test_serving_on_separate_groups_takes_a_file(tmp_path: Path) -> None:
     assert report.points[0].offered_requests_per_second == pytest.approx(10)
 
 
-def test_requests_beyond_the_models_context_are_refused_or_cut_and_said(tmp_path: Path) -> None:
+def test_requests_beyond_the_models_context_are_cut_and_said(tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_text("arrival_seconds,prompt_tokens,output_tokens\n0,40000,960\n1,40000,961\n2,50000,1\n")
-    with pytest.raises(InputError, match=r"2 of 3 requests are longer than the 40,960 .*first has 40,961"):
-        run("simulate-serving", "qwen3-235b-a22b", "--ranks", "32", "--requests", str(trace))
+    read = run("simulate-serving", "qwen3-235b-a22b", "--ranks", "32", "--requests", str(trace), "--json")
+    notes = ServingReport.model_validate_json(read).notes
+    assert "2 of 3 requests are cut to the model's 40,960 tokens" in notes
     drawn = run(*SERVING, "--prompt-tokens", "30000", "--length-spread", "0.5", "--json")
     notes = ServingReport.model_validate_json(drawn).notes
     assert any("drawn requests are cut to the model's" in note for note in notes)
+
+
+@pytest.mark.parametrize(("file", "count"), [("azure_llm_2023_conv_head.csv", 8), ("burstgpt_head.csv", 3)])
+def test_public_traces_are_taken_as_they_are(wingspan: Command, file: str, count: int) -> None:
+    trace = ("--requests", f"tests/cases/requests/{file}")
+    old = wingspan("serving", "deepseek-v3", "--cluster", "h200", "--ep", "32", *trace, "--json")
+    assert old.code == 0, old.err
+    report = ServingReport.model_validate_json(old.out)
+    assert report.points[0].requests == count
+    assert any("is time 0" in note for note in report.notes)
+
+
+def test_a_trace_is_stretched_cut_short_and_that_is_said() -> None:
+    trace = ("--requests", "tests/cases/requests/azure_llm_2023_conv_head.csv")
+    shown = run(
+        "simulate-serving",
+        "mixtral-8x7b",
+        "--ranks",
+        "8",
+        *trace,
+        "--rate",
+        "5",
+        "--num-requests",
+        "4",
+        "--json",
+    )
+    report = ServingReport.model_validate_json(shown)
+    assert (report.points[0].offered_requests_per_second, report.points[0].requests) == (5, 4)
+    assert any("stretched or pressed from the 0.637 requests/s recorded" in note for note in report.notes)
+    assert any("the first 4 of 8 requests taken" in note for note in report.notes)
+
+
+def test_lengths_without_times_arrive_as_drawn_ones(tmp_path: Path) -> None:
+    talk = [{"from": "human", "value": "why " * 50}, {"from": "gpt", "value": "so " * 20}]
+    file = tmp_path / "talks.json"
+    file.write_text(json.dumps([{"conversations": talk}] * 20))
+    shown = run(
+        "simulate-serving", "mixtral-8x7b", "--ranks", "8", "--requests", str(file), "--rate", "2,4", "--json"
+    )
+    report = ServingReport.model_validate_json(shown)
+    assert [point.offered_requests_per_second for point in report.points] == [2, 4]
+    assert any("has no arrivals; they are drawn" in note for note in report.notes)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
-"""Requests from files and from a Poisson process."""
+"""Requests, and how they are drawn."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wingspan.errors import InputError
-from wingspan.specs.requests import Requests, poisson_requests, read_requests
+from wingspan.specs.requests import PrefixBlocks, Requests, poisson_requests
 
 
 def test_poisson_has_the_rate_the_lengths_and_the_spread_asked_for() -> None:
@@ -56,53 +54,6 @@ def test_bad_arrivals_are_refused(arguments: tuple[float, int, int, int, float],
         poisson_requests(*first, spread=spread)  # type: ignore[arg-type]
 
 
-def test_files_are_read_and_sorted(tmp_path: Path) -> None:
-    table = tmp_path / "r.csv"
-    table.write_text("id,arrival_seconds,prompt_tokens,output_tokens\nb,2.5,20,2\na,1,10,1\n")
-    lines = tmp_path / "r.jsonl"
-    lines.write_text(
-        '{"arrival_seconds": 2.5, "prompt_tokens": 20, "output_tokens": 2}\n\n'
-        '{"arrival_seconds": 1, "prompt_tokens": 10, "output_tokens": 1}\n'
-    )
-    for path in (table, lines):
-        read = read_requests(path)
-        assert read.arrival_seconds_N.tolist() == [1.0, 2.5]
-        assert read.prompt_tokens_N.tolist() == [10, 20]
-        assert read.output_tokens_N.tolist() == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "words"),
-    [
-        ("r.txt", "", "not .txt"),
-        ("r.csv", "arrival_seconds,prompt_tokens,output_tokens\n", "holds no request"),
-        ("r.csv", "arrival_seconds,prompt_tokens\n1,2\n", "r.csv:2: lacks output_tokens"),
-        ("r.csv", "arrival_seconds,prompt_tokens,output_tokens\n1,many,2\n", "r.csv:2: .*many"),
-        ("r.csv", "arrival_seconds,prompt_tokens,output_tokens\n1,2,inf\n", "finite"),
-        ("r.csv", "arrival_seconds,prompt_tokens,output_tokens\n1,0,2\n", "prompt_tokens = 0"),
-        (
-            "r.csv",
-            "arrival_seconds,prompt_tokens,output_tokens\n1,1.5,2\n",
-            "prompt_tokens = 1.5; use a whole",
-        ),
-        ("r.csv", "arrival_seconds,prompt_tokens,output_tokens\n1,1e30,2\n", "from 1 to"),
-        ("r.csv", "arrival_seconds,prompt_tokens,output_tokens\n-1,3,2\n", "at least 0"),
-        ("r.jsonl", "{oops\n", "r.jsonl:1: not JSON"),
-        ("r.jsonl", "[1, 2, 3]\n", "r.jsonl:1: expected an object"),
-    ],
-)
-def test_bad_files_name_the_line(tmp_path: Path, name: str, text: str, words: str) -> None:
-    path = tmp_path / name
-    path.write_text(text)
-    with pytest.raises(InputError, match=words):
-        read_requests(path)
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"gone\.csv: no such file"):
-        read_requests(tmp_path / "gone.csv")
-
-
 def test_requests_that_come_at_once_have_no_rhythm() -> None:
     crowd = Requests(np.zeros(3), np.ones(3, dtype=int), np.ones(3, dtype=int))
     with pytest.raises(InputError, match="one instant"):
@@ -117,3 +68,16 @@ def test_none_is_longer_than_it_is_cut_to_and_shorter_ones_stay(longest: int, se
     kept = ~drawn.longer_than(longest)
     assert (cut.prompt_tokens_N[kept] == drawn.prompt_tokens_N[kept]).all()
     assert (cut.output_tokens_N[kept] == drawn.output_tokens_N[kept]).all()
+
+
+def test_a_shared_prefix_is_what_an_earlier_prompt_began_with() -> None:
+    blocks = PrefixBlocks(((1, 2, 3), (1, 2, 4), (9, 2), (1,)), tokens=10)
+    requests = Requests(np.arange(4.0), np.array([30, 25, 15, 10]), np.ones(4, dtype=int), blocks)
+    # The first has whole blocks 1 and 2 before its last token, the second finds both, the third begins otherwise,
+    # and the fourth must compute its last token, which is in block 1.
+    assert requests.shared_prefix_share == 20 / 80
+
+
+def test_every_request_has_its_blocks() -> None:
+    with pytest.raises(InputError, match="1 lists of blocks for 2 requests"):
+        Requests(np.zeros(2), np.ones(2, dtype=int), np.ones(2, dtype=int), PrefixBlocks(((1,),), 512))

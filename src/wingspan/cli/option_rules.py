@@ -49,7 +49,6 @@ _DRAWN = "requests of a file are not drawn; leave it out, or --requests"
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "simulate-serving": (
-        Rule("num_requests", _without("requests"), _DRAWN),
         Rule("prompt_tokens", _without("requests"), _DRAWN),
         Rule("output_tokens", _without("requests"), _DRAWN),
         Rule("length_spread", _without("requests"), _DRAWN),

@@ -26,17 +26,24 @@ def simulate_serving(
     ] = None,
     rate: Annotated[
         str | None,
-        typer.Option(help="Requests a second: 10, or 1,10,100 for a curve. Default: 10, or the file's."),
+        typer.Option(
+            help="Requests a second: 10, or 1,10,100 for a curve; stretches a trace's times (default 10, or its own)."
+        ),
     ] = None,
     requests: Annotated[
         Path | None,
         typer.Option(
-            help=".csv or .jsonl with arrival_seconds, prompt_tokens, output_tokens instead of drawn ones."
+            help="A trace instead of drawn ones: Azure, Mooncake, BurstGPT, ShareGPT, or a table (.csv, .json, .jsonl, "
+            ".parquet) with arrivals and tokens."
         ),
     ] = None,
     num_requests: Annotated[
-        int, typer.Option(min=1, help="Draw at least so many (Poisson); more where needed to settle.")
-    ] = 2000,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Draw at least so many (Poisson; default 2000), more where needed to settle; of a trace, the first.",
+        ),
+    ] = None,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Mean prompt length.")] = 1024,
     output_tokens: Annotated[int, typer.Option(min=1, help="Mean output length.")] = 256,
     length_spread: Annotated[
@@ -83,33 +90,36 @@ def simulate_serving(
     """
     from wingspan.cli.outputs import check_one_format, check_outputs
     from wingspan.cli.serving_job import ServingArguments, execute
+    from wingspan.simulate.serving.predict import Serving
 
     check_outputs(html)
     check_one_format(as_json, as_csv)
     execute(
         ServingArguments(
-            model=model,
-            cluster=cluster,
-            ranks=ranks,
-            separate_prefill=separate_prefill,
+            serving=Serving(
+                model=model,
+                cluster=cluster,
+                ranks=ranks,
+                separate_prefill=separate_prefill,
+                max_sequences=max_sequences,
+                step_tokens=step_tokens,
+                attention_ranks=attention_ranks,
+                schedule=schedule,
+                routing=routing,
+                weights=weights,
+                activations=activations,
+                kv=kv,
+                seed=seed,
+            ),
             rate=rate,
             requests=requests,
             num_requests=num_requests,
             prompt_tokens=prompt_tokens,
             output_tokens=output_tokens,
             length_spread=length_spread,
-            max_sequences=max_sequences,
-            step_tokens=step_tokens,
             ttft_p99=ttft_p99,
             tpot_p99=tpot_p99,
             find_limit=find_limit,
-            attention_ranks=attention_ranks,
-            schedule=schedule,
-            routing=routing,
-            weights=weights,
-            activations=activations,
-            kv=kv,
-            seed=seed,
             as_json=as_json,
             as_csv=as_csv,
             html=html,

@@ -1,30 +1,42 @@
-"""Requests that arrive at a server: from a trace file, or drawn from a Poisson process.
+"""Requests that arrive at a server, and how they are drawn from a Poisson process; `request_files` reads them.
 
 Shapes: N requests, in order of arrival.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.errors import InputError
-from wingspan.limits import MOST_CONTEXT, MOST_REQUESTS
-from wingspan.reading import json_value
 
-FIELDS = ("arrival_seconds", "prompt_tokens", "output_tokens")
+
+@dataclass(frozen=True)
+class PrefixBlocks:
+    """Which blocks of tokens each prompt consists of: prompts that begin alike begin with the same ids.
+
+    Args:
+        ids: for each request, the ids of its prompt's blocks in order.
+        tokens: of one block; the last of a prompt may be shorter.
+    """
+
+    ids: tuple[tuple[int, ...], ...]
+    tokens: int
+
+    def reusable(self, request: int, prompt_tokens: int) -> tuple[int, ...]:
+        """Blocks of a prompt that another may find computed: whole ones, before its last token.
+
+        The last token is computed always, as an engine needs its output.
+        """
+        return self.ids[request][: (prompt_tokens - 1) // self.tokens]
 
 
 @dataclass(frozen=True, eq=False)
 class Requests:
-    """When each request arrives, how long its prompt is and how many tokens it wants back.
+    """When each request arrives, how long its prompt is, how many tokens it wants back, and what prompts share.
 
     Raises:
         InputError: no request, unequal lengths, unordered or negative arrivals, or a length below 1.
@@ -33,9 +45,14 @@ class Requests:
     arrival_seconds_N: NDArray[np.float64]
     prompt_tokens_N: NDArray[np.int64]
     output_tokens_N: NDArray[np.int64]
+    blocks: PrefixBlocks | None = None
 
     def __post_init__(self) -> None:
         sizes = {len(self.arrival_seconds_N), len(self.prompt_tokens_N), len(self.output_tokens_N)}
+        if self.blocks is not None and len(self.blocks.ids) != len(self.arrival_seconds_N):
+            raise InputError(
+                f"requests: {len(self.blocks.ids)} lists of blocks for {len(self.arrival_seconds_N)} requests"
+            )
         if len(sizes) != 1 or sizes == {0}:
             raise InputError(f"requests: need as many arrivals as prompts and outputs, got {sorted(sizes)}")
         arrivals = self.arrival_seconds_N
@@ -62,9 +79,8 @@ class Requests:
     def cut_to(self, tokens: int) -> Requests:
         """Cut every request to `tokens` (2 or more): first its output, then its prompt."""
         prompts_N = np.minimum(self.prompt_tokens_N, tokens - 1)
-        return Requests(
-            self.arrival_seconds_N, prompts_N, np.minimum(self.output_tokens_N, tokens - prompts_N)
-        )
+        outputs_N = np.minimum(self.output_tokens_N, tokens - prompts_N)
+        return replace(self, prompt_tokens_N=prompts_N, output_tokens_N=outputs_N)
 
     def at_rate(self, rate_per_second: float) -> Requests:
         """Let the same requests arrive faster or slower, in the same rhythm.
@@ -76,7 +92,21 @@ class Requests:
             raise InputError("requests: all arrive at one instant; their load cannot be raised or lowered")
         first = self.arrival_seconds_N[0]
         stretched = (self.arrival_seconds_N - first) * (self.rate_per_second / rate_per_second)
-        return Requests(stretched, self.prompt_tokens_N, self.output_tokens_N)
+        return replace(self, arrival_seconds_N=stretched)
+
+    @property
+    def shared_prefix_share(self) -> float:
+        """Share of all prompt tokens that repeat the beginning of an earlier prompt: what a cache without end finds."""
+        if self.blocks is None:
+            return 0.0
+        seen: set[int] = set()
+        shared = 0
+        for request, prompt in enumerate(self.prompt_tokens_N.tolist()):
+            ids = self.blocks.reusable(request, prompt)
+            known = next((n for n, block in enumerate(ids) if block not in seen), len(ids))
+            shared += known * self.blocks.tokens
+            seen.update(ids)
+        return shared / float(self.prompt_tokens_N.sum())
 
 
 def poisson_requests(
@@ -120,74 +150,3 @@ def _lengths(random: np.random.Generator, mean: int, spread: float, count: int) 
     variance = math.log1p(spread**2)  # of the normal underneath, so that mean and spread are those asked for
     drawn = random.lognormal(math.log(mean) - variance / 2, math.sqrt(variance), size=count)
     return np.maximum(1, np.rint(drawn)).astype(np.int64)
-
-
-def read_requests(path: Path) -> Requests:
-    """Requests of a .csv (with a header) or .jsonl file, with `arrival_seconds`, `prompt_tokens`, `output_tokens`.
-
-    Other columns are ignored; rows may stand in any order.
-
-    Raises:
-        InputError: the file is missing, or a row lacks a field or holds no number; names the line.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file of requests")
-    if path.suffix not in (".csv", ".jsonl"):
-        raise InputError(f"{path}: requests are read from .csv or .jsonl, not {path.suffix or 'no suffix'}")
-    try:
-        rows = [
-            _row(path, line, raw)
-            for line, raw in (_csv_rows(path) if path.suffix == ".csv" else _json_rows(path))
-        ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as {path.suffix} ({error})") from None
-    if not rows:
-        raise InputError(f"{path}: holds no request")
-    if len(rows) > MOST_REQUESTS:
-        raise InputError(
-            f"{path}: {len(rows):,} requests are more than {MOST_REQUESTS:,}; take a part of them"
-        )
-    rows.sort(key=lambda row: row[0])
-    arrivals, prompts, outputs = zip(*rows, strict=True)
-    try:
-        return Requests(
-            np.array(arrivals), np.array(prompts, dtype=np.int64), np.array(outputs, dtype=np.int64)
-        )
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        for row in reader:
-            yield reader.line_num, dict(row)
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip():
-            try:
-                row = json_value(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}:{number}: not JSON ({error.msg})") from error
-            if not isinstance(row, dict):
-                raise InputError(f"{path}:{number}: expected an object with {', '.join(FIELDS)}")
-            yield number, row
-
-
-def _row(path: Path, line: int, raw: dict[str, object]) -> tuple[float, int, int]:
-    try:
-        values = [float(str(raw[name])) for name in FIELDS]
-    except KeyError as error:
-        raise InputError(f"{path}:{line}: lacks {error.args[0]}; needs {', '.join(FIELDS)}") from error
-    except ValueError as error:
-        raise InputError(f"{path}:{line}: {error}; {', '.join(FIELDS)} must be numbers") from error
-    if not all(math.isfinite(value) for value in values):
-        raise InputError(f"{path}:{line}: {', '.join(FIELDS)} must be finite numbers")
-    for name, value in zip(FIELDS[1:], values[1:], strict=True):
-        if value != int(value) or not 1 <= value <= MOST_CONTEXT:
-            raise InputError(
-                f"{path}:{line}: {name} = {value:g}; use a whole number from 1 to {MOST_CONTEXT:,}"
-            )
-    return values[0], int(values[1]), int(values[2])

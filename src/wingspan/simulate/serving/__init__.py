@@ -5,6 +5,8 @@
 - `deployed`: a deployment as such a group
 - `engine`: events in order of time; prefill and decode together or on separate groups
 - `measure`: latencies to percentiles
+- `source`: drawn or recorded requests, at any rate
+- `predict`: all of it, to the report
 - `settle`: enough requests that the ends of the run do not decide
 - `search`: the highest load within limits
 """

@@ -77,19 +77,24 @@ class Served:
     groups: list[GroupState]
 
 
-def serve(requests: Requests, fleet: Fleet) -> Served:
+def serve(requests: Requests, fleet: Fleet, watch: Callable[[int], None] = lambda _: None) -> Served:
     """Serve all requests to the end.
+
+    Args:
+        requests: in order of arrival.
+        fleet: what serves them.
+        watch: told how many have left, whenever one does.
 
     Raises:
         InputError: a request whose KV cache no home has room for.
     """
-    return _Serving(requests, fleet).run()
+    return _Serving(requests, fleet, watch).run()
 
 
 class _Serving:
     """One simulation: the clock, the events to come, and what happened to each request."""
 
-    def __init__(self, requests: Requests, fleet: Fleet) -> None:
+    def __init__(self, requests: Requests, fleet: Fleet, watch: Callable[[int], None]) -> None:
         self._requests = requests
         self._prompt = requests.prompt_tokens_N.tolist()
         self._output = requests.output_tokens_N.tolist()
@@ -105,6 +110,8 @@ class _Serving:
         self._order = itertools.count()
         self._now = 0.0
         self._in_system = 0
+        self._left = 0
+        self._watch = watch
         self._request_seconds = 0.0
         self._admitted, self._first, self._finish = (np.full(len(requests), np.nan) for _ in range(3))
 
@@ -185,3 +192,5 @@ class _Serving:
     def _leave(self, request: int) -> None:
         self._finish[request] = self._now
         self._in_system -= 1
+        self._left += 1
+        self._watch(self._left)

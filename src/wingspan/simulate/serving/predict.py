@@ -1,0 +1,156 @@
+"""A deployment under loads: its groups, every load simulated, and the report."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from wingspan.deployment import Deployment
+from wingspan.errors import InputError
+from wingspan.schedule.serving_result import LoadPoint, ServingLimits, ServingReport
+from wingspan.simulate.serving.deployed import Caps, group_of, kv_transfer
+from wingspan.simulate.serving.engine import Fleet, serve
+from wingspan.simulate.serving.measure import described, measure
+from wingspan.simulate.serving.search import find_highest_load
+from wingspan.simulate.serving.settle import alike, unsettled_note, until_settled
+from wingspan.simulate.serving.source import RequestSource
+from wingspan.simulate.sweep_axes import with_routing, with_schedule
+from wingspan.simulate.sweep_start import start
+from wingspan.specs.requests import Requests
+
+_NOTES = (
+    "step times are interpolated between predictions (docs/serving.md)",
+    "a request is admitted when KV cache for its whole prompt and output is free; nothing is preempted",
+    "throughput counts what ends while requests still arrive",
+)
+
+Watch = Callable[[float, int, int], None]
+"""Told of a load (requests a second): so many of so many requests are served."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What serves: a model on a cluster, its groups, and what they may hold. Sizes are per GPU."""
+
+    model: str
+    cluster: str
+    ranks: int
+    separate_prefill: int | None
+    max_sequences: int
+    step_tokens: int
+    attention_ranks: int
+    schedule: str
+    routing: str
+    weights: str | None
+    activations: str | None
+    kv: str | None
+    seed: int
+
+
+def predict_serving(
+    serving: Serving,
+    source: RequestSource,
+    rates: list[float],
+    limits: ServingLimits,
+    *,
+    search: bool,
+    watch: Watch,
+) -> ServingReport:
+    """Simulate every rate, or search the highest within the limits from the first of them.
+
+    Raises:
+        InputError: the deployment makes no sense, or has no room for a request.
+    """
+    fleet, conditions = _fleet(serving, source)
+
+    def with_requests(rate: float, count: int) -> LoadPoint:
+        requests = source.at_rate(rate, count)
+        served = serve(requests, fleet, lambda done: watch(rate, done, len(requests)))
+        return measure(served, rate, limits)
+
+    def at_load(rate: float) -> LoadPoint:
+        if source.drawn:
+            return until_settled(partial(with_requests, rate), source.count)
+        return with_requests(rate, source.count)
+
+    highest, points, remark = _loads(at_load, rates, search=search)
+    if source.drawn:
+        points = alike(points, with_requests)
+    return ServingReport(
+        conditions=conditions,
+        ranks=sum(group.ranks for group in fleet.groups),
+        groups=[described(group) for group in fleet.groups],
+        limits=limits,
+        points=points,
+        highest_load_requests_per_second=highest if limits.any else None,
+        notes=[note for note in (remark, *source.remarks, *_NOTES) if note],
+    )
+
+
+def _loads(
+    at_load: Callable[[float], LoadPoint], rates: list[float], *, search: bool
+) -> tuple[float | None, list[LoadPoint], str]:
+    """Highest load within the limits, every load simulated, and a remark."""
+    if search:
+        found = find_highest_load(at_load, rates[0])
+        return found.requests_per_second, found.points, found.note
+    points = [at_load(rate) for rate in rates]
+    # Below a load that breaks the limits; one that meets them above it was too short to show that it does not.
+    kept = list(itertools.takewhile(lambda point: point.meets_limits, points))
+    return (kept[-1].offered_requests_per_second if kept else None), points, unsettled_note(points)
+
+
+def _fleet(serving: Serving, source: RequestSource) -> tuple[Fleet, dict[str, str]]:
+    caps = _caps(serving, source.sample)
+    deployment = _deployment(serving, serving.ranks)
+    model = deployment.model
+    conditions = {
+        "Model": f"{model.name}: {model.layers} layers, top-{model.experts.per_token} of {model.experts.count}",
+        "Precision": deployment.workload.precisions(model).described,
+        "Cluster": serving.cluster,
+        "Requests": source.described,
+        "Step": f"{serving.schedule} schedule, {serving.routing} routing"
+        + (f", attention over {serving.attention_ranks} ranks" if serving.attention_ranks > 1 else ""),
+    }
+    if serving.separate_prefill is None:
+        both = group_of(deployment, caps, name="prefill and decode", decodes=True, prefills=True)
+        return Fleet(both), conditions
+    apart = _deployment(serving, serving.separate_prefill)
+    return (
+        Fleet(
+            group_of(apart, caps, name="prefill", decodes=False, prefills=True),
+            group_of(deployment, caps, name="decode", decodes=True, prefills=False),
+            kv_transfer(deployment, caps),
+        ),
+        conditions,
+    )
+
+
+def _caps(serving: Serving, requests: Requests) -> Caps:
+    lengths_N = requests.prompt_tokens_N + requests.output_tokens_N
+    return Caps(
+        sequences_per_gpu=serving.max_sequences,
+        tokens_per_step=serving.step_tokens,
+        longest_context=int(lengths_N.max()),
+        mean_context=max(1, round(float(lengths_N.mean()))),
+    )
+
+
+def _deployment(serving: Serving, ranks: int) -> Deployment:
+    setting = start(
+        serving.model,
+        serving.cluster,
+        gpus=ranks,
+        attention_ranks=serving.attention_ranks,
+        weights=serving.weights,
+        activations=serving.activations,
+        kv=serving.kv,
+        seed=serving.seed,
+        scale_experts=False,
+    )
+    setting = with_schedule(with_routing(serving.routing)(setting), serving.schedule)
+    if setting.fastest_schedule:
+        raise InputError("`schedule` fastest is for one step; name one: sequential, chunks:N, two-batch")
+    return setting.deployment()
