@@ -87,7 +87,7 @@ SPOILABLE: dict[str, tuple[list[list[str]], Any]] = {
             ["plan", "mixtral-8x7b", "--cluster", "@.yaml", "--gpus", "8"],
             ["claims", "--cluster", "@.yaml"],
             ["sweep", "mixtral-8x7b", "--cluster", "@.yaml", "--ranks", "8", "--json"],
-            ["compare", "small.json", "--links", "@.yaml"],
+            ["compare", "small.json", "--cluster", "@.yaml"],
             ["place", "t.parquet", "--model", "mixtral-8x7b", "--cluster", "@.yaml"],
         ],
         files.spoiled_file("cluster", "yaml"),

@@ -75,7 +75,7 @@ def test_the_table_and_both_traces(wingspan, saved, tmp_path):
     ("options", "named"),
     [
         (["--time-scale", "0"], "--time-scale 0"),
-        (["--links", "none.yaml"], "none.yaml: neither a cluster file nor a preset"),
+        (["--cluster", "none.yaml"], "none.yaml: neither a cluster file nor a preset"),
         (["--transport", "pigeon"], "--transport pigeon"),
         (["--ranks-per-node", "3"], "--ranks-per-node 3"),
         (["--trace", "no/such/t"], "no/such/t-predicted.json: the folder no/such does not exist; create it"),

@@ -93,7 +93,7 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
             "--weights": ("--weights", "fp8"), "--request-routing": ("--request-routing",),
             "--current": ("--current", "PLACEMENT"),
             "--tokens-per-gpu": ("-b", "7"), "--horizon-steps": ("--horizon-steps", "5"),
-            "--expert-memory-gb": ("--expert-memory-gb", "1e-6"), "--strategy": ("--strategy", "linear"),
+            "--expert-memory-gb": ("--expert-memory-gb", "1e-6"), "--placement": ("--placement", "linear"),
             "--out": ("--out", FILE), "--seed": ("--seed", "5"), "--json": (),
         },
     ),

@@ -60,7 +60,7 @@ def test_json_file_and_replanning_from_it(wingspan, trace, sizes, tmp_path):
 
 def test_another_strategy_can_be_written(wingspan, trace, sizes, tmp_path):
     out = tmp_path / "placement.json"
-    assert wingspan("place", trace, *sizes, "--strategy", "round-robin", "--out", str(out)).code == 0
+    assert wingspan("place", trace, *sizes, "--placement", "round-robin", "--out", str(out)).code == 0
     assert np.array_equal(json.loads(out.read_text())["slots"][0], [[e] for e in range(16)])
 
 
@@ -84,7 +84,7 @@ def test_a_trace_of_other_ranks_is_dealt_anew_and_said_so(wingspan, trace, sizes
         (("TRACE", "--synthetic", "uniform"), "give either a trace or --synthetic KIND"),
         (("TRACE", "--ranks", "8"), "do not fit 8 ranks x 1 slots"),
         (("TRACE", "--ranks", "18"), "18 ranks do not fill whole nodes of 4"),
-        (("TRACE", "--strategy", "best", "--out", "x.json"), "--strategy best: use one of linear"),
+        (("TRACE", "--placement", "best", "--out", "x.json"), "--placement best: use one of linear"),
         (("TRACE", "--expert-memory-gb", "0.0001"), "exceed the 0.00 GB given"),
         (("TRACE", "--cluster", "moon"), "neither a cluster file nor a preset"),
         (("TRACE", "--current", "none.json"), "none.json: cannot be read"),

@@ -242,7 +242,7 @@ def test_predicted_bytes_are_those_that_the_kernel_counts_on_four_nodes_of_four(
     subprocess.run(planned, capture_output=True, check=True)
     compared = [
         *wingspan, "testbed", "run", "--name", names[0], "--", "wingspan", "compare", deployment, "--steps", "1",
-        "--links", "h100-sxm", "--json",
+        "--cluster", "h100-sxm", "--json",
     ]  # fmt: skip
     done = subprocess.run(compared, capture_output=True, text=True, check=False, timeout=150)
     assert done.returncode == 0, done.stderr

@@ -71,6 +71,8 @@ ALIASES = (
     Alias("--save", "--out"),
     Alias("--precision", "--row-precision"),
     Alias("--network", "--cluster"),
+    Alias("--links", "--cluster"),
+    Alias("--strategy", "--placement"),
     Alias("--report", "--out"),
     Alias("--window", "--request-tokens"),
     Alias("--windows-per-step", "--requests-per-step"),

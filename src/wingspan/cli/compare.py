@@ -24,11 +24,11 @@ def compare(
             help="With --compute real: folder of the weights, where the file names none or another."
         ),
     ] = None,
-    links: Annotated[
-        Path | None,
+    cluster: Annotated[
+        str | None,
         typer.Option(
-            help="Cluster file (wingspan calibrate) of the links it runs on, and with --compute real of the machine; "
-            "default: measured now."
+            help="What it runs on, as a cluster file (wingspan calibrate): the links count, and with --compute real "
+            "the machine; default: measured now."
         ),
     ] = None,
     time_scale: Annotated[
@@ -68,7 +68,7 @@ def compare(
             deployment,
             compute,
             checkpoint,
-            links,
+            cluster,
             time_scale,
             ranks_per_node,
             steps,

@@ -29,7 +29,7 @@ from wingspan.specs.running import TransportKind
 if TYPE_CHECKING:
     from wingspan.runtime.transport.transport import Transport
 
-_MAY_DIFFER = {"deployment", "checkpoint", "links", "ranks_per_node", "trace", "wait_seconds", "as_json"}
+_MAY_DIFFER = {"deployment", "checkpoint", "cluster", "ranks_per_node", "trace", "wait_seconds", "as_json"}
 """Options that ranks may have each its own, or that are compared by what they lead to."""
 
 
@@ -48,7 +48,7 @@ class CompareArguments:
     deployment: Path
     compute: str
     checkpoint: Path | None
-    links: Path | None
+    cluster: str | None
     time_scale: float
     ranks_per_node: int | None
     steps: int
@@ -61,7 +61,7 @@ class CompareArguments:
 def execute(arguments: CompareArguments) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
     given = load_deployment(arguments.deployment)
-    links = None if arguments.links is None else load_cluster(str(arguments.links))
+    links = None if arguments.cluster is None else load_cluster(arguments.cluster)
     if given.options.attention_ranks > 1:
         raise InputError(
             f"{arguments.deployment}: attention_ranks {given.options.attention_ranks}: paced runs have "

@@ -74,7 +74,7 @@ def place(
     expert_memory_gb: Annotated[
         float | None, typer.Option(min=0.0, help="GB per rank for experts; refuse what does not fit.")
     ] = None,
-    strategy: Annotated[str, typer.Option(help="Which one --out writes; a name from the table.")] = "ours",
+    placement: Annotated[str, typer.Option(help="Which one --out writes; a name from the table.")] = "ours",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -127,7 +127,7 @@ def place(
             present=present,
             horizon_steps=horizon_steps,
             expert_memory_gb=expert_memory_gb,
-            strategy=strategy,
+            placement=placement,
             out=out,
             seed=seed,
             as_json=as_json,

@@ -50,7 +50,7 @@ class PlaceArguments:
     present: Path | None
     horizon_steps: int
     expert_memory_gb: float | None
-    strategy: str
+    placement: str
     out: Path | None
     seed: int
     as_json: bool
@@ -58,7 +58,7 @@ class PlaceArguments:
 
 def execute(arguments: PlaceArguments) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
-    _check_strategy(arguments.strategy, STRATEGIES)
+    _check_strategy(arguments.placement, STRATEGIES)
     if (arguments.trace is None) == (arguments.synthetic is None):
         raise InputError("give either a trace or --synthetic KIND")
     file = None if arguments.trace is None else TraceFile.open(arguments.trace)
@@ -92,20 +92,20 @@ def execute(arguments: PlaceArguments) -> None:
             begins=lambda part: advance(doing=part),
         )
     # Two of the strategies are there only where groups divide into nodes, and with --current.
-    _check_strategy(arguments.strategy, result.placements)
+    _check_strategy(arguments.placement, result.placements)
     if arguments.as_json:
         print(json_text(_to_dict(about, deployment, objective, result)), flush=True)
     else:
         on = f"{deployment.model.name} on {deployment.cluster.name}"
         show(result, about, on, deployment, objective, Console(highlight=False))
     if arguments.out is not None:
-        placement = result.placements[arguments.strategy]
+        placement = result.placements[arguments.placement]
         if planned is not None:
             save_deployment(_placed(deployment, placement, arguments.trace), arguments.out)
         else:
             _write_placement(placement, model, objective, arguments.out)
         if not arguments.as_json:
-            print(f"{arguments.strategy} written to {arguments.out}")
+            print(f"{arguments.placement} written to {arguments.out}")
 
 
 def _asked(said: Description) -> tuple[Description, Deployment | None]:
@@ -232,7 +232,7 @@ def _drawn(arguments: PlaceArguments, model: ModelSpec) -> _Source:
 def _check_strategy(strategy: str, known: Iterable[str]) -> None:
     names = list(known)
     if strategy not in names:
-        raise InputError(f"--strategy {strategy}: use one of {', '.join(names)}")
+        raise InputError(f"--placement {strategy}: use one of {', '.join(names)}")
 
 
 def _to_dict(
