@@ -8,6 +8,7 @@ from typing import Any
 
 from wingspan.deployment import Deployment, load_deployment, read_routing_trace
 from wingspan.errors import InputError
+from wingspan.placement.simple import check_fits, whole_nodes
 from wingspan.placement.spec import PlacementSpec, Strategy
 from wingspan.placement_file import read_placement
 from wingspan.reading import json_value
@@ -281,12 +282,12 @@ def _sized(data: dict[str, Any], said: Description, cluster: Cluster | None) -> 
             f"{_name(said)}: its placement is explicit; `ranks` and `experts_per_rank` would need another one"
         )
     experts, slots = data["model"]["experts"]["count"], said.experts_per_rank
-    if said.ranks is not None:
-        return {"ranks": said.ranks, "experts_per_rank": slots or -(-experts // said.ranks)}
     cluster = cluster or Cluster.model_validate(data["cluster"])
-    ranks, node = -(-experts // (slots or 1)), cluster.gpus_per_node
-    if ranks > node:
-        ranks = -(-ranks // node) * node
+    if said.ranks is not None:
+        slots = slots or -(-experts // said.ranks)
+        check_fits(experts, said.ranks, slots, cluster.gpus_per_node)
+        return {"ranks": said.ranks, "experts_per_rank": slots}
+    ranks = whole_nodes(-(-experts // (slots or 1)), cluster.gpus_per_node)
     if not _is_open(said) and ranks > cluster.gpus:
         if slots is not None:
             raise InputError(

@@ -41,13 +41,18 @@ def random(
     return Placement(slots_LRS, num_experts)
 
 
-def check_fits(num_experts: int, num_ranks: int, slots_per_rank: int) -> None:
+def whole_nodes(ranks: int, ranks_per_node: int) -> int:
+    """At least so many ranks: some of one node, or all of several."""
+    return ranks if ranks <= ranks_per_node else -(-ranks // ranks_per_node) * ranks_per_node
+
+
+def check_fits(num_experts: int, num_ranks: int, slots_per_rank: int, ranks_per_node: int = 1) -> None:
     """Raise `InputError`, naming both ways out, unless every expert finds a slot."""
     if num_ranks < 1 or slots_per_rank < 1:
         raise InputError(f"ranks ({num_ranks}) and experts per rank ({slots_per_rank}) must be at least 1")
     if num_ranks * slots_per_rank < num_experts:
         raise InputError(
             f"{num_experts} experts per layer do not fit {num_ranks} ranks x {slots_per_rank} slots; "
-            f"use `ranks` {-(-num_experts // slots_per_rank)} or "
+            f"use `ranks` {whole_nodes(-(-num_experts // slots_per_rank), ranks_per_node)} or "
             f"`experts_per_rank` {-(-num_experts // num_ranks)}"
         )
