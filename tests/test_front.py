@@ -70,3 +70,22 @@ def test_placing_takes_the_tokens_of_the_traces_steps() -> None:
 def test_an_error_names_the_field() -> None:
     with pytest.raises(InputError, match="`schedule` chunks:0"):
         wingspan.simulate(wingspan.Description("mixtral-8x7b", schedule="chunks:0"))
+
+
+_WITHOUT = """
+import sys
+sys.modules[{missing!r}] = None
+try:
+    from wingspan import {name}
+except ImportError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"), [("LLM", "torch"), ("LLM", "transformers"), ("Sampling", "torch")]
+)
+def test_what_needs_torch_says_what_to_install(name: str, missing: str) -> None:
+    text = _WITHOUT.format(name=name, missing=missing)
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True, timeout=100)
+    assert done.stdout == f"wingspan.{name} needs {missing}; pip install 'wingspan[runtime]'\n"

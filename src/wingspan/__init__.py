@@ -56,12 +56,21 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """A public name, imported at its first use."""
+    """A public name, imported at its first use.
+
+    Raises:
+        ModuleNotFoundError: what only `wingspan[runtime]` brings is not installed.
+    """
     if name == "simulate":  # the room itself can be called
         return import_module("wingspan.simulate")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"wingspan.{_HOMES[name]}"), name)
+    try:
+        return getattr(import_module(f"wingspan.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        missing = str(error.name).partition(".")[0]
+        text = f"wingspan.{name} needs {missing}; pip install 'wingspan[runtime]'"
+        raise ModuleNotFoundError(text, name=missing) from None
 
 
 def __dir__() -> list[str]:

@@ -80,7 +80,7 @@ CASES: list[tuple[list[str], str]] = [
     (["compare", "text"], "not JSON"),
     (["compare", "d.json", "--time-scale", "0"], "--time-scale 0"),
     (["compare", "d.json", "--time-scale", "nan"], "--time-scale nan"),
-    (["compare", "d.json", "--links", "none.yaml"], "none.yaml: neither a cluster file nor a preset"),
+    (["compare", "d.json", "--cluster", "none.yaml"], "none.yaml: neither a cluster file nor a preset"),
     (["compare", "d.json", "--transport", "pigeon"], "--transport pigeon"),
     (["compare", "d.json", "--ranks-per-node", "3"], "--ranks-per-node 3"),
     (["compare", "d.json", "--steps", "0"], "--steps"),
@@ -128,6 +128,31 @@ def test_a_wrong_value_is_refused_without_torch(
     assert words in found.err
     assert (found.changed, found.left_processes) == ([], 0)
     assert found.seconds < 5
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        RUN,
+        [*RECORD, "--out", "OUT"],
+        ["compare", "DEPLOYMENT"],
+        ["calibrate", "--ranks", "2"],
+        ["inspect", "seed"],
+        ["create", "seed-small", "OUT"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_what_needs_torch_says_what_to_install(arguments: list[str], tmp_path: Path) -> None:
+    deployment = tmp_path / "d.json"
+    assert run_without_torch("simulate", "seed-small", "--ranks", "8", "--out", str(deployment)).returncode == 0
+    paths = {"OUT": str(tmp_path / "out"), "DEPLOYMENT": str(deployment)}
+    refused = run_without_torch(*(paths.get(word, word) for word in arguments))
+    assert (refused.returncode, refused.stdout, refused.stderr) == (
+        2,
+        "",
+        "wingspan: this needs torch; pip install 'wingspan[runtime]'\n",
+    )
+    assert list(tmp_path.iterdir()) == [deployment]
 
 
 def test_a_wrong_name_costs_no_second_of_the_processor(tmp_path: Path) -> None:

@@ -212,3 +212,19 @@ def in_shell(line: str, *arguments: str) -> subprocess.CompletedProcess:
         ["bash", "-c", line, "bash", *WINGSPAN, *arguments],
         capture_output=True, text=True, timeout=120, cwd=REPOSITORY,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), ImportError("/x/numpy/y.so: failed to map segment from shared object")]
+)
+def test_too_little_memory_is_no_mistake_of_its_own(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "application", lambda *_: lambda **_: fail())
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 1
+    assert capfd.readouterr().err.startswith("wingspan: no more memory: ")

@@ -22,6 +22,10 @@ from tests.cli.command import Command
         (("simulate", "seed", "--json", "--csv"), ["--json and --csv"]),
         (("simulate", "seed", "--placement", "best"), ["--placement best", "round-robin", "existing file"]),
         (("simulate", "seed", "--ranks", "100"), ["100 GPUs", "96 or 104"]),
+        (
+            ("simulate", "deepseek-v3", "--ranks", "72", "--experts-per-rank", "3"),
+            ["--ranks 88 or --experts-per-rank 4"],
+        ),
         (("simulate", "seed", "--ranks", "10000000000"), ["ranks = 10000000000", "16384"]),
         (("simulate", "seed", "-b", "1000000000000"), ["tokens_per_gpu = 1000000000000", "16777216"]),
         (("simulate", "seed", "--context", "5000"), ["context of 5,000", "4,096 that seed was made for"]),
@@ -101,7 +105,11 @@ def test_one_line_names_thing_value_and_mend(
 def test_an_output_that_cannot_be_written_is_named_first(
     wingspan: Command, tmp_path: Path, command: tuple[str, ...], option: str
 ) -> None:
-    for path, mend in [(tmp_path, "name a file"), (tmp_path / "no" / "x", "create it first")]:
+    for path, mend in [
+        (tmp_path, "name a file"),
+        (f"{tmp_path}/no/", "name a file"),
+        (tmp_path / "no" / "x", "create it first"),
+    ]:
         ended = wingspan(*command, option, str(path))
         assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
         assert str(path) in ended.err

@@ -58,6 +58,8 @@ _WRONG_PATH = {
 }
 """A path was given that leads nowhere: wrong input, where a full disk or a broken pipe is a failure."""
 
+_NO_MEMORY = "no more memory: the machine, its control group or `ulimit -v` gives this process too little"
+
 _PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     "Plan and predict": {
         "plan": plan,
@@ -194,6 +196,8 @@ def _outcome(work: Callable[[], object]) -> tuple[int, str]:
     except Exception as error:
         if os.environ.get("WINGSPAN_DEBUG"):
             raise
+        if isinstance(error, MemoryError) or "failed to map segment" in str(error):
+            return 1, f"wingspan: {_NO_MEMORY}"
         text = f"{type(error).__name__}: {error}"
         return 1, f"wingspan: a mistake of its own: {text}; with WINGSPAN_DEBUG=1 it says where"
     return (code, "") if isinstance(code, int) else (0, "")

@@ -88,12 +88,16 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "place": (
         Rule("horizon_steps", _with("present"), "a move is weighed only with --current; leave it out"),
-        Rule("strategy", _with("out"), "it names what --out writes; add that, or leave it out"),
+        Rule("placement", _with("out"), "it names what --out writes; add that, or leave it out"),
     ),
     "routing": (Rule("ranks", _without("placement"), "--placement names its own ranks; leave one out"),),
     "testbed down": (Rule("name", _without("everything"), "--all takes every testbed; leave one out"),),
 }
 """For each command, by its words after `wingspan`, its options that can do nothing."""
+
+
+_FILES_TO_WRITE = {"--out", "--html", "--trace"}
+"""Options that name one, in every command that has them."""
 
 
 class CheckedCommand(typer.core.TyperCommand):
@@ -115,8 +119,19 @@ class CheckedCommand(typer.core.TyperCommand):
 
     def make_parser(self, ctx: Any) -> Any:
         """The parser; it knows old names too."""
-        parser = super().make_parser(ctx)
+        parser: Any = super().make_parser(ctx)
         read_old_names(parser, self.get_params(ctx))
+        parse = parser.parse_args
+
+        def parse_args(args: list[str]) -> Any:
+            values, others, order = parse(args)
+            for param in self.params:
+                given = str(values.get(param.name))
+                if param.opts[0] in _FILES_TO_WRITE and given.endswith("/"):  # a path forgets that
+                    raise InputError(f"{param.opts[0]} {given}: is a folder; name a file in it")
+            return values, others, order
+
+        parser.parse_args = parse_args
         return parser
 
     def _check(self, ctx: Any, shown: Mapping[str, str]) -> None:
