@@ -87,5 +87,7 @@ except ImportError as error:
 )
 def test_what_needs_torch_says_what_to_install(name: str, missing: str) -> None:
     text = _WITHOUT.format(name=name, missing=missing)
-    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, text=True, check=True, timeout=100
+    )
     assert done.stdout == f"wingspan.{name} needs {missing}; pip install 'wingspan[runtime]'\n"

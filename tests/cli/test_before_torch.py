@@ -144,7 +144,9 @@ def test_a_wrong_value_is_refused_without_torch(
 )
 def test_what_needs_torch_says_what_to_install(arguments: list[str], tmp_path: Path) -> None:
     deployment = tmp_path / "d.json"
-    assert run_without_torch("simulate", "seed-small", "--ranks", "8", "--out", str(deployment)).returncode == 0
+    assert (
+        run_without_torch("simulate", "seed-small", "--ranks", "8", "--out", str(deployment)).returncode == 0
+    )
     paths = {"OUT": str(tmp_path / "out"), "DEPLOYMENT": str(deployment)}
     refused = run_without_torch(*(paths.get(word, word) for word in arguments))
     assert (refused.returncode, refused.stdout, refused.stderr) == (

@@ -40,7 +40,10 @@ from tests.cli.command import TINY, Command
         (("validate", "--silicon", "--data", "x"), "--data x: does nothing here"),
         (("validate", "--json", "--headlines"), "--headlines: does nothing here"),
         (("place", "--synthetic", "uniform", "--horizon-steps", "9"), "--horizon-steps 9: does nothing here"),
-        (("place", "--synthetic", "uniform", "--placement", "linear"), "--placement linear: does nothing here"),
+        (
+            ("place", "--synthetic", "uniform", "--placement", "linear"),
+            "--placement linear: does nothing here",
+        ),
         (
             ("place", "--synthetic", "uniform", "--expert-memory-gb", "inf"),
             "--expert-memory-gb inf: use a finite",
