@@ -154,3 +154,11 @@ def test_a_model_without_experts_is_refused(wingspan, tmp_path):
     done = wingspan("run", str(tmp_path), "--ranks", "2", "--prompt-ids", "5")
     assert done.code == 2
     assert "'llama' has no experts" in done.err
+
+
+def test_many_ranks_on_few_cores_are_said_before_they_start(wingspan, monkeypatch):
+    run = ("run", TINY, "--ranks", "2", "--experts-per-rank", "4", "--prompt", "a", "--max-new-tokens", "1")
+    assert "share" not in wingspan(*run).err
+    monkeypatch.setattr("wingspan.cli.run_view.usable_cores", lambda: 0)
+    assert "wingspan: 2 ranks share 0 cores" in wingspan(*run).err
+    assert wingspan(*run, "--json").err == ""

@@ -17,7 +17,7 @@ from wingspan.cli.config_facts import ConfigFacts
 from wingspan.cli.launched import check_wait_is_used, given, patience, prompt_text
 from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.cli.run_setup import Asked, Setup, read_setup
-from wingspan.cli.run_view import RunView
+from wingspan.cli.run_view import RunView, say_many_ranks
 from wingspan.cli.runtime_import import need_runtime
 from wingspan.cli.values import choice, ids
 from wingspan.errors import InputError, RunError
@@ -100,6 +100,8 @@ def execute(arguments: Arguments) -> None:
         )
     facts.check_placement(group.size, setup.placement.experts_per_rank)
     texts, id_lists = _prompts(arguments, group, facts)
+    if group.launch is None and not arguments.as_json:
+        say_many_ranks(group.size)
     need_runtime()
     from wingspan.runtime import api as runtime
 

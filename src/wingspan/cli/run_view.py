@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wingspan.cli.console import Console
+from wingspan.host import usable_cores
 from wingspan.report.rebalance import lines
 from wingspan.report.units import bytes_text
 from wingspan.schedule.rebalance_result import RebalanceEvent
@@ -28,6 +30,21 @@ _COLUMNS = {
     Operation.COMBINE: "comb",
     Operation.WAIT: "wait",
 }
+
+
+_RANKS_PER_CORE = 16
+"""More than so many take longer to start than a person waits without a word."""
+
+
+def say_many_ranks(ranks: int) -> None:
+    """Before seconds of silence: how many ranks are to share this machine's cores."""
+    cores = usable_cores()
+    if ranks > _RANKS_PER_CORE * cores:
+        print(
+            f"wingspan: {ranks} ranks share {cores} cores: starting them and loading their weights takes a while",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 class RunView:

@@ -78,7 +78,7 @@ def objective_of(deployment: Deployment) -> Objective:
 
 
 PARTS = 4
-"""Of `compare`, which says where it is."""
+"""How many parts `compare` has."""
 
 
 def compare(
