@@ -97,6 +97,8 @@ def test_a_schedule_in_two_keys_is_read(old: dict[str, Any], today: str, tmp_pat
         (32, {"schedule": "chunks:0"}, "use sequential, chunks:N"),
         (32, {"schedule": "chunks", "chunks": 0}, "use sequential, chunks:N"),
         (32, {"schedule": "chunks:4", "chunks": 3}, "leave the key chunks out"),
+        (1, {"expert_tensor_parallel": 3}, "expert_tensor_parallel 3"),
+        (1, {"expert_tensor_parallel": 64}, "64 ranks exceed"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(ranks: int, options: dict[str, Any], words: str) -> None:

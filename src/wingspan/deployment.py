@@ -33,6 +33,7 @@ from wingspan.traffic.demand import Demand
 from wingspan.traffic.distinct import Choice
 from wingspan.traffic.expected import expected_traffic
 from wingspan.traffic.layers import LayerTraffic
+from wingspan.traffic.planes import plane_of
 from wingspan.traffic.shares import expert_shares
 from wingspan.writing import json_text, write_text
 
@@ -54,6 +55,10 @@ class Options(Spec):
     )
     attention_ranks: Ranks = Field(
         default=1, description="1: data-parallel; more: tensor-parallel over that many ranks of a node"
+    )
+    expert_tensor_parallel: Ranks = Field(
+        default=1,
+        description="1: an expert lies whole on a rank; more: its width is cut over that many neighbours",
     )
     reserve_share: float = Field(
         default=0.05,
@@ -82,6 +87,7 @@ class Planned(Spec):
     """What the plan that wrote the file was to keep; it chose whatever is None here, and would choose it anew."""
 
     dispatcher: DispatcherKind | None = None
+    expert_tensor_parallel: Ranks | None = None
     tokens_per_gpu: Tokens | None = None
     longest_step_seconds: float | None = Field(default=None, gt=0)
 
@@ -102,7 +108,7 @@ class Deployment(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        ranks, group = self.placement.ranks, self.options.attention_ranks
+        ranks = self.ranks
         slots = ranks * self.placement.experts_per_rank * self.model.layers
         if slots > MOST_SLOTS:
             raise ValueError(
@@ -113,13 +119,7 @@ class Deployment(Spec):
             raise ValueError(
                 f"{ranks} ranks exceed the cluster's {self.cluster.gpus} GPUs; give it more nodes or use fewer ranks"
             )
-        in_node = min(ranks, self.cluster.gpus_per_node)
-        if ranks % group or in_node % group:
-            raise ValueError(
-                f"attention_ranks {group} must divide the {ranks} ranks and the {in_node} of a node"
-            )
-        if self.model.attention.heads % group:
-            raise ValueError(f"attention_ranks {group} must divide the {self.model.attention.heads} heads")
+        self._check_groups()
         context, longest = self.workload.context.mean_tokens, self.model.max_context
         if longest is not None and context > longest:
             raise ValueError(
@@ -128,10 +128,44 @@ class Deployment(Spec):
             )
         return self
 
+    def _check_groups(self) -> None:
+        """Raise `ValueError` where attention or experts cannot be cut over as many ranks as asked."""
+        ranks, in_node = self.ranks, min(self.ranks, self.cluster.gpus_per_node)
+        cut = self.options.expert_tensor_parallel
+        for name, group, parts, unit in (
+            ("attention_ranks", self.options.attention_ranks, self.model.attention.heads, "heads"),
+            (
+                "expert_tensor_parallel",
+                cut,
+                self.model.experts.intermediate,
+                "values of an expert's inner width",
+            ),
+        ):
+            # Across nodes only where experts are cut as far: there the hidden states are the group's anyway.
+            whole_nodes = cut > 1 and group % in_node == 0
+            if ranks % group or (in_node % group and not whole_nodes):
+                raise ValueError(f"{name} {group} must divide the {ranks} ranks and the {in_node} of a node")
+            if parts % group:
+                raise ValueError(f"{name} {group} must divide the {parts} {unit}")
+
     @property
     def ranks(self) -> int:
-        """EP size."""
-        return self.placement.ranks
+        """GPUs that form one deployment: EP size x ranks that share each expert."""
+        return self.placement.ranks * self.options.expert_tensor_parallel
+
+    @property
+    def layout(self) -> str:
+        """How experts are spread, in words: `EP 64`, `TP 16`, or `EP 8 x TP 2`."""
+        groups, cut = self.placement.ranks, self.options.expert_tensor_parallel
+        if cut == 1:
+            return f"EP {groups}"
+        return f"TP {cut}" if groups == 1 else f"EP {groups} x TP {cut}"
+
+    @property
+    def replicated(self) -> bool:
+        """Whether all ranks hold all tokens: they share attention, and every expert, as one group."""
+        options = self.options
+        return self.placement.ranks == 1 and 1 < options.expert_tensor_parallel == options.attention_ranks
 
     @property
     def tokens(self) -> int:
@@ -170,24 +204,30 @@ class Deployment(Spec):
         return self.placement.build(expert_shares(self.model, self.workload))
 
     def traffic(self, placement: Placement, load_LE: NDArray[np.float64]) -> LayerTraffic:
-        """What one dispatch of every MoE layer sends in a step, in rows.
+        """What one dispatch of every MoE layer sends in a step, in rows, between the groups that share experts.
 
         Counted token by token where the routing is a recorded trace, else expected.
 
         Args:
-            placement: over the deployment's ranks.
+            placement: over the deployment's groups.
             load_LE: the step's tokens per (MoE layer, expert), where the routing is no trace.
 
         Raises:
             InputError: the trace is of another model.
         """
-        routing, cluster = self.workload.routing, self.used_cluster
+        routing, cut = self.workload.routing, self.options.expert_tensor_parallel
+        cluster = plane_of(self.used_cluster, cut)
+        # Tokens that no other group needs are gathered once, not once per expert.
+        alone = cut > 1 and self.placement.ranks == 1
+        dispatcher = DispatcherKind.DEDUPLICATED if alone else self.dispatcher
         trace = routing.tokens if isinstance(routing, RecordedRouting) else None
         if trace is None:
             demand = Demand(load_LE, Choice.of(self.model.experts))
-            return expected_traffic(placement.slots_LRS, demand, cluster, self.dispatcher)
+            return expected_traffic(placement.slots_LRS, demand, cluster, dispatcher)
         fitting = _fit_trace(trace, len(self.model.moe_layers), self.ranks)
-        counted = count_traffic(placement, fitting, cluster, self.dispatcher)
+        if cut > 1:
+            fitting = replace(fitting, home_rank_T=fitting.home_rank_T // cut, num_ranks=self.placement.ranks)
+        counted = count_traffic(placement, fitting, cluster, dispatcher)
         return counted.scaled(self.tokens / trace.num_tokens)
 
     def build_schedule(self) -> Schedule:
@@ -198,6 +238,9 @@ class Deployment(Spec):
             shared_expert=self.model.experts.shared_intermediate > 0,
             shared_beside_dispatch=self.options.shared_beside_dispatch,
             tensor_parallel=self.options.attention_ranks > 1,
+            expert_parallel=self.placement.ranks > 1 or self.options.expert_tensor_parallel == 1,
+            expert_tensor_parallel=self.options.expert_tensor_parallel > 1,
+            replicated=self.replicated,
         )
         return schedule_of(*parse_schedule(self.options.schedule), layers)
 

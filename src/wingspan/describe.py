@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ class Description:
         source: a model, or by name: a preset, a config.json or its folder, or a deployment file, whose values the
             others then change.
         cluster: or its preset or file (default h100-sxm).
-        ranks: EP size (default: a rank per expert, in whole nodes).
+        ranks: GPUs that hold one copy of the experts: the EP size, times `expert_tensor_parallel` (default: a rank per
+            expert, in whole nodes; with `expert_tensor_parallel` so many).
         experts_per_rank: slots per (layer, rank) (default: as few as hold all experts).
         placement: `linear` (default), `round-robin`, `random`, `balanced`, or a placement's JSON file.
         phase: `prefill` or `decode` (default).
@@ -43,7 +44,8 @@ class Description:
         expected_loads: loads exactly as the routing's shares, not one draw of them.
         schedule: `sequential` (default), `chunks:N` or `two-batch`.
         dispatcher: `flat` (default in decode), `deduplicated` or `hierarchical` (default in prefill).
-        attention_ranks: GPUs of a node that share attention (default 1).
+        attention_ranks: GPUs of a node that share attention (default 1); beyond a node where experts are cut too.
+        expert_tensor_parallel: neighbouring GPUs over which every expert's width is cut (default 1).
         weights: their precision (default: as published).
         activations: their precision (default: FP8 beside FP8 weights, else BF16).
         kv: the KV cache's precision (default BF16).
@@ -64,6 +66,7 @@ class Description:
     schedule: str | None = None
     dispatcher: str | None = None
     attention_ranks: int | None = None
+    expert_tensor_parallel: int | None = None
     weights: str | None = None
     activations: str | None = None
     kv: str | None = None
@@ -76,6 +79,7 @@ def deployment_of(said: Description, cluster: Cluster | None = None) -> Deployme
     Raises:
         InputError: an unknown preset or file, or values that do not fit together.
     """
+    said = _on_as_many_gpus(said)
     data = _described(said) | {"planned": None}
     whole = cluster or _cluster(said)
     if said.placement is not None and Path(said.placement).is_file():
@@ -87,9 +91,8 @@ def deployment_of(said: Description, cluster: Cluster | None = None) -> Deployme
     if whole is not None:
         # A preset is as large as its ranks need, a file as large as it says.
         cut = cluster is None and _is_open(said)
-        data["cluster"] = (whole.with_gpus(data["placement"]["ranks"]) if cut else whole).model_dump(
-            mode="json"
-        )
+        gpus = data["placement"]["ranks"] * data["options"].get("expert_tensor_parallel", 1)
+        data["cluster"] = (whole.with_gpus(gpus) if cut else whole).model_dump(mode="json")
     return _parsed(data, said)
 
 
@@ -104,7 +107,10 @@ def template_of(said: Description, longest_step_seconds: float | None = None) ->
     data, cluster = _described(said), _cluster(said)
     data["placement"] = {"ranks": 1, "experts_per_rank": data["model"]["experts"]["count"]}
     data["options"]["attention_ranks"] = 1
+    shared = data["options"].pop("expert_tensor_parallel", 1)
     before = data.get("planned") or {"dispatcher": data["options"].get("dispatcher")}
+    if said.expert_tensor_parallel is not None or (data.get("planned") is None and shared > 1):
+        before |= {"expert_tensor_parallel": shared}
     data["planned"] = before | {
         name: value
         for name, value in (
@@ -160,7 +166,7 @@ def _described(said: Description) -> dict[str, Any]:
     _set(workload, "fluctuating", False if said.expected_loads else None)
     for name in ("weights", "activations", "kv"):
         _set(workload, name, getattr(said, name))
-    for name in ("dispatcher", "attention_ranks"):
+    for name in ("dispatcher", "attention_ranks", "expert_tensor_parallel"):
         _set(options, name, getattr(said, name))
     if said.schedule is not None:
         options["schedule"] = schedule_text(*parse_schedule(said.schedule))
@@ -271,10 +277,21 @@ def _strategy(name: str) -> str:
     return name.replace("-", "_")
 
 
+def _on_as_many_gpus(said: Description) -> Description:
+    """A file's ranks, where its experts are to be cut otherwise and nobody says over how many."""
+    file = _file(said)
+    if file is None or said.ranks is not None or said.expert_tensor_parallel is None:
+        return said
+    before = load_deployment(file)
+    same = before.options.expert_tensor_parallel == said.expert_tensor_parallel
+    return said if same else replace(said, ranks=before.ranks)
+
+
 def _sized(data: dict[str, Any], said: Description, cluster: Cluster | None) -> dict[str, Any]:
     """Ranks and slots: whichever is not given follows from the experts and the cluster.
 
-    Ranks: as many as the experts need, in whole nodes, and no more than a given cluster has.
+    Ranks: as many as the experts need, in whole nodes, and no more than a given cluster has; where experts are cut, one
+    group that shares all. The placement's are groups of ranks that share their experts.
     """
 
     if data["placement"] is not None and data["placement"].get("slots") is not None:
@@ -282,11 +299,15 @@ def _sized(data: dict[str, Any], said: Description, cluster: Cluster | None) -> 
             f"{_name(said)}: its placement is explicit; `ranks` and `experts_per_rank` would need another one"
         )
     experts, slots = data["model"]["experts"]["count"], said.experts_per_rank
+    shared = data["options"].get("expert_tensor_parallel", 1)
+    if said.ranks is not None and said.ranks % shared:
+        raise InputError(f"`expert_tensor_parallel` {shared} must divide the {said.ranks} ranks")
     cluster = cluster or Cluster.model_validate(data["cluster"])
-    if said.ranks is not None:
-        slots = slots or -(-experts // said.ranks)
-        check_fits(experts, said.ranks, slots, cluster.gpus_per_node)
-        return {"ranks": said.ranks, "experts_per_rank": slots}
+    if said.ranks is not None or shared > 1:
+        groups = -(-experts // (slots or experts)) if said.ranks is None else said.ranks // shared
+        slots = slots or -(-experts // groups)
+        check_fits(experts, groups, slots, max(1, cluster.gpus_per_node // shared))
+        return {"ranks": groups, "experts_per_rank": slots}
     ranks = whole_nodes(-(-experts // (slots or 1)), cluster.gpus_per_node)
     if not _is_open(said) and ranks > cluster.gpus:
         if slots is not None:

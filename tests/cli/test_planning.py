@@ -160,7 +160,8 @@ def test_plan_prints_choices_and_csv() -> None:
         assert text in shown.stdout
     assert max(len(line) for line in shown.stdout.splitlines()) <= 80
     lines = list(csv.DictReader(io.StringIO(_run("plan", "mixtral-8x7b", "--gpus", "8", "--csv").stdout)))
-    assert [line["ranks"] for line in lines] == ["2", "4", "8"]
+    layouts = [(line["ranks"], line["expert_tensor_parallel"]) for line in lines]
+    assert layouts == [("2", "1"), ("2", "2"), ("4", "1"), ("4", "4"), ("8", "1"), ("8", "8")]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +191,8 @@ def test_a_model_of_seven_experts_is_planned(tmp_path: Path) -> None:
     config = json.loads(_QWEN.read_text()) | {"num_experts": 7}
     (tmp_path / "config.json").write_text(json.dumps(config))
     made = json.loads(_run("plan", tmp_path, "--gpus", "8", "--json").stdout)
-    assert [choice["ranks"] for choice in made["choices"]] == [1, 2, 4, 8]
+    whole = [choice["ranks"] for choice in made["choices"] if choice["expert_tensor_parallel"] == 1]
+    assert whole == [1, 2, 4, 8]
 
 
 def test_simulate_takes_ranks_that_its_cluster_has() -> None:

@@ -22,13 +22,15 @@ from wingspan.specs.memory import MemoryPart
 
 def pages() -> dict[str, Page]:
     report, spans = step()
-    choice = Alternative(report, 64, 1, "flat", True)
+    choice = Alternative(report, "EP 16", 64, 1, "flat", True)
     common = {"spans": spans, "capacity_bytes": 80e9}
     ways = [("shard attention over 8 GPUs", "how it runs", 4e10, 1234.0)]
     return {
         "step": step_page(report, CONDITIONS, **common),  # type: ignore[arg-type]
-        "plan": plan_page([choice], report, CONDITIONS, gpus=16, **common),  # type: ignore[arg-type]
-        "stuck": plan_page([], report, CONDITIONS, gpus=16, breaking_part="kv cache", ways_out=ways),
+        "plan": plan_page([choice], report, CONDITIONS, gpus=16, layout="EP 16", **common),  # type: ignore[arg-type]
+        "stuck": plan_page(
+            [], report, CONDITIONS, gpus=16, layout="EP 16", breaking_part="kv cache", ways_out=ways
+        ),
         "sweep": sweep_page(sweep()),
         "serving": serving_page(serving((4, 64, 256))),
         "one load": serving_page(serving((4,))),

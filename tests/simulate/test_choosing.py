@@ -77,7 +77,8 @@ def test_what_fits_needs_no_way_out() -> None:
 def test_search_returns_what_fits_and_what_it_says() -> None:
     template = deployment(context=2048)
     choices = best_of_each_ep(template, 16, fixed_batch=True)
-    assert [choice.report.ranks for choice in choices] == [1, 2, 4, 8, 16]
+    layouts = [choice.deployment.layout for choice in choices]
+    assert layouts == ["EP 1", "EP 2", "TP 2", "EP 4", "TP 4", "EP 8", "TP 8", "EP 16", "TP 16"]
     for choice in choices:
         assert choice.deployment.workload.tokens_per_gpu == 64
         assert memory_use(choice.deployment).fits

@@ -67,6 +67,11 @@ def execute(arguments: CompareArguments) -> None:
             f"{arguments.deployment}: attention_ranks {given.options.attention_ranks}: paced runs have "
             "data-parallel attention; set it to 1"
         )
+    if given.options.expert_tensor_parallel > 1:
+        raise InputError(
+            f"{arguments.deployment}: expert_tensor_parallel {given.options.expert_tensor_parallel}: ranks hold whole "
+            "experts; set it to 1"
+        )
     if not 0 < arguments.time_scale < math.inf:
         raise InputError(
             f"--time-scale {arguments.time_scale:g}: use a number above 0; 1 is the GPU's own pace"

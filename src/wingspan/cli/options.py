@@ -88,6 +88,15 @@ DispatcherName = Annotated[
 AttentionRanks = Annotated[
     int | None, typer.Option(min=1, help="GPUs of a node that share attention; 1 = data-parallel.")
 ]
+ExpertTensorParallel = Annotated[
+    int | None,
+    typer.Option(
+        "--expert-tp",
+        min=1,
+        help="Neighbouring GPUs over which every expert's width is cut (default 1); with as many --ranks nothing is "
+        "dispatched: TP, where --attention-ranks is as many too.",
+    ),
+]
 Weights = Annotated[
     str | None, typer.Option(help="Precision of the weights: bf16, fp8, ... (default: as published).")
 ]

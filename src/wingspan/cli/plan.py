@@ -13,6 +13,7 @@ from wingspan.cli.options import (
     ContextTokens,
     Csv,
     DispatcherName,
+    ExpertTensorParallel,
     Json,
     Kv,
     Phase,
@@ -40,6 +41,7 @@ def plan(
     context_spread: Spread = None,
     routing: RoutingText = None,
     dispatcher: DispatcherName = None,
+    expert_tensor_parallel: ExpertTensorParallel = None,
     weights: Weights = None,
     activations: Activations = None,
     kv: Kv = None,
@@ -57,8 +59,9 @@ def plan(
 ) -> None:
     """Compare EP sizes on a number of GPUs: memory, speed, best choice.
 
-    Slots per GPU, shared attention, dispatcher and schedule are chosen; without --tokens-per-gpu the batch too, up to
-    what memory holds. A file that plan wrote gives the same figures again, and options change what it was to keep.
+    Beside each stands TP: every expert cut over as many GPUs (--expert-tp 2: over pairs, and spread over these). Slots
+    per GPU, shared attention, dispatcher and schedule are chosen; without --tokens-per-gpu the batch too, up to what
+    memory holds. A file that plan wrote gives the same figures again, and options change what it was to keep.
 
     Examples:
 
@@ -86,6 +89,7 @@ def plan(
             context_spread=context_spread,
             routing=routing,
             dispatcher=dispatcher,
+            expert_tensor_parallel=expert_tensor_parallel,
             weights=weights,
             activations=activations,
             kv=kv,

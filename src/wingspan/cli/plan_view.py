@@ -96,6 +96,7 @@ def _record(choice: DeploymentChoice) -> dict[str, Any]:
         "experts_per_rank": report.experts_per_rank,
         "placement": choice.deployment.placement.strategy.value,
         "attention_ranks": options.attention_ranks,
+        "expert_tensor_parallel": options.expert_tensor_parallel,
         "tokens_per_gpu": choice.deployment.workload.tokens_per_gpu,
         "dispatcher": choice.deployment.dispatcher.value,
         "schedule": report.schedule,
@@ -123,7 +124,7 @@ def _choices(plan: Plan) -> Table:
             str(record["experts_per_rank"]),
             str(record["attention_ranks"]),
             str(record["tokens_per_gpu"]),
-            "hier." if choice.deployment.dispatcher is DispatcherKind.HIERARCHICAL else "flat",
+            _rows(choice),
             record["schedule"],
             _milliseconds(record["step_seconds"]),
             f"{record['tokens_per_second_per_gpu']:,.0f}",
@@ -138,7 +139,14 @@ def _choices(plan: Plan) -> Table:
 def _groups(choice: DeploymentChoice) -> str:
     """EP 36 x 2: two groups side by side."""
     beside = choice.gpus // choice.report.ranks
-    return f"EP {choice.report.ranks}" + (f" x {beside}" if beside > 1 else "")
+    return choice.deployment.layout.replace(" x ", " ") + (f" x {beside}" if beside > 1 else "")
+
+
+def _rows(choice: DeploymentChoice) -> str:
+    """How rows travel; none do where one group shares all experts."""
+    if choice.deployment.placement.ranks == 1 < choice.report.ranks:
+        return "-"
+    return "hier." if choice.deployment.dispatcher is DispatcherKind.HIERARCHICAL else "flat"
 
 
 def _milliseconds(seconds: float) -> str:

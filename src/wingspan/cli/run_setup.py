@@ -135,7 +135,7 @@ def read_setup(asked: Asked, environment: Mapping[str, str]) -> Setup:
     placement, ranks, notes = _placement(asked, deployment, facts, started=started)
     per_node = asked.ranks_per_node
     if deployment is not None:
-        _check_attention(deployment, asked.source)
+        _check_whole(deployment, asked.source)
         if not started and per_node is None and ranks is not None:
             own = deployment.cluster.gpus_per_node
             per_node = own if ranks % own == 0 else None
@@ -289,12 +289,18 @@ def _dispatcher(asked: Asked, deployment: Deployment | None) -> DispatcherKind |
     return None if deployment is None else deployment.dispatcher
 
 
-def _check_attention(deployment: Deployment, source: str) -> None:
+def _check_whole(deployment: Deployment, source: str) -> None:
     ranks = deployment.options.attention_ranks
     if ranks > 1:
         raise InputError(
             f"{source}: attention_ranks {ranks}: ranks have data-parallel attention; set it to 1 (wingspan simulate "
             f"{source} --attention-ranks 1 --out FILE)"
+        )
+    shared = deployment.options.expert_tensor_parallel
+    if shared > 1:
+        raise InputError(
+            f"{source}: expert_tensor_parallel {shared}: ranks hold whole experts; set it to 1 (wingspan simulate "
+            f"{source} --expert-tp 1 --out FILE)"
         )
 
 

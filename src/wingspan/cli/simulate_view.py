@@ -48,17 +48,28 @@ def describe(deployment: Deployment) -> str:
     work, cluster = deployment.workload, deployment.used_cluster
     kind = "sequence" if work.phase == "decode" else "token"
     kind += "s" if work.tokens_per_gpu > 1 else ""
-    per_gpu = deployment.placement.experts_per_rank
     group = deployment.options.attention_ranks
     attention = "data-parallel attention" if group == 1 else f"attention over {group} GPUs"
     return (
         f"[bold]{deployment.model.name}[/bold] on {cluster.gpus} x {cluster.gpu.name} ({cluster.name}): "
         f"{work.phase}, {work.tokens_per_gpu} {kind} per GPU, context {work.context.mean_tokens}\n"
-        f"EP {deployment.ranks}, {per_gpu} expert{'s' if per_gpu > 1 else ''} per GPU, "
+        f"{deployment.layout}, {_experts(deployment)}, "
         f"{deployment.placement.strategy.value.replace('_', '-')} placement, {attention}, "
-        f"{deployment.dispatcher.value} dispatch, {deployment.build_schedule().name}, "
+        f"{_dispatch(deployment)}, {deployment.build_schedule().name}, "
         f"{work.routing.kind.replace('_', '-')} routing; {work.precisions(deployment.model).described}"
     )
+
+
+def _experts(deployment: Deployment) -> str:
+    """How many a GPU holds, and how much of each."""
+    each, cut = deployment.placement.experts_per_rank, deployment.options.expert_tensor_parallel
+    experts = f"{each} expert{'s' if each > 1 else ''}"
+    return f"{experts} per GPU" if cut == 1 else f"1/{cut} of {experts} per GPU"
+
+
+def _dispatch(deployment: Deployment) -> str:
+    alone = deployment.placement.ranks == 1 < deployment.ranks
+    return "no dispatch" if alone else f"{deployment.dispatcher.value} dispatch"
 
 
 def fit_line(report: StepReport, capacity: float) -> str:

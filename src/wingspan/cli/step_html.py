@@ -34,6 +34,7 @@ def write_plan(plan: Plan, path: Path) -> None:
     choices = [
         Alternative(
             report=choice.report,
+            layout=choice.deployment.layout,
             tokens_per_gpu=choice.deployment.workload.tokens_per_gpu,
             attention_ranks=choice.deployment.options.attention_ranks,
             dispatcher=choice.deployment.dispatcher.value,
@@ -46,6 +47,7 @@ def write_plan(plan: Plan, path: Path) -> None:
         plan.shown.report,
         conditions(plan.shown.deployment),
         gpus=plan.shown.gpus,
+        layout=plan.shown.deployment.layout,
         spans=prediction.timeline.spans(list(representative(plan.shown.report))),
         capacity_bytes=plan.shown.deployment.cluster.gpu.memory_bytes,
         breaking_part=plan.breaking_part,

@@ -51,6 +51,10 @@ def sweep(
     ] = "sequential",
     phase: Annotated[str, typer.Option(help="decode or prefill.")] = "decode",
     attention_ranks: Annotated[int, typer.Option(min=1, help="Ranks of a node that share attention.")] = 1,
+    expert_tensor_parallel: Annotated[
+        str | None,
+        typer.Option("--expert-tp", help="GPUs over which every expert is cut: 1,16 (EP beside TP)."),
+    ] = None,
     scale_experts: Annotated[
         bool | None,
         typer.Option(
@@ -107,6 +111,7 @@ def sweep(
         "--bandwidth": bandwidth,
         "--context": contexts,
         "--tokens-per-gpu": batches,
+        "--expert-tp": expert_tensor_parallel,
         "--experts-per-rank": experts_per_rank,
         "--ranks": ranks,
     }

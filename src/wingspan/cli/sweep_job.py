@@ -72,6 +72,7 @@ def _makers(grouped: bool) -> Iterator[tuple[str, Callable[[str, str], Axis]]]:
     for name, axis, most in (
         ("--context", sweep_axes.context_axis, MOST_CONTEXT),
         ("--tokens-per-gpu", sweep_axes.batch_axis, MOST_TOKENS),
+        ("--expert-tp", sweep_axes.expert_tp_axis, MOST_RANKS),
         ("--experts-per-rank", sweep_axes.experts_per_rank_axis, MOST_EXPERTS),
         ("--ranks", partial(sweep_axes.ranks_axis, grouped=grouped), MOST_RANKS),
     ):

@@ -76,7 +76,10 @@ class Collective(StrEnum):
 
 
 def collective_seconds(cluster: Cluster, kind: Collective, total_bytes: ArrayLike, ranks: int) -> Array:
-    """A collective over `ranks` neighbours; beyond one scale-up domain it runs at the pace of the slower link.
+    """A collective over `ranks` neighbours.
+
+    Beyond one scale-up domain, rings cross between domains on every card at once, and take the crossing's latency as
+    DeepEP's low-latency combine does; in an all-to-all each rank has its own card alone.
 
     Args:
         total_bytes: of the whole buffer: what an all-gather ends with, what a reduce-scatter begins with, what one
@@ -86,12 +89,18 @@ def collective_seconds(cluster: Cluster, kind: Collective, total_bytes: ArrayLik
     kernel = cluster.kernels.collective
     rounds = 2 if kind is Collective.ALL_REDUCE else 1
     through_port = rounds * total * (ranks - 1) / ranks
-    rate, link_latency = cluster.scale_up.sustained_bytes_per_second, cluster.scale_up.latency_seconds
+    rate = cluster.scale_up.sustained_bytes_per_second
+    latency = kernel.launch_seconds + kernel.doubling_seconds * np.log2(max(ranks, 1))
+    domain = min(cluster.scale_up_domain_gpus, ranks)
     if cluster.scale_up_domain_gpus % ranks:
-        rate = min(rate, cluster.network_share_bytes_per_second)
-        link_latency = max(link_latency, cluster.scale_out.latency_seconds)
+        cards = 1 if kind is Collective.ALL_TO_ALL else domain
+        rate = min(rate, cards * cluster.network_share_bytes_per_second)
+        crossing = cluster.kernels.low_latency.combine
+        latency += crossing.across_seconds + crossing.doubling_seconds * np.log2(max(ranks / domain, 1))
+        latency += max(cluster.scale_up.latency_seconds, cluster.scale_out.latency_seconds)
+    else:
+        latency += cluster.scale_up.latency_seconds
     rate *= kernel.scale_up_share
-    latency = kernel.launch_seconds + kernel.doubling_seconds * np.log2(max(ranks, 1)) + link_latency
     return np.where((total > 0) & (ranks > 1), through_port / rate + latency, 0.0)
 
 

@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.cost.compute import BatchRegime, experts_seconds
-from wingspan.cost.exchange import ExchangeSeconds, Phase, exchange_seconds
+from wingspan.cost.exchange import (
+    Collective,
+    ExchangeSeconds,
+    Phase,
+    collective_seconds,
+    exchange_seconds,
+)
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.model import ModelSpec
@@ -21,6 +27,7 @@ from wingspan.specs.precision import Precision
 from wingspan.specs.workload import Precisions
 from wingspan.traffic.layers import LayerTraffic
 from wingspan.traffic.links import Traffic, row_bytes
+from wingspan.traffic.planes import plane_of
 
 Floats = NDArray[np.float64]
 
@@ -36,6 +43,8 @@ class LayerSizes:
         expert_weights, activations: in which its products are computed.
         out_row_bytes, back_row_bytes: one row of a dispatch, of a combine.
         batch: which kernels compute.
+        cut: neighbouring ranks over which every expert's inner width is cut.
+        replicated: all of these hold all tokens before and after: nothing is gathered, and sums are all-reduced.
     """
 
     hidden: int
@@ -46,10 +55,20 @@ class LayerSizes:
     out_row_bytes: float
     back_row_bytes: float
     batch: BatchRegime
+    cut: int = 1
+    replicated: bool = False
 
     @classmethod
-    def of(cls, model: ModelSpec, precisions: Precisions, phase: str) -> LayerSizes:
-        """A model's, in these precisions."""
+    def of(
+        cls,
+        model: ModelSpec,
+        precisions: Precisions,
+        phase: str,
+        cut: int = 1,
+        *,
+        replicated: bool = False,
+    ) -> LayerSizes:
+        """A model's, in these precisions, cut over so many ranks."""
         return cls(
             hidden=model.hidden,
             intermediate=model.experts.intermediate,
@@ -59,6 +78,8 @@ class LayerSizes:
             out_row_bytes=row_bytes(model.hidden, precisions.dispatch),
             back_row_bytes=row_bytes(model.hidden, precisions.combine),
             batch=BatchRegime.SMALL if phase == "decode" else BatchRegime.LARGE,
+            cut=cut,
+            replicated=replicated,
         )
 
     @property
@@ -80,6 +101,7 @@ class LayerCost:
         sent, returned: bytes through each link in the whole dispatch, the whole combine.
         dispatch, combine: seconds of one part of each, (L,).
         experts_PLR: seconds of each part's experts on each rank.
+        gather_L, reduce_L: seconds of one part's collectives of the ranks that share experts, in the fullest group.
     """
 
     sent: Traffic
@@ -87,6 +109,8 @@ class LayerCost:
     dispatch: ExchangeSeconds
     combine: ExchangeSeconds
     experts_PLR: Floats
+    gather_L: Floats
+    reduce_L: Floats
 
     @property
     def experts_L(self) -> Floats:
@@ -95,9 +119,10 @@ class LayerCost:
 
     @property
     def exchanges_L(self) -> Floats:
-        """Dispatches and combines of all parts."""
+        """Dispatches, combines and collectives of all parts."""
         parts = len(self.experts_PLR)
-        return np.asarray((self.dispatch.seconds + self.combine.seconds) * parts)
+        exchanges_L = self.dispatch.seconds + self.combine.seconds
+        return np.asarray((exchanges_L + self.gather_L + self.reduce_L) * parts)
 
     @property
     def seconds_L(self) -> Floats:
@@ -118,7 +143,7 @@ def price_experts(cluster: Cluster, shape: LayerSizes, slot_rows_PLRS: Floats, a
         cluster,
         slot_rows_PLRS,
         shape.hidden,
-        shape.intermediate,
+        shape.intermediate // shape.cut,
         gated=shape.gated,
         weights=shape.expert_weights,
         activations=shape.activations,
@@ -137,21 +162,39 @@ def layer_cost(
     """Price a step's traffic.
 
     Args:
-        cluster: exactly the placement's ranks.
+        cluster: exactly the ranks: those of the placement, times `shape.cut`.
         shape: of the layers.
-        traffic: of the whole step.
+        traffic: of the whole step, between the placement's ranks.
         dispatcher: whose kernels move the rows.
         slot_rows_PLRS: rows that each slot computes in each part; default: the traffic's, in one part.
+
+    Returns:
+        Over all ranks: those that share experts carry and compute alike.
     """
     rows_PLRS = traffic.slot_rows_LRS[None] if slot_rows_PLRS is None else slot_rows_PLRS
     parts = len(rows_PLRS)
-    sent = traffic.links.scaled(shape.out_row_bytes)
-    returned = traffic.links.back().scaled(shape.back_row_bytes)
+    cut, plane = shape.cut, plane_of(cluster, shape.cut)
+    sent = traffic.links.scaled(shape.out_row_bytes / cut)
+    returned = traffic.links.back().scaled(shape.back_row_bytes / cut)
     experts_PLR = price_experts(cluster, shape, rows_PLRS, traffic.arrived_LR[None] / parts)
+    gather_L, reduce_L = _collectives(cluster, shape, traffic.arrived_LR.max(axis=1) / parts)
     return LayerCost(
-        sent,
-        returned,
-        exchange_seconds(cluster, sent.scaled(1 / parts), dispatcher, Phase.DISPATCH),
-        exchange_seconds(cluster, returned.scaled(1 / parts), dispatcher, Phase.COMBINE),
-        experts_PLR,
+        sent.over_planes(cut),
+        returned.over_planes(cut),
+        exchange_seconds(plane, sent.scaled(1 / parts), dispatcher, Phase.DISPATCH),
+        exchange_seconds(plane, returned.scaled(1 / parts), dispatcher, Phase.COMBINE),
+        np.repeat(experts_PLR, cut, axis=2),
+        gather_L,
+        reduce_L,
+    )
+
+
+def _collectives(cluster: Cluster, shape: LayerSizes, rows_L: Floats) -> tuple[Floats, Floats]:
+    """What the ranks of the fullest group gather before its experts and sum after them: seconds, each (L,)."""
+    out, back = rows_L * shape.out_row_bytes, rows_L * shape.back_row_bytes
+    if shape.replicated:
+        return np.zeros_like(rows_L), collective_seconds(cluster, Collective.ALL_REDUCE, back, shape.cut)
+    return (
+        collective_seconds(cluster, Collective.ALL_GATHER, out, shape.cut),
+        collective_seconds(cluster, Collective.REDUCE_SCATTER, back, shape.cut),
     )

@@ -30,7 +30,7 @@ class Holding:
     Args:
         experts_R: experts held, summed over MoE layers; (R,) or a number.
         slots_per_layer: experts held in one layer, at most.
-        ranks: EP size.
+        ranks: all of them.
         attention_ranks: ranks over which attention, dense layers, embedding and head are cut.
         kv_share: share of a layer's cached values on one rank of such a group.
         tokens: new tokens of the rank in the step.
@@ -38,6 +38,8 @@ class Holding:
         context: tokens cached for each, after the step.
         rows_R: rows that arrive for the rank's experts in one layer, (R,) or a number.
         dispatcher: how rows travel; it decides which buffers must exist.
+        expert_tensor_parallel: ranks over which each expert is cut; `experts_R` and `rows_R` are those of all of them.
+        replicated: these ranks all hold all of their tokens; the shared experts are then cut as well.
         parts: pieces that travel at once, one after the other (chunks or micro-batches).
     """
 
@@ -52,6 +54,13 @@ class Holding:
     rows_R: Bytes | float
     dispatcher: DispatcherKind
     parts: int = 1
+    expert_tensor_parallel: int = 1
+    replicated: bool = False
+
+    @property
+    def copies(self) -> int:
+        """Ranks whose tokens each rank holds, itself included."""
+        return self.expert_tensor_parallel if self.replicated else 1
 
 
 def weight_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> dict[MemoryPart, Bytes]:
@@ -64,12 +73,12 @@ def weight_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> 
     sizes = {
         MemoryPart.ATTENTION: parameters.attention * each / group,
         MemoryPart.DENSE: parameters.dense * each / group,
-        MemoryPart.SHARED_EXPERTS: parameters.shared_experts * each,
+        MemoryPart.SHARED_EXPERTS: parameters.shared_experts * each / holding.copies,
         # Small, and kept in 16 bits where the matrices are quantised.
         MemoryPart.ROUTERS_AND_NORMS: (parameters.router + parameters.norms) * max(2.0, each),
         MemoryPart.EMBEDDING_AND_HEAD: (parameters.embedding + parameters.head) * max(2.0, each) / group,
         MemoryPart.EXPERTS: np.asarray(holding.experts_R)
-        * parameters.expert
+        * (parameters.expert / holding.expert_tensor_parallel)
         * precisions.expert_weights.weight_bytes,
     }
     return {part: np.asarray(size, dtype=np.float64) for part, size in sizes.items()}
@@ -92,10 +101,10 @@ def activation_bytes(model: ModelSpec, precisions: Precisions, holding: Holding)
     hidden, experts, act = model.hidden, model.experts, precisions.activations.bytes
     tokens, group = holding.tokens, holding.attention_ranks
     gathered = tokens * group
-    stream = 2 * tokens * hidden * _RESIDUAL_BYTES
+    stream = 2 * tokens * holding.copies * hidden * _RESIDUAL_BYTES
     widest = max(outputs for _, outputs in model.attention.projections(hidden)) / group
     attention = gathered * (hidden + 2 * widest) * _RESIDUAL_BYTES
-    inner = experts.matrices * experts.intermediate
+    inner = experts.matrices * experts.intermediate / holding.expert_tensor_parallel
     dense = gathered * (hidden + experts.matrices * model.dense_intermediate / group) * _RESIDUAL_BYTES
     routed = np.asarray(holding.rows_R) / holding.parts * (hidden * act + inner * _RESIDUAL_BYTES)
     shared = tokens * experts.matrices * experts.shared_intermediate * _RESIDUAL_BYTES
@@ -109,19 +118,23 @@ def buffer_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> 
 
     Low-latency kernels cannot know who sends how much, so every slot has room for all tokens of every rank, twice,
     so that one exchange may begin while the last is read (DeepEP, README, "Low-latency kernels"; the same holds
-    for any transport that fixes its shapes before a step). Others hold the rows that do arrive.
+    for any transport that fixes its shapes before a step). Others hold the rows that do arrive. Ranks that share
+    experts hold what they gather and sum as well, and only that where all of them do.
     """
     out = row_bytes(model.hidden, precisions.dispatch)
     back = row_bytes(model.hidden, precisions.combine)
     tokens = holding.tokens / holding.parts
-    if holding.dispatcher is DispatcherKind.FLAT:
-        received = holding.slots_per_layer * holding.ranks * tokens * max(out, back)
-        sent = tokens * model.experts.per_token * max(out, back)
-        return np.asarray(2 * (received + sent), dtype=np.float64)
+    in_flight, cut = 2 if holding.parts > 1 else 1, holding.expert_tensor_parallel
     rows_R = np.asarray(holding.rows_R, dtype=np.float64) / holding.parts
-    copies = min(model.experts.per_token, holding.ranks)
-    in_flight = 2 if holding.parts > 1 else 1
-    both: Bytes = in_flight * (rows_R + tokens * copies) * (out + back)
+    if cut == holding.ranks > 1:
+        return np.asarray(in_flight * tokens * cut * (back if holding.replicated else out + back))
+    shared_R = in_flight * rows_R * (out + back) if cut > 1 else 0.0
+    if holding.dispatcher is DispatcherKind.FLAT:
+        received = holding.slots_per_layer * (holding.ranks // cut) * tokens * max(out, back)
+        sent = tokens * model.experts.per_token * max(out, back)
+        return np.asarray(2 * (received + sent) + shared_R, dtype=np.float64)
+    copies = min(model.experts.per_token, holding.ranks // cut)
+    both: Bytes = in_flight * (rows_R / cut + tokens * copies) * (out + back) + shared_R
     return both
 
 

@@ -25,6 +25,7 @@ OPERATIONS: dict[Operation, str] = {
     Operation.GATE: "#d55e00",
     Operation.ALL_GATHER: "#88ccee",
     Operation.REDUCE_SCATTER: "#44aa99",
+    Operation.ALL_REDUCE: "#117733",
     Operation.EMBED: "#882255",
     Operation.HEAD: "#332288",
     Operation.WAIT: "#d5dae0",

@@ -15,9 +15,10 @@ from wingspan.schedule.result import Span, StepReport
 
 @dataclass(frozen=True)
 class Alternative:
-    """One EP size's best deployment; `shown` marks the one that the rest of the page is about."""
+    """The best deployment of one layout, as `EP 64`; `shown` marks the one that the rest of the page is about."""
 
     report: StepReport
+    layout: str
     tokens_per_gpu: int
     attention_ranks: int
     dispatcher: str
@@ -30,6 +31,7 @@ def plan_page(
     conditions: Mapping[str, str],
     *,
     gpus: int,
+    layout: str,
     spans: Sequence[Span] = (),
     capacity_bytes: float | None = None,
     breaking_part: str | None = None,
@@ -40,6 +42,7 @@ def plan_page(
     Args:
         choices: what fits, smallest EP first.
         report: of the one shown; the rest as in `step_page`.
+        layout: of the one shown.
         gpus: all that may be used; EP groups smaller than that run side by side.
         breaking_part: what overflows the memory, where it does.
         ways_out: text, what it changes, peak bytes and tokens/s per GPU, of each.
@@ -48,10 +51,10 @@ def plan_page(
     front = _comparison(choices, gpus) if choices else []
     if breaking_part is not None:
         front.append(_ways(breaking_part, ways_out, report))
-    verdict = f"best of {len(choices)} EP sizes" if choices else "nothing fits; as asked"
+    verdict = f"best of {len(choices)} layouts" if choices else "nothing fits; as asked"
     return replace(
         page,
-        title=f"Plan for {gpus} GPUs: EP {report.ranks}, {report.experts_per_rank} expert"
+        title=f"Plan for {gpus} GPUs: {layout}, {report.experts_per_rank} expert"
         + ("s" if report.experts_per_rank > 1 else "")
         + " per GPU",
         subtitle=f"{verdict}; below, its predicted {report.phase} step ({report.schedule} schedule)",
@@ -63,7 +66,7 @@ def _comparison(choices: Sequence[Alternative], gpus: int) -> list[Section]:
     best = next((choice for choice in choices if choice.shown), choices[-1])
     rows = [
         [
-            f"EP {choice.report.ranks}" + (" (best)" if choice.shown else ""),
+            choice.layout + (" (best)" if choice.shown else ""),
             str(choice.report.experts_per_rank),
             str(choice.attention_ranks),
             str(choice.tokens_per_gpu),
@@ -82,8 +85,9 @@ def _comparison(choices: Sequence[Alternative], gpus: int) -> list[Section]:
     )  # fmt: skip
     return [
         Section(
-            "Which EP size",
-            f"The fastest deployment that fits, for each EP size on {gpus} GPUs. EP {best.report.ranks} gives most: "
+            "Which layout",
+            f"The fastest deployment that fits, for each EP size on {gpus} GPUs, and with every expert cut over all "
+            f"ranks of a group (TP). {best.layout} gives most: "
             f"{count_text(best.report.tokens_per_second / best.report.ranks)} tokens/s per GPU.",
             _throughput(choices),
             Table(headings, rows),
@@ -97,7 +101,7 @@ def _throughput(choices: Sequence[Alternative]) -> Figure:
         [
             {
                 "type": "bar",
-                "x": [f"EP {c.report.ranks}<br>{c.report.experts_per_rank} per GPU" for c in choices],
+                "x": [f"{c.layout}<br>{c.report.experts_per_rank} per GPU" for c in choices],
                 "y": rates,
                 "marker": {"color": [series(0) if choice.shown else QUIET for choice in choices]},
                 "text": [count_text(rate) for rate in rates],

@@ -28,6 +28,7 @@ class Operation(StrEnum):
     HEAD = "head"
     ALL_GATHER = "all_gather"
     REDUCE_SCATTER = "reduce_scatter"
+    ALL_REDUCE = "all_reduce"
     WAIT = "wait"
     OTHER = "other"
 

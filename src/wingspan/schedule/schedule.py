@@ -14,9 +14,9 @@ from wingspan.errors import InputError
 from wingspan.schedule.result import Operation, Stream
 from wingspan.specs.execution import ScheduleKind, schedule_text
 
-COMMUNICATION = frozenset(
-    {Operation.DISPATCH, Operation.COMBINE, Operation.ALL_GATHER, Operation.REDUCE_SCATTER}
-)
+COLLECTIVES = frozenset({Operation.ALL_GATHER, Operation.REDUCE_SCATTER, Operation.ALL_REDUCE})
+"""Transfers inside a group that shares attention, or experts."""
+COMMUNICATION = COLLECTIVES | {Operation.DISPATCH, Operation.COMBINE}
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Task:
         micro_batch: which part of the step's tokens.
         chunk: which part of the micro-batch's rows, in dispatch, expert and combine.
         after: numbers of the tasks that must have ended.
+        of_experts: a collective of the ranks that share experts, not of those that share attention.
     """
 
     operation: Operation
@@ -36,6 +37,7 @@ class Task:
     micro_batch: int
     chunk: int
     after: tuple[int, ...]
+    of_experts: bool = False
 
     @cached_property
     def stream(self) -> Stream:
@@ -63,6 +65,10 @@ class Layers:
         shared_expert: MoE layers have a shared expert.
         shared_beside_dispatch: it computes while the rows travel; otherwise before they leave.
         tensor_parallel: attention and dense layers gather their tokens before and scatter sums after.
+        expert_parallel: experts lie on several groups of ranks, between which rows travel.
+        expert_tensor_parallel: a group shares each of its experts: gathers rows before, and scatters sums after.
+        replicated: one group shares both, so that all its ranks hold all tokens: sums are reduced to all of them, and
+            nothing is gathered.
     """
 
     count: int
@@ -70,6 +76,9 @@ class Layers:
     shared_expert: bool = False
     shared_beside_dispatch: bool = True
     tensor_parallel: bool = False
+    expert_parallel: bool = True
+    expert_tensor_parallel: bool = False
+    replicated: bool = False
 
 
 def sequential(layers: Layers) -> Schedule:
@@ -146,7 +155,7 @@ class _Builder:
     chunks: int
     tasks: list[Task] = field(default_factory=list)
     _last: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    _dispatched: dict[tuple[int, int], int] = field(default_factory=dict)
+    _dispatched: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
     _computed: dict[tuple[int, int], int] = field(default_factory=dict)
     _beside: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
@@ -169,7 +178,9 @@ class _Builder:
 
     def shared_expert(self, layer: int, batch: int, *, late: bool) -> None:
         """Before the dispatch, or (`late`) beside it, as the layers want."""
-        if not self.layers.shared_expert or self.layers.shared_beside_dispatch is not late:
+        # Its sum is reduced together with the experts', where they are: no transfer is left to be beside.
+        beside = self.layers.shared_beside_dispatch and not self.layers.replicated
+        if not self.layers.shared_expert or beside is not late:
             return
         if late:
             self._beside[batch] = (self._add(Operation.SHARED_EXPERT, layer, batch, 0, self._last[batch]),)
@@ -177,14 +188,26 @@ class _Builder:
             self._chain(Operation.SHARED_EXPERT, layer, batch)
 
     def dispatch(self, layer: int, batch: int, chunk: int) -> None:
-        self._dispatched[batch, chunk] = self._add(Operation.DISPATCH, layer, batch, chunk, self._last[batch])
+        """Rows to the groups of their experts, and there to all ranks of the group."""
+        done = self._last[batch]
+        if self.layers.expert_parallel:
+            done = (self._add(Operation.DISPATCH, layer, batch, chunk, done),)
+        if self.layers.expert_tensor_parallel and not self.layers.replicated:
+            done = (self._add(Operation.ALL_GATHER, layer, batch, chunk, done, of_experts=True),)
+        self._dispatched[batch, chunk] = done
 
     def expert(self, layer: int, batch: int, chunk: int) -> None:
-        arrived = (self._dispatched[batch, chunk],)
+        arrived = self._dispatched[batch, chunk]
         self._computed[batch, chunk] = self._add(Operation.EXPERT, layer, batch, chunk, arrived)
 
     def combine(self, layer: int, batch: int, chunk: int) -> None:
-        done = self._add(Operation.COMBINE, layer, batch, chunk, (self._computed[batch, chunk],))
+        """Sums of a group's ranks, and rows back to where their tokens live."""
+        done = self._computed[batch, chunk]
+        if self.layers.expert_tensor_parallel:
+            summed = Operation.ALL_REDUCE if self.layers.replicated else Operation.REDUCE_SCATTER
+            done = self._add(summed, layer, batch, chunk, (done,), of_experts=True)
+        if self.layers.expert_parallel:
+            done = self._add(Operation.COMBINE, layer, batch, chunk, (done,))
         self._last[batch] = (*(self._beside[batch] if chunk == self.chunks - 1 else ()), done)
 
     def experts_in_chunks(self, layer: int, batch: int) -> None:
@@ -200,17 +223,25 @@ class _Builder:
             self.combine(layer, batch, chunk)
 
     def _gathered(self, operation: Operation, layer: int, batch: int) -> None:
-        if self.layers.tensor_parallel:
+        if self.layers.tensor_parallel and not self.layers.replicated:
             self._chain(Operation.ALL_GATHER, layer, batch)
         self._chain(operation, layer, batch)
         if self.layers.tensor_parallel:
-            self._chain(Operation.REDUCE_SCATTER, layer, batch)
+            summed = Operation.ALL_REDUCE if self.layers.replicated else Operation.REDUCE_SCATTER
+            self._chain(summed, layer, batch)
 
     def _chain(self, operation: Operation, layer: int | None, batch: int) -> None:
         self._last[batch] = (self._add(operation, layer, batch, 0, self._last.get(batch, ())),)
 
     def _add(
-        self, operation: Operation, layer: int | None, batch: int, chunk: int, after: tuple[int, ...]
+        self,
+        operation: Operation,
+        layer: int | None,
+        batch: int,
+        chunk: int,
+        after: tuple[int, ...],
+        *,
+        of_experts: bool = False,
     ) -> int:
-        self.tasks.append(Task(operation, layer, batch, chunk, after))
+        self.tasks.append(Task(operation, layer, batch, chunk, after, of_experts))
         return len(self.tasks) - 1

@@ -69,7 +69,7 @@ class GroupSearch:
 
     Args:
         start: model, cluster, work and options.
-        ranks: EP size.
+        ranks: of the group; experts are spread over them, or cut as the start's options say.
         wanted: what binds the batch.
     """
 
@@ -80,6 +80,9 @@ class GroupSearch:
         self._batch = 0
         asked, usual = start.options.dispatcher, start.dispatcher
         self._dispatchers = [asked] if asked else sorted(KERNELS, key=lambda d: d is not usual)
+        self._shared = start.options.expert_tensor_parallel
+        if self._shared == ranks > 1:
+            self._dispatchers = self._dispatchers[:1]  # Nothing is dispatched.
         self._schedules = list(ScheduleKind) if ranks > 1 else [ScheduleKind.SEQUENTIAL]
 
     def run(self) -> list[EstimatedDeployment]:
@@ -88,7 +91,7 @@ class GroupSearch:
         Attention, dispatcher and schedule are tried together; then the other placement, more slots and smaller
         batches, each from the best.
         """
-        slots = slot_counts(self._start.model.experts.count, self._ranks)
+        slots = slot_counts(self._start.model.experts.count, self._ranks // self._shared)
         found = self._ways(slots[0])
         if found:
             found += self._other_placements(found)
@@ -97,8 +100,9 @@ class GroupSearch:
         return sorted(found, key=lambda f: -f.tokens_per_second_per_gpu)
 
     def _ways(self, slots: int) -> list[EstimatedDeployment]:
-        groups = attention_groups(self._ranks, self._start.cluster, self._start.model.attention.heads)
-        even = slots * self._ranks == self._start.model.experts.count
+        heads = self._start.model.attention.heads
+        groups = attention_groups(self._ranks, self._start.cluster, heads, self._shared)
+        even = slots * (self._ranks // self._shared) == self._start.model.experts.count
         plain = even and isinstance(self._start.workload.routing, UniformRouting)
         placement = Strategy.LINEAR if plain else Strategy.BALANCED
         first, *others = product(self._dispatchers, self._schedules)
@@ -191,7 +195,8 @@ class GroupSearch:
 
     def _deployment(self, way: Way, batch: int | None = None) -> Deployment:
         start = self._start
-        placement = PlacementSpec(strategy=way.placement, ranks=self._ranks, experts_per_rank=way.slots)
+        groups = self._ranks // self._shared
+        placement = PlacementSpec(strategy=way.placement, ranks=groups, experts_per_rank=way.slots)
         options = start.options.model_copy(
             update={
                 "attention_ranks": way.attention_ranks,

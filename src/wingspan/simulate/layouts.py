@@ -33,11 +33,22 @@ def slot_counts(experts: int, ranks: int) -> list[int]:
     return counts
 
 
-def attention_groups(ranks: int, cluster: Cluster, heads: int) -> list[int]:
-    """Over how many ranks of one node attention may be cut: what divides ranks, node and heads."""
+def attention_groups(ranks: int, cluster: Cluster, heads: int, shared: int = 1) -> list[int]:
+    """Over how many ranks attention may be cut: what divides ranks, node and heads; also all that share an expert."""
     in_node = min(ranks, cluster.gpus_per_node)
-    return [
+    groups = [
         group for group in range(1, in_node + 1) if not (ranks % group or in_node % group or heads % group)
+    ]
+    beyond = shared > in_node and not (shared % in_node or ranks % shared or heads % shared)
+    return [*groups, shared] if beyond else groups
+
+
+def expert_cuts(ranks: int, cluster: Cluster, intermediate: int, asked: int | None) -> list[int]:
+    """Over how many neighbouring ranks each expert may be cut: as asked, else not at all or over all of them."""
+    in_node = min(ranks, cluster.gpus_per_node)
+    cuts = dict.fromkeys([1, ranks] if asked is None else [asked])
+    return [
+        cut for cut in cuts if not (ranks % cut or intermediate % cut) and 0 in (in_node % cut, cut % in_node)
     ]
 
 

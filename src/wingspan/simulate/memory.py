@@ -125,9 +125,11 @@ def _use(
         cached = min(mean_context, tokens)
         sequences = tokens / cached
     gpu = deployment.cluster.gpu
-    held_R = (placement.slots_LRS != EMPTY).sum(axis=(0, 2)).astype(np.float64)
-    if rows_R is None:
-        rows_R = tokens * model.experts.per_token * held_R / max(held_R.mean(), 1e-9)
+    cut = options.expert_tensor_parallel
+    held_R = np.repeat((placement.slots_LRS != EMPTY).sum(axis=(0, 2)).astype(np.float64), cut)
+    if rows_R is None or cut == deployment.ranks > 1:
+        # What one group gathers once it computes once per expert.
+        rows_R = tokens * cut * model.experts.per_token * held_R / max(held_R.mean(), 1e-9)
     kind, chunks = parse_schedule(options.schedule)
     holding = Holding(
         experts_R=held_R,
@@ -140,6 +142,8 @@ def _use(
         context=cached,
         rows_R=rows_R,
         dispatcher=deployment.dispatcher,
+        expert_tensor_parallel=cut,
+        replicated=deployment.replicated,
         parts=2 if kind is ScheduleKind.TWO_BATCH else chunks,
     )
     reserve = options.reserve_share * gpu.memory_bytes

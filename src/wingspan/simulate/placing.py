@@ -71,7 +71,16 @@ class Comparison:
 
 
 def objective_of(deployment: Deployment) -> Objective:
-    """What a deployment's placements are judged by."""
+    """What a deployment's placements are judged by.
+
+    Raises:
+        InputError: ranks share experts.
+    """
+    shared = deployment.options.expert_tensor_parallel
+    if shared > 1:
+        raise InputError(
+            f"expert_tensor_parallel {shared}: placements are judged for whole experts; set it to 1"
+        )
     workload, model = deployment.workload, deployment.model
     shape = LayerSizes.of(model, workload.precisions(model), workload.phase)
     return Objective(deployment.used_cluster, shape, deployment.dispatcher)

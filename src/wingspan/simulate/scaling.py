@@ -7,13 +7,12 @@ import numpy as np
 from wingspan.deployment import Deployment, Options
 from wingspan.placement.spec import PlacementSpec
 from wingspan.schedule.result import Operation, StepReport
+from wingspan.schedule.schedule import COMMUNICATION
 from wingspan.simulate.step import simulate
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import ScheduleKind, schedule_text
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.workload import UniformRouting, Workload
-
-COMMUNICATION = (Operation.DISPATCH, Operation.COMBINE, Operation.ALL_GATHER, Operation.REDUCE_SCATTER)
 
 
 def with_experts(model: ModelSpec, count: int) -> ModelSpec:

@@ -11,7 +11,7 @@ from typing import Any
 from wingspan.deployment import Deployment
 from wingspan.schedule.result import StepReport
 from wingspan.simulate.group_search import EstimatedDeployment, GroupSearch, Wanted
-from wingspan.simulate.layouts import ep_sizes
+from wingspan.simulate.layouts import ep_sizes, expert_cuts
 from wingspan.simulate.memory import largest_batch
 from wingspan.simulate.step import predict
 from wingspan.simulate.summary import step_report
@@ -48,7 +48,9 @@ class DeploymentChoice:
 def best_of_each_ep(
     template: Deployment, gpus: int, *, fixed_batch: bool, longest_step_seconds: float | None = None
 ) -> list[DeploymentChoice]:
-    """For each EP size the fastest deployment that fits, in tokens per second per GPU; smallest EP first.
+    """For each EP size, and each number of ranks that cut all experts, the fastest deployment that fits.
+
+    Fastest in tokens per second per GPU; the fewest ranks come first.
 
     Args:
         template: model, hardware, work and options; its placement, attention and schedule, with `fixed_batch` False
@@ -64,33 +66,47 @@ def best_of_each_ep(
     start = template.model_copy(update={"cluster": cluster})
     wanted = Wanted(fixed_batch, longest_step_seconds)
     found: list[EstimatedDeployment] = []
+    asked = None if template.planned is None else template.planned.expert_tensor_parallel
     for ranks in ep_sizes(template.model.experts.count, template.cluster.part(gpus)):
-        found += GroupSearch(start, ranks, wanted).run()
+        for cut in expert_cuts(ranks, start.cluster, template.model.experts.intermediate, asked):
+            found += GroupSearch(_with_cut(start, cut), ranks, wanted).run()
     best = _settled(found, gpus, wanted)
     if best and longest_step_seconds is not None and not fixed_batch:
-        fastest = max(best, key=lambda ranks: best[ranks].tokens_per_second_per_gpu)
+        fastest = max(best, key=lambda size: best[size].tokens_per_second_per_gpu)
         best[fastest] = _enlarged(best[fastest], longest_step_seconds)
-    return [best[ranks] for ranks in sorted(best)]
+    return [best[size] for size in sorted(best)]
 
 
-def _settled(found: list[EstimatedDeployment], gpus: int, wanted: Wanted) -> dict[int, DeploymentChoice]:
-    """Each EP size's best, predicted whole: the best estimate of each, then whatever else is close to the best."""
-    best: dict[int, DeploymentChoice] = {}
+def _with_cut(start: Deployment, ranks: int) -> Deployment:
+    options = start.options.model_copy(update={"expert_tensor_parallel": ranks})
+    return start.model_copy(update={"options": options})
+
+
+def _size(deployment: Deployment) -> tuple[int, int]:
+    """What each choice is the best of: ranks, and over how many each expert is cut."""
+    return deployment.ranks, deployment.options.expert_tensor_parallel
+
+
+def _settled(
+    found: list[EstimatedDeployment], gpus: int, wanted: Wanted
+) -> dict[tuple[int, int], DeploymentChoice]:
+    """Each size's best, predicted whole: the best estimate of each, then whatever else is close to the best."""
+    best: dict[tuple[int, int], DeploymentChoice] = {}
     later: list[EstimatedDeployment] = []
     top = 0.0
     for one in sorted(found, key=lambda f: -f.tokens_per_second_per_gpu):
-        ranks = one.deployment.ranks
-        if ranks in best:
+        size = _size(one.deployment)
+        if size in best:
             later.append(one)
         elif (choice := _whole(one.deployment, gpus, wanted)) is not None:
-            best[ranks] = choice
+            best[size] = choice
             top = max(top, choice.tokens_per_second_per_gpu)
     close = [one for one in later if one.tokens_per_second_per_gpu >= _CLOSE * top]
     for one in close[:_MOST_CLOSE]:
         choice = _whole(one.deployment, gpus, wanted)
-        ranks = one.deployment.ranks
-        if choice and choice.tokens_per_second_per_gpu > best[ranks].tokens_per_second_per_gpu:
-            best[ranks] = choice
+        size = _size(one.deployment)
+        if choice and choice.tokens_per_second_per_gpu > best[size].tokens_per_second_per_gpu:
+            best[size] = choice
     return best
 
 

@@ -13,7 +13,7 @@ from wingspan.cost.layer import LayerSizes, layer_cost
 from wingspan.deployment import Deployment
 from wingspan.routing.shares import draw_loads
 from wingspan.schedule.result import Operation, StepReport
-from wingspan.schedule.schedule import Schedule, Task
+from wingspan.schedule.schedule import COLLECTIVES, Schedule, Task
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.summary import step_report
 from wingspan.simulate.timeline import execute
@@ -53,16 +53,26 @@ def predict(deployment: Deployment, placement: Placement | None = None) -> Predi
     loads_PLE = _loads(deployment, parts)
     load_LE = loads_PLE.sum(axis=0)
     traffic = deployment.traffic(placement, load_LE)
-    shape = LayerSizes.of(model, workload.precisions(model), workload.phase)
+    cut = deployment.options.expert_tensor_parallel
+    shape = LayerSizes.of(
+        model, workload.precisions(model), workload.phase, cut, replicated=deployment.replicated
+    )
     rows_PLRS = _slot_rows(placement, loads_PLE, traffic)
     moe = layer_cost(cluster, shape, traffic, deployment.dispatcher, rows_PLRS)
+    rows_PLRS = np.repeat(rows_PLRS, cut, axis=2)
     work = Work(deployment, cluster, schedule.micro_batches)
     prices = _Prices(
         deployment,
         schedule,
         work,
         work.experts(rows_PLRS, moe.experts_PLR),
-        {Operation.DISPATCH: moe.dispatch.seconds, Operation.COMBINE: moe.combine.seconds},
+        {
+            Operation.DISPATCH: moe.dispatch.seconds,
+            Operation.COMBINE: moe.combine.seconds,
+            Operation.ALL_GATHER: moe.gather_L,
+            Operation.REDUCE_SCATTER: moe.reduce_L,
+            Operation.ALL_REDUCE: moe.reduce_L,
+        },
         _group_seconds(deployment, cluster, schedule),
     )
     costs = [prices.of(task) for task in schedule.tasks]
@@ -74,7 +84,7 @@ def predict(deployment: Deployment, placement: Placement | None = None) -> Predi
         timeline=execute(schedule, [c.seconds for c in costs], groups, cluster.kernels.contention),
         rows_LRS=rows_PLRS.sum(axis=0),
         load_LE=load_LE,
-        arrived_LR=traffic.arrived_LR,
+        arrived_LR=np.repeat(traffic.arrived_LR, cut, axis=1),
         moe=moe,
         flops_R=np.sum([c.flops for c in costs], axis=0),
         moved_bytes_R=np.sum([c.moved_bytes for c in costs], axis=0),
@@ -101,7 +111,7 @@ def _slot_rows(placement: Placement, loads_PLE: Array, traffic: LayerTraffic) ->
 
 
 def _group_seconds(deployment: Deployment, cluster: Cluster, schedule: Schedule) -> dict[Operation, float]:
-    """Time in which a tensor-parallel group gathers its tokens, and scatters their sums."""
+    """Time in which a tensor-parallel group gathers its tokens, and scatters or reduces their sums."""
     group = deployment.options.attention_ranks
     tokens = deployment.workload.tokens_per_gpu / schedule.micro_batches * group
     whole = tokens * deployment.model.hidden * 2.0  # BF16
@@ -110,6 +120,7 @@ def _group_seconds(deployment: Deployment, cluster: Cluster, schedule: Schedule)
         for operation, kind in (
             (Operation.ALL_GATHER, Collective.ALL_GATHER),
             (Operation.REDUCE_SCATTER, Collective.REDUCE_SCATTER),
+            (Operation.ALL_REDUCE, Collective.ALL_REDUCE),
         )
     }
 
@@ -118,8 +129,9 @@ def _group(task: Task, deployment: Deployment) -> int:
     """How many neighbouring ranks meet in a task."""
     if task.operation in (Operation.DISPATCH, Operation.COMBINE):
         return deployment.ranks
-    if task.operation in (Operation.ALL_GATHER, Operation.REDUCE_SCATTER):
-        return deployment.options.attention_ranks
+    if task.operation in COLLECTIVES:
+        options = deployment.options
+        return options.expert_tensor_parallel if task.of_experts else options.attention_ranks
     return 1
 
 
@@ -158,7 +170,7 @@ class _Prices:
 
     def of(self, task: Task) -> Cost:
         """(R,) seconds, arithmetic and memory traffic."""
-        if task.operation in self._alike:
+        if task.operation in self._alike and not task.of_experts:
             return self._alike[task.operation]
         layer = -1 if task.layer is None else task.layer
         if task.operation is Operation.ATTENTION:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wingspan.cost.uncertainty import relative_error
 from wingspan.routing.load import imbalance
 from wingspan.schedule.result import LinkUse, Operation, StepReport
-from wingspan.schedule.schedule import COMMUNICATION
+from wingspan.schedule.schedule import COLLECTIVES, COMMUNICATION
 from wingspan.schedule.slowest import slowest
 from wingspan.simulate.memory import memory_use
 from wingspan.simulate.prediction import Prediction
@@ -34,7 +34,7 @@ def step_report(prediction: Prediction) -> StepReport:
     exposed_R = np.sum([spent[op] for op in times if op in COMMUNICATION or op is Operation.WAIT], axis=0)
     sent, back = prediction.moe.sent, prediction.moe.returned
     memory = memory_use(deployment, prediction.placement, prediction.arrived_LR.max(axis=0))
-    tokens = deployment.workload.tokens_per_gpu * deployment.ranks
+    tokens = deployment.tokens
     rank, operation, reason = slowest(spent)
     if operation is Operation.EXPERT:
         reason += _hottest(prediction, rank)
@@ -145,7 +145,8 @@ def _error(prediction: Prediction, times: dict[Operation, Array], rank: int) -> 
     deployment = prediction.deployment
     tokens = deployment.workload.tokens_per_gpu
     context = deployment.workload.context.mean_tokens * deployment.workload.sequences_per_gpu
-    gathered = tokens * deployment.options.attention_ranks * deployment.model.hidden * 2
+    shared = max(deployment.options.attention_ranks, deployment.options.expert_tensor_parallel)
+    gathered = tokens * shared * deployment.model.hidden * 2
     rows = max(float(prediction.rows_LRS.sum(axis=2).mean()), 1.0)
     kinds = {
         "matmul": (tokens, (Operation.DENSE, Operation.GATE, Operation.SHARED_EXPERT, Operation.HEAD)),
@@ -153,7 +154,7 @@ def _error(prediction: Prediction, times: dict[Operation, Array], rank: int) -> 
         "experts": (rows, (Operation.EXPERT,)),
         "dispatch": (deployment.ranks, (Operation.DISPATCH,)),
         "combine": (deployment.ranks, (Operation.COMBINE,)),
-        "collective": (gathered, (Operation.ALL_GATHER, Operation.REDUCE_SCATTER)),
+        "collective": (gathered, tuple(COLLECTIVES)),
     }
     busy: dict[Operation, float] = {op: float(times[op][rank]) for op in times}
     busy[Operation.WAIT] = 0.0
@@ -190,6 +191,11 @@ def _notes(prediction: Prediction, fits: bool, breaking: str | None) -> list[str
         notes.append(
             f"activations beside FP4 weights are taken as {precisions.activations.name}: weights are widened in the "
             "kernel; give the activations' precision where the kernels compute in less"
+        )
+    if deployment.options.expert_tensor_parallel > 1:
+        notes.append(
+            "bytes of links are those of dispatch and combine: what ranks that share attention or experts gather and "
+            "sum is in the times alone"
         )
     if deployment.workload.fluctuating:
         notes.append("loads are one draw from the routing's shares (workload.seed)")

@@ -51,9 +51,16 @@ class Setting:
         return self.gpus if self.scale_experts else self.model.experts.count
 
     @property
+    def cut(self) -> int:
+        """Ranks over which each expert is cut."""
+        return self.options.expert_tensor_parallel
+
+    @property
     def ranks(self) -> int:
-        """EP size: ranks of one group."""
-        return self.gpus if self.experts_per_rank is None else -(-self.experts // self.experts_per_rank)
+        """Ranks of one group: its EP size, and for each of these as many as share an expert."""
+        if self.experts_per_rank is None:
+            return self.gpus
+        return -(-self.experts // self.experts_per_rank) * self.cut
 
     @property
     def impossible(self) -> str | None:
@@ -61,6 +68,8 @@ class Setting:
         per_gpu, node = self.experts_per_rank, self.cluster.gpus_per_node
         if self.ranks > node and self.ranks % node:
             return f"groups of {self.ranks} GPUs do not fill whole nodes of {node}"
+        if self.ranks % self.cut:
+            return f"{self.ranks} GPUs do not form groups of {self.cut} that share experts"
         if per_gpu is None:
             return None
         if per_gpu > self.experts:
@@ -79,12 +88,12 @@ class Setting:
             raise InputError(f"sweep: {self.impossible}")
         unlike = self.experts != self.model.experts.count
         model = with_experts(self.model, self.experts) if unlike else self.model
-        per_rank = -(-self.experts // self.ranks)
+        groups = self.ranks // self.cut
         parts = {
             "model": model,
             "cluster": self.cluster.with_gpus(self.ranks),
             "workload": self.workload,
-            "placement": {"ranks": self.ranks, "experts_per_rank": per_rank},
+            "placement": {"ranks": groups, "experts_per_rank": -(-self.experts // groups)},
             "options": self.options,
         }
         return parse(Deployment, parts, "sweep")

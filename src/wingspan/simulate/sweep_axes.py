@@ -54,6 +54,11 @@ def experts_per_rank_axis(counts: Sequence[int]) -> Axis:
     )
 
 
+def expert_tp_axis(ranks: Sequence[int]) -> Axis:
+    """Ranks over which every expert is cut."""
+    return _axis("expert_tp", "GPUs that share each expert", ranks, with_expert_tp)
+
+
 def ranks_axis(sizes: Sequence[int], *, grouped: bool = False) -> Axis:
     """EP sizes; if `grouped` by `experts_per_rank`, numbers of GPUs that form groups of a smaller EP size."""
     name, label = ("gpus", "GPUs") if grouped else ("ranks", "EP size")
@@ -70,6 +75,12 @@ def with_schedule(setting: Setting, name: Value) -> Setting:
         return replace(setting, fastest_schedule=True)
     options = setting.options.model_copy(update={"schedule": schedule_text(*parse_schedule(str(name)))})
     return replace(setting, options=options, fastest_schedule=False)
+
+
+def with_expert_tp(setting: Setting, ranks: Value) -> Setting:
+    """Cut every expert over so many neighbouring ranks."""
+    options = setting.options.model_copy(update={"expert_tensor_parallel": int(ranks)})
+    return replace(setting, options=options)
 
 
 def with_bandwidth(setting: Setting, gigabytes_per_second: Value) -> Setting:

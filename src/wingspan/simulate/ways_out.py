@@ -114,8 +114,11 @@ def _pairs(deployment: Deployment, wanted: float) -> list[WayOut]:
 
 def _attention(deployment: Deployment) -> Iterator[_Change]:
     """Attention, dense layers, embedding and head cut over the ranks of a node, ever finer."""
-    for group in attention_groups(deployment.ranks, deployment.cluster, deployment.model.attention.heads):
-        if group > deployment.options.attention_ranks:
+    options, heads = deployment.options, deployment.model.attention.heads
+    for group in attention_groups(
+        deployment.ranks, deployment.cluster, heads, options.expert_tensor_parallel
+    ):
+        if group > options.attention_ranks:
             new = _with_options(deployment, attention_ranks=group)
             yield _Change(f"shard attention over {group} GPUs of a node", "options", new)
 
@@ -165,13 +168,15 @@ def _larger_gpus(deployment: Deployment) -> Iterator[_Change]:
 def _more_ranks(deployment: Deployment) -> Iterator[_Change]:
     """Fewer experts on each GPU: the EP size doubled, in whole nodes, until one is left."""
     placement, experts = deployment.placement, deployment.model.experts.count
-    ranks, cluster, node = placement.ranks, deployment.cluster, deployment.cluster.gpus_per_node
-    while placement.slots is None and ranks < experts:
+    ranks, cluster, node = deployment.ranks, deployment.cluster, deployment.cluster.gpus_per_node
+    cut = deployment.options.expert_tensor_parallel
+    while placement.slots is None and ranks // cut < experts:
         ranks = 2 * ranks if 2 * ranks <= node else -(-2 * ranks // node) * node
-        spread = placement.model_copy(update={"ranks": ranks, "experts_per_rank": -(-experts // ranks)})
+        groups = ranks // cut
+        spread = placement.model_copy(update={"ranks": groups, "experts_per_rank": -(-experts // groups)})
         gpus = max(ranks, cluster.gpus)
         new = deployment.model_copy(update={"placement": spread, "cluster": cluster.with_gpus(gpus)})
-        yield _Change(f"{ranks} GPUs instead of {placement.ranks}", "hardware", new)
+        yield _Change(f"{ranks} GPUs instead of {deployment.ranks}", "hardware", new)
 
 
 _SORTS = (_attention, _cache, _weights, _batch, _context, _more_ranks, _larger_gpus)

@@ -60,18 +60,21 @@ class Work:
         self._batch = BatchRegime.SMALL if deployment.workload.phase == "decode" else BatchRegime.LARGE
         self._group = deployment.options.attention_ranks
         self._kv_share = deployment.kv_heads_share
+        self._cut = deployment.options.expert_tensor_parallel
+        # In a group whose ranks all hold all tokens each does for all what is not cut.
+        self._copies = self._cut if deployment.replicated else 1
         self._tokens = deployment.workload.tokens_per_gpu / micro_batches
         self._sequences = deployment.workload.sequences_per_gpu / micro_batches
         self._contexts_RB = _contexts(deployment)
 
     def embed(self) -> Cost:
         """Look the tokens' rows up."""
-        return self._elementwise(self._tokens * self._model.hidden * 2)
+        return self._stream()
 
     def attention(self, *, windowed: bool) -> Cost:
         """Norm, projections and the attention core of one layer, with the sliding window or without."""
         tokens = self._tokens * self._group
-        cost = self._elementwise(self._tokens * self._model.hidden * 2)
+        cost = self._stream()
         for rows, columns in self._model.attention.projections(self._model.hidden):
             # Column-parallel ones lose outputs to the group, row-parallel ones inputs: the same product either way.
             cost += self._matmul(tokens, rows, columns / self._group, self._precisions.weights)
@@ -82,24 +85,25 @@ class Work:
 
     def dense(self) -> Cost:
         """Norm and MLP of a dense layer."""
-        norm = self._elementwise(self._tokens * self._model.hidden * 2)
-        return norm + self._mlp(self._tokens * self._group, self._model.dense_intermediate / self._group)
+        return self._stream() + self._mlp(
+            self._tokens * self._group, self._model.dense_intermediate / self._group
+        )
 
     def gate(self) -> Cost:
         """Norm and router of an MoE layer; routers stay in 16 bits or more."""
-        norm = self._elementwise(self._tokens * self._model.hidden * 2)
-        return norm + self._matmul(
-            self._tokens, self._model.hidden, self._model.experts.count, Precision.BF16
+        return self._stream() + self._matmul(
+            self._tokens * self._copies, self._model.hidden, self._model.experts.count, Precision.BF16
         )
 
     def shared_expert(self) -> Cost:
-        """The shared experts, on the rank's own tokens."""
-        return self._mlp(self._tokens, self._model.experts.shared_intermediate)
+        """The shared experts on the rank's own tokens; cut like the others where all ranks hold all tokens."""
+        width = self._model.experts.shared_intermediate / self._copies
+        return self._mlp(self._tokens * self._copies, width)
 
     def head(self) -> Cost:
         """Last norm and logits: of every sequence's last token."""
         rows = self._sequences * self._group
-        norm = self._elementwise(self._sequences * self._model.hidden * 2)
+        norm = self._elementwise(self._sequences * self._copies * self._model.hidden * 2)
         weights = _at_least_16_bits(self._precisions.weights)
         return norm + self._matmul(rows, self._model.hidden, self._model.vocabulary / self._group, weights)
 
@@ -112,9 +116,10 @@ class Work:
         """
         model, precisions = self._model, self._precisions
         experts = model.experts
-        values = experts.matrices * model.hidden * experts.intermediate
+        intermediate = experts.intermediate / self._cut
+        values = experts.matrices * model.hidden * intermediate
         rows, active = rows_PLRS.sum(axis=-1), np.minimum(rows_PLRS, 1.0).sum(axis=-1)
-        width = 2 * model.hidden + 2 * experts.matrices * experts.intermediate
+        width = 2 * model.hidden + 2 * experts.matrices * intermediate
         moved = (
             active * values * precisions.expert_weights.weight_bytes
             + rows * width * precisions.activations.bytes
@@ -143,6 +148,10 @@ class Work:
         pairs = sequences * pairs_R
         moved = np.full_like(pairs, self._tokens * self._group * shape.cached_values * precisions.kv.bytes)
         return Cost(seconds, 2 * pairs * width, moved)
+
+    def _stream(self) -> Cost:
+        """Read and write every token's row."""
+        return self._elementwise(self._tokens * self._copies * self._model.hidden * 2)
 
     def _mlp(self, tokens: float, intermediate: float) -> Cost:
         hidden, weights = self._model.hidden, self._precisions.weights

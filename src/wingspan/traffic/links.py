@@ -37,6 +37,17 @@ class Traffic:
         """Each amount times `factor`: bytes from rows, a part of the step, a mean step."""
         return Traffic(*(getattr(self, field.name) * factor for field in fields(self)))
 
+    def over_planes(self, planes: int) -> Traffic:
+        """Take one exchange for as many alike ones side by side, each among every `planes`-th rank of all."""
+        return Traffic(
+            np.repeat(self.scale_up_sent, planes, axis=-1),
+            np.repeat(self.scale_up_received, planes, axis=-1),
+            np.repeat(self.scale_out_sent, planes, axis=-1),
+            np.repeat(self.scale_out_received, planes, axis=-1),
+            self.rack_sent * planes,
+            self.rack_received * planes,
+        )
+
     def back(self) -> Traffic:
         """Send the same rows the other way."""
         return Traffic(

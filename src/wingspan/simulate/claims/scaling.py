@@ -8,6 +8,7 @@ import numpy as np
 
 from wingspan.placement.spec import PlacementSpec, Strategy
 from wingspan.schedule.result import Operation, StepReport
+from wingspan.schedule.schedule import COMMUNICATION
 from wingspan.simulate.claims.claim import Claim
 from wingspan.simulate.claims.grid import EP_SIZES, SEQUENCES, Point, own, reference, series, where
 from wingspan.simulate.scaling import (
@@ -135,7 +136,7 @@ def _bottleneck(report: StepReport) -> str:
     mean = {op: float(np.mean(seconds)) for op, seconds in report.operation_seconds.items()}
     waiting = mean.pop(Operation.WAIT, 0.0)
     transfers = report.overhead * report.step_seconds - waiting
-    for operation in (Operation.DISPATCH, Operation.COMBINE, Operation.ALL_GATHER, Operation.REDUCE_SCATTER):
+    for operation in COMMUNICATION:
         mean.pop(operation, None)
     parts = {"network": transfers, "waiting for the fullest rank": waiting}
     parts |= {operation.value: seconds for operation, seconds in mean.items()}
