@@ -153,6 +153,29 @@ def test_a_trace_is_stretched_cut_short_and_that_is_said() -> None:
     assert any("the first 4 of 8 requests taken" in note for note in report.notes)
 
 
+def test_prefix_caching_finds_what_prompts_share_and_needs_a_trace_that_says_it() -> None:
+    trace = ("--requests", "tests/cases/requests/mooncake_head.jsonl")
+    command = (
+        "simulate-serving",
+        "qwen3-235b-a22b",
+        "--cluster",
+        "h200",
+        "--ranks",
+        "8",
+        "--attention-ranks",
+        "8",
+        *trace,
+    )
+    without = ServingReport.model_validate_json(run(*command, "--json"))
+    cached = ServingReport.model_validate_json(run(*command, "--prefix-caching", "--json"))
+    assert without.points[0].prefix_hit_share is None
+    # One home: the first three come together, the last finds 12 blocks of the one before it.
+    assert cached.points[0].prefix_hit_share == 12 * 512 / (6758 + 7322 + 2290 + 9013 + 6506)
+    assert cached.points[0].ttft_seconds.mean < without.points[0].ttft_seconds.mean
+    with pytest.raises(InputError, match="nothing says what these prompts share"):
+        run(*SERVING, "--prefix-caching")
+
+
 def test_lengths_without_times_arrive_as_drawn_ones(tmp_path: Path) -> None:
     talk = [{"from": "human", "value": "why " * 50}, {"from": "gpt", "value": "so " * 20}]
     file = tmp_path / "talks.json"

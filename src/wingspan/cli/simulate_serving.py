@@ -62,6 +62,13 @@ def simulate_serving(
     find_limit: Annotated[
         bool, typer.Option("--find-limit", help="Search the highest load within the limits.")
     ] = False,
+    prefix_caching: Annotated[
+        bool,
+        typer.Option(
+            "--prefix-caching",
+            help="Compute once what a trace's prompts share (hash_ids), while a home holds it.",
+        ),
+    ] = False,
     attention_ranks: Annotated[int, typer.Option(min=1, help="Ranks of a node that share attention.")] = 1,
     schedule: Annotated[str, typer.Option(help="sequential, chunks:N or two-batch.")] = "sequential",
     routing: Annotated[
@@ -110,6 +117,7 @@ def simulate_serving(
                 activations=activations,
                 kv=kv,
                 seed=seed,
+                prefix_caching=prefix_caching,
             ),
             rate=rate,
             requests=requests,

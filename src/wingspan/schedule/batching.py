@@ -173,9 +173,9 @@ class PromptQueue:
     def __len__(self) -> int:
         return len(self._prompts)
 
-    def add(self, request: int, prompt_tokens: int) -> None:
-        """Compute a prompt, behind those before it."""
-        self._prompts.append(Piece(request, 0, prompt_tokens, is_last=True))
+    def add(self, request: int, prompt_tokens: int, cached_tokens: int = 0) -> None:
+        """Compute a prompt, behind those before it, from its first token on that is not cached."""
+        self._prompts.append(Piece(request, cached_tokens, prompt_tokens - cached_tokens, is_last=True))
 
     def take(self, budget_tokens: int) -> list[Piece]:
         """What the next step computes: so many tokens, as far as there are prompts."""

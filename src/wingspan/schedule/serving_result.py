@@ -62,6 +62,12 @@ class LoadPoint(FrozenResult):
     )
     output_tokens_per_second: float
     prompt_tokens_per_second: float
+    prefix_hit_share: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="prompt tokens that prefix caching found computed; None without it",
+    )
     goodput_requests_per_second: float = Field(description="completed within every limit, a second")
     within_limits_share: float = Field(ge=0, le=1)
     meets_limits: bool = Field(description="p99 of TTFT and of TPOT are within their limits")

@@ -34,7 +34,7 @@ MOONCAKE_BLOCK_TOKENS = 512
 """Tokens of one of `hash_ids`. Source: kvcache-ai/Mooncake, README, Open Source Trace."""
 
 _PUBLIC = (
-    # Azure/AzurePublicDataset, AzureLLMInferenceDataset2023.md and 2024.md.
+    # Azure/AzurePublicDataset, its pages on the LLM inference datasets of 2023 and 2024.
     RequestFormat("Azure LLM inference trace", "ContextTokens", "GeneratedTokens", "TIMESTAMP"),
     # kvcache-ai/Mooncake, README: timestamps in milliseconds.
     RequestFormat(

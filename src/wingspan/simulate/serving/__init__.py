@@ -2,6 +2,7 @@
 
 - `times`: how long a step takes; all that this package knows of the model and the cluster
 - `group`: one group of ranks and the requests it holds
+- `prefix_cache`: what prompts share, computed once on a home
 - `deployed`: a deployment as such a group
 - `engine`: events in order of time; prefill and decode together or on separate groups
 - `measure`: latencies to percentiles

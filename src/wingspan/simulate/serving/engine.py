@@ -51,6 +51,8 @@ class Fleet:
     prefill: GroupSpec
     decode: GroupSpec | None = None
     transfer: KVTransfer | None = None
+    prefix_caching: bool = False
+    """Whether what prompts share is computed once on a home, while it is held; for requests that have blocks."""
 
     def __post_init__(self) -> None:
         if (self.decode is None) != (self.transfer is None):
@@ -75,6 +77,8 @@ class Served:
     request_seconds: float
     """Number of requests in the system, summed over time as it went by."""
     groups: list[GroupState]
+    prefix_hit_share: float | None = None
+    """Prompt tokens that were found computed; None without prefix caching."""
 
 
 def serve(requests: Requests, fleet: Fleet, watch: Callable[[int], None] = lambda _: None) -> Served:
@@ -99,9 +103,14 @@ class _Serving:
         self._prompt = requests.prompt_tokens_N.tolist()
         self._output = requests.output_tokens_N.tolist()
         self._transfer = fleet.transfer
+        self._caching = fleet.prefix_caching
         whole_N = requests.prompt_tokens_N + requests.output_tokens_N
         together = fleet.decode is None
-        self._prefill = GroupState(fleet.prefill, whole_N if together else requests.prompt_tokens_N)
+        self._prefill = GroupState(
+            fleet.prefill,
+            whole_N if together else requests.prompt_tokens_N,
+            requests if fleet.prefix_caching else None,
+        )
         self._decode = self._prefill if fleet.decode is None else GroupState(fleet.decode, whole_N)
         self._groups = [self._prefill] if together else [self._prefill, self._decode]
         self._sender_free_H = [0.0] * fleet.prefill.homes
@@ -127,7 +136,13 @@ class _Serving:
             for group in self._groups:
                 self._keep_busy(group)
         return Served(
-            self._requests, self._admitted, self._first, self._finish, self._request_seconds, self._groups
+            self._requests,
+            self._admitted,
+            self._first,
+            self._finish,
+            self._request_seconds,
+            self._groups,
+            self._prefill.cached_tokens / sum(self._prompt) if self._caching else None,
         )
 
     def _at(self, time: float, action: Callable[[], None]) -> None:

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from wingspan.errors import InputError
 from wingspan.schedule.batching import Admission, BatchLimits, PromptQueue
+from wingspan.simulate.serving.prefix_cache import PrefixCache
 from wingspan.simulate.serving.times import StepTimes, step_seconds
+from wingspan.specs.requests import Requests
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,16 @@ class StepOutcome:
 class GroupState:
     """The state of one group while time goes on. Times are given to it; it has no clock."""
 
-    def __init__(self, spec: GroupSpec, kv_tokens_N: NDArray[np.int64]) -> None:
-        """`kv_tokens_N`: KV cache that each request reserves here, in tokens, from admission to release."""
+    def __init__(
+        self, spec: GroupSpec, kv_tokens_N: NDArray[np.int64], shared: Requests | None = None
+    ) -> None:
+        """Nothing is held yet.
+
+        Args:
+            spec: the group.
+            kv_tokens_N: KV cache that each request reserves here, in tokens, from admission to release.
+            shared: requests with blocks, whose common beginnings are computed once; None: all is computed.
+        """
         largest = int(kv_tokens_N.max())
         if largest > spec.kv_tokens_per_home:
             raise InputError(
@@ -83,6 +93,16 @@ class GroupState:
         self._decoding = 0
         self._context_tokens = 0  # over all decoding sequences
         self._prefilled_now: list[int] | None = None  # set while a step runs
+        self.cached_tokens = 0
+        self._caches: list[PrefixCache] = []
+        self._blocks: dict[
+            int, tuple[tuple[int, ...], int]
+        ] = {}  # of admitted requests, and how many were held
+        self._shared = shared
+        if shared is not None and shared.blocks is not None:
+            self._caches = [
+                PrefixCache(spec.kv_tokens_per_home, shared.blocks.tokens) for _ in range(spec.homes)
+            ]
 
     @property
     def waiting(self) -> int:
@@ -112,12 +132,27 @@ class GroupState:
         return self._admission.admit()
 
     def release(self, request: int) -> None:
-        """Free what a request reserved."""
+        """Free what a request reserved; blocks of its prompt stay as far as there is room."""
+        if request in self._blocks:
+            blocks, _ = self._blocks.pop(request)
+            self._caches[self.home_of(request)].leave(blocks, int(self._kv_tokens_N[request]))
         self._admission.release(request)
 
     def start_prefill(self, request: int, prompt_tokens: int) -> None:
         """From the next step on, an admitted request's prompt is computed, behind those before it on its home."""
-        self._prompts.setdefault(self.home_of(request), PromptQueue()).add(request, prompt_tokens)
+        home = self.home_of(request)
+        cached = self._cached_tokens(request, home, prompt_tokens)
+        self.cached_tokens += cached
+        self._prompts.setdefault(home, PromptQueue()).add(request, prompt_tokens, cached)
+
+    def _cached_tokens(self, request: int, home: int, prompt_tokens: int) -> int:
+        """Tokens at the beginning of an admitted request's prompt whose KV cache its home holds already."""
+        if not self._caches or self._shared is None or self._shared.blocks is None:
+            return 0
+        blocks = self._shared.blocks.reusable(request, prompt_tokens)
+        held = self._caches[home].enter(blocks, int(self._kv_tokens_N[request]))
+        self._blocks[request] = blocks, held
+        return held * self._shared.blocks.tokens
 
     def start_decoding(self, request: int, context_tokens: int, left_tokens: int) -> None:
         """From the next step on, a held request decodes: `left_tokens` of them until its last token."""
@@ -146,6 +181,9 @@ class GroupState:
     def end_step(self) -> StepOutcome:
         """Close the step that ran: who has a first token now, who the last. Those finished are released."""
         prefilled, self._prefilled_now = self._prefilled_now or [], None
+        for request in prefilled:
+            if request in self._blocks:
+                self._caches[self.home_of(request)].computed(*self._blocks[request])
         finished = []
         while self._finishes and self._finishes[0][0] <= self.decode_steps:
             _, request, context_tokens = heapq.heappop(self._finishes)

@@ -39,6 +39,7 @@ def measure(served: Served, offered_requests_per_second: float, limits: ServingL
         completed_requests_per_second=float(counted_N.sum()) / seconds,
         output_tokens_per_second=float(output_N[counted_N].sum()) / seconds,
         prompt_tokens_per_second=float(requests.prompt_tokens_N[counted_N].sum()) / seconds,
+        prefix_hit_share=served.prefix_hit_share,
         goodput_requests_per_second=float((good_N & counted_N).sum()) / seconds,
         within_limits_share=float(good_N.mean()),
         meets_limits=_meets(ttft.p99, limits.ttft_p99_seconds) and _meets(tpot.p99, limits.tpot_p99_seconds),

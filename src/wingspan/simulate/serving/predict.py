@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from wingspan.deployment import Deployment
@@ -47,6 +47,7 @@ class Serving:
     activations: str | None
     kv: str | None
     seed: int
+    prefix_caching: bool
 
 
 def predict_serving(
@@ -63,7 +64,13 @@ def predict_serving(
     Raises:
         InputError: the deployment makes no sense, or has no room for a request.
     """
+    if serving.prefix_caching and source.sample.blocks is None:
+        raise InputError(
+            "prefix caching: nothing says what these prompts share; give a trace that does, as Mooncake's with "
+            "hash_ids, or leave it out"
+        )
     fleet, conditions = _fleet(serving, source)
+    fleet = replace(fleet, prefix_caching=serving.prefix_caching)
 
     def with_requests(rate: float, count: int) -> LoadPoint:
         requests = source.at_rate(rate, count)
@@ -85,7 +92,17 @@ def predict_serving(
         limits=limits,
         points=points,
         highest_load_requests_per_second=highest if limits.any else None,
-        notes=[note for note in (remark, *source.remarks, *_NOTES) if note],
+        notes=[note for note in (remark, *source.remarks, _caching_note(serving, points), *_NOTES) if note],
+    )
+
+
+def _caching_note(serving: Serving, points: list[LoadPoint]) -> str:
+    if not serving.prefix_caching:
+        return ""
+    shares = ", ".join(f"{point.prefix_hit_share or 0:.1%}" for point in points)
+    return (
+        f"prefix caching: {shares} of the prompt tokens found computed on their home; homes are chosen by load, not "
+        "by what they hold"
     )
 
 
