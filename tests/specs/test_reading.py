@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field
 
 from wingspan.errors import InputError
-from wingspan.specs.reading import Spec, parse, read_yaml
+from wingspan.specs.reading import Spec, near_name, parse, read_yaml
 
 
 class Wheel(Spec):
@@ -81,3 +81,17 @@ def test_a_file_that_holds_no_mapping(tmp_path: Path, text: str, complaint: str)
 def test_a_file_that_is_not_there(tmp_path: Path):
     with pytest.raises(InputError, match="cannot be read"):
         read_yaml(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("clutser", "cluster"),
+        ("gpus_per_nod", "gpus_per_node"),
+        ("colour", None),
+        ("x", None),
+        ("cluster", "cluster"),
+    ],
+)
+def test_only_a_near_name_is_suggested(name: str, meant: str | None):
+    assert near_name(name, ["cluster", "gpus_per_node", "workload"]) == meant

@@ -7,7 +7,6 @@ four. A file says the same by `base: h100-sxm+efa` and the keys that differ.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from importlib import resources
 from math import gcd
 from pathlib import Path
@@ -17,7 +16,7 @@ import yaml
 
 from wingspan.errors import InputError
 from wingspan.reading import yaml_value
-from wingspan.specs.reading import read_yaml
+from wingspan.specs.reading import near_name, read_yaml
 
 _PRESETS = "clusters"
 _VARIANTS = "cluster_variants"
@@ -192,5 +191,5 @@ def _counts(*values: object) -> bool:
 
 
 def _known(name: str, what: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, n=1)
-    return (f"; did you mean {close[0]}?" if close else ";") + f" {what}: {', '.join(known)}"
+    meant = near_name(name, known)
+    return (f"; did you mean {meant}?" if meant else ";") + f" {what}: {', '.join(known)}"

@@ -10,6 +10,7 @@ from wingspan.errors import InputError
 from wingspan.reading import is_lfs_pointer, json_value, lfs_pointer_error
 from wingspan.specs.families import model_from_config
 from wingspan.specs.model import ModelSpec
+from wingspan.specs.reading import near_name
 
 MODEL_PRESETS = Path(__file__).parent / "presets" / "models"
 """One `<name>.json` per preset, each a `config.json` that any command takes as a model."""
@@ -33,7 +34,8 @@ def load_model(name_or_path: str) -> ModelSpec:
     if not path.is_file():
         raise InputError(
             f"{name_or_path}: neither a preset, a config.json nor a folder with one; "
-            f"presets: {', '.join(model_presets())}"
+            + (f"did you mean {meant}? " if (meant := near_name(name_or_path, model_presets())) else "")
+            + f"presets: {', '.join(model_presets())}"
         )
     config = _read_json(path)
     name = path.parent.name if path.name == "config.json" else path.stem

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +40,15 @@ def parse(kind: type[S], data: Mapping[str, Any], source: str) -> S:
         return kind.model_validate(data)
     except ValidationError as error:
         raise InputError(f"{source}: {_first_line(kind, error)}") from None
+
+
+def near_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` is probably a slip of; None where it is too far from all of them.
+
+    Two letters in eight may be wrong: `colour` is no slip of `cluster`, which difflib alone takes it for.
+    """
+    close = get_close_matches(name, list(known), n=1, cutoff=0.75)
+    return close[0] if close else None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -86,8 +95,8 @@ def _suggestion(kind: type[BaseModel], location: tuple[int | str, ...]) -> str:
     known = _known_keys(kind, location[:-1])
     if not known:
         return "; remove it"
-    close = get_close_matches(str(location[-1]), known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
+    meant = near_name(str(location[-1]), known)
+    return f"; did you mean {meant}?" if meant else f"; known: {', '.join(known)}"
 
 
 def _known_keys(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
