@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import psutil
 import pytest
 from benchmarks.architectures import tiny_configuration, write_checkpoint
 
+from tests.cli.command import REPOSITORY
 from tests.runtime.plain import LENGTHS, SAMPLINGS, mixed_requests, plain_model, plain_tokens
 from tests.runtime.ranks import on_ranks
 from tests.runtime.test_run import SILENT, request
@@ -169,3 +172,19 @@ def test_two_objects_live_and_end_beside_each_other(folder, expected):
         assert [list(c.token_ids) for c in first.generate(PROMPTS, SAMPLINGS, LENGTHS)] == expected
     first.close()
     assert no_rank_is_left()
+
+
+def test_the_front_door_knows_the_reference_architecture_and_gives_probabilities() -> None:
+    """In a process of its own: nothing but the one import may be what registers the architecture."""
+    code = (
+        "from wingspan import LLM\n"
+        "with LLM('models/tiny', ranks=2) as llm:\n"
+        "    number = llm.submit('def main():', logprobs=2)\n"
+        "    other = llm.submit('import ')\n"
+        "    while llm.unfinished:\n"
+        "        result = llm.step()\n"
+        "        assert result.logprobs[number].token == result.tokens[number]\n"
+        "        assert result.logprobs[number].top[0][0] == result.tokens[number], 'greedy takes the likeliest'\n"
+        "        assert other not in result.logprobs\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, timeout=120)

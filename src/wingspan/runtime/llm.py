@@ -111,14 +111,17 @@ class LLM:
         options = DispatchOptions(None if dispatcher == "auto" else _dispatcher_kind(dispatcher))
         flow = flow_named(schedule)
 
+        tokenizer = Tokenizer(Path(model))
+
         def prepare(joined: Transport) -> Obey:
             # Every rank's loading bar on one terminal would tell nobody anything.
             disable_progress_bar()  # type: ignore[no-untyped-call]
             engine = load(described, used, joined, on, dispatch=options)
-            generator = Generator(engine, {"prefill": flow, "decode": flow}, limits=limits)
+            flows = {"prefill": flow, "decode": flow}
+            generator = Generator(engine, flows, limits=limits, tokenizer=tokenizer.backend)
             return lambda command: _obey(generator, command)
 
-        self.tokenizer = Tokenizer(Path(model))
+        self.tokenizer = tokenizer
         self._model = described
         self._limits = limits
         self._held: dict[int, Continuation] = {}
@@ -147,6 +150,7 @@ class LLM:
         length: Length | None = None,
         *,
         stream: int = 0,
+        logprobs: int | None = None,
     ) -> int:
         """Let a request join at the next step.
 
@@ -155,6 +159,7 @@ class LLM:
             sampling: how its tokens are chosen; None: greedily.
             length: when it ends.
             stream: which of several draws with the same seed this is.
+            logprobs: how many of the likeliest tokens `StepResult.logprobs` names beside each new one.
 
         Returns:
             The request's number.
@@ -164,7 +169,14 @@ class LLM:
         """
         name = f"prompt {self._submitted}"
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else _whole_numbers(name, prompt)
-        request = Request(self._submitted, tuple(ids), sampling or Sampling(), length or Length(), stream)
+        request = Request(
+            self._submitted,
+            tuple(ids),
+            sampling or Sampling(),
+            length or Length(),
+            stream,
+            logprobs=logprobs,
+        )
         check_ids(name, ids, self._model.config)
         check_length(name, ids, request.length.max_new_tokens, self._model.config)
         request.check_fits(self._limits)

@@ -9,14 +9,17 @@ Shapes: P sequences of this rank that get a token, V vocabulary, R ranks, W the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 
 from wingspan.errors import RunError
 from wingspan.runtime.balance.rebalancer import Rebalancer
+from wingspan.runtime.generation.adjusting import adjusted, logprobs_of
 from wingspan.runtime.generation.batches import Batch
 from wingspan.runtime.generation.forwards import Forwards
-from wingspan.runtime.generation.ledger import Ledger, RankPlan, StepPlan, StepResult
+from wingspan.runtime.generation.grammars import Grammars
+from wingspan.runtime.generation.ledger import Ledger, RankPlan, StepPlan, StepResult, TokenLogprobs
 from wingspan.runtime.generation.requests import Request
 from wingspan.runtime.generation.sampling import Draw, choose
 from wingspan.runtime.model.engine import Engine
@@ -44,6 +47,7 @@ class Generator:
         rebalancer: moves experts between steps.
         limits: of each rank; without, all requests are admitted at once.
         keep_logits: also keep what every token was chosen from.
+        tokenizer: transformers' own, for answers that must follow a grammar.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Generator:
         limits: BatchLimits = UNLIMITED,
         *,
         keep_logits: bool = False,
+        tokenizer: Any = None,
     ) -> None:
         self.load_LE: dict[str, torch.Tensor] = {}
         """Per phase this rank's tokens by (MoE layer, expert)."""
@@ -70,10 +75,12 @@ class Generator:
         self._keep_logits = keep_logits
         self._world = engine.transport.world
         self._forwards = Forwards(engine.model, engine.step)
+        end_ids = _end_ids(engine.model.generation_config.eos_token_id)
+        self._grammars = Grammars(tokenizer, engine.config.get_text_config().vocab_size, end_ids)
         self._ledger = Ledger(
             self._world.size,
             limits,
-            _end_ids(engine.model.generation_config.eos_token_id),
+            end_ids,
             together=padding_is_neutral(engine.model),
             in_pieces=cuts_are_neutral(engine.model),
         )
@@ -112,16 +119,20 @@ class Generator:
         plan = self._ledger.plan()
         mine = plan.ranks[self._world.rank]
         logits = [*self._prefill(plan, mine), *self._decode(plan, mine)]
-        chosen_P = self._choose(mine.sampled, logits)
+        logits_PV = torch.cat(logits) if len(logits) > 1 else logits[0] if logits else None
+        chosen_P = self._choose(mine.sampled, logits_PV)
         shared_RX = self._share(mine, chosen_P, plan)
         self._refuse_not_finite(plan, shared_RX[:, _HEAD:])
         tokens_R = [
             row[_HEAD : _HEAD + len(rank.sampled)]
             for rank, row in zip(plan.ranks, shared_RX.tolist(), strict=True)
         ]
+        logprobs = self._logprobs(plan, mine, logits_PV, chosen_P)
         result = self._ledger.commit(plan, tokens_R, drain=bool(shared_RX[:, 2].any()))
+        result.logprobs.update(logprobs)
         if result.finished:
             self._measure_caches()
+            self._grammars.keep(self._ledger.held)
         self._regroup()
         self._balance(plan)
         self._recorder.end_step()
@@ -176,11 +187,10 @@ class Generator:
         self._newest_load_LE = self._engine.monitor.take()
         self.load_LE[phase] = self._newest_load_LE + self.load_LE.get(phase, 0)
 
-    def _choose(self, numbers: Sequence[int], logits: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _choose(self, numbers: Sequence[int], logits_PV: torch.Tensor | None) -> torch.Tensor:
         """The next token of each sequence (P,), on the CPU."""
-        if not numbers:
+        if logits_PV is None:
             return torch.zeros(0, dtype=torch.int64)
-        logits_PV = logits[0] if len(logits) == 1 else torch.cat(list(logits))
         finite_P = rows_finite(logits_PV).cpu() & self._routers_finite
         if not bool(finite_P.all()):
             return torch.where(finite_P, 0, _NOT_FINITE)
@@ -189,7 +199,18 @@ class Generator:
                 self.logits.setdefault(number, []).append(row_V)
         held = [self._ledger.held[number] for number in numbers]
         draws = [Draw(c.request.sampling, c.request.stream, c.position) for c in held]
-        return choose(logits_PV, draws)
+        return choose(adjusted(logits_PV, held, self._grammars), draws)
+
+    def _logprobs(
+        self, plan: StepPlan, mine: RankPlan, logits_PV: torch.Tensor | None, chosen_P: torch.Tensor
+    ) -> dict[int, TokenLogprobs]:
+        """Those of all ranks, on rank 0; collective in a step in which a request wants them."""
+        held = self._ledger.held
+        if all(held[number].request.logprobs is None for rank in plan.ranks for number in rank.sampled):
+            return {}
+        own = {} if logits_PV is None else logprobs_of(logits_PV, chosen_P, [held[n] for n in mine.sampled])
+        every = cast("list[dict[int, TokenLogprobs]]", self._transport.gather(own) or [])
+        return {number: found for part in every for number, found in part.items()}
 
     def _share(self, mine: RankPlan, chosen_P: torch.Tensor, plan: StepPlan) -> torch.Tensor:
         """Every rank's row (R, X) of this step.

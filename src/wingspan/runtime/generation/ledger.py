@@ -89,11 +89,24 @@ class StepPlan:
 
 
 @dataclass(frozen=True)
+class TokenLogprobs:
+    """How likely a token was, and which others were likeliest, before anything was changed in the logits."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class StepResult:
-    """What a step gave: the new token of each request that got one, and those that ended with it."""
+    """What a step gave: the new token of each request that got one, and those that ended with it.
+
+    `logprobs` are on rank 0 alone, of the requests that want them.
+    """
 
     tokens: dict[int, int] = field(default_factory=dict)
     finished: dict[int, FinishReason] = field(default_factory=dict)
+    logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)
 
 
 class Ledger:

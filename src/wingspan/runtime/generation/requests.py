@@ -45,6 +45,7 @@ class Request:
         length: when it ends.
         stream: which of several draws with one seed this is.
         home_rank: where it must live; None lets the batching policy choose.
+        logprobs: how many of the likeliest tokens to name beside each new one; None: no probabilities at all.
     """
 
     number: int
@@ -53,6 +54,7 @@ class Request:
     length: Length = field(default_factory=Length)
     stream: int = 0
     home_rank: int | None = None
+    logprobs: int | None = None
 
     @property
     def kv_tokens(self) -> int:

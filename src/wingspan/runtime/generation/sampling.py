@@ -34,6 +34,11 @@ class Sampling:
         top_p: choose among the likeliest tokens that together have this share of probability.
         seed: of the draws.
         min_p: choose among tokens at least this share as likely as the likeliest.
+        presence_penalty: taken off the logits of tokens that the answer has.
+        frequency_penalty: taken off for each time that it has them.
+        repetition_penalty: divides the positive logits, and multiplies the negative, of tokens in prompt or answer.
+        logit_bias: added to the logits of tokens.
+        grammar: that the answer must follow, as `json_grammar` gives it.
 
     Raises:
         InputError: a value outside its range.
@@ -44,6 +49,11 @@ class Sampling:
     top_p: float | None = None
     seed: int = 0
     min_p: float | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    grammar: str | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -56,6 +66,26 @@ class Sampling:
             raise InputError(f"top_p is {self.top_p}; use a share above 0 and up to 1")
         if self.min_p is not None and not 0 <= self.min_p <= 1:
             raise InputError(f"min_p is {self.min_p}; use a share from 0 to 1")
+        for name in ("presence_penalty", "frequency_penalty"):
+            if not -2 <= (value := getattr(self, name)) <= 2:
+                raise InputError(f"{name} is {value}; use a number from -2 to 2")
+        if not 0 < self.repetition_penalty <= 10:
+            raise InputError(
+                f"repetition_penalty is {self.repetition_penalty}; use a number above 0, 10 at most"
+            )
+        if not all(-100 <= bias <= 100 for _, bias in self.logit_bias):
+            raise InputError(f"logit_bias is {dict(self.logit_bias)}; use biases from -100 to 100")
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether logits are changed before a token is chosen."""
+        return bool(
+            self.presence_penalty
+            or self.frequency_penalty
+            or self.repetition_penalty != 1
+            or self.logit_bias
+            or self.grammar is not None
+        )
 
     @property
     def _warpers(self) -> list[LogitsProcessor]:

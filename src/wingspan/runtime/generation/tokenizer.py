@@ -43,6 +43,11 @@ class Tokenizer:
         """Why no text can be encoded; None where it can."""
         return None if self._tokenizer is not None else self.problem or self._none
 
+    @property
+    def backend(self) -> Any:
+        """Transformers' own tokenizer; None where there is none."""
+        return self._tokenizer
+
     def encode(self, text: str) -> list[int]:
         """Ids of a text, with the special tokens that the model expects in front."""
         if self.why_no_text:

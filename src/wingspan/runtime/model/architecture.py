@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+import wingspan.models  # noqa: F401 - transformers knows the reference architecture from here on
 from wingspan.errors import InputError, WingspanError
 from wingspan.reading import is_lfs_pointer, json_value, lfs_pointer_error
 from wingspan.runtime.model.layer import experts_modules
