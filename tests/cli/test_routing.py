@@ -55,6 +55,13 @@ def test_more_text_files_may_follow(wingspan, tmp_path):
     assert "18 tokens in 1 steps" in ended.out
 
 
+def test_a_node_larger_than_all_ranks_holds_them_all(wingspan, tmp_path):
+    text, out = tmp_path / "a.txt", tmp_path / "t.parquet"
+    text.write_text("some text")
+    done = wingspan("record", TINY, str(text), "--ranks", "2", "--ranks-per-node", "3", "--out", str(out))
+    assert done.code == 0, done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -76,7 +76,7 @@ class Group:
         size = 1 if ranks is None else ranks
         if size < 1:
             raise InputError(f"`ranks` {size}: use 1 or more")
-        per_node = size if ranks_per_node is None else ranks_per_node
+        per_node = size if ranks_per_node is None else min(ranks_per_node, size)
         check_ranks_per_node(size, per_node)
         check_room(size)
         return cls(size, per_node, kind)
