@@ -100,6 +100,17 @@ _FILES_TO_WRITE = {"--out", "--html", "--trace"}
 """Options that name one, in every command that has them."""
 
 
+_PRECISIONS = {"weights", "activations", "kv"}
+"""Parameters that name a precision."""
+
+
+def _check_precision(text: str, option: str) -> None:
+    from wingspan.cli.values import choice
+    from wingspan.specs.precision import Precision
+
+    choice(text, option, Precision)
+
+
 class CheckedCommand(typer.core.TyperCommand):
     """A command that refuses what was given in vain, and numbers that are none."""
 
@@ -136,6 +147,8 @@ class CheckedCommand(typer.core.TyperCommand):
 
     def _check(self, ctx: Any, shown: Mapping[str, str]) -> None:
         given = {name for name in shown if _from_command_line(ctx, name)}
+        for name in _PRECISIONS & given:
+            _check_precision(ctx.params[name], shown[name])
         for rule in RULES.get(str(ctx.command_path).partition(" ")[2], ()):
             if rule.option in given and not rule.acts(ctx.params):
                 value = ctx.params[rule.option]
