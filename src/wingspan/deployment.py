@@ -89,6 +89,7 @@ class Planned(Spec):
     dispatcher: DispatcherKind | None = None
     expert_tensor_parallel: Ranks | None = None
     tokens_per_gpu: Tokens | None = None
+    total_sequences: int | None = Field(default=None, ge=1, description="over all GPUs and groups")
     longest_step_seconds: float | None = Field(default=None, gt=0)
 
 
@@ -120,6 +121,12 @@ class Deployment(Spec):
                 f"{ranks} ranks exceed the cluster's {self.cluster.gpus} GPUs; give it more nodes or use fewer ranks"
             )
         self._check_groups()
+        fullest = self.workload.spread_over(ranks).tokens_per_gpu
+        if fullest != self.workload.tokens_per_gpu:
+            raise ValueError(
+                f"total_sequences {self.workload.total_sequences} on {ranks} ranks are {fullest} on the fullest: "
+                f"tokens_per_gpu {self.workload.tokens_per_gpu} must say so"
+            )
         context, longest = self.workload.context.mean_tokens, self.model.max_context
         if longest is not None and context > longest:
             raise ValueError(
@@ -170,7 +177,31 @@ class Deployment(Spec):
     @property
     def tokens(self) -> int:
         """Tokens of a step, over all ranks."""
-        return self.workload.tokens_per_gpu * self.ranks
+        work = self.workload
+        if work.total_sequences is None:
+            return work.tokens_per_gpu * self.ranks
+        return work.total_sequences * work.tokens_per_sequence
+
+    @property
+    def sequences_R(self) -> NDArray[np.float64]:
+        """Sequences of each rank; those that are counted in all are spread as evenly as whole ones can be."""
+        work, ranks = self.workload, self.ranks
+        if work.total_sequences is None:
+            return np.full(ranks, work.sequences_per_gpu)
+        return np.diff(np.arange(ranks + 1) * work.total_sequences // ranks).astype(np.float64)
+
+    @property
+    def tokens_R(self) -> NDArray[np.float64]:
+        """New tokens of each rank."""
+        work = self.workload
+        if work.total_sequences is None:
+            return np.full(self.ranks, float(work.tokens_per_gpu))
+        return self.sequences_R * work.tokens_per_sequence
+
+    def of_attention_group(self, values_R: NDArray[np.float64]) -> NDArray[np.float64]:
+        """For each rank the sum over the ranks that share its attention."""
+        group = self.options.attention_ranks
+        return np.repeat(values_R.reshape(-1, group).sum(axis=1), group)
 
     @property
     def used_cluster(self) -> Cluster:
@@ -222,8 +253,10 @@ class Deployment(Spec):
         dispatcher = DispatcherKind.DEDUPLICATED if alone else self.dispatcher
         trace = routing.tokens if isinstance(routing, RecordedRouting) else None
         if trace is None:
+            from_R = self.tokens_R.reshape(-1, cut).sum(axis=1)
             demand = Demand(load_LE, Choice.of(self.model.experts))
-            return expected_traffic(placement.slots_LRS, demand, cluster, dispatcher)
+            even = expected_traffic(placement.slots_LRS, demand, cluster, dispatcher)
+            return even if self.workload.total_sequences is None else even.sent_from(from_R)
         fitting = _fit_trace(trace, len(self.model.moe_layers), self.ranks)
         if cut > 1:
             fitting = replace(fitting, home_rank_T=fitting.home_rank_T // cut, num_ranks=self.placement.ranks)

@@ -19,6 +19,7 @@ from wingspan.specs.model import ModelSpec
 from wingspan.specs.models import load_model
 from wingspan.specs.reading import parse
 from wingspan.specs.routing_text import parse_routing
+from wingspan.specs.workload import Workload
 
 _USUAL_CONTEXT = 4096
 _USUAL_CLUSTER = "h100-sxm"
@@ -38,6 +39,7 @@ class Description:
         placement: `linear` (default), `round-robin`, `random`, `balanced`, or a placement's JSON file.
         phase: `prefill` or `decode` (default).
         tokens_per_gpu: new tokens per GPU and step (default 64; in prefill 4096, or one prompt).
+        total_sequences: sequences of a step over all GPUs, instead of `tokens_per_gpu`; with fewer than GPUs some wait.
         context: mean tokens of context per sequence; in prefill, of a prompt (default 4096, or the most that fits).
         context_spread: standard deviation / mean of contexts (default 0).
         routing: as `parse_routing` reads it (default `uniform`).
@@ -59,6 +61,7 @@ class Description:
     placement: str | None = None
     phase: str | None = None
     tokens_per_gpu: int | None = None
+    total_sequences: int | None = None
     context: int | None = None
     context_spread: float | None = None
     routing: str | None = None
@@ -116,10 +119,16 @@ def template_of(said: Description, longest_step_seconds: float | None = None) ->
         for name, value in (
             ("dispatcher", said.dispatcher),
             ("tokens_per_gpu", said.tokens_per_gpu),
+            ("total_sequences", said.total_sequences),
             ("longest_step_seconds", longest_step_seconds),
         )
         if value is not None
     }
+    if said.tokens_per_gpu is not None:
+        data["planned"]["total_sequences"] = None
+    if said.total_sequences is not None:
+        data["planned"]["tokens_per_gpu"] = None
+    data["workload"]["total_sequences"] = data["planned"].get("total_sequences")
     data["options"]["dispatcher"] = data["planned"]["dispatcher"]
     if cluster is not None:
         data["cluster"] = cluster.model_dump(mode="json")
@@ -147,6 +156,7 @@ def cluster_of(said: Description) -> Cluster:
 def _parsed(data: dict[str, Any], said: Description) -> Deployment:
 
     _set_seed(data, said)
+    _spread_sequences(data)
     return read_routing_trace(parse(Deployment, data, _name(said)), Path())
 
 
@@ -156,7 +166,16 @@ def _described(said: Description) -> dict[str, Any]:
     data = _start(said)
     workload, options = data["workload"], data["options"]
     _set(workload, "phase", said.phase)
+    if said.total_sequences is not None and said.tokens_per_gpu is not None:
+        raise InputError(
+            f"`total_sequences` {said.total_sequences}: `tokens_per_gpu` says another batch; give one"
+        )
+    if said.tokens_per_gpu is not None:
+        workload["total_sequences"] = None
     _set(workload, "tokens_per_gpu", said.tokens_per_gpu)
+    _set(workload, "total_sequences", said.total_sequences)
+    if workload.get("total_sequences"):
+        workload.pop("tokens_per_gpu", None)  # Follows from the ranks.
     _set(workload["context"], "mean_tokens", said.context)
     _set_usual_sizes(workload, data["model"]["max_context"])
     _check_prompts(workload, said)
@@ -236,6 +255,14 @@ def _set_seed(data: dict[str, Any], said: Description) -> None:
         raise InputError(f"`seed` {said.seed}: does nothing here: with expected loads nothing is drawn")
 
 
+def _spread_sequences(data: dict[str, Any]) -> None:
+    """Tokens of the fullest rank, where sequences are counted over all of them."""
+    if data["workload"].get("total_sequences"):
+        ranks = data["placement"]["ranks"] * data["options"].get("expert_tensor_parallel", 1)
+        work = parse(Workload, data["workload"], "workload").spread_over(ranks)
+        data["workload"]["tokens_per_gpu"] = work.tokens_per_gpu
+
+
 def _file(said: Description) -> Path | None:
     """The deployment file that is the source; None: a model is."""
     if isinstance(said.source, ModelSpec):
@@ -306,7 +333,13 @@ def _sized(data: dict[str, Any], said: Description, cluster: Cluster | None) -> 
     if said.ranks is not None or shared > 1:
         groups = -(-experts // (slots or experts)) if said.ranks is None else said.ranks // shared
         slots = slots or -(-experts // groups)
-        check_fits(experts, groups, slots, max(1, cluster.gpus_per_node // shared))
+        if groups * slots < experts and shared > 1:
+            needed = -(-experts // slots) * shared
+            raise InputError(
+                f"{experts} experts per layer do not fit {groups} groups x {slots} slots; use `ranks` {needed} or "
+                f"`experts_per_rank` {-(-experts // groups)}"
+            )
+        check_fits(experts, groups, slots, cluster.gpus_per_node)
         return {"ranks": groups, "experts_per_rank": slots}
     ranks = whole_nodes(-(-experts // (slots or 1)), cluster.gpus_per_node)
     if not _is_open(said) and ranks > cluster.gpus:

@@ -35,7 +35,7 @@ def plan(said: Description, gpus: int | None = None, *, longest_step_seconds: fl
     return make_plan(
         template,
         gpus or template.cluster.gpus,
-        fixed_batch=kept.tokens_per_gpu is not None,
+        fixed_batch=(kept.tokens_per_gpu or kept.total_sequences) is not None,
         longest_step_seconds=kept.longest_step_seconds,
     )
 

@@ -31,7 +31,8 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
         ("plan", TINY, "--gpus", "8", "-b", "16", "--json"),
         {
             "--gpus": ("--gpus", "16"), "--cluster": ("--cluster", "h800"), "--phase": ("--phase", "prefill"),
-            "--tokens-per-gpu": ("-b", "7"), "--context": ("--context", "512"),
+            "--tokens-per-gpu": ("-b", "7"), "--total-sequences": ("--total-sequences", "3"),
+            "--context": ("--context", "512"),
             "--context-spread": ("--context-spread", "1"), "--routing": ("--routing", "log-normal:1"),
             "--dispatcher": ("--dispatcher", "hierarchical"), "--expert-tp": ("--expert-tp", "2"),
             "--weights": ("--weights", "fp8"),
@@ -46,6 +47,7 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
             "--cluster": ("--cluster", "h800"), "--ranks": ("--ranks", "4"),
             "--experts-per-rank": ("--experts-per-rank", "2"), "--placement": ("--placement", "random"),
             "--phase": ("--phase", "prefill"), "--tokens-per-gpu": ("-b", "7"), "--context": ("--context", "512"),
+            "--total-sequences": ("--total-sequences", "3"),
             "--context-spread": ("--context-spread", "1"), "--routing": ("--routing", "log-normal:1"),
             "--expected-loads": ("--expected-loads",), "--schedule": ("--schedule", "chunks:3"),
             "--dispatcher": ("--dispatcher", "hierarchical"),
@@ -61,6 +63,7 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
         {
             "--cluster": ("--cluster", "h800"), "--ranks": ("--ranks", "4"),
             "--experts-per-rank": ("--experts-per-rank", "2"), "--tokens-per-gpu": ("-b", "7"),
+            "--total-sequences": ("--total-sequences", "3"),
             "--context": ("--context", "512"), "--routing": ("--routing", "log-normal:1"),
             "--bandwidth": ("--bandwidth", "7"), "--schedule": ("--schedule", "chunks:3"),
             "--phase": ("--phase", "prefill"), "--attention-ranks": ("--attention-ranks", "2"),

@@ -48,6 +48,11 @@ _SAMPLING = "at --temperature 0 the likeliest token is taken; raise it, or leave
 _DRAWN = "requests of a file are not drawn; leave it out, or --requests"
 
 RULES: dict[str, tuple[Rule, ...]] = {
+    "sweep": (
+        Rule(
+            "tokens_per_gpu", _without("total_sequences"), "--total-sequences says the batch; leave one out"
+        ),
+    ),
     "simulate-serving": (
         Rule("prompt_tokens", _without("requests"), _DRAWN),
         Rule("output_tokens", _without("requests"), _DRAWN),

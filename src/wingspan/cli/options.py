@@ -45,6 +45,14 @@ Tokens = Annotated[
         help="New tokens per GPU; in decode one per sequence (default 64; in prefill 4096, or one prompt).",
     ),
 ]
+TotalSequences = Annotated[
+    int | None,
+    typer.Option(
+        "--total-sequences",
+        min=1,
+        help="Sequences of a step over all GPUs, instead of --tokens-per-gpu; with fewer than GPUs some have none.",
+    ),
+]
 ContextTokens = Annotated[
     int | None,
     typer.Option(

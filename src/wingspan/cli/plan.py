@@ -22,6 +22,7 @@ from wingspan.cli.options import (
     Source,
     Spread,
     Tokens,
+    TotalSequences,
     Weights,
 )
 
@@ -37,6 +38,7 @@ def plan(
     cluster: ClusterName = None,
     phase: Phase = None,
     tokens_per_gpu: Tokens = None,
+    total_sequences: TotalSequences = None,
     context: ContextTokens = None,
     context_spread: Spread = None,
     routing: RoutingText = None,
@@ -85,6 +87,7 @@ def plan(
             cluster=cluster,
             phase=phase,
             tokens_per_gpu=tokens_per_gpu,
+            total_sequences=total_sequences,
             context=context,
             context_spread=context_spread,
             routing=routing,

@@ -27,6 +27,7 @@ from wingspan.cli.options import (
     Source,
     Spread,
     Tokens,
+    TotalSequences,
     Weights,
 )
 from wingspan.writing import json_text
@@ -40,6 +41,7 @@ def simulate(
     placement: PlacementName = None,
     phase: Phase = None,
     tokens_per_gpu: Tokens = None,
+    total_sequences: TotalSequences = None,
     context: ContextTokens = None,
     context_spread: Spread = None,
     routing: RoutingText = None,
@@ -93,6 +95,7 @@ def simulate(
             placement=placement,
             phase=phase,
             tokens_per_gpu=tokens_per_gpu,
+            total_sequences=total_sequences,
             context=context,
             context_spread=context_spread,
             routing=routing,

@@ -46,18 +46,27 @@ def show(deployment: Deployment, report: StepReport, trace: Path | None) -> None
 def describe(deployment: Deployment) -> str:
     """Model, hardware, work and layout in two lines."""
     work, cluster = deployment.workload, deployment.used_cluster
-    kind = "sequence" if work.phase == "decode" else "token"
-    kind += "s" if work.tokens_per_gpu > 1 else ""
     group = deployment.options.attention_ranks
     attention = "data-parallel attention" if group == 1 else f"attention over {group} GPUs"
     return (
         f"[bold]{deployment.model.name}[/bold] on {cluster.gpus} x {cluster.gpu.name} ({cluster.name}): "
-        f"{work.phase}, {work.tokens_per_gpu} {kind} per GPU, context {work.context.mean_tokens}\n"
+        f"{work.phase}, {_batch(deployment)}, context {work.context.mean_tokens}\n"
         f"{deployment.layout}, {_experts(deployment)}, "
         f"{deployment.placement.strategy.value.replace('_', '-')} placement, {attention}, "
         f"{_dispatch(deployment)}, {deployment.build_schedule().name}, "
         f"{work.routing.kind.replace('_', '-')} routing; {work.precisions(deployment.model).described}"
     )
+
+
+def _batch(deployment: Deployment) -> str:
+    """The work of a step, as it was asked for."""
+    work = deployment.workload
+    if work.total_sequences is not None:
+        idle = int((deployment.of_attention_group(deployment.tokens_R) == 0).sum())
+        count = f"{work.total_sequences} sequence{'s' if work.total_sequences > 1 else ''} in all"
+        return count if not idle else f"{count} ({idle} GPUs without)"
+    kind = "sequence" if work.phase == "decode" else "token"
+    return f"{work.tokens_per_gpu} {kind}{'s' if work.tokens_per_gpu > 1 else ''} per GPU"
 
 
 def _experts(deployment: Deployment) -> str:

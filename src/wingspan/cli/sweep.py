@@ -30,6 +30,10 @@ def sweep(
             help="New tokens per GPU; in decode, sequences (default 64; in prefill 4096).",
         ),
     ] = None,
+    total_sequences: Annotated[
+        str | None,
+        typer.Option(help="Sequences over all GPUs, instead of --tokens-per-gpu; some GPUs may have none."),
+    ] = None,
     context: Annotated[
         str | None,
         typer.Option(
@@ -104,13 +108,16 @@ def sweep(
         seed=seed,
         scale_experts=scale_experts,
     )
-    batches, contexts = sweep_job.sizes(phase, tokens_per_gpu, context, base.model.max_context)
+    batches, contexts = sweep_job.sizes(
+        phase, tokens_per_gpu, context, base.model.max_context, whole=total_sequences is not None
+    )
     texts = {
         "--schedule": schedule,
         "--routing": routing,
         "--bandwidth": bandwidth,
         "--context": contexts,
-        "--tokens-per-gpu": batches,
+        "--tokens-per-gpu": batches if total_sequences is None else None,
+        "--total-sequences": total_sequences,
         "--expert-tp": expert_tensor_parallel,
         "--experts-per-rank": experts_per_rank,
         "--ranks": ranks,

@@ -32,16 +32,19 @@ def predict(start: Setting, axes: Sequence[Axis]) -> SweepResult:
 
 
 def sizes(
-    phase: str, tokens_per_gpu: str | None, context: str | None, longest: int | None
+    phase: str, tokens_per_gpu: str | None, context: str | None, longest: int | None, *, whole: bool = False
 ) -> tuple[str, str]:
-    """Batches and contexts, as given or as usual; raises `InputError` where a step cannot hold a prompt."""
+    """Batches and contexts, as given or as usual; raises `InputError` where a step cannot hold a prompt.
+
+    With `whole` sequences are counted, and any prompt fits.
+    """
     prefill = phase == "prefill"
     batch = tokens_per_gpu or ("4096" if prefill else "64")
     smallest = min(integers(batch, "--tokens-per-gpu", MOST_TOKENS))
     usual = min(_USUAL_CONTEXT, longest or _USUAL_CONTEXT)
     context = context or str(min(usual, smallest) if prefill else usual)
     largest = max(integers(context, "--context", MOST_CONTEXT))
-    if prefill and largest > smallest:
+    if prefill and largest > smallest and not whole:
         raise InputError(
             f"a prefill of {smallest:,} tokens per GPU cannot hold a prompt of {largest:,}: raise --tokens-per-gpu or "
             "lower --context"
@@ -72,6 +75,7 @@ def _makers(grouped: bool) -> Iterator[tuple[str, Callable[[str, str], Axis]]]:
     for name, axis, most in (
         ("--context", sweep_axes.context_axis, MOST_CONTEXT),
         ("--tokens-per-gpu", sweep_axes.batch_axis, MOST_TOKENS),
+        ("--total-sequences", sweep_axes.total_sequences_axis, MOST_TOKENS),
         ("--expert-tp", sweep_axes.expert_tp_axis, MOST_RANKS),
         ("--experts-per-rank", sweep_axes.experts_per_rank_axis, MOST_EXPERTS),
         ("--ranks", partial(sweep_axes.ranks_axis, grouped=grouped), MOST_RANKS),

@@ -117,12 +117,13 @@ def _use(
     context: int | None,
 ) -> MemoryUse:
     model, workload, options = deployment.model, deployment.workload, deployment.options
-    tokens = float(batch or workload.tokens_per_gpu)
+    shared = float(deployment.of_attention_group(deployment.tokens_R).max())
+    tokens = float(batch or shared / options.attention_ranks)
     mean_context = float(context or workload.context.mean_tokens)
     if workload.phase == "decode":
         sequences, cached = tokens, mean_context + 1
     else:
-        cached = min(mean_context, tokens)
+        cached = mean_context if workload.total_sequences and not batch else min(mean_context, tokens)
         sequences = tokens / cached
     gpu = deployment.cluster.gpu
     cut = options.expert_tensor_parallel

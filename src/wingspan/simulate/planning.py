@@ -9,7 +9,7 @@ from wingspan.errors import InputError
 from wingspan.placement.spec import PlacementSpec
 from wingspan.simulate.layouts import ep_sizes
 from wingspan.simulate.memory import largest_batch, memory_use
-from wingspan.simulate.search import DeploymentChoice, best_of_each_ep
+from wingspan.simulate.search import DeploymentChoice, best_of_each_ep, of_group
 from wingspan.simulate.step import simulate
 from wingspan.simulate.ways_out import WayOut, ways_out
 
@@ -86,7 +86,7 @@ def _as_asked(template: Deployment, gpus: int) -> DeploymentChoice:
     whole = template.model_copy(update={"cluster": template.cluster.with_gpus(gpus)})
     experts = template.model.experts.count
     tried = [
-        whole.model_copy(
+        of_group(whole, ranks).model_copy(
             update={"placement": PlacementSpec(ranks=ranks, experts_per_rank=-(-experts // ranks))}
         )
         for ranks in reversed(ep_sizes(experts, template.cluster.part(gpus)))

@@ -31,8 +31,12 @@ class DeploymentChoice:
 
     @property
     def tokens_per_second_per_gpu(self) -> float:
-        """Throughput per GPU."""
-        return self.report.tokens_per_second / self.report.ranks
+        """Throughput per GPU; where sequences are counted in all, groups with fewer of them than this one have less."""
+        planned = self.deployment.planned
+        if planned is None or planned.total_sequences is None:
+            return self.report.tokens_per_second / self.report.ranks
+        tokens = planned.total_sequences * self.deployment.workload.tokens_per_sequence
+        return tokens / self.report.step_seconds / self.gpus
 
     @property
     def peak_bytes(self) -> float:
@@ -69,12 +73,22 @@ def best_of_each_ep(
     asked = None if template.planned is None else template.planned.expert_tensor_parallel
     for ranks in ep_sizes(template.model.experts.count, template.cluster.part(gpus)):
         for cut in expert_cuts(ranks, start.cluster, template.model.experts.intermediate, asked):
-            found += GroupSearch(_with_cut(start, cut), ranks, wanted).run()
+            found += GroupSearch(_with_cut(of_group(start, ranks), cut), ranks, wanted).run()
     best = _settled(found, gpus, wanted)
     if best and longest_step_seconds is not None and not fixed_batch:
         fastest = max(best, key=lambda size: best[size].tokens_per_second_per_gpu)
         best[fastest] = _enlarged(best[fastest], longest_step_seconds)
     return [best[size] for size in sorted(best)]
+
+
+def of_group(start: Deployment, ranks: int) -> Deployment:
+    """With the fullest group's part of the sequences, where they are counted over all GPUs."""
+    total = None if start.planned is None else start.planned.total_sequences
+    if total is None:
+        return start
+    groups = start.cluster.gpus // ranks
+    work = start.workload.model_copy(update={"total_sequences": -(-total // groups)})
+    return start.model_copy(update={"workload": work.spread_over(ranks)})
 
 
 def _with_cut(start: Deployment, ranks: int) -> Deployment:
@@ -151,4 +165,4 @@ def with_workload(deployment: Deployment, **changes: Any) -> Deployment:
     return deployment.model_copy(update={"workload": deployment.workload.model_copy(update=changes)})
 
 
-__all__ = ["DeploymentChoice", "best_of_each_ep", "with_workload"]
+__all__ = ["DeploymentChoice", "best_of_each_ep", "of_group", "with_workload"]

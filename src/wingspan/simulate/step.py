@@ -6,7 +6,7 @@ Shapes: L MoE layers, E logical experts, R ranks, S slots per rank, X = R x S sl
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from wingspan.cost.exchange import Collective, collective_seconds
 from wingspan.cost.layer import LayerSizes, layer_cost
@@ -110,13 +110,13 @@ def _slot_rows(placement: Placement, loads_PLE: Array, traffic: LayerTraffic) ->
     return rows_PLX.reshape(len(loads_PLE), *placement.slots_LRS.shape)
 
 
-def _group_seconds(deployment: Deployment, cluster: Cluster, schedule: Schedule) -> dict[Operation, float]:
-    """Time in which a tensor-parallel group gathers its tokens, and scatters or reduces their sums."""
+def _group_seconds(deployment: Deployment, cluster: Cluster, schedule: Schedule) -> dict[Operation, Array]:
+    """Time (R,) in which a tensor-parallel group gathers its tokens, and scatters or reduces their sums."""
     group = deployment.options.attention_ranks
-    tokens = deployment.workload.tokens_per_gpu / schedule.micro_batches * group
-    whole = tokens * deployment.model.hidden * 2.0  # BF16
+    tokens_R = deployment.of_attention_group(deployment.tokens_R) / schedule.micro_batches
+    whole_R = tokens_R * deployment.model.hidden * 2.0  # BF16
     return {
-        operation: float(collective_seconds(cluster, kind, whole, group))
+        operation: collective_seconds(cluster, kind, whole_R, group)
         for operation, kind in (
             (Operation.ALL_GATHER, Collective.ALL_GATHER),
             (Operation.REDUCE_SCATTER, Collective.REDUCE_SCATTER),
@@ -145,7 +145,7 @@ class _Prices:
         work: Work,
         experts_PLR: Cost,
         transfers: dict[Operation, Array],
-        group_seconds: dict[Operation, float],
+        group_seconds: dict[Operation, Array],
     ) -> None:
         model = deployment.model
         self._ranks = deployment.ranks
@@ -189,6 +189,6 @@ class _Prices:
             np.broadcast_to(cost.moved_bytes, shape),
         )
 
-    def _transfer(self, seconds: float) -> Cost:
+    def _transfer(self, seconds: ArrayLike) -> Cost:
         nothing = np.zeros(self._ranks)
-        return Cost(np.full(self._ranks, seconds), nothing, nothing)
+        return Cost(np.broadcast_to(np.asarray(seconds, np.float64), nothing.shape), nothing, nothing)

@@ -32,6 +32,7 @@ class Setting:
         experts_per_rank: the baseline: the GPUs form groups of experts / experts_per_rank ranks, each of which
             holds the whole model and serves its own sequences. Same GPUs, same tokens on each: the same total work.
         workload: of each GPU.
+        total_sequences: of all GPUs together, instead of the workload's tokens per GPU.
         options: of the step.
         fastest_schedule: predict every schedule and keep the fastest.
     """
@@ -42,6 +43,7 @@ class Setting:
     workload: Workload
     options: Options
     experts_per_rank: int | None = None
+    total_sequences: int | None = None
     scale_experts: bool = False
     fastest_schedule: bool = False
 
@@ -76,7 +78,19 @@ class Setting:
             return f"{per_gpu} experts per GPU are more than the {self.experts} experts"
         if self.gpus % self.ranks:
             return f"{self.gpus} GPUs do not form whole groups of {self.ranks} with {per_gpu} experts per GPU"
+        groups = self.gpus // self.ranks
+        if self.total_sequences is not None and self.total_sequences % groups:
+            return f"{self.total_sequences} sequences in all are not the same for {groups} groups"
         return None
+
+    @property
+    def group_workload(self) -> Workload:
+        """The work of the fullest group."""
+        if self.total_sequences is None:
+            return self.workload
+        groups = self.gpus // self.ranks
+        total = {"total_sequences": -(-self.total_sequences // groups)}
+        return self.workload.model_copy(update=total).spread_over(self.ranks)
 
     def deployment(self) -> Deployment:
         """One group of it.
@@ -92,7 +106,7 @@ class Setting:
         parts = {
             "model": model,
             "cluster": self.cluster.with_gpus(self.ranks),
-            "workload": self.workload,
+            "workload": self.group_workload,
             "placement": {"ranks": groups, "experts_per_rank": -(-self.experts // groups)},
             "options": self.options,
         }

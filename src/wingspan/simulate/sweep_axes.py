@@ -47,6 +47,13 @@ def batch_axis(tokens_per_gpu: Sequence[int]) -> Axis:
     return _axis("tokens_per_gpu", "batch, tokens per GPU", tokens_per_gpu, with_batch)
 
 
+def total_sequences_axis(counts: Sequence[int]) -> Axis:
+    """Sequences over all GPUs: on more GPUs each has fewer, or none."""
+    return _axis(
+        "total_sequences", "sequences in all", counts, lambda s, n: replace(s, total_sequences=int(n))
+    )
+
+
 def experts_per_rank_axis(counts: Sequence[int]) -> Axis:
     """The baseline: see `Setting.experts_per_rank`."""
     return _axis(

@@ -138,7 +138,7 @@ def _batch(deployment: Deployment) -> Iterator[_Change]:
     asked, batch = deployment.workload.tokens_per_gpu, largest_batch(deployment)
     unit = "sequences" if deployment.workload.phase == "decode" else "tokens"
     if 0 < batch < asked:
-        new = _with_workload(deployment, tokens_per_gpu=batch)
+        new = _with_workload(deployment, tokens_per_gpu=batch, total_sequences=None)
         yield _Change(f"{batch} {unit} per GPU instead of {asked}", "work", new)
 
 

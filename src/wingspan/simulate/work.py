@@ -63,8 +63,11 @@ class Work:
         self._cut = deployment.options.expert_tensor_parallel
         # In a group whose ranks all hold all tokens each does for all what is not cut.
         self._copies = self._cut if deployment.replicated else 1
-        self._tokens = deployment.workload.tokens_per_gpu / micro_batches
-        self._sequences = deployment.workload.sequences_per_gpu / micro_batches
+        tokens_R, sequences_R = deployment.tokens_R / micro_batches, deployment.sequences_R / micro_batches
+        self._shared_tokens = _alike(deployment.of_attention_group(tokens_R))
+        self._shared_sequences = _alike(deployment.of_attention_group(sequences_R))
+        self._tokens = self._shared_tokens if deployment.replicated else _alike(tokens_R)
+        self._sequences = self._shared_sequences if deployment.replicated else _alike(sequences_R)
         self._contexts_RB = _contexts(deployment)
 
     def embed(self) -> Cost:
@@ -73,7 +76,7 @@ class Work:
 
     def attention(self, *, windowed: bool) -> Cost:
         """Norm, projections and the attention core of one layer, with the sliding window or without."""
-        tokens = self._tokens * self._group
+        tokens = self._shared_tokens
         cost = self._stream()
         for rows, columns in self._model.attention.projections(self._model.hidden):
             # Column-parallel ones lose outputs to the group, row-parallel ones inputs: the same product either way.
@@ -85,25 +88,23 @@ class Work:
 
     def dense(self) -> Cost:
         """Norm and MLP of a dense layer."""
-        return self._stream() + self._mlp(
-            self._tokens * self._group, self._model.dense_intermediate / self._group
-        )
+        return self._stream() + self._mlp(self._shared_tokens, self._model.dense_intermediate / self._group)
 
     def gate(self) -> Cost:
         """Norm and router of an MoE layer; routers stay in 16 bits or more."""
         return self._stream() + self._matmul(
-            self._tokens * self._copies, self._model.hidden, self._model.experts.count, Precision.BF16
+            self._tokens, self._model.hidden, self._model.experts.count, Precision.BF16
         )
 
     def shared_expert(self) -> Cost:
         """The shared experts on the rank's own tokens; cut like the others where all ranks hold all tokens."""
         width = self._model.experts.shared_intermediate / self._copies
-        return self._mlp(self._tokens * self._copies, width)
+        return self._mlp(self._tokens, width)
 
     def head(self) -> Cost:
         """Last norm and logits: of every sequence's last token."""
-        rows = self._sequences * self._group
-        norm = self._elementwise(self._sequences * self._copies * self._model.hidden * 2)
+        rows = self._shared_sequences
+        norm = self._elementwise(self._sequences * self._model.hidden * 2)
         weights = _at_least_16_bits(self._precisions.weights)
         return norm + self._matmul(rows, self._model.hidden, self._model.vocabulary / self._group, weights)
 
@@ -135,7 +136,7 @@ class Work:
         core = wider(precisions.activations, Precision.BF16)
         shape = _shape(model, self._group, self._kv_share, self._batch)
         width = shape.query_heads * (shape.query_width + shape.value_width)
-        sequences = self._sequences * self._group
+        sequences = self._shared_sequences
         if self._batch is BatchRegime.SMALL:
             context_R = lengths_RB.mean(axis=1)
             seconds = decode_attention_seconds(cluster, shape, sequences, context_R, core, precisions.kv)
@@ -146,24 +147,26 @@ class Work:
         alike_R = (np.sqrt(1 + 8 * pairs_R) - 1) / 2
         seconds = prefill_attention_seconds(cluster, shape, alike_R, 0.0, core, sequences)
         pairs = sequences * pairs_R
-        moved = np.full_like(pairs, self._tokens * self._group * shape.cached_values * precisions.kv.bytes)
+        moved = np.broadcast_to(self._shared_tokens * shape.cached_values * precisions.kv.bytes, pairs.shape)
         return Cost(seconds, 2 * pairs * width, moved)
 
     def _stream(self) -> Cost:
         """Read and write every token's row."""
-        return self._elementwise(self._tokens * self._copies * self._model.hidden * 2)
+        return self._elementwise(self._tokens * self._model.hidden * 2)
 
-    def _mlp(self, tokens: float, intermediate: float) -> Cost:
+    def _mlp(self, tokens: ArrayLike, intermediate: float) -> Cost:
         hidden, weights = self._model.hidden, self._precisions.weights
         up = self._matmul(tokens, hidden, (self._model.experts.matrices - 1) * intermediate, weights)
         return up + self._matmul(tokens, intermediate, hidden, weights)
 
-    def _matmul(self, rows: float, inner: float, columns: float, weights: Precision) -> Cost:
+    def _matmul(self, rows: ArrayLike, inner: float, columns: float, weights: Precision) -> Cost:
         activations = self._precisions.activations
         if weights.bytes >= 2:
             activations = _at_least_16_bits(activations)
         seconds = matmul_seconds(self._cluster, rows, inner, columns, weights, activations, self._batch)
-        moved = inner * columns * weights.weight_bytes + rows * (inner + columns) * activations.bytes
+        rows = np.asarray(rows, dtype=np.float64)
+        read = np.where(rows > 0, inner * columns * weights.weight_bytes, 0.0)
+        moved = read + rows * (inner + columns) * activations.bytes
         return Cost(seconds, np.asarray(2.0 * rows * inner * columns), np.asarray(moved))
 
     def _elementwise(self, values: ArrayLike) -> Cost:
@@ -203,6 +206,11 @@ def _contexts(deployment: Deployment) -> Array:
         drawn *= mean * count / drawn.sum(axis=1, keepdims=True)
     shared = drawn.reshape(ranks // group, -1)
     return np.asarray(np.repeat(shared, group, axis=0))
+
+
+def _alike(values_R: Array) -> Array:
+    """One number for all ranks, where they are alike."""
+    return values_R[:1] if (values_R == values_R[0]).all() else values_R
 
 
 def _causal_pairs(length: Array, window: Array) -> Array:

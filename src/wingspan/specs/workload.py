@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
 
 from wingspan.errors import InputError
-from wingspan.limits import ContextTokens, Tokens
+from wingspan.limits import MOST_TOKENS, ContextTokens, Tokens
 from wingspan.routing.statistics import expert_load
 from wingspan.routing.trace import RoutingTrace
 from wingspan.specs.model import ModelSpec
@@ -109,6 +109,13 @@ class Workload(Spec):
 
     phase: Literal["prefill", "decode"] = "decode"
     tokens_per_gpu: Tokens = Field(description="new tokens; in decode one per sequence")
+    total_sequences: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_TOKENS,
+        description="over all ranks, where they are counted so: some ranks may have one fewer, or none; "
+        "tokens_per_gpu is then the fullest rank's",
+    )
     context: Context
     routing: Routing = UniformRouting()
     fluctuating: bool = Field(
@@ -138,6 +145,18 @@ class Workload(Spec):
         if self.phase == "decode":
             return float(self.tokens_per_gpu)
         return self.tokens_per_gpu / min(self.tokens_per_gpu, self.context.mean_tokens)
+
+    @property
+    def tokens_per_sequence(self) -> int:
+        """New tokens of a whole sequence in one step: one, or its prompt."""
+        return 1 if self.phase == "decode" else self.context.mean_tokens
+
+    def spread_over(self, ranks: int) -> Workload:
+        """The work with `tokens_per_gpu` of the fullest of so many ranks, where its sequences are counted in all."""
+        if self.total_sequences is None:
+            return self
+        fullest = -(-self.total_sequences // ranks) * self.tokens_per_sequence
+        return self.model_copy(update={"tokens_per_gpu": fullest})
 
     def precisions(self, model: ModelSpec) -> Precisions:
         """What the step computes and sends in."""

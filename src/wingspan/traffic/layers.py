@@ -5,7 +5,7 @@ Shapes: L MoE layers, R ranks, S slots per rank, G scale-up domains.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,12 @@ class LayerTraffic:
     slot_rows_LRS: Floats
     arrived_LR: Floats
     links: Traffic
+
+    def sent_from(self, tokens_R: Floats) -> LayerTraffic:
+        """The same rows, where ranks have unlike numbers of tokens: each sends in proportion to its own."""
+        share_R = tokens_R / tokens_R.mean()
+        up, out = self.links.scale_up_sent * share_R, self.links.scale_out_sent * share_R
+        return replace(self, links=replace(self.links, scale_up_sent=up, scale_out_sent=out))
 
     def scaled(self, factor: float) -> LayerTraffic:
         """All rows times `factor`: from a trace to its mean step."""
