@@ -58,7 +58,7 @@ class Gpu(Spec):
         if precision not in self.peak_flops:
             raise InputError(
                 f"{self.name} has no peak_flops for {precision}; "
-                f"use one of {', '.join(self.peak_flops)}, or add it to the cluster file"
+                f"use one of {', '.join(self.peak_flops)} for weights and activations, or add it to the cluster file"
             )
         return self.peak_flops[precision] * self.mfu
 
