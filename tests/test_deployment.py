@@ -152,3 +152,43 @@ def test_differences_name_the_key() -> None:
         "workload.routing.exponent": [None, 0.5],
     }
     assert differences(one, Deployment.model_validate(one.model_dump())) == []
+
+
+def test_a_folder_with_all_that_a_deployment_names_can_be_moved(tmp_path: Path) -> None:
+    from wingspan.routing.statistics import expert_load
+    from wingspan.routing.synthetic import TraceShape, generate
+    from wingspan.routing.trace import concatenate
+    from wingspan.routing.trace_file import write_trace
+    from wingspan.routing.workloads import workload
+    from wingspan.specs.workload import RecordedRouting
+
+    made = deployment()
+    before, after = tmp_path / "before", tmp_path / "after"
+    (before / "plans").mkdir(parents=True)
+    (before / "weights").mkdir()
+    shape = TraceShape(
+        200, len(made.model.moe_layers), made.model.experts.count, made.model.experts.per_token, 4, 8
+    )
+    trace = concatenate([*generate(shape, workload("communities", shape, 0), 0)])
+    write_trace(before / "t.parquet", [trace], "a test")
+    routing = RecordedRouting(
+        trace=str(before / "t.parquet"), loads=tuple(map(tuple, expert_load(trace).tolist()))
+    )
+    made = made.model_copy(
+        update={
+            "checkpoint": str(before / "weights"),
+            "workload": made.workload.model_copy(update={"routing": routing}),
+        }
+    )
+    save_deployment(made, before / "plans" / "d.json")
+    data = json.loads((before / "plans" / "d.json").read_text())
+    assert data["checkpoint"] == "../weights"
+    assert data["workload"]["routing"]["trace"] == "../t.parquet"
+    before.rename(after)
+    read = load_deployment(after / "plans" / "d.json")
+    assert read.checkpoint == str((after / "weights").resolve())
+    assert isinstance(read.workload.routing, RecordedRouting)
+    assert read.workload.routing.tokens is not None
+    save_deployment(read, tmp_path / "d.json")
+    assert json.loads((tmp_path / "d.json").read_text())["checkpoint"] == "after/weights"
+    assert load_deployment(tmp_path / "d.json").checkpoint == read.checkpoint

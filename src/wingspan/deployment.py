@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -35,7 +37,7 @@ from wingspan.traffic.expected import expected_traffic
 from wingspan.traffic.layers import LayerTraffic
 from wingspan.traffic.planes import plane_of
 from wingspan.traffic.shares import expert_shares
-from wingspan.writing import json_text, write_text
+from wingspan.writing import is_stream, json_text, write_text
 
 SCHEMA_VERSION = 1
 """Raised whenever a file of the version before would be read otherwise."""
@@ -103,7 +105,8 @@ class Deployment(Spec):
     placement: PlacementSpec
     options: Options = Options()
     checkpoint: str | None = Field(
-        default=None, description="folder of the model's weights, where it was planned from one"
+        default=None,
+        description="folder of the model's weights, where it was planned from one; from the file's folder",
     )
     planned: Planned | None = None
 
@@ -287,8 +290,12 @@ def _fit_trace(trace: RoutingTrace, layers: int, ranks: int) -> RoutingTrace:
 
 
 def save_deployment(deployment: Deployment, path: Path) -> None:
-    """Write the file; what is at its default is written too, so that a later default changes nothing."""
-    text = json_text(deployment.model_dump(mode="json"), indent=2)
+    """Write the file; what is at its default is written too, so that a later default changes nothing.
+
+    The checkpoint and the trace are named from the file's folder, so that all may be moved together.
+    """
+    written = _with_paths(deployment, lambda name: _from_folder(name, path))
+    text = json_text(written.model_dump(mode="json"), indent=2)
     # One line per list of numbers: a layer's slots can be read and diffed.
     text = re.sub(r"\[[-\d.,e\s]+\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
     write_text(path, text + "\n")
@@ -313,15 +320,31 @@ def load_deployment(path: Path) -> Deployment:
         raise InputError(
             f"{path}: schema_version {version!r} is not {SCHEMA_VERSION}; write the file with this version's `plan`"
         )
-    return read_routing_trace(parse(Deployment, data, str(path)), path.parent)
+    read = parse(Deployment, data, str(path))
+    return read_routing_trace(_with_paths(read, lambda name: str((path.parent / name).resolve())))
 
 
-def read_routing_trace(deployment: Deployment, folder: Path) -> Deployment:
+def _with_paths(deployment: Deployment, renamed: Callable[[str], str]) -> Deployment:
+    """The deployment with other names of the files and folders that it names."""
+    checkpoint, workload = deployment.checkpoint, deployment.workload
+    if checkpoint is not None:
+        deployment = deployment.model_copy(update={"checkpoint": renamed(checkpoint)})
+    routing = workload.routing
+    if isinstance(routing, RecordedRouting) and routing.trace is not None:
+        same = routing.model_copy(update={"trace": renamed(routing.trace)})
+        workload = workload.model_copy(update={"routing": same})
+    return deployment.model_copy(update={"workload": workload})
+
+
+def _from_folder(name: str, file: Path) -> str:
+    """`name` as it is found from the file's folder; whole where the two share no folder, or the file is a stream."""
+    target, folder = Path(name).resolve(), file.parent.resolve()
+    apart = Path(os.path.commonpath([target, folder])) == Path(target.anchor)
+    return str(target) if apart or is_stream(file) else os.path.relpath(target, folder)
+
+
+def read_routing_trace(deployment: Deployment) -> Deployment:
     """Attach the trace of the deployment's routing, where it names one.
-
-    Args:
-        deployment: as its file says.
-        folder: that the trace's path is relative to.
 
     Raises:
         InputError: the trace cannot be read, or is not the one that the loads were counted from.
@@ -332,7 +355,7 @@ def read_routing_trace(deployment: Deployment, folder: Path) -> Deployment:
     # Parquet's library takes longer to load than a prediction.
     from wingspan.routing.trace_file import read_trace
 
-    read = routing.with_tokens(read_trace(folder / routing.trace))
+    read = routing.with_tokens(read_trace(Path(routing.trace)))
     workload = deployment.workload.model_copy(update={"routing": read})
     return deployment.model_copy(update={"workload": workload})
 

@@ -157,7 +157,7 @@ def _parsed(data: dict[str, Any], said: Description) -> Deployment:
 
     _set_seed(data, said)
     _spread_sequences(data)
-    return read_routing_trace(parse(Deployment, data, _name(said)), Path())
+    return read_routing_trace(parse(Deployment, data, _name(said)))
 
 
 def _described(said: Description) -> dict[str, Any]:

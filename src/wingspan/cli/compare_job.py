@@ -33,6 +33,10 @@ _MAY_DIFFER = {"deployment", "checkpoint", "cluster", "ranks_per_node", "trace",
 """Options that ranks may have each its own, or that are compared by what they lead to."""
 
 
+_PATHS = {"checkpoint": True, "workload": {"routing": {"trace"}}}
+"""Of a deployment: each rank may find these elsewhere."""
+
+
 class Compute(StrEnum):
     """What ranks do while they compute."""
 
@@ -85,7 +89,10 @@ def execute(arguments: CompareArguments) -> None:
     check_outputs(*outputs)
     choice(arguments.transport, "--transport", TransportKind)
     if choice(arguments.compute, "--compute", Compute) is Compute.REAL:
-        alike = {**options_given(arguments, _MAY_DIFFER), "the deployment": given.model_dump_json()}
+        alike = {
+            **options_given(arguments, _MAY_DIFFER),
+            "the deployment": given.model_dump_json(exclude=_PATHS),
+        }
         with cleared_up(*outputs):
             compare_real(
                 arguments.deployment,
@@ -133,7 +140,7 @@ def execute(arguments: CompareArguments) -> None:
             device,
             {
                 **options_given(arguments, _MAY_DIFFER),
-                "the deployment": given.model_dump_json(),
+                "the deployment": given.model_dump_json(exclude=_PATHS),
                 "the links": "measured" if links is None else links.model_dump_json(),
             },
         )

@@ -53,7 +53,7 @@ class RecordedRouting(Spec):
     source: str = Field(default="", description="what they were counted from, in words")
     trace: str | None = Field(
         default=None,
-        description="file of the trace they were counted from, for what links carry; relative to the deployment",
+        description="file of the trace they were counted from, for what links carry; from the deployment file's folder",
     )
     loads: tuple[tuple[Annotated[float, Field(ge=0, le=1e18)], ...], ...] = Field(min_length=1)
     _tokens: RoutingTrace | None = PrivateAttr(default=None)
