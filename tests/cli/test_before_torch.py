@@ -49,7 +49,6 @@ CASES: list[tuple[list[str], str]] = [
     (["run", TINY, "--ranks", "4", "--prompt", "a"], "--ranks 8 or --experts-per-rank 2"),
     ([*RUN, "--experts-per-rank", "0"], "--experts-per-rank 0"),
     ([*RUN, "--ranks-per-node", "3"], "--ranks-per-node 3"),
-    (["run", TINY, "--ranks", "8"], "nothing to complete"),
     (["run", TINY, "--ranks", "8", "--prompts-file", "none.txt"], "none.txt: no such file"),
     (["run", TINY, "--ranks", "8", "--prompts-file", "binary"], "cannot be read as text"),
     (["run", TINY, "--ranks", "8", "--prompts-file", "empty"], "cannot be read as text"),

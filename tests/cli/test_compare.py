@@ -126,3 +126,19 @@ def test_attention_over_several_ranks_is_refused(wingspan, saved):
     done = wingspan("compare", str(saved("--attention-ranks", "2")))
     assert done.code == 2
     assert "attention_ranks 2" in done.err
+
+
+def test_paced_rows_travel_in_the_deployments_format(wingspan, saved):
+    done = wingspan(
+        "compare",
+        str(saved("--weights", "fp8", "--cluster", "h100-sxm")),
+        "--ranks-per-node",
+        "2",
+        "--steps",
+        "1",
+        "--json",
+    )
+    assert done.code == 0, done.err
+    predicted, measured = (json.loads(done.out)[kind] for kind in ("predicted", "measured"))
+    for figure in ("sent_across_nodes_bytes", "sent_within_node_bytes"):
+        assert sum(predicted[figure]) == pytest.approx(sum(measured[figure]), rel=0.001)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -210,3 +211,20 @@ def test_plan_place_and_run_are_one_chain(wingspan, ran, tmp_path):
     refused = wingspan("place", trace, "--model", placed, "--ranks", "8", "--out", planned)
     assert refused.code == 2
     assert "explicit" in refused.err
+
+
+def test_without_prompts_it_completes_its_own_and_says_so(saved, wingspan, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    deployment = saved("--routing", "log-normal:1")
+    done = wingspan("run", deployment, "--max-new-tokens", "2", "--json")
+    assert done.code == 0, done.err
+    assert len(json.loads(done.out)["outputs"]) == 2
+    assert "no prompt was given: it completes 2 of its own" in done.err
+    assert "plans decode of 1 tokens per GPU in a context of 16, log-normal routing, on h100-sxm" in done.err
+
+
+def test_an_empty_prompts_file_is_refused(wingspan, tmp_path):
+    (tmp_path / "none.txt").write_text("\n")
+    done = wingspan("run", TINY, "--prompts-file", str(tmp_path / "none.txt"))
+    assert (done.code, done.out) == (2, "")
+    assert "nothing to complete" in done.err

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wingspan.cli.compare_real import compare_real
 from wingspan.cli.launched import check_wait_is_used, patience
@@ -33,8 +33,8 @@ _MAY_DIFFER = {"deployment", "checkpoint", "cluster", "ranks_per_node", "trace",
 """Options that ranks may have each its own, or that are compared by what they lead to."""
 
 
-_PATHS = {"checkpoint": True, "workload": {"routing": {"trace"}}}
-"""Of a deployment: each rank may find these elsewhere."""
+_PATHS: Any = {"checkpoint": True, "workload": {"routing": {"trace"}}}
+"""Keys of a deployment whose files each rank may find elsewhere."""
 
 
 class Compute(StrEnum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +68,8 @@ def compare_real(
     from wingspan.runtime.measuring.cluster import measured_cluster
     from wingspan.testbed.real import as_run, run_step, work_of
 
+    for note in setup.notes if group.rank in (None, 0) else ():
+        print(f"wingspan: {note}", file=sys.stderr)
     device = runtime.select_device("cpu")
     group = group.meet(os.environ, device, patience(wait_seconds))
     model = runtime.describe(setup.folder, runtime.dtype_named(setup.dtype))

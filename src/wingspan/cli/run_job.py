@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wingspan.balance.settings import parse_rebalance
-from wingspan.cli.config_facts import ConfigFacts
-from wingspan.cli.launched import check_wait_is_used, given, patience, prompt_text
+from wingspan.cli.launched import check_wait_is_used, patience, prompt_text
+from wingspan.cli.launched import given as options_given
 from wingspan.cli.outputs import check_outputs, cleared_up
-from wingspan.cli.run_setup import Asked, Setup, read_setup
+from wingspan.cli.run_prompts import built_in_prompts, read_prompts
+from wingspan.cli.run_setup import Asked, Setup, planned_step, read_setup
 from wingspan.cli.run_view import RunView, say_many_ranks
 from wingspan.cli.runtime_import import need_runtime
-from wingspan.cli.values import choice, ids
+from wingspan.cli.values import choice
 from wingspan.errors import InputError, RunError
-from wingspan.interop.files import read_text
 from wingspan.runtime.launch.group import Group
 from wingspan.runtime.ranks.capacity import check_room
 from wingspan.specs.cluster import load_cluster
@@ -99,7 +99,14 @@ def execute(arguments: Arguments) -> None:
             f"--rebalance {arguments.rebalance}: one rank has nowhere to move experts to; use --ranks 2 or more"
         )
     facts.check_placement(group.size, setup.placement.experts_per_rank)
-    texts, id_lists = _prompts(arguments, group, facts)
+    given = read_prompts(
+        arguments.texts,
+        arguments.prompts_file,
+        arguments.id_texts,
+        facts,
+        arguments.max_new_tokens,
+        first=group.rank in (None, 0),
+    )
     if group.launch is None and not arguments.as_json:
         say_many_ranks(group.size)
     need_runtime()
@@ -114,12 +121,18 @@ def execute(arguments: Arguments) -> None:
         check_room(group.size, runtime.rank_bytes(model, setup.placement.experts_per_rank))
     placement = setup.build_placement(len(model.shape.paths), model.shape.num_experts, group.size)
     tokenizer = runtime.Tokenizer(folder)
-    if texts and tokenizer.why_no_text:
+    notes = setup.notes
+    if setup.deployment is not None:
+        notes = (*notes, planned_step(setup.deployment, arguments.source))
+    if not given:
+        given, said = built_in_prompts(tokenizer, model.config.get_text_config().vocab_size, group.size)
+        notes = (*notes, said)
+    if given.texts and tokenizer.why_no_text:
         raise InputError(f"{tokenizer.why_no_text}; or give the prompts as --prompt-ids 5,9,17")
-    prompts = runtime.assign(texts, id_lists, tokenizer, model.config, group.size)
+    prompts = runtime.assign(given.texts, given.id_lists, tokenizer, model.config, group.size)
     runtime.check_context(prompts, arguments.max_new_tokens, model.config)
     if group.rank in (None, 0):
-        _say_what_is_left_out(model, tokenizer, setup.notes)
+        _say_what_is_left_out(model, tokenizer, notes)
     chosen = _execution(arguments, setup, group, prompts, placement)
     request = runtime.RunRequest(
         model,
@@ -171,7 +184,7 @@ def _given(
 ) -> dict[str, str]:
     """What all ranks that a launcher started must have alike; paths may differ, what they lead to may not."""
     return {
-        **given(arguments, _MAY_DIFFER),
+        **options_given(arguments, _MAY_DIFFER),
         "the schedule": str(chosen.schedules),
         "the dispatcher": str(chosen.dispatcher),
         "the placement": sha256(placement.slots_LRS.tobytes()).hexdigest()[:16],
@@ -179,20 +192,6 @@ def _given(
         **{f"prompt {number}": prompt_text(prompt) for number, prompt in enumerate(prompts)},
         **fingerprint,
     }
-
-
-def _prompts(arguments: Arguments, group: Group, facts: ConfigFacts) -> tuple[list[str], list[list[int]]]:
-    """Texts and ids; under a launcher every rank has the same command line, but only rank 0 has standard input."""
-    id_lists = [ids(text, "--prompt-ids") for text in arguments.id_texts]
-    texts = arguments.texts + _read_prompts(arguments, first=group.rank in (None, 0))
-    if not texts and not id_lists:
-        raise InputError(
-            'nothing to complete; give --prompt "...", --prompts-file FILE, --prompt-ids or stdin'
-        )
-    facts.check_ids(id_lists, len(texts), arguments.max_new_tokens)
-    for number in range(len(texts)):
-        facts.check_length(number, 1, arguments.max_new_tokens)
-    return texts, id_lists
 
 
 def _say_what_is_left_out(model: Model, tokenizer: Tokenizer, notes: Sequence[str]) -> None:
@@ -271,25 +270,3 @@ def _check_values(arguments: Arguments) -> None:
     if arguments.top_p is not None and not 0 < arguments.top_p <= 1:
         raise InputError(f"--top-p {arguments.top_p}: use a share above 0 and up to 1")
     check_outputs(arguments.trace, arguments.out)
-
-
-def _read_prompts(arguments: Arguments, *, first: bool) -> list[str]:
-    """Lines of the prompts file; of standard input where nothing else was given and it is not a terminal."""
-    source = arguments.prompts_file
-    if source is None:
-        if arguments.texts or arguments.id_texts or sys.stdin is None or sys.stdin.isatty():
-            return []
-        source = Path("-")
-    if str(source) == "-" and not first:
-        raise InputError(
-            "prompts from standard input reach only rank 0 under a launcher; give a --prompts-file"
-        )
-    text = _standard_input() if str(source) == "-" else read_text(source)
-    return [line for line in text.splitlines() if line.strip()]
-
-
-def _standard_input() -> str:
-    try:
-        return sys.stdin.read()
-    except (UnicodeDecodeError, OSError) as error:
-        raise InputError(f"standard input: cannot be read as text ({error})") from None

@@ -8,7 +8,7 @@ from wingspan.cli.values import choice
 from wingspan.deployment import Deployment
 from wingspan.errors import InputError
 from wingspan.specs.precision import Precision
-from wingspan.specs.running import RowPrecision, WeightType
+from wingspan.specs.running import RowPrecision, WeightType, row_precision
 
 _COMPUTED = {Precision.FP32: WeightType.FLOAT32, Precision.BF16: WeightType.BFLOAT16}
 _FORMAT = {kind: precision for precision, kind in _COMPUTED.items()}
@@ -78,13 +78,7 @@ def _weights(weights: Precision, expert_weights: Precision, source: str) -> Weig
 
 def _rows(dispatch: Precision, combine: Precision, own: Precision, source: str) -> RowPrecision:
     """The rows' format that sends these; raises where none does."""
-    if (dispatch, combine) == (own, own):
-        return RowPrecision.SAME
-    if combine is Precision.BF16 and dispatch is Precision.BF16:
-        return RowPrecision.BFLOAT16
-    if combine is Precision.BF16 and dispatch is Precision.FP8:
-        return RowPrecision.FLOAT8
-    raise InputError(
-        f"{source}: rows leave in {dispatch} and return in {combine}: ranks send bf16 or fp8 and return bf16, or "
-        "send as they compute; give --row-precision same to run it so"
-    )
+    try:
+        return row_precision(dispatch, combine, own)
+    except InputError as error:
+        raise InputError(f"{source}: {error}; give --row-precision same to run it so") from None

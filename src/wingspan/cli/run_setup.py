@@ -289,6 +289,18 @@ def _dispatcher(asked: Asked, deployment: Deployment | None) -> DispatcherKind |
     return None if deployment is None else deployment.dispatcher
 
 
+def planned_step(deployment: Deployment, source: str) -> str:
+    """The line that says what of a deployment describes its step alone, and not a run of prompts."""
+    work = deployment.workload
+    spread = f" +- {work.context.spread:.0%}" if work.context.spread else ""
+    routing = work.routing.kind.replace("_", "-")
+    return (
+        f"{source} plans {work.phase} of {work.tokens_per_gpu} tokens per GPU in a context of "
+        f"{work.context.mean_tokens}{spread}, {routing} routing, on {deployment.cluster.name}; "
+        "prompts run instead, on this machine, routed by the model (compare runs the step)"
+    )
+
+
 def _check_whole(deployment: Deployment, source: str) -> None:
     ranks = deployment.options.attention_ranks
     if ranks > 1:

@@ -174,7 +174,10 @@ class _PacedModel:
         }
         T = experts_LTK.shape[1]
         generator = torch.Generator().manual_seed(transport.world.rank)
-        self._x_TD = torch.randint(-8, 8, (T, paced.hidden), generator=generator).to(paced.dtype)
+        # Powers of two come back as they left in every format that rows travel in.
+        exponents_TD = torch.randint(0, 4, (T, paced.hidden), generator=generator)
+        signs_TD = torch.randint(0, 2, (T, paced.hidden), generator=generator) * 2 - 1
+        self._x_TD = (signs_TD * 2**exponents_TD).to(paced.dtype)
 
     def _layer(self, index: int, number: int, dispatchers: Dispatchers) -> ExpertParallelLayer:
         experts: Any = PacedExperts(self._pace, number)

@@ -68,7 +68,7 @@ class Work:
         self._shared_sequences = _alike(deployment.of_attention_group(sequences_R))
         self._tokens = self._shared_tokens if deployment.replicated else _alike(tokens_R)
         self._sequences = self._shared_sequences if deployment.replicated else _alike(sequences_R)
-        self._contexts_RB = _contexts(deployment)
+        self._contexts_RB = contexts(deployment)
 
     def embed(self) -> Cost:
         """Look the tokens' rows up."""
@@ -184,7 +184,7 @@ def _shape(model: ModelSpec, group: int, kv_share: float, batch: BatchRegime) ->
     return AttentionShape.latent_prefill(heads, attention.nope_dim, attention.rope_dim, attention.value_dim)
 
 
-def _contexts(deployment: Deployment) -> Array:
+def contexts(deployment: Deployment) -> Array:
     """Context lengths of each rank's sequences, of which every rank of an attention group sees all: (R, B)."""
     workload, ranks, group = deployment.workload, deployment.ranks, deployment.options.attention_ranks
     mean, spread = workload.context.mean_tokens, workload.context.spread

@@ -6,6 +6,7 @@ Known without torch, so that a wrong name is said at once.
 from enum import StrEnum
 
 from wingspan.errors import InputError
+from wingspan.specs.precision import Precision
 
 
 class Device(StrEnum):
@@ -45,6 +46,24 @@ class RowPrecision(StrEnum):
     BFLOAT16 = "bfloat16"
     FLOAT8 = "float8"
     """Rows travel to the experts in FP8 with one scale per 128 values, and back in BF16."""
+
+
+def row_precision(dispatch: Precision, combine: Precision, own: Precision) -> RowPrecision:
+    """How rows travel that leave in `dispatch` and return in `combine`, where ranks compute in `own`.
+
+    Raises:
+        InputError: ranks send no such rows.
+    """
+    if (dispatch, combine) == (own, own):
+        return RowPrecision.SAME
+    if combine is Precision.BF16 and dispatch is Precision.BF16:
+        return RowPrecision.BFLOAT16
+    if combine is Precision.BF16 and dispatch is Precision.FP8:
+        return RowPrecision.FLOAT8
+    raise InputError(
+        f"rows leave in {dispatch} and return in {combine}: ranks send bf16 or fp8 and return bf16, or send as they "
+        "compute"
+    )
 
 
 def transport_kind(name: str) -> TransportKind:

@@ -24,6 +24,8 @@ from wingspan.schedule.result import LinkUse, Span, StepReport
 from wingspan.simulate.pace import ModelledPace
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.emulation import on_links
+from wingspan.specs.precision import Precision
+from wingspan.specs.running import row_precision
 from wingspan.specs.workload import RecordedRouting
 from wingspan.testbed.counters import LinkCount, own_link
 from wingspan.traffic.shares import expert_shares
@@ -95,23 +97,9 @@ def run_emulated(
         keep_spans: also keep the last step's timeline.
         in_testbed: ranks are in its nodes: the report then holds what the kernel counted on their links.
     """
-    model, workload = deployment.model, deployment.workload
-    flow = flow_named(
-        deployment.options.schedule, shared_beside_dispatch=deployment.options.shared_beside_dispatch
-    )
-    step = PacedStep(
-        layers=model.layers,
-        moe_layers=tuple(model.moe_layers),
-        hidden=model.hidden,
-        dtype=torch.bfloat16,
-        placement=deployment.build_placement(),
-        shared_expert=model.experts.shared_intermediate > 0,
-        flow=flow,
-        dispatch=DispatchOptions(deployment.dispatcher),
-        steps=steps,
-    )
+    step, workload = paced_step(deployment, steps), deployment.workload
     rank = transport.world.rank
-    pace = ModelledPace(deployment, flow.micro_batches, rank)
+    pace = ModelledPace(deployment, step.flow.micro_batches, rank)
     before = _together(transport) if in_testbed else None
     measurement = run_paced(transport, step, pace, choices_RLTK[rank], workload.phase, keep_spans=keep_spans)
     carried = _together(transport).since(before) if before is not None else None
@@ -119,13 +107,41 @@ def run_emulated(
     if gathered is None:
         return None
     ranks = [each for each, _ in gathered]
-    report = step_report(ranks, workload.phase, step.placement, transport.world, flow.name, source="paced")
+    report = step_report(
+        ranks, workload.phase, step.placement, transport.world, step.flow.name, source="paced"
+    )
     if report is None:
         raise RuntimeError("no step was measured")
     if carried is not None:
         counts = [count for _, count in gathered[:: transport.world.ranks_per_node]]
         report = _with_kernel(report, counts, steps + 1, deployment.used_cluster)
     return report, [span for r in ranks for span in r.spans]
+
+
+def paced_step(deployment: Deployment, steps: int) -> PacedStep:
+    """The deployment's step as paced ranks execute it.
+
+    Raises:
+        InputError: rows in a format that ranks do not send.
+    """
+    model = deployment.model
+    precisions = deployment.workload.precisions(model)
+    own = Precision.FP32 if precisions.combine is Precision.FP32 else Precision.BF16
+    rows = row_precision(precisions.dispatch, precisions.combine, own)
+    flow = flow_named(
+        deployment.options.schedule, shared_beside_dispatch=deployment.options.shared_beside_dispatch
+    )
+    return PacedStep(
+        layers=model.layers,
+        moe_layers=tuple(model.moe_layers),
+        hidden=model.hidden,
+        dtype=torch.float32 if own is Precision.FP32 else torch.bfloat16,
+        placement=deployment.build_placement(),
+        shared_expert=model.experts.shared_intermediate > 0,
+        flow=flow,
+        dispatch=DispatchOptions(deployment.dispatcher, rows),
+        steps=steps,
+    )
 
 
 def _together(transport: Transport) -> LinkCount:

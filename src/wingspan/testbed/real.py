@@ -17,6 +17,7 @@ from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.run import Listener, RunRequest, run
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.result import Span, StepReport
+from wingspan.simulate.work import contexts
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.workload import RecordedRouting
 
@@ -43,16 +44,20 @@ def work_of(deployment: Deployment, steps: int) -> StepWork:
     """
     workload, model = deployment.workload, deployment.model
     decode = workload.phase == "decode"
-    context = workload.context.mean_tokens
-    longest = (model.max_context or context + steps + 1) - steps - 1
-    tokens = max(1, min(context - steps // 2, longest)) if decode else context
-    each = max(1, round(workload.sequences_per_gpu))
+    new_tokens = steps + 1 if decode else 1
+    longest = np.inf if model.max_context is None else model.max_context - new_tokens
+    each, ranks = max(1, round(workload.sequences_per_gpu)), deployment.ranks
+    before = steps // 2 if decode else 0
+    # The lengths that the prediction draws: those of a rank's sequences, or one for all.
+    tokens_RB = np.clip(np.rint(contexts(deployment)) - before, 1, max(1, longest)).astype(int)
+    tokens_RB = np.broadcast_to(tokens_RB, (ranks, each))
     rng = np.random.default_rng(workload.seed)
-    ids_NT = rng.integers(1, model.vocabulary - 1, (each * deployment.ranks, tokens))
-    prompts = [
-        Prompt(number, ids, None, number % deployment.ranks) for number, ids in enumerate(ids_NT.tolist())
-    ]
-    return StepWork(prompts, steps + 1 if decode else 1)
+    prompts = []
+    for number in range(each * ranks):
+        rank, place = number % ranks, number // ranks
+        ids = rng.integers(1, model.vocabulary - 1, tokens_RB[rank, place]).tolist()
+        prompts.append(Prompt(number, ids, None, rank))
+    return StepWork(prompts, new_tokens)
 
 
 def run_step(

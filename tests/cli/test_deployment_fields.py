@@ -1,0 +1,186 @@
+"""Every field of a deployment acts in `run` and `compare`, is refused, or belongs to what one line says is left out.
+
+The tables are held to the schema: a new field must be put into them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.command import TINY
+from wingspan.cli.run_setup import Asked, planned_step, read_setup
+from wingspan.deployment import Deployment, load_deployment, save_deployment
+from wingspan.errors import InputError
+from wingspan.placement.simple import round_robin
+from wingspan.placement.spec import PlacementSpec
+from wingspan.schedule.result import Operation
+from wingspan.specs.cluster import load_cluster
+from wingspan.specs.models import load_model
+from wingspan.specs.workload import Context, Workload
+
+# What the other value of each field is. Where a field acts only beside others, those stand with it.
+OTHER: dict[str, dict[str, Any]] = {
+    "cluster": {"cluster": "gb200-nvl72"},
+    "workload.phase": {"workload.phase": "prefill", "workload.context.mean_tokens": 4},
+    "workload.tokens_per_gpu": {"workload.tokens_per_gpu": 3},
+    "workload.context.mean_tokens": {"workload.context.mean_tokens": 40},
+    "workload.context.spread": {"workload.context.spread": 0.5},
+    "workload.routing": {"workload.routing": {"kind": "log_normal", "sigma": 1.0}},
+    "workload.fluctuating": {"workload.fluctuating": False},
+    "workload.seed": {"workload.seed": 5},
+    "workload.weights": {"workload.weights": "fp32"},
+    "workload.expert_weights": {"workload.expert_weights": "fp32"},
+    "workload.activations": {"workload.activations": "fp32"},
+    "workload.dispatch": {"workload.dispatch": "fp8"},
+    "workload.combine": {"workload.combine": "fp8"},
+    "workload.kv": {"workload.kv": "fp32"},
+    "placement.strategy": {"placement.strategy": "round_robin"},
+    "placement.ranks": {"placement.ranks": 4},
+    "placement.experts_per_rank": {"placement.experts_per_rank": 5},
+    "placement.seed": {"placement.seed": 7},
+    "placement.slots": {"placement": "SLOTS"},
+    "options.schedule": {"options.schedule": "two-batch"},
+    "options.shared_beside_dispatch": {"options.shared_beside_dispatch": False},
+    "options.dispatcher": {"options.dispatcher": "deduplicated"},
+    "options.attention_ranks": {"options.attention_ranks": 2},
+    "options.reserve_share": {"options.reserve_share": 0.2},
+    "checkpoint": {"checkpoint": "/nowhere"},
+    "planned": {"planned": {"tokens_per_gpu": 9}},
+}
+
+ACTS, REFUSED, SAID = "acts", "refused", "said"
+_STEP = "what one line says of the planned step: run has prompts, this machine and the model's own router"
+_ONLY_PLAN = "read by `plan` alone: what its search was to keep; docs/planning.md"
+_SENT = "paced ranks have no weights, and say so"
+
+# field: what it does in `run`, in `compare`, in `compare --compute real`; or why it has nothing to do there.
+FIELDS: dict[str, tuple[str, str, str]] = {
+    "cluster": (SAID, ACTS, "the prediction is of this machine; the table names it"),
+    "workload.phase": (ACTS, ACTS, ACTS),
+    "workload.tokens_per_gpu": (SAID, ACTS, ACTS),
+    "workload.context.mean_tokens": (SAID, ACTS, ACTS),
+    "workload.context.spread": (SAID, ACTS, ACTS),
+    "workload.routing": (SAID, ACTS, "the model routes: the table says whose choices are counted"),
+    "workload.fluctuating": (_STEP, "drawn token by token: a step always fluctuates", "the model routes"),
+    "workload.seed": (_STEP, ACTS, ACTS),
+    "workload.weights": (ACTS, ACTS, ACTS),
+    "workload.expert_weights": (REFUSED, ACTS, REFUSED),
+    "workload.activations": (REFUSED, REFUSED, REFUSED),
+    "workload.dispatch": (ACTS, ACTS, ACTS),
+    "workload.combine": (REFUSED, REFUSED, REFUSED),
+    "workload.kv": (SAID, ACTS, SAID),
+    "placement.strategy": (ACTS, ACTS, ACTS),
+    "placement.ranks": (ACTS, ACTS, ACTS),
+    "placement.experts_per_rank": (ACTS, ACTS, ACTS),
+    "placement.seed": (ACTS, ACTS, ACTS),
+    "placement.slots": (ACTS, ACTS, ACTS),
+    "options.schedule": (ACTS, ACTS, ACTS),
+    "options.shared_beside_dispatch": (ACTS, ACTS, ACTS),
+    "options.dispatcher": (ACTS, ACTS, ACTS),
+    "options.attention_ranks": (REFUSED, REFUSED, REFUSED),
+    "options.reserve_share": (_STEP, ACTS, ACTS),
+    "checkpoint": (REFUSED, _SENT, REFUSED),
+    "planned": (_ONLY_PLAN, _ONLY_PLAN, _ONLY_PLAN),
+}
+
+
+def _leaves(data: Any, key: str = "") -> Iterator[str]:
+    """Dotted keys of what a file says; routing, cluster, model and what was planned are one thing each."""
+    if isinstance(data, dict) and key not in ("model", "cluster", "planned", "workload.routing"):
+        for name, value in data.items():
+            yield from _leaves(value, f"{key}.{name}" if key else name)
+    else:
+        yield key
+
+
+@pytest.fixture(scope="module")
+def start() -> Deployment:
+    return Deployment(
+        model=load_model(TINY),
+        cluster=load_cluster("h100-sxm"),
+        workload=Workload(tokens_per_gpu=4, context=Context(mean_tokens=24)),
+        placement=PlacementSpec(strategy="random", ranks=2, experts_per_rank=4),
+        checkpoint=TINY,
+    )
+
+
+def _changed(start: Deployment, changes: dict[str, Any], path: Path) -> Path:
+    save_deployment(start, path)
+    data = json.loads(path.read_text())
+    for key, value in changes.items():
+        *inside, last = key.split(".")
+        part = data
+        for name in inside:
+            part = part[name]
+        if value == "SLOTS":
+            value = PlacementSpec.explicit(round_robin(7, 8, 2, 4)).model_dump(mode="json")
+        part[last] = load_cluster(value).model_dump(mode="json") if key == "cluster" else value
+    path.write_text(json.dumps(data))
+    return path
+
+
+def _run(path: Path) -> tuple[Any, Any]:
+    """What runs, and what is said of it."""
+    setup = read_setup(Asked(str(path)), {})
+    assert setup.deployment is not None
+    ranks = setup.placement.ranks
+    flow = (setup.schedule, setup.shared_beside_dispatch)
+    what = (setup.ranks, setup.ranks_per_node, setup.build_placement(7, 8, ranks).to_dict(), flow, setup.dispatcher,
+            setup.dtype, setup.row_precision)  # fmt: skip
+    return what, (setup.notes, planned_step(setup.deployment, "d.json"))
+
+
+def _paced(path: Path) -> tuple[Any, Any]:
+    from wingspan.simulate.pace import ModelledPace
+    from wingspan.testbed.emulate import choices, paced_step
+
+    given = load_deployment(path)
+    if given.options.attention_ranks > 1:
+        raise InputError("compare refuses it by name (tests/cli/test_compare.py)")
+    step = paced_step(given, 1)
+    pace = ModelledPace(given, step.flow.micro_batches, 0)
+    seconds = [pace.seconds(op, 3) for op in (Operation.ATTENTION, Operation.DENSE, Operation.GATE)]
+    drawn = choices(given)
+    what = (step.placement.to_dict(), step.flow, step.dispatch, step.dtype, seconds, pace.experts_seconds(3, [9] * 4),
+            drawn.shape, drawn.tolist(), given.options.reserve_share, given.workload.phase)  # fmt: skip
+    return what, ()
+
+
+def _real(path: Path) -> tuple[Any, Any]:
+    from wingspan.testbed.real import work_of
+
+    what, (notes, _) = _run(path)
+    given = load_deployment(path)
+    prompts = [(prompt.home_rank, prompt.ids) for prompt in work_of(given, 3).prompts]
+    return (*what, prompts, given.options.reserve_share, given.workload.phase), notes
+
+
+def test_every_field_of_the_schema_is_here(start):
+    keys = set(_leaves(start.model_dump(mode="json")))
+    # A model is held to its checkpoint's, key by key; the version says how the file is read.
+    assert keys - {"model", "schema_version"} == set(FIELDS) == set(OTHER)
+
+
+@pytest.mark.parametrize(("way", "column"), [(_run, 0), (_paced, 1), (_real, 2)])
+def test_every_field_acts_is_refused_or_said(start, tmp_path, way, column):
+    before = way(_changed(start, {}, tmp_path / "d.json"))
+    wrong = {}
+    for field, others in OTHER.items():
+        path = _changed(start, others, tmp_path / "d.json")
+        try:
+            what, said = way(path)
+        except InputError:
+            found = REFUSED
+        else:
+            found = ACTS if what != before[0] else SAID if said != before[1] else "nothing"
+        expected = FIELDS[field][column]
+        if expected not in (ACTS, REFUSED, SAID):
+            expected = "nothing"
+        if found != expected:
+            wrong[field] = (found, expected)
+    assert wrong == {}
