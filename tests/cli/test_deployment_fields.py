@@ -48,6 +48,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "options.shared_beside_dispatch": {"options.shared_beside_dispatch": False},
     "options.dispatcher": {"options.dispatcher": "deduplicated"},
     "options.attention_ranks": {"options.attention_ranks": 2},
+    "options.expert_tensor_parallel": {"options.expert_tensor_parallel": 2},
     "options.reserve_share": {"options.reserve_share": 0.2},
     "checkpoint": {"checkpoint": "/nowhere"},
     "planned": {"planned": {"tokens_per_gpu": 9}},
@@ -83,6 +84,7 @@ FIELDS: dict[str, tuple[str, str, str]] = {
     "options.shared_beside_dispatch": (ACTS, ACTS, ACTS),
     "options.dispatcher": (ACTS, ACTS, ACTS),
     "options.attention_ranks": (REFUSED, REFUSED, REFUSED),
+    "options.expert_tensor_parallel": (REFUSED, REFUSED, REFUSED),
     "options.reserve_share": (_STEP, ACTS, ACTS),
     "checkpoint": (REFUSED, _SENT, REFUSED),
     "planned": (_ONLY_PLAN, _ONLY_PLAN, _ONLY_PLAN),
@@ -140,7 +142,7 @@ def _paced(path: Path) -> tuple[Any, Any]:
     from wingspan.testbed.emulate import choices, paced_step
 
     given = load_deployment(path)
-    if given.options.attention_ranks > 1:
+    if given.options.attention_ranks > 1 or given.options.expert_tensor_parallel > 1:
         raise InputError("compare refuses it by name (tests/cli/test_compare.py)")
     step = paced_step(given, 1)
     pace = ModelledPace(given, step.flow.micro_batches, 0)
