@@ -28,11 +28,13 @@ from wingspan.specs.precision import Precision
 from wingspan.specs.running import row_precision
 from wingspan.specs.workload import RecordedRouting
 from wingspan.testbed.counters import LinkCount, own_link
+from wingspan.testbed.real import check_even
 from wingspan.traffic.shares import expert_shares
 
 
 def choices(deployment: Deployment) -> NDArray[np.int64]:
     """Which experts every rank's tokens choose: (R, L, T, K), drawn by the workload's routing and seed."""
+    check_even(deployment)
     shares_LE = expert_shares(deployment.model, deployment.workload)
     tokens, top_k = deployment.workload.tokens_per_gpu, deployment.model.experts.per_token
     return np.stack(

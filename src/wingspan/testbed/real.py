@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from wingspan.deployment import Deployment
+from wingspan.errors import InputError
 from wingspan.routing.statistics import expert_load
 from wingspan.routing.trace import RoutingTrace
 from wingspan.runtime.generation.prompts import Prompt
@@ -20,6 +21,15 @@ from wingspan.schedule.result import Span, StepReport
 from wingspan.simulate.work import contexts
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.workload import RecordedRouting
+
+
+def check_even(deployment: Deployment) -> None:
+    """Raise `InputError` where sequences are counted over all ranks: a compared step has as many on each."""
+    if deployment.workload.total_sequences is not None:
+        raise InputError(
+            f"workload.total_sequences {deployment.workload.total_sequences}: a compared step has as many sequences on "
+            "each rank; leave it out, tokens_per_gpu says how many"
+        )
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,7 @@ def work_of(deployment: Deployment, steps: int) -> StepWork:
         deployment: its workload's seed draws the ids.
         steps: decode steps to measure; a prefill is one step.
     """
+    check_even(deployment)
     workload, model = deployment.workload, deployment.model
     decode = workload.phase == "decode"
     new_tokens = steps + 1 if decode else 1
