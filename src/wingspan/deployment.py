@@ -93,6 +93,11 @@ class Planned(Spec):
     tokens_per_gpu: Tokens | None = None
     total_sequences: int | None = Field(default=None, ge=1, description="over all GPUs and groups")
     longest_step_seconds: float | None = Field(default=None, gt=0)
+    experts_per_rank: int | None = Field(default=None, ge=1)
+    redundant: int | None = Field(
+        default=None, ge=0, description="slots beyond the experts, in all of a layer"
+    )
+    placement: PlacementSpec | None = None
 
 
 class Deployment(Spec):

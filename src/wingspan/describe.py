@@ -52,6 +52,7 @@ class Description:
         activations: their precision (default: FP8 beside FP8 weights, else BF16).
         kv: the KV cache's precision (default BF16).
         seed: of all draws (default 0).
+        redundant: slots beyond the experts, in all of a layer; says `experts_per_rank` otherwise.
     """
 
     source: str | ModelSpec
@@ -74,6 +75,7 @@ class Description:
     activations: str | None = None
     kv: str | None = None
     seed: int | None = None
+    redundant: int | None = None
 
 
 def deployment_of(said: Description, cluster: Cluster | None = None) -> Deployment:
@@ -121,6 +123,9 @@ def template_of(said: Description, longest_step_seconds: float | None = None) ->
             ("tokens_per_gpu", said.tokens_per_gpu),
             ("total_sequences", said.total_sequences),
             ("longest_step_seconds", longest_step_seconds),
+            ("experts_per_rank", said.experts_per_rank),
+            ("redundant", said.redundant),
+            ("placement", said.placement and _asked_placement(data, said)),
         )
         if value is not None
     }
@@ -293,6 +298,13 @@ def _explicit(data: dict[str, Any], said: Description) -> dict[str, Any]:
     except InputError as error:
         raise InputError(f"{said.placement}: {error}") from None
     return PlacementSpec.explicit(stored.placement).model_dump(mode="json")
+
+
+def _asked_placement(data: dict[str, Any], said: Description) -> dict[str, Any]:
+    """A placement that a search keeps: every slot of a file, or a strategy at any EP size."""
+    if Path(str(said.placement)).is_file():
+        return _explicit(data, said)
+    return {"strategy": _strategy(str(said.placement)), "ranks": 1}
 
 
 def _strategy(name: str) -> str:

@@ -9,7 +9,11 @@ import numpy as np
 
 from wingspan.deployment import Deployment, Planned
 from wingspan.describe import Description, deployment_of, template_of
+from wingspan.errors import InputError
+from wingspan.simulate.layouts import Kept
 from wingspan.simulate.planning import Plan, make_plan
+from wingspan.simulate.service import ServiceGoal
+from wingspan.simulate.service_plan import ServicePlan, make_service_plan
 from wingspan.simulate.step import simulate as predicted
 
 if TYPE_CHECKING:
@@ -31,13 +35,40 @@ def plan(said: Description, gpus: int | None = None, *, longest_step_seconds: fl
         InputError: what is said does not fit together, or nothing keeps the limit.
     """
     template = template_of(said, longest_step_seconds)
-    kept = template.planned or Planned()
+    planned = template.planned or Planned()
     return make_plan(
         template,
         gpus or template.cluster.gpus,
-        fixed_batch=(kept.tokens_per_gpu or kept.total_sequences) is not None,
-        longest_step_seconds=kept.longest_step_seconds,
+        fixed_batch=(planned.tokens_per_gpu or planned.total_sequences) is not None,
+        longest_step_seconds=planned.longest_step_seconds,
+        kept=_kept(planned),
     )
+
+
+def plan_requests(said: Description, goal: ServiceGoal, gpus: int | None = None) -> ServicePlan:
+    """Find the groups that serve most requests of a length within limits, split by phase or together.
+
+    Args:
+        said: model, cluster, routing and precisions; phase, batch and context follow from the requests.
+        goal: how long requests are, and how soon their tokens must come.
+        gpus: all GPUs (default: as many as the cluster says).
+
+    Raises:
+        InputError: what is said does not fit together.
+    """
+    template = template_of(said)
+    return make_service_plan(
+        template, gpus or template.cluster.gpus, goal, _kept(template.planned or Planned())
+    )
+
+
+def _kept(planned: Planned) -> Kept:
+    if planned.redundant is not None and planned.experts_per_rank is not None:
+        raise InputError(
+            f"`redundant` {planned.redundant} and `experts_per_rank` {planned.experts_per_rank} say the same in two "
+            "ways; leave one out"
+        )
+    return Kept(planned.experts_per_rank, planned.redundant, planned.placement)
 
 
 def simulate(said: Deployment | Description) -> StepReport:

@@ -80,6 +80,8 @@ ALIASES = (
     Alias("--name", "--cluster-name"),
     Alias("--rate", "--link-rate"),
     Alias("--top-k", "--experts-per-token"),
+    Alias("--input", "--prompt-tokens"),
+    Alias("--output", "--output-tokens"),
 )
 
 COMMANDS: Mapping[str, str] = {"serving": "simulate-serving"}

@@ -47,11 +47,35 @@ def _with(other: str) -> Callable[[Values], bool]:
 _SAMPLING = "at --temperature 0 the likeliest token is taken; raise it, or leave this out"
 _DRAWN = "requests of a file are not drawn; leave it out, or --requests"
 
+_OF_REQUESTS = "with --prompt-tokens the requests say it; leave it out, or those"
+_NO_REQUESTS = "it is a limit of requests; add --prompt-tokens and --output-tokens, or leave it out"
+
+
+def _no_requests(values: Values) -> bool:
+    return values["prompt_tokens"] is None and values["output_tokens"] is None
+
+
 RULES: dict[str, tuple[Rule, ...]] = {
     "sweep": (
         Rule(
             "tokens_per_gpu", _without("total_sequences"), "--total-sequences says the batch; leave one out"
         ),
+    ),
+    "plan": (
+        Rule("phase", _no_requests, _OF_REQUESTS),
+        Rule("tokens_per_gpu", _no_requests, _OF_REQUESTS),
+        Rule("context", _no_requests, _OF_REQUESTS),
+        Rule("total_sequences", _no_requests, _OF_REQUESTS),
+        Rule(
+            "expert_tensor_parallel",
+            _no_requests,
+            "groups for requests keep each expert whole; leave it out, or plan steps",
+        ),
+        Rule("longest_step_ms", _no_requests, "requests are limited by --ttft and --tpot; leave it out"),
+        Rule("ttft", lambda values: not _no_requests(values), _NO_REQUESTS),
+        Rule("tpot", lambda values: not _no_requests(values), _NO_REQUESTS),
+        Rule("prompt_tokens", _with("output_tokens"), "a request has an output too; add --output-tokens"),
+        Rule("output_tokens", _with("prompt_tokens"), "a request has a prompt too; add --prompt-tokens"),
     ),
     "simulate-serving": (
         Rule("prompt_tokens", _without("requests"), _DRAWN),

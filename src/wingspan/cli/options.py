@@ -115,6 +115,23 @@ Activations = Annotated[
 Kv = Annotated[str | None, typer.Option(help="Precision of the KV cache (default bf16).")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of all draws (default 0).")]
 
+Redundant = Annotated[
+    int | None,
+    typer.Option(
+        "--redundant",
+        min=0,
+        help="Slots of a layer beyond its experts, in all: they hold replicas. Says --experts-per-rank otherwise.",
+    ),
+]
+Price = Annotated[
+    float | None,
+    typer.Option(
+        "--price",
+        min=0.0,
+        help="Price of a GPU hour: tables then say what a million tokens cost, in its currency.",
+    ),
+]
+
 Html = Annotated[Path | None, typer.Option("--html", help="Write pictures as one self-contained page.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 

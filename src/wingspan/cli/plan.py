@@ -13,10 +13,14 @@ from wingspan.cli.options import (
     ContextTokens,
     Csv,
     DispatcherName,
+    ExpertsPerRank,
     ExpertTensorParallel,
     Json,
     Kv,
     Phase,
+    PlacementName,
+    Price,
+    Redundant,
     RoutingText,
     Seed,
     Source,
@@ -25,6 +29,7 @@ from wingspan.cli.options import (
     TotalSequences,
     Weights,
 )
+from wingspan.limits import MOST_CONTEXT
 
 
 def plan(
@@ -36,12 +41,43 @@ def plan(
         ),
     ] = None,
     cluster: ClusterName = None,
+    prompt_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--prompt-tokens",
+            min=1,
+            max=MOST_CONTEXT,
+            help="Plan for requests: tokens of a prompt.",
+        ),
+    ] = None,
+    output_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--output-tokens",
+            min=1,
+            max=MOST_CONTEXT,
+            help="Plan for requests: tokens of an output.",
+        ),
+    ] = None,
+    ttft: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-6, help="Of requests: longest time to the first token, in seconds, without a queue."
+        ),
+    ] = None,
+    tpot: Annotated[
+        float | None,
+        typer.Option(min=1e-6, help="Of requests: longest time per further token, in seconds."),
+    ] = None,
     phase: Phase = None,
     tokens_per_gpu: Tokens = None,
     total_sequences: TotalSequences = None,
     context: ContextTokens = None,
     context_spread: Spread = None,
     routing: RoutingText = None,
+    redundant: Redundant = None,
+    experts_per_rank: ExpertsPerRank = None,
+    placement: PlacementName = None,
     dispatcher: DispatcherName = None,
     expert_tensor_parallel: ExpertTensorParallel = None,
     weights: Weights = None,
@@ -52,66 +88,65 @@ def plan(
         float | None,
         typer.Option(min=0.001, help="Leave out steps longer than this (decode: time per output token)."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Write the best deployment as a file.")] = None,
+    price: Price = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Write the best deployment as a file; of requests whose phases are split, both as files.",
+        ),
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Write choices and the best one's step as one self-contained page.")
     ] = None,
     as_json: Json = False,
     as_csv: Csv = False,
 ) -> None:
-    """Compare EP sizes on a number of GPUs: memory, speed, best choice.
+    """Compare EP sizes on a number of GPUs: memory, speed, best choice; or groups of GPUs for requests and limits.
 
-    Beside each stands TP: every expert cut over as many GPUs (--expert-tp 2: over pairs, and spread over these). Slots
-    per GPU, shared attention, dispatcher and schedule are chosen; without --tokens-per-gpu the batch too, up to what
-    memory holds. A file that plan wrote gives the same figures again, and options change what it was to keep.
+    Beside each EP size stands TP: every expert cut over as many GPUs (--expert-tp 2: over pairs, and spread over
+    these). Slots per GPU, shared attention, dispatcher and schedule are chosen; without --tokens-per-gpu the batch too,
+    up to what memory holds. With --prompt-tokens and --output-tokens it is for requests of such a length: prefill and
+    decode split over groups at every ratio, or together. A file that plan wrote gives the same figures
+    again, and options change what it was to keep.
 
     Examples:
 
       wingspan plan deepseek-v3 --gpus 64
 
+      wingspan plan deepseek-v3 --gpus 96 --prompt-tokens 2000 --output-tokens 500 --ttft 2 --tpot 0.05
+
       wingspan plan seed --cluster seed-ideal --tokens-per-gpu 16 --context 1024
 
       wingspan plan qwen3-235b-a22b --phase prefill --out best.json
     """
-    from wingspan.cli import plan_view
+    from wingspan.cli import plan_job
     from wingspan.cli.outputs import check_one_format, check_outputs
-    from wingspan.deployment import save_deployment
     from wingspan.describe import Description
-    from wingspan.front import plan as make_plan
 
     check_outputs(out, html)
     check_one_format(as_json, as_csv)
-    made = make_plan(
-        Description(
-            source=source,
-            cluster=cluster,
-            phase=phase,
-            tokens_per_gpu=tokens_per_gpu,
-            total_sequences=total_sequences,
-            context=context,
-            context_spread=context_spread,
-            routing=routing,
-            dispatcher=dispatcher,
-            expert_tensor_parallel=expert_tensor_parallel,
-            weights=weights,
-            activations=activations,
-            kv=kv,
-            seed=seed,
-        ),
-        gpus,
-        longest_step_seconds=None if longest_step_ms is None else longest_step_ms / 1e3,
+    said = Description(
+        source=source,
+        cluster=cluster,
+        experts_per_rank=experts_per_rank,
+        redundant=redundant,
+        placement=placement,
+        phase=phase,
+        tokens_per_gpu=tokens_per_gpu,
+        total_sequences=total_sequences,
+        context=context,
+        context_spread=context_spread,
+        routing=routing,
+        dispatcher=dispatcher,
+        expert_tensor_parallel=expert_tensor_parallel,
+        weights=weights,
+        activations=activations,
+        kv=kv,
+        seed=seed,
     )
-    if as_json:
-        print(plan_view.to_json(made))
-    elif as_csv:
-        plan_view.print_csv(made)
+    shown = plan_job.Shown(out, html, price, as_json=as_json, as_csv=as_csv)
+    if prompt_tokens is not None and output_tokens is not None:
+        plan_job.for_requests(said, gpus, (prompt_tokens, output_tokens), (ttft, tpot), shown)
     else:
-        plan_view.show(made, out)
-    if out is not None:
-        save_deployment(made.shown.deployment, out)
-    if html is not None:
-        from wingspan.cli.step_html import write_plan
-
-        write_plan(made, html)
-        if not (as_json or as_csv):
-            print(f"page: {html} (open in a browser)")
+        plan_job.for_steps(said, gpus, longest_step_ms, shown)

@@ -12,25 +12,22 @@ from rich.table import Table
 
 from wingspan.cli.console import Console
 from wingspan.cli.simulate_view import describe, fit_line, memory_table
-from wingspan.report.units import parameters_text
+from wingspan.report.units import parameters_text, thousands
+from wingspan.schedule.price import price_per_million_tokens
 from wingspan.simulate.planning import Plan
 from wingspan.simulate.search import DeploymentChoice
 from wingspan.specs.execution import DispatcherKind
+from wingspan.specs.model import ModelSpec
 from wingspan.writing import json_text
 
 
-def show(plan: Plan, out: Path | None) -> None:
+def show(plan: Plan, out: Path | None, price: float | None = None) -> None:
     """The choices, then the best one's memory, or the ways out."""
     console = Console(highlight=False)
     deployment = plan.shown.deployment
-    parameters = deployment.model.parameters
-    console.print(
-        f"[bold]{deployment.model.name}[/bold]: {parameters_text(parameters.total)} parameters, "
-        f"{parameters_text(parameters.active)} active; {parameters.moe_layers} MoE layers of "
-        f"{parameters.experts_per_layer} experts, top-{parameters.experts_per_token}"
-    )
+    console.print(model_line(deployment.model))
     if plan.choices:
-        console.print(_choices(plan))
+        console.print(_choices(plan, price))
         groups = plan.shown.gpus // deployment.ranks
         beside = f"{groups} groups side by side, each " if groups > 1 else ""
         console.print(f"[bold]best:[/bold] {beside}" + describe(deployment))
@@ -51,7 +48,17 @@ def show(plan: Plan, out: Path | None) -> None:
         console.print(f"deployment: {out} (wingspan simulate {out})")
 
 
-def to_json(plan: Plan) -> str:
+def model_line(model: ModelSpec) -> str:
+    """The model's name and size."""
+    parameters = model.parameters
+    return (
+        f"[bold]{model.name}[/bold]: {parameters_text(parameters.total)} parameters, "
+        f"{parameters_text(parameters.active)} active; {parameters.moe_layers} MoE layers of "
+        f"{parameters.experts_per_layer} experts, top-{parameters.experts_per_token}"
+    )
+
+
+def to_json(plan: Plan, price: float | None = None) -> str:
     """Everything, as one object."""
     parameters = plan.shown.deployment.model.parameters
     rank = plan.shown.report.peak_memory_bytes.index(max(plan.shown.report.peak_memory_bytes))
@@ -59,8 +66,8 @@ def to_json(plan: Plan) -> str:
         {
             "model": plan.shown.deployment.model.name,
             "parameters": {"total": parameters.total, "active": parameters.active, **parameters.model_dump()},
-            "choices": [_record(choice) for choice in plan.choices],
-            "best": _record(plan.shown) if plan.choices else None,
+            "choices": [_record(choice, price) for choice in plan.choices],
+            "best": _record(plan.shown, price) if plan.choices else None,
             "fits": plan.breaking_part is None,
             "breaking_part": plan.breaking_part,
             "memory_bytes": {part: sizes[rank] for part, sizes in plan.shown.report.memory_bytes.items()},
@@ -80,18 +87,20 @@ def to_json(plan: Plan) -> str:
     )
 
 
-def print_csv(plan: Plan) -> None:
+def print_csv(plan: Plan, price: float | None = None) -> None:
     """One line per EP size."""
-    records = [_record(choice) for choice in plan.choices]
+    records = [_record(choice, price) for choice in plan.choices]
     if records:
         out = csv.DictWriter(sys.stdout, list(records[0]), lineterminator="\n")
         out.writeheader()
         out.writerows(records)
 
 
-def _record(choice: DeploymentChoice) -> dict[str, Any]:
+def _record(choice: DeploymentChoice, price: float | None = None) -> dict[str, Any]:
     report, options = choice.report, choice.deployment.options
-    return {
+    rate = choice.tokens_per_second_per_gpu
+    priced = {} if price is None else {"price_per_million_tokens": price_per_million_tokens(price, rate)}
+    return priced | {
         "ranks": report.ranks,
         "experts_per_rank": report.experts_per_rank,
         "placement": choice.deployment.placement.strategy.value,
@@ -109,16 +118,21 @@ def _record(choice: DeploymentChoice) -> dict[str, Any]:
     }
 
 
-def _choices(plan: Plan) -> Table:
+def _choices(plan: Plan, price: float | None) -> Table:
     work = plan.shown.deployment.workload
     title = f"{plan.shown.gpus} GPUs, {work.phase}, context {work.context.mean_tokens}: the fastest that fits"
-    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, title=title, title_justify="left")
+    table = Table(
+        box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, title=title, title_justify="left"
+    )
     columns = ("groups", "slots\n/GPU", "attn.\nGPUs", "batch\n/GPU", "rows", "schedule", "step\nms")
-    for column in (*columns, "tokens/s\n/GPU", "tokens/s\nall GPUs", "exp.", "GB"):
+    unit, divisor = thousands(max(choice.tokens_per_second for choice in plan.choices))
+    # Beside a price the total has no room; it is in the CSV.
+    last = f"{unit}tokens/s\nall GPUs" if price is None else "price\n/million"
+    for column in (*columns, "tokens/s\n/GPU", last, "exp.", "GB"):
         left = column in ("groups", "rows", "schedule")
         table.add_column(column, justify="left" if left else "right", no_wrap=True)
     for choice in plan.choices:
-        record = _record(choice)
+        record = _record(choice, price)
         table.add_row(
             _groups(choice),
             str(record["experts_per_rank"]),
@@ -128,9 +142,11 @@ def _choices(plan: Plan) -> Table:
             record["schedule"],
             _milliseconds(record["step_seconds"]),
             f"{record['tokens_per_second_per_gpu']:,.0f}",
-            f"{record['tokens_per_second']:,.0f}",
+            f"{record['tokens_per_second'] / divisor:,.0f}"
+            if price is None
+            else f"{record['price_per_million_tokens']:.3g}",
             f"{record['exposed_communication_share']:.0%}",
-            f"{record['peak_memory_bytes'] / 1e9:.1f}",
+            _gigabytes(record["peak_memory_bytes"]),
             style="bold" if choice is plan.shown else None,
         )
     return table
@@ -151,6 +167,11 @@ def _rows(choice: DeploymentChoice) -> str:
 
 def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:.1f}" if seconds < 1 else f"{seconds * 1e3:.0f}"
+
+
+def _gigabytes(size_bytes: float) -> str:
+    """Four characters up to a terabyte."""
+    return f"{size_bytes / 1e9:.{1 if size_bytes < 99.95e9 else 0}f}"
 
 
 def _ways(plan: Plan) -> Table:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from wingspan.cli.service_view import counted, groups_lines, left_out, limits_text
 from wingspan.deployment import Deployment
 from wingspan.report.page import write_page
 from wingspan.report.plan_page import Alternative, plan_page
 from wingspan.report.ranks import representative
+from wingspan.report.service_page import ArrangementPoint, service_page
 from wingspan.report.step_page import step_page
+from wingspan.schedule.price import price_per_million_tokens
 from wingspan.schedule.result import StepReport
 from wingspan.simulate.planning import Plan
 from wingspan.simulate.prediction import Prediction
+from wingspan.simulate.service import Offer
+from wingspan.simulate.service_plan import ServicePlan
 from wingspan.simulate.step import predict
 from wingspan.specs.model import HeadAttention
 
@@ -28,7 +33,46 @@ def write_step(prediction: Prediction, report: StepReport, path: Path) -> None:
     write_page(page, path)
 
 
-def write_plan(plan: Plan, path: Path) -> None:
+def write_service(plan: ServicePlan, path: Path, price: float | None) -> None:
+    """The page of a plan for requests."""
+    goal, best = plan.goal, plan.best
+    judged = [one for one in plan.considered if one.offer is not None and one.kind != "prefill"]
+    page = service_page(
+        f"Plan for requests on {plan.gpus} GPUs: {plan.template.model.name}",
+        None if best is None else _point(best, "", price),
+        [
+            _point(offer, "" if offer is best else " " if offer.meets else "over the TPOT", price)
+            for offer in plan.frontier
+        ],
+        [_point(one.offer, one.reason, price) for one in judged if one.offer],
+        {
+            "Requests": f"{goal.prompt_tokens:,} prompt and {goal.output_tokens:,} output tokens",
+            "Limits": limits_text(goal),
+            **conditions(best.decode.deployment if best else plan.template),
+        },
+        groups_lines(best) if best else [],
+        left_out(plan),
+        slowest_user=None if goal.tpot_seconds is None else 1 / goal.tpot_seconds,
+    )
+    write_page(page, path)
+
+
+def _point(offer: Offer, why: str, price: float | None) -> ArrangementPoint:
+    rate = offer.tokens_per_second_per_gpu
+    return ArrangementPoint(
+        decode=counted(offer.decode.ranks, offer.decode_groups),
+        prefill=counted(offer.prefill.ranks, offer.prefill_groups) if offer.prefill else "together",
+        per_user=offer.tokens_per_second_per_user,
+        per_gpu=rate,
+        ttft_seconds=offer.ttft_seconds,
+        tpot_seconds=offer.tpot_seconds,
+        within=offer.meets,
+        why=why,
+        price=None if price is None else price_per_million_tokens(price, rate),
+    )
+
+
+def write_plan(plan: Plan, path: Path, price: float | None = None) -> None:
     """The page of a plan: its choices, then the step of the one shown."""
     prediction = predict(plan.shown.deployment)
     choices = [
@@ -39,6 +83,9 @@ def write_plan(plan: Plan, path: Path) -> None:
             attention_ranks=choice.deployment.options.attention_ranks,
             dispatcher=choice.deployment.dispatcher.value,
             shown=choice is plan.shown,
+            price=None
+            if price is None
+            else price_per_million_tokens(price, choice.tokens_per_second_per_gpu),
         )
         for choice in plan.choices
     ]

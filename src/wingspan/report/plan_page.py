@@ -15,7 +15,10 @@ from wingspan.schedule.result import Span, StepReport
 
 @dataclass(frozen=True)
 class Alternative:
-    """The best deployment of one layout, as `EP 64`; `shown` marks the one that the rest of the page is about."""
+    """The best deployment of one layout, as `EP 64`; `shown` marks the one that the rest of the page is about.
+
+    `price` is that of a million tokens, where a GPU's is known.
+    """
 
     report: StepReport
     layout: str
@@ -23,6 +26,7 @@ class Alternative:
     attention_ranks: int
     dispatcher: str
     shown: bool
+    price: float | None = None
 
 
 def plan_page(
@@ -76,12 +80,13 @@ def _comparison(choices: Sequence[Alternative], gpus: int) -> list[Section]:
             count_text(choice.report.tokens_per_second / choice.report.ranks),
             share_text(choice.report.overhead),
             bytes_text(max(choice.report.peak_memory_bytes)),
+            *([] if choice.price is None else [f"{choice.price:.3g}"]),
         ]
         for choice in choices
     ]
     headings = (
         "", "experts per GPU", "attention over", "batch per GPU", "rows travel", "schedule", "step",
-        "tokens/s per GPU", "exposed", "memory",
+        "tokens/s per GPU", "exposed", "memory", *([] if best.price is None else ["price of a million tokens"]),
     )  # fmt: skip
     return [
         Section(

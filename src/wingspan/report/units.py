@@ -32,6 +32,11 @@ def share_text(share: float) -> str:
     return f"{share * 100:.1f} %"
 
 
+def thousands(largest: float) -> tuple[str, float]:
+    """The unit of a column of counts up to `largest`, and what to divide them by, so that six digits suffice."""
+    return ("", 1.0) if largest < 1e6 else ("k ", 1e3) if largest < 1e9 else ("M ", 1e6)
+
+
 def value_text(value: float | str) -> str:
     """A value of an axis: words as they are, numbers without needless digits."""
     return value if isinstance(value, str) else f"{value:g}"

@@ -43,11 +43,15 @@ class ShortModel:
 
     def cut(self, deployment: Deployment) -> Deployment:
         """The deployment with the short model."""
-        workload = deployment.workload
+        workload, placement = deployment.workload, deployment.placement
+        if placement.slots is not None:
+            placement = placement.model_copy(update={"slots": placement.slots[:_MOE_LAYERS]})
         if isinstance(workload.routing, RecordedRouting):
             routing = workload.routing.model_copy(update={"loads": workload.routing.loads[:_MOE_LAYERS]})
             workload = workload.model_copy(update={"routing": routing})
-        return deployment.model_copy(update={"model": self._model, "workload": workload})
+        return deployment.model_copy(
+            update={"model": self._model, "workload": workload, "placement": placement}
+        )
 
     def placement(self, deployment: Deployment) -> Placement:
         """Place the experts of the short model."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 from wingspan.deployment import Deployment
-from wingspan.placement.spec import PlacementSpec, Strategy
+from wingspan.placement.spec import Strategy
 from wingspan.simulate.estimate import Estimate, ShortModel
-from wingspan.simulate.layouts import attention_groups, slot_counts
+from wingspan.simulate.layouts import Kept, attention_groups
 from wingspan.simulate.memory import largest_batch
 from wingspan.specs.execution import DispatcherKind, ScheduleKind, schedule_text
 from wingspan.specs.placement import Placement
@@ -28,10 +28,21 @@ KERNELS = (DispatcherKind.FLAT, DispatcherKind.HIERARCHICAL)
 
 @dataclass(frozen=True)
 class Wanted:
-    """What binds the batch: the asked one is kept, or as large as memory and the longest step allow."""
+    """What binds a search.
+
+    Args:
+        fixed_batch: the workload's batch is kept; else it is as large as memory and the longest step allow.
+        longest_step_seconds: limit on the step.
+        held_context: tokens of each sequence that memory must hold, where more than the step's mean context.
+        least_batch: smaller ones are no answer.
+        kept: slots and placement that are not to be chosen.
+    """
 
     fixed_batch: bool
     longest_step_seconds: float | None
+    held_context: int | None = None
+    least_batch: int = 1
+    kept: Kept = field(default_factory=Kept)
 
 
 @dataclass(frozen=True)
@@ -71,10 +82,11 @@ class GroupSearch:
         start: model, cluster, work and options.
         ranks: of the group; experts are spread over them, or cut as the start's options say.
         wanted: what binds the batch.
+        near: a batch near which the longest step may lie; 0: nobody knows.
     """
 
-    def __init__(self, start: Deployment, ranks: int, wanted: Wanted) -> None:
-        self._start, self._ranks, self._wanted = start, ranks, wanted
+    def __init__(self, start: Deployment, ranks: int, wanted: Wanted, near: int = 0) -> None:
+        self._start, self._ranks, self._wanted, self._near = start, ranks, wanted, near
         self._short = ShortModel(start)
         self._placements: dict[tuple[Strategy, int], tuple[Placement, Placement]] = {}
         self._batch = 0
@@ -91,8 +103,9 @@ class GroupSearch:
         Attention, dispatcher and schedule are tried together; then the other placement, more slots and smaller
         batches, each from the best.
         """
-        slots = slot_counts(self._start.model.experts.count, self._ranks // self._shared)
-        found = self._ways(slots[0])
+        experts, groups = self._start.model.experts.count, self._ranks // self._shared
+        slots = self._wanted.kept.slot_counts(experts, groups)
+        found = self._ways(slots[0]) if slots else []
         if found:
             found += self._other_placements(found)
             found += self._more_slots(_best(found), slots[1:])
@@ -104,7 +117,7 @@ class GroupSearch:
         groups = attention_groups(self._ranks, self._start.cluster, heads, self._shared)
         even = slots * (self._ranks // self._shared) == self._start.model.experts.count
         plain = even and isinstance(self._start.workload.routing, UniformRouting)
-        placement = Strategy.LINEAR if plain else Strategy.BALANCED
+        placement = self._wanted.kept.strategy or (Strategy.LINEAR if plain else Strategy.BALANCED)
         first, *others = product(self._dispatchers, self._schedules)
         seeds = self._tried(Way(placement, slots, group, *first) for group in groups)
         found = list(seeds)
@@ -118,6 +131,8 @@ class GroupSearch:
 
     def _other_placements(self, found: list[EstimatedDeployment]) -> list[EstimatedDeployment]:
         """Linear keeps groups of experts together, which dispatchers use unlike; balanced evens out the load."""
+        if self._wanted.kept.strategy is not None:
+            return []
         best = {f.way.dispatcher: f for f in sorted(found, key=lambda f: f.tokens_per_second_per_gpu)}
         other = {Strategy.LINEAR: Strategy.BALANCED, Strategy.BALANCED: Strategy.LINEAR}
         return self._tried(replace(f.way, placement=other[f.way.placement]) for f in best.values())
@@ -127,7 +142,8 @@ class GroupSearch:
         even = isinstance(self._start.workload.routing, UniformRouting)
         found: list[EstimatedDeployment] = []
         for slots in counts:
-            more = self._tried([replace(best.way, slots=slots, placement=Strategy.BALANCED)])
+            placement = self._wanted.kept.strategy or Strategy.BALANCED
+            more = self._tried([replace(best.way, slots=slots, placement=placement)])
             found += more
             last = best if len(found) < 2 else found[-2]
             if not more or (even and more[0].tokens_per_second_per_gpu <= last.tokens_per_second_per_gpu):
@@ -137,7 +153,7 @@ class GroupSearch:
     def _smaller_batches(self, best: EstimatedDeployment) -> list[EstimatedDeployment]:
         found: list[EstimatedDeployment] = []
         work = self._start.workload
-        least = work.context.mean_tokens if work.phase == "prefill" else 1
+        least = work.context.mean_tokens if work.phase == "prefill" else self._wanted.least_batch
         while not self._wanted.fixed_batch:
             batch = best.deployment.workload.tokens_per_gpu // 2
             half = self._at(best.way, batch) if batch >= least else None
@@ -153,10 +169,14 @@ class GroupSearch:
         """The way with the largest batch that is allowed."""
         deployment, wanted = self._deployment(way), self._wanted
         asked, work = deployment.workload.tokens_per_gpu, deployment.workload
-        largest = largest_batch(deployment, None, self._placement(way)[1])
+        largest = largest_batch(deployment, wanted.held_context, self._placement(way)[1])
         if wanted.fixed_batch:
             return self._at(way, asked if asked <= largest else 0)
-        most = min(largest, _MOST_DECODE if work.phase == "decode" else _MOST_PREFILL)
+        most = min(
+            largest, _MOST_DECODE if work.phase == "decode" else max(_MOST_PREFILL, wanted.least_batch)
+        )
+        if most < wanted.least_batch:
+            return None
         if wanted.longest_step_seconds is None:
             return self._at(way, most)
         return self._within(way, most, wanted.longest_step_seconds)
@@ -166,8 +186,8 @@ class GroupSearch:
 
         None also where that is less than the batch of another way: at the limit on the step, less work is slower.
         """
-        best, fits, breaks = None, 0, most + 1
-        batch = min(self._batch, most) or most
+        best, fits, breaks = None, self._wanted.least_batch - 1, most + 1
+        batch = min(self._batch or self._near, most) or most
         while breaks - fits > max(1, fits // 100):
             found = self._at(way, batch)
             if found is None:
@@ -196,7 +216,7 @@ class GroupSearch:
     def _deployment(self, way: Way, batch: int | None = None) -> Deployment:
         start = self._start
         groups = self._ranks // self._shared
-        placement = PlacementSpec(strategy=way.placement, ranks=groups, experts_per_rank=way.slots)
+        placement = self._wanted.kept.spec(way.placement, groups, way.slots)
         options = start.options.model_copy(
             update={
                 "attention_ranks": way.attention_ranks,

@@ -2,7 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wingspan.errors import InputError
+from wingspan.placement.spec import PlacementSpec, Strategy
 from wingspan.specs.cluster import Cluster
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What of slots and placement is asked for, and so not chosen; None: chosen.
+
+    Args:
+        experts_per_rank: slots per (layer, rank).
+        redundant: slots beyond the experts, in all of a layer.
+        placement: how experts are put into slots; an explicit one also says how many ranks there are.
+    """
+
+    experts_per_rank: int | None = None
+    redundant: int | None = None
+    placement: PlacementSpec | None = None
+
+    @property
+    def strategy(self) -> Strategy | None:
+        """The placement's; where replicas are asked for, the one that makes them."""
+        if self.placement is not None:
+            return self.placement.strategy
+        return Strategy.BALANCED if self.redundant else None
+
+    @property
+    def ranks(self) -> int | None:
+        """The EP size, where an explicit placement says it."""
+        explicit = self.placement is not None and self.placement.slots is not None
+        return self.placement.ranks if explicit and self.placement else None
+
+    def check(self, experts: int, sizes: Sequence[int]) -> None:
+        """Raise `InputError` where no EP size suits the slots that are asked for."""
+        if any(self.slot_counts(experts, size) for size in sizes):
+            return
+        shown = ", ".join(map(str, sizes))
+        if self.ranks is not None:
+            raise InputError(f"`placement`: it is over {self.ranks} ranks; the EP sizes here are {shown}")
+        if self.redundant is not None:
+            raise InputError(
+                f"`redundant` {self.redundant}: {experts} + {self.redundant} slots divide over none of the EP sizes "
+                f"{shown}"
+            )
+        raise InputError(
+            f"`experts_per_rank` {self.experts_per_rank}: holds the {experts} experts on none of the EP sizes {shown}"
+        )
+
+    def slot_counts(self, experts: int, ranks: int) -> list[int]:
+        """Slots per rank to try; none where the asked ones do not suit so many ranks."""
+        if self.ranks is not None and self.placement is not None:
+            return [self.placement.experts_per_rank] if ranks == self.ranks else []
+        if self.redundant is not None:
+            each, left = divmod(experts + self.redundant, ranks)
+            return [each] if not left and each <= experts else []
+        if self.experts_per_rank is not None:
+            enough = self.experts_per_rank * ranks >= experts
+            return [self.experts_per_rank] if enough and self.experts_per_rank <= experts else []
+        return slot_counts(experts, ranks)
+
+    def spec(self, strategy: Strategy, ranks: int, slots: int) -> PlacementSpec:
+        """So many slots filled by this strategy, or the explicit placement."""
+        if self.placement is not None and self.placement.slots is not None:
+            return self.placement
+        return PlacementSpec(strategy=strategy, ranks=ranks, experts_per_rank=slots)
 
 
 def ep_sizes(experts: int, cluster: Cluster) -> list[int]:
@@ -18,6 +85,27 @@ def ep_sizes(experts: int, cluster: Cluster) -> list[int]:
     levels = (min(cluster.gpus_per_node, gpus), min(cluster.scale_up_domain_gpus, gpus))
     sizes = (size for size in range(1, min(gpus, 2 * experts) + 1) if gpus % size == 0)
     return [size for size in sizes if size == gpus or all(_nested(size, level) for level in levels)]
+
+
+def group_sizes(experts: int, cluster: Cluster) -> list[int]:
+    """EP sizes of groups that need not fill the cluster: other groups may have the rest. Smallest first.
+
+    Of more than fifty the larger ones are thinned out, each about a tenth above the one before.
+    """
+    levels = (min(cluster.gpus_per_node, cluster.gpus), min(cluster.scale_up_domain_gpus, cluster.gpus))
+    most = min(cluster.gpus, 2 * experts)
+    sizes = [size for size in range(1, most + 1) if all(_nested(size, level) for level in levels)]
+    if len(sizes) <= _MOST_SIZES:
+        return sizes
+    thinned: list[int] = []
+    for size in sizes:
+        if not thinned or size >= _GROWTH * thinned[-1] or experts % size == 0 or size == most:
+            thinned.append(size)
+    return thinned
+
+
+_MOST_SIZES = 50
+_GROWTH = 1.1
 
 
 def slot_counts(experts: int, ranks: int) -> list[int]:

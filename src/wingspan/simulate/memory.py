@@ -86,27 +86,51 @@ def largest_batch(
     """
     placement = deployment.build_placement() if placement is None else placement
 
-    def fits(count: int) -> bool:
+    def held(count: int) -> float:
         rows_R = None if rows_per_token_R is None else rows_per_token_R * count
-        return _use(deployment, placement, rows_R, count, context).fits
+        return float(_use(deployment, placement, rows_R, count, context).total_R.max())
 
-    return _largest(fits, _MOST_SEQUENCES)
+    return _largest(held, deployment.cluster.gpu.memory_bytes, _MOST_SEQUENCES)
 
 
 def longest_context(deployment: Deployment) -> int:
     """The most tokens of context that fit with the workload's batch; 0 = not even one."""
     placement = deployment.build_placement()
-    return _largest(lambda tokens: _use(deployment, placement, None, None, tokens).fits, 1 << 24)
+
+    def held(tokens: int) -> float:
+        return float(_use(deployment, placement, None, None, tokens).total_R.max())
+
+    return _largest(held, deployment.cluster.gpu.memory_bytes, 1 << 24)
 
 
-def _largest(fits: Callable[[int], bool], most: int) -> int:
-    low, high = 0, 1
-    while high <= most and fits(high):
-        low, high = high, high * 2
+def _largest(held: Callable[[int], float], capacity_bytes: float, most: int) -> int:
+    """The largest count up to `most` that is held in `capacity_bytes`; 0 where not even one is.
+
+    Each further one takes about as much as those before, so the next to try lies where the line through the last
+    two fills the memory; every other time it is the middle, should the line mislead.
+    """
+    first = held(1)
+    if first > capacity_bytes:
+        return 0
+    low, low_bytes, high, straight = 1, first, most + 1, True
+    count = 2
     while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
+        size = held(count)
+        slope = max((size - low_bytes) / (count - low), 1e-9)
+        guess = count + (capacity_bytes - size) / slope
+        if size <= capacity_bytes:
+            low, low_bytes = count, size
+        else:
+            high = count
+        count = (low + high) // 2
+        if straight and guess < high:
+            count = min(max(int(guess), low + 1), high - 1)
+        straight = not straight or high - low < _NEAR
     return low
+
+
+_NEAR = 8
+"""So close to the answer the line through the last two is right."""
 
 
 def _use(

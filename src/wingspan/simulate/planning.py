@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from wingspan.deployment import Deployment
 from wingspan.errors import InputError
-from wingspan.placement.spec import PlacementSpec
-from wingspan.simulate.layouts import ep_sizes
+from wingspan.placement.spec import Strategy
+from wingspan.simulate.layouts import Kept, ep_sizes
 from wingspan.simulate.memory import largest_batch, memory_use
 from wingspan.simulate.search import DeploymentChoice, best_of_each_ep, of_group
 from wingspan.simulate.step import simulate
@@ -36,7 +36,12 @@ class Plan:
 
 
 def make_plan(
-    template: Deployment, gpus: int, *, fixed_batch: bool, longest_step_seconds: float | None = None
+    template: Deployment,
+    gpus: int,
+    *,
+    fixed_batch: bool,
+    longest_step_seconds: float | None = None,
+    kept: Kept | None = None,
 ) -> Plan:
     """Compare EP sizes.
 
@@ -45,17 +50,23 @@ def make_plan(
         gpus: all GPUs.
         fixed_batch: keep the workload's tokens per GPU instead of choosing the batch too.
         longest_step_seconds: limit on the step.
+        kept: slots and placement that are asked for.
 
     Raises:
-        InputError: the GPUs do not fill whole nodes, or what fits takes longer than the limit.
+        InputError: the GPUs do not fill whole nodes, what fits takes longer than the limit, or no EP size suits the
+            slots that are asked for.
     """
+    kept = kept or Kept()
+    kept.check(
+        template.model.experts.count, ep_sizes(template.model.experts.count, template.cluster.part(gpus))
+    )
     choices = best_of_each_ep(
-        template, gpus, fixed_batch=fixed_batch, longest_step_seconds=longest_step_seconds
+        template, gpus, fixed_batch=fixed_batch, longest_step_seconds=longest_step_seconds, kept=kept
     )
     if not choices and longest_step_seconds is not None:
-        _check_not_only_slow(template, gpus, longest_step_seconds, fixed_batch)
+        _check_not_only_slow(template, gpus, longest_step_seconds, fixed_batch, kept)
     fastest = max(choices, key=lambda choice: choice.tokens_per_second_per_gpu, default=None)
-    shown = fastest or _as_asked(template, gpus)
+    shown = fastest or _as_asked(template, gpus, kept)
     use = memory_use(shown.deployment)
     return Plan(
         choices=choices,
@@ -66,13 +77,15 @@ def make_plan(
     )
 
 
-def _check_not_only_slow(template: Deployment, gpus: int, longest_seconds: float, fixed_batch: bool) -> None:
+def _check_not_only_slow(
+    template: Deployment, gpus: int, longest_seconds: float, fixed_batch: bool, kept: Kept
+) -> None:
     """Raise if memory would have had room, and only the limit on the step left nothing."""
     one = template.workload.tokens_per_gpu if fixed_batch else 1
     small = template.model_copy(
         update={"workload": template.workload.model_copy(update={"tokens_per_gpu": one})}
     )
-    steps = [c.report.step_seconds for c in best_of_each_ep(small, gpus, fixed_batch=True)]
+    steps = [c.report.step_seconds for c in best_of_each_ep(small, gpus, fixed_batch=True, kept=kept)]
     if steps:
         tokens = f"{one} new token{'s' if one > 1 else ''}"
         raise InputError(
@@ -81,15 +94,16 @@ def _check_not_only_slow(template: Deployment, gpus: int, longest_seconds: float
         )
 
 
-def _as_asked(template: Deployment, gpus: int) -> DeploymentChoice:
+def _as_asked(template: Deployment, gpus: int, kept: Kept) -> DeploymentChoice:
     """At the EP size, of equal ones the largest, that comes closest to fitting."""
     whole = template.model_copy(update={"cluster": template.cluster.with_gpus(gpus)})
     experts = template.model.experts.count
     tried = [
         of_group(whole, ranks).model_copy(
-            update={"placement": PlacementSpec(ranks=ranks, experts_per_rank=-(-experts // ranks))}
+            update={"placement": kept.spec(kept.strategy or Strategy.LINEAR, ranks, slots[0])}
         )
         for ranks in reversed(ep_sizes(experts, template.cluster.part(gpus)))
+        if (slots := kept.slot_counts(experts, ranks))
     ]
     closest = min(tried, key=lambda deployment: float(memory_use(deployment).total_R.max()))
     return DeploymentChoice(closest, simulate(closest), gpus)

@@ -5,14 +5,18 @@ Every way is estimated from few layers (`estimate.py`); what comes close to the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from wingspan.deployment import Deployment
 from wingspan.schedule.result import StepReport
 from wingspan.simulate.group_search import EstimatedDeployment, GroupSearch, Wanted
-from wingspan.simulate.layouts import ep_sizes, expert_cuts
-from wingspan.simulate.memory import largest_batch
+from wingspan.simulate.layouts import Kept, ep_sizes, expert_cuts
+from wingspan.simulate.memory import largest_batch, memory_use
+from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.step import predict
 from wingspan.simulate.summary import step_report
 
@@ -50,7 +54,12 @@ class DeploymentChoice:
 
 
 def best_of_each_ep(
-    template: Deployment, gpus: int, *, fixed_batch: bool, longest_step_seconds: float | None = None
+    template: Deployment,
+    gpus: int,
+    *,
+    fixed_batch: bool,
+    longest_step_seconds: float | None = None,
+    kept: Kept | None = None,
 ) -> list[DeploymentChoice]:
     """For each EP size, and each number of ranks that cut all experts, the fastest deployment that fits.
 
@@ -62,23 +71,39 @@ def best_of_each_ep(
         gpus: all GPUs; each EP group takes as many as it needs.
         fixed_batch: keep the workload's tokens per GPU.
         longest_step_seconds: leave out what takes longer (in decode: the time per output token).
+        kept: slots and placement that are asked for.
 
     Raises:
         InputError: the GPUs do not fill whole nodes.
     """
-    cluster = template.cluster.with_gpus(gpus)
-    start = template.model_copy(update={"cluster": cluster})
-    wanted = Wanted(fixed_batch, longest_step_seconds)
-    found: list[EstimatedDeployment] = []
-    asked = None if template.planned is None else template.planned.expert_tensor_parallel
-    for ranks in ep_sizes(template.model.experts.count, template.cluster.part(gpus)):
-        for cut in expert_cuts(ranks, start.cluster, template.model.experts.intermediate, asked):
-            found += GroupSearch(_with_cut(of_group(start, ranks), cut), ranks, wanted).run()
-    best = _settled(found, gpus, wanted)
+    wanted = Wanted(fixed_batch, longest_step_seconds, kept=kept or Kept())
+    sizes = ep_sizes(template.model.experts.count, template.cluster.part(gpus))
+    found = found_at(template, gpus, sizes, wanted, cut=True)
+    best = settled(found, gpus, wanted)
     if best and longest_step_seconds is not None and not fixed_batch:
         fastest = max(best, key=lambda size: best[size].tokens_per_second_per_gpu)
-        best[fastest] = _enlarged(best[fastest], longest_step_seconds)
+        best[fastest] = enlarged(best[fastest], wanted)
     return [best[size] for size in sorted(best)]
+
+
+def found_at(
+    template: Deployment, gpus: int, sizes: Sequence[int], wanted: Wanted, *, cut: bool = False
+) -> list[EstimatedDeployment]:
+    """What fits of all that is tried on groups of these sizes, estimated; see `best_of_each_ep`.
+
+    Experts lie whole on their ranks; with `cut` also in parts, over as many ranks as are asked for or over all.
+    """
+    start = template.model_copy(update={"cluster": template.cluster.with_gpus(gpus)})
+    asked = None if template.planned is None else template.planned.expert_tensor_parallel
+    found: list[EstimatedDeployment] = []
+    near = 0
+    for ranks in sizes:
+        group, width = of_group(start, ranks), template.model.experts.intermediate
+        for each in expert_cuts(ranks, start.cluster, width, asked) if cut else [1]:
+            here = GroupSearch(_with_cut(group, each), ranks, wanted, near).run()
+            near = here[0].deployment.workload.tokens_per_gpu if here else near
+            found += here
+    return found
 
 
 def of_group(start: Deployment, ranks: int) -> Deployment:
@@ -101,7 +126,7 @@ def _size(deployment: Deployment) -> tuple[int, int]:
     return deployment.ranks, deployment.options.expert_tensor_parallel
 
 
-def _settled(
+def settled(
     found: list[EstimatedDeployment], gpus: int, wanted: Wanted
 ) -> dict[tuple[int, int], DeploymentChoice]:
     """Each size's best, predicted whole: the best estimate of each, then whatever else is close to the best."""
@@ -112,25 +137,29 @@ def _settled(
         size = _size(one.deployment)
         if size in best:
             later.append(one)
-        elif (choice := _whole(one.deployment, gpus, wanted)) is not None:
+        elif (choice := whole(one.deployment, gpus, wanted)) is not None:
             best[size] = choice
             top = max(top, choice.tokens_per_second_per_gpu)
     close = [one for one in later if one.tokens_per_second_per_gpu >= _CLOSE * top]
     for one in close[:_MOST_CLOSE]:
-        choice = _whole(one.deployment, gpus, wanted)
+        choice = whole(one.deployment, gpus, wanted)
         size = _size(one.deployment)
         if choice and choice.tokens_per_second_per_gpu > best[size].tokens_per_second_per_gpu:
             best[size] = choice
     return best
 
 
-def _whole(deployment: Deployment, gpus: int, wanted: Wanted) -> DeploymentChoice | None:
-    """The whole prediction; with a smaller batch where the real loads need more room or time than even ones."""
+def whole(deployment: Deployment, gpus: int, wanted: Wanted) -> DeploymentChoice | None:
+    """The whole prediction; with a smaller batch where the real loads need more room or time than even ones.
+
+    None where that would be less than the least that is wanted.
+    """
     while True:
         prediction = predict(deployment)
         choice = DeploymentChoice(deployment, step_report(prediction), gpus)
         batch, longest = deployment.workload.tokens_per_gpu, wanted.longest_step_seconds
-        fits = choice.peak_bytes <= deployment.cluster.gpu.memory_bytes
+        held = held_bytes(prediction, wanted.held_context)
+        fits = held <= deployment.cluster.gpu.memory_bytes
         if fits and (longest is None or choice.report.step_seconds <= longest):
             return choice
         smaller = batch - 1
@@ -138,18 +167,29 @@ def _whole(deployment: Deployment, gpus: int, wanted: Wanted) -> DeploymentChoic
             smaller = min(smaller, int(batch * longest / choice.report.step_seconds))
         elif not fits:
             rows_R = prediction.arrived_LR.max(axis=0) / batch
-            smaller = min(smaller, largest_batch(deployment, None, prediction.placement, rows_R))
-        if wanted.fixed_batch or smaller < 1:
+            smaller = min(
+                smaller, largest_batch(deployment, wanted.held_context, prediction.placement, rows_R)
+            )
+        if wanted.fixed_batch or smaller < wanted.least_batch:
             return None
         deployment = with_workload(deployment, tokens_per_gpu=smaller)
 
 
-def _enlarged(choice: DeploymentChoice, longest_seconds: float) -> DeploymentChoice:
+def held_bytes(prediction: Prediction, context: int | None = None) -> float:
+    """Memory of the fullest rank, with each sequence's cache for so many tokens where they are said."""
+    deployment, rows_R = prediction.deployment, prediction.arrived_LR.max(axis=0)
+    if context is not None:
+        work = deployment.workload.context.model_copy(update={"mean_tokens": context})
+        deployment = with_workload(deployment, context=work)
+    return float(np.rint(memory_use(deployment, prediction.placement, rows_R).total_R.max()))
+
+
+def enlarged(choice: DeploymentChoice, wanted: Wanted) -> DeploymentChoice:
     """The largest batch from the choice's on whose whole prediction fits and keeps to the limit."""
-    wanted = Wanted(fixed_batch=True, longest_step_seconds=longest_seconds)
+    exactly = replace(wanted, fixed_batch=True)
 
     def tried(batch: int) -> DeploymentChoice | None:
-        return _whole(with_workload(choice.deployment, tokens_per_gpu=batch), choice.gpus, wanted)
+        return whole(with_workload(choice.deployment, tokens_per_gpu=batch), choice.gpus, exactly)
 
     stride, best = 1, choice
     while larger := tried(best.deployment.workload.tokens_per_gpu + stride):
@@ -165,4 +205,14 @@ def with_workload(deployment: Deployment, **changes: Any) -> Deployment:
     return deployment.model_copy(update={"workload": deployment.workload.model_copy(update=changes)})
 
 
-__all__ = ["DeploymentChoice", "best_of_each_ep", "of_group", "with_workload"]
+__all__ = [
+    "DeploymentChoice",
+    "best_of_each_ep",
+    "enlarged",
+    "found_at",
+    "held_bytes",
+    "of_group",
+    "settled",
+    "whole",
+    "with_workload",
+]

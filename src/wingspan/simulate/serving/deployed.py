@@ -17,7 +17,10 @@ from wingspan.simulate.serving.engine import KVTransfer
 from wingspan.simulate.serving.group import GroupSpec
 from wingspan.simulate.serving.times import GridTimes, Surface
 from wingspan.simulate.step import simulate
+from wingspan.simulate.work import Work
 from wingspan.specs.memory import MemoryPart
+from wingspan.specs.model import HeadAttention
+from wingspan.specs.placement import Placement
 
 
 @dataclass(frozen=True)
@@ -62,15 +65,25 @@ def grid_times(deployment: Deployment, caps: Caps) -> GridTimes:
     return GridTimes(_decode_surface(deployment, caps), _prefill_surface(deployment, caps))
 
 
-def kv_tokens_per_home(deployment: Deployment, caps: Caps, *, decodes: bool, prefills: bool) -> int:
+def kv_tokens_per_home(
+    deployment: Deployment,
+    caps: Caps,
+    *,
+    decodes: bool,
+    prefills: bool,
+    placement: Placement | None = None,
+) -> int:
     """Tokens whose KV cache fits beside weights, reserve, and the activations and buffers of the largest steps.
+
+    `placement` is the deployment's, if it is at hand already.
 
     Raises:
         InputError: no room for even one token; says what fills the memory.
     """
     steps = [_decode(deployment, caps.sequences_per_gpu, caps.mean_context)] if decodes else []
     steps += [_prefill(deployment, caps.tokens_per_step, caps.mean_context)] if prefills else []
-    parts = [memory_use(step).parts for step in steps]
+    placement = deployment.build_placement() if placement is None else placement
+    parts = [memory_use(step, placement).parts for step in steps]
     held = {
         name: max(float(part[name].max()) for part in parts)
         for name in parts[0]
@@ -80,7 +93,7 @@ def kv_tokens_per_home(deployment: Deployment, caps: Caps, *, decodes: bool, pre
     held[MemoryPart.BUFFERS] = sum(float(part[MemoryPart.BUFFERS].max()) for part in parts)
     capacity = deployment.cluster.gpu.memory_bytes
     room = capacity - sum(held.values())
-    one = memory_use(_decode(deployment, 1, caps.mean_context)).parts[MemoryPart.KV_CACHE].max()
+    one = memory_use(_decode(deployment, 1, caps.mean_context), placement).parts[MemoryPart.KV_CACHE].max()
     tokens = int(room / (float(one) / (caps.mean_context + 1)))
     if tokens < 1:
         largest = sorted(held, key=lambda part: -held[part])[:3]
@@ -122,7 +135,7 @@ def _prefill_surface(deployment: Deployment, caps: Caps) -> Surface:
     reports = [
         simulate(_prefill(deployment, load, length)) for load, length in zip(loads, lengths, strict=True)
     ]
-    per_pair = _seconds_per_pair(deployment, caps)
+    per_pair = seconds_per_pair(deployment, caps)
     contexts_C = np.unique([length / 2 for length in [*lengths, 2 * caps.longest_context]])
     more_NC = np.maximum(0.0, contexts_C - np.array(lengths)[:, None] / 2)
     expert_N = np.array([_expert_seconds(report) for report in reports])
@@ -135,17 +148,21 @@ def _prefill_surface(deployment: Deployment, caps: Caps) -> Surface:
 _LONG_PROMPT = 4096
 
 
-def _seconds_per_pair(deployment: Deployment, caps: Caps) -> float:
+def seconds_per_pair(deployment: Deployment, caps: Caps) -> float:
     """Attention's time for one more pair of tokens on a GPU, over all layers, where prompts are long."""
     tokens = max(_LONG_PROMPT, caps.longest_context)
-    few, many = (
-        _attention_seconds(simulate(_prefill(deployment, tokens, length))) for length in (tokens // 4, tokens)
-    )
+    few, many = (_attention_seconds(_prefill(deployment, tokens, length)) for length in (tokens // 4, tokens))
     return max(0.0, many - few) / (tokens * (tokens - tokens // 4) / 2)
 
 
-def _attention_seconds(report: StepReport) -> float:
-    return float(np.max(report.operation_seconds[Operation.ATTENTION]))
+def _attention_seconds(step: Deployment) -> float:
+    """All layers' attention, on the rank where it takes longest."""
+    attention, layers = step.model.attention, step.model.layers
+    windowed = len(attention.windowed_layers) if isinstance(attention, HeadAttention) else 0
+    work = Work(step, step.used_cluster, 1)
+    counted = ((windowed, True), (layers - windowed, False))
+    costs = [count * work.attention(windowed=narrow).seconds for count, narrow in counted if count]
+    return float(np.max(sum(costs, np.zeros(1))))
 
 
 def _expert_seconds(report: StepReport) -> float:

@@ -1,0 +1,135 @@
+"""The commands that simulate, place, run and serve what a plan for requests found, each as it can be pasted."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from wingspan.interop.launch import LAUNCHERS, EngineLaunch
+from wingspan.simulate.service import Offer, PhaseGroup
+from wingspan.simulate.service_plan import ServicePlan
+from wingspan.specs.execution import ScheduleKind
+from wingspan.specs.precision import Precision
+
+_WIDTH = 78
+USUAL_OUT = Path("best.json")
+
+
+def prefill_path(out: Path) -> Path:
+    """Where the deployment of the groups that prefill goes, beside that of those that decode."""
+    return out.with_name(f"{out.stem}.prefill{out.suffix}")
+
+
+def commands(plan: ServicePlan, source: str, cluster: str, out: Path | None) -> dict[str, list[str]]:
+    """Titles, and below each its lines; none where nothing was found.
+
+    Args:
+        plan: what was found.
+        source, cluster: the model and the cluster, as they were named.
+        out: the file of the deployment that decodes, where one is written.
+    """
+    if plan.best is None:
+        return {}
+    return {"then": _own(plan.best, source, cluster, out)} | _engines(plan.best)
+
+
+def _own(best: Offer, source: str, cluster: str, out: Path | None) -> list[str]:
+    file = out or USUAL_OUT
+    files = [file, *([prefill_path(file)] if best.prefill else [])]
+    lines = [] if out else [f"# with --out {file} added, the plan writes {' and '.join(map(str, files))}:"]
+    for path in files:
+        lines += _wrapped(["wingspan", "simulate", str(path)])
+    lines += _wrapped(["wingspan", "place", "TRACE", "--model", str(file), "--out", "placement.json"])
+    lines += _wrapped(["wingspan", "run", str(file), "--checkpoint", "FOLDER"])
+    if best.decode_groups > 1 or best.prefill_groups > 1:
+        beside = " and one of those that prefill" if best.prefill else ""
+        lines += [f"# requests for one of the groups that decode{beside}:"]
+    return [*lines, *_wrapped(["wingspan", "simulate-serving", source, *_serving_options(best, cluster)])]
+
+
+def _serving_options(best: Offer, cluster: str) -> list[str]:
+    goal, decode, prefill = best.goal, best.decode, best.prefill
+    rate = best.requests_per_second / best.decode_groups
+    if prefill is not None:
+        rate = min(rate, prefill.requests_per_second)
+    options = decode.deployment.options
+    tokens = prefill.batch if prefill else decode.batch + (best.chunk_tokens or 0)
+    said = {
+        "--cluster": cluster,
+        "--ranks": decode.ranks,
+        "--separate-prefill": prefill.ranks if prefill else None,
+        "--attention-ranks": options.attention_ranks if options.attention_ranks > 1 else None,
+        "--schedule": options.schedule,
+        "--prompt-tokens": goal.prompt_tokens,
+        "--output-tokens": goal.output_tokens,
+        "--max-sequences": decode.batch,
+        "--step-tokens": max(2, tokens),
+        "--rate": f"{0.8 * rate:.3g}",
+        "--ttft-p99": goal.ttft_seconds,
+        "--tpot-p99": goal.tpot_seconds,
+    }
+    return [
+        word
+        for name, value in said.items()
+        if value is not None
+        for word in (name, f"{value:g}" if isinstance(value, float) else str(value))
+    ]
+
+
+def _engines(best: Offer) -> dict[str, list[str]]:
+    """Each engine's commands, one for each kind of groups."""
+    kinds = [("decode" if best.prefill else "both", best.decode, best.decode_groups)]
+    kinds += [("prefill", best.prefill, best.prefill_groups)] if best.prefill else []
+    found: dict[str, list[str]] = {}
+    for engine, command_of in LAUNCHERS.items():
+        found[engine] = []
+        for phase, group, count in kinds:
+            if len(kinds) > 1 or count > 1:
+                found[engine].append(f"# {phase}" + (f", {count} of these" if count > 1 else ""))
+            command = command_of(_launch(best, phase, group))
+            if command.file:
+                found[engine] += [f"cat > {command.file} <<END", *command.file_text.splitlines(), "END"]
+            found[engine] += _wrapped(command.words)
+    return found
+
+
+def _launch(best: Offer, phase: str, group: PhaseGroup) -> EngineLaunch:
+    deployment = group.deployment
+    prompts = -(-group.batch // best.goal.prompt_tokens)
+    tokens = {
+        "prefill": group.batch,
+        "decode": group.batch,
+        "both": group.batch + (best.chunk_tokens or 0),
+    }[phase]
+    return EngineLaunch(
+        phase=phase,
+        ranks=group.ranks,
+        ranks_per_node=min(deployment.cluster.gpus_per_node, group.ranks),
+        redundant=group.redundant,
+        experts=deployment.model.experts.count,
+        attention_ranks=deployment.options.attention_ranks,
+        sequences=prompts if phase == "prefill" else group.batch,
+        step_tokens=tokens,
+        two_batch=deployment.options.schedule == ScheduleKind.TWO_BATCH,
+        fp8_cache=deployment.workload.kv is Precision.FP8,
+    )
+
+
+def _wrapped(words: list[str]) -> list[str]:
+    """A command as lines of at most a terminal's width, an option kept with its value."""
+    quoted = [word if " " in word else shlex.quote(word) for word in words]
+    pieces: list[str] = []
+    for word in quoted:
+        option = bool(pieces) and pieces[-1].startswith("--") and " " not in pieces[-1]
+        if option and not word.startswith("--"):
+            pieces[-1] += f" {word}"
+        else:
+            pieces.append(word)
+    lines = [pieces[0]]
+    for piece in pieces[1:]:
+        if len(lines[-1]) + 1 + len(piece) > _WIDTH:
+            lines[-1] += " \\"
+            lines.append(f"    {piece}")
+        else:
+            lines[-1] += f" {piece}"
+    return lines

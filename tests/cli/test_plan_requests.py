@@ -1,0 +1,99 @@
+"""`wingspan plan --input --output`: what it prints, writes and refuses; its commands exist and run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import TINY, Command
+
+ASKED = ("plan", TINY, "--gpus", "8", "--input", "100", "--output", "20")
+
+
+def test_json_says_the_best_and_its_price(wingspan: Command) -> None:
+    done = wingspan(*ASKED, "--price", "2", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    best = found["best"]
+    assert best["price_per_million_tokens"] == pytest.approx(
+        2 / 3600 / best["tokens_per_second_per_gpu"] * 1e6
+    )
+    rates = [one["tokens_per_second_per_gpu"] for one in found["considered"] if "decode_ranks" in one]
+    assert best["tokens_per_second_per_gpu"] == max(rates)
+    assert set(found["commands"]) == {"then", "SGLang", "vLLM", "TensorRT-LLM"}
+
+
+def test_limits_bind(wingspan: Command) -> None:
+    free = json.loads(wingspan(*ASKED, "--json").out)["best"]
+    limit = 0.9 * free["tpot_seconds"]
+    bound = json.loads(wingspan(*ASKED, "--tpot", str(limit), "--json").out)["best"]
+    assert bound["tpot_seconds"] <= limit
+    assert bound["tokens_per_second_per_gpu"] < free["tokens_per_second_per_gpu"]
+    limit = free["ttft_seconds"] / 2
+    soon = json.loads(wingspan(*ASKED, "--ttft", str(limit), "--json").out)["best"]
+    assert soon is None or soon["ttft_seconds"] <= limit
+    nothing = wingspan(*ASKED, "--tpot", "0.000001")
+    assert "nothing keeps these limits" in nothing.out
+
+
+def test_the_commands_that_it_prints_run(wingspan: Command, tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    done = wingspan(*ASKED, "--ttft", "1", "--out", str(out), "--html", str(tmp_path / "page.html"))
+    assert done.code == 0, done.err
+    text = (tmp_path / "page.html").read_text()
+    assert "tokens/s per user" in text
+    lines = done.out.replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("wingspan ")]
+    assert [words[0] for words in commands if words[0] != "simulate"] == ["place", "run", "simulate-serving"]
+    for words in commands:
+        if words[0] == "simulate":
+            assert wingspan(*words).code == 0
+        if words[0] == "simulate-serving":
+            served = wingspan(*words, "--num-requests", "40", "--json")
+            assert served.code == 0, served.err
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--phase", "prefill"), "--phase prefill: does nothing here"),
+        (("-b", "8"), "--tokens-per-gpu 8: does nothing here"),
+        (("--longest-step-ms", "8"), "does nothing here"),
+        (("--redundant", "1", "--experts-per-rank", "2"), "say the same in two ways"),
+        (("--redundant", "7"), "divide over none"),
+        (("--experts-per-rank", "100"), "on none of the EP sizes"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(wingspan: Command, more: tuple[str, ...], says: str) -> None:
+    done = wingspan(*ASKED, *more)
+    assert done.code == 2
+    assert says in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_half_a_request_is_refused(wingspan: Command) -> None:
+    done = wingspan("plan", TINY, "--gpus", "8", "--input", "100")
+    assert (done.code, "a request has an output too" in done.err) == (2, True)
+    done = wingspan("plan", TINY, "--gpus", "8", "--ttft", "1")
+    assert (done.code, "it is a limit of requests" in done.err) == (2, True)
+    done = wingspan("plan", TINY, "--gpus", "8", "--input", "100", "--output", "1")
+    assert (done.code, "nothing is decoded" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize("model", ["deepseek-v3", "mixtral-8x7b", "gpt-oss-120b"])
+@pytest.mark.parametrize("cluster", ["h200", "gb200-nvl72"])
+def test_no_digit_is_cut_at_80_columns(
+    wingspan: Command, model: str, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for options in (
+        ("--phase", "prefill"),
+        ("--price", "2.5"),
+        ("--input", "1000", "--output", "100", "--price", "2.5"),
+    ):
+        done = wingspan("plan", model, "--cluster", cluster, "--gpus", "32", *options)
+        assert done.code == 0, done.err
+        assert "…" not in done.out
