@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +18,6 @@ from wingspan.cli.options import (
     ExpertTensorParallel,
     Json,
     Kv,
-    Phase,
     PlacementName,
     Price,
     Redundant,
@@ -30,6 +30,9 @@ from wingspan.cli.options import (
     Weights,
 )
 from wingspan.limits import MOST_CONTEXT
+
+if TYPE_CHECKING:
+    from wingspan.describe import Description
 
 
 def plan(
@@ -69,7 +72,13 @@ def plan(
         float | None,
         typer.Option(min=1e-6, help="Of requests: longest time per further token, in seconds."),
     ] = None,
-    phase: Phase = None,
+    phase: Annotated[
+        str | None,
+        typer.Option(
+            help="prefill, decode (default), or train: EP x DP x PP, recomputing and ZeRO; --context are then the "
+            "tokens of a sequence, and --total-sequences the global batch (default 8 per GPU)."
+        ),
+    ] = None,
     tokens_per_gpu: Tokens = None,
     total_sequences: TotalSequences = None,
     context: ContextTokens = None,
@@ -119,6 +128,8 @@ def plan(
       wingspan plan seed --cluster seed-ideal --tokens-per-gpu 16 --context 1024
 
       wingspan plan qwen3-235b-a22b --phase prefill --out best.json
+
+      wingspan plan deepseek-v3 --phase train --cluster h800 --gpus 2048
     """
     from wingspan.cli import plan_job
     from wingspan.cli.outputs import check_one_format, check_outputs
@@ -145,8 +156,49 @@ def plan(
         kv=kv,
         seed=seed,
     )
+    if phase == "train":
+        _train(
+            said,
+            gpus,
+            {
+                "--prompt-tokens": prompt_tokens,
+                "--output-tokens": output_tokens,
+                "--ttft": ttft,
+                "--tpot": tpot,
+                "--tokens-per-gpu": tokens_per_gpu,
+                "--context-spread": context_spread,
+                "--redundant": redundant,
+                "--experts-per-rank": experts_per_rank,
+                "--placement": placement,
+                "--dispatcher": dispatcher,
+                "--expert-tp": expert_tensor_parallel,
+                "--weights": weights,
+                "--kv": kv,
+                "--longest-step-ms": longest_step_ms,
+                "--price": price,
+                "--out": out,
+                "--html": html,
+            },
+            as_json=as_json,
+            as_csv=as_csv,
+        )
+        return
     shown = plan_job.Shown(out, html, price, as_json=as_json, as_csv=as_csv)
     if prompt_tokens is not None and output_tokens is not None:
         plan_job.for_requests(said, gpus, (prompt_tokens, output_tokens), (ttft, tpot), shown)
     else:
         plan_job.for_steps(said, gpus, longest_step_ms, shown)
+
+
+def _train(
+    said: Description, gpus: int | None, given: Mapping[str, object], *, as_json: bool, as_csv: bool
+) -> None:
+    from wingspan.cli import plan_training
+
+    plan = plan_training.make(said, gpus, given)
+    if as_json:
+        print(plan_training.to_json(plan))
+    elif as_csv:
+        plan_training.print_csv(plan)
+    else:
+        plan_training.show(plan)

@@ -1,0 +1,1 @@
+"""Training on many GPUs: memory by part, and how long a step takes, for each way to spread it."""
