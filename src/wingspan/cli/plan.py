@@ -29,7 +29,6 @@ from wingspan.cli.options import (
     TotalSequences,
     Weights,
 )
-from wingspan.limits import MOST_CONTEXT
 
 if TYPE_CHECKING:
     from wingspan.describe import Description
@@ -49,7 +48,6 @@ def plan(
         typer.Option(
             "--prompt-tokens",
             min=1,
-            max=MOST_CONTEXT,
             help="Plan for requests: tokens of a prompt.",
         ),
     ] = None,
@@ -58,7 +56,6 @@ def plan(
         typer.Option(
             "--output-tokens",
             min=1,
-            max=MOST_CONTEXT,
             help="Plan for requests: tokens of an output.",
         ),
     ] = None,

@@ -28,6 +28,7 @@ def show(plan: Plan, out: Path | None, price: float | None = None) -> None:
     console.print(model_line(deployment.model))
     if plan.choices:
         console.print(_choices(plan, price))
+        console.print()
         groups = plan.shown.gpus // deployment.ranks
         beside = f"{groups} groups side by side, each " if groups > 1 else ""
         console.print(f"[bold]best:[/bold] {beside}" + describe(deployment))

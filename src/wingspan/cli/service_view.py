@@ -162,7 +162,7 @@ def _cells(offer: Offer, price: float | None) -> list[str]:
 
 def _digits(value: float, decimals: int) -> str:
     """So many decimals, fewer where it has many digits before them."""
-    return f"{value:,.{max(0, decimals - (value >= 10) - (value >= 100))}f}"
+    return f"{value:,.{max(0, decimals - (value >= 100) - (value >= 1000))}f}"
 
 
 def left_out(plan: ServicePlan) -> list[str]:

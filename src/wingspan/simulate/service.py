@@ -11,6 +11,7 @@ from functools import cached_property
 
 from wingspan.deployment import Deployment
 from wingspan.errors import InputError
+from wingspan.limits import MOST_CONTEXT
 from wingspan.simulate.serving.deployed import Caps, kv_transfer
 from wingspan.simulate.serving.engine import KVTransfer
 
@@ -35,6 +36,11 @@ class ServiceGoal:
     tpot_seconds: float | None = None
 
     def __post_init__(self) -> None:
+        if self.held_context > MOST_CONTEXT:
+            raise InputError(
+                f"`prompt_tokens` {self.prompt_tokens:,} and `output_tokens` {self.output_tokens:,}: together more "
+                f"than {MOST_CONTEXT:,}"
+            )
         if self.output_tokens < 2:
             raise InputError(
                 f"`output_tokens` {self.output_tokens}: the first token comes with the prompt, so nothing is decoded; "
