@@ -9,6 +9,7 @@ from wingspan.schedule.sweep_result import SweepAxis, SweepPoint, Value
 _GOOD = 0.9
 """Least parallel efficiency that docs/reference-model.md claims."""
 _MOST_SENTENCES = 12
+_ALIKE = 3
 
 
 def findings(axes: Sequence[SweepAxis], points: Sequence[SweepPoint]) -> list[str]:
@@ -48,7 +49,7 @@ def _prefix(where: str) -> str:
 
 
 def _efficiency(ep: SweepAxis, axes: Sequence[SweepAxis], points: Sequence[SweepPoint]) -> list[str]:
-    sentences = []
+    alike: dict[str, list[tuple[str, str, list[float]]]] = {}
     for where, line in _lines(ep, axes, points):
         known = [(p.at["ranks"], p.parallel_efficiency) for p in line]
         if len(known) < 2:
@@ -63,8 +64,19 @@ def _efficiency(ep: SweepAxis, axes: Sequence[SweepAxis], points: Sequence[Sweep
             verdict = "is below 90 % from the start"
         else:
             verdict = f"is above 90 % up to EP {known[good - 1][0]}, below from EP {known[good][0]} on"
-        sentences.append(f"{_prefix(where)}parallel efficiency {verdict} ({shown})")
-    return sentences
+        alike.setdefault(verdict, []).append((where, shown, [share for _, share in known]))
+    return [sentence for verdict, found in alike.items() for sentence in _once(verdict, found)]
+
+
+def _once(verdict: str, found: Sequence[tuple[str, str, list[float]]]) -> list[str]:
+    """One sentence for each line; from three alike on, one for all of them."""
+    if len(found) < _ALIKE:
+        return [f"{_prefix(where)}parallel efficiency {verdict} ({shown})" for where, shown, _ in found]
+    shares = [share for _, _, line in found for share in line]
+    return [
+        f"parallel efficiency {verdict} on {len(found)} lines, from {found[0][0]} to {found[-1][0]} "
+        f"({min(shares) * 100:.1f} to {max(shares) * 100:.1f} %)"
+    ]
 
 
 def _best_experts(per_gpu: SweepAxis, axes: Sequence[SweepAxis], points: Sequence[SweepPoint]) -> list[str]:
