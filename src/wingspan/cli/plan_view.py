@@ -38,6 +38,13 @@ def show(plan: Plan, out: Path | None, price: float | None = None) -> None:
         )
     capacity = deployment.cluster.gpu.memory_bytes
     console.print(fit_line(plan.shown.report, capacity))
+    if plan.choices and deployment.workload.phase == "prefill" and deployment.planned is not None:
+        kept = deployment.planned
+        if kept.tokens_per_gpu is None and kept.longest_step_seconds is None:
+            console.print(
+                "the batch is the one with most tokens/s, of those up to 32,768 that fit; a prompt waits for such a "
+                "step: bound it with --longest-step-ms, or plan for requests with --ttft"
+            )
     console.print()
     console.print(memory_table(plan.shown.report, capacity))
     if plan.breaking_part is not None:
