@@ -36,6 +36,7 @@ from wingspan.cli.presets import presets
 from wingspan.cli.record import record
 from wingspan.cli.routing import routing
 from wingspan.cli.run import run
+from wingspan.cli.serve import serve
 from wingspan.cli.simulate import simulate
 from wingspan.cli.simulate_serving import simulate_serving
 from wingspan.cli.sweep import sweep
@@ -73,6 +74,7 @@ _PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     },
     "Run": {
         "run": run,
+        "serve": serve,
         "compare": compare,
         "inspect": inspect,
         "create": create,

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, cast
 
+from transformers import PreTrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
 from wingspan.errors import InputError
@@ -137,6 +138,16 @@ class LLM:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def slots(self) -> int:
+        """Sequences that are continued at a time, over all ranks."""
+        return self._limits.sequences_per_home * self._ranks.size
+
+    @property
+    def config(self) -> PreTrainedConfig:
+        """The model's configuration."""
+        return self._model.config
 
     @property
     def unfinished(self) -> int:

@@ -15,7 +15,7 @@ from wingspan.errors import InputError
 from wingspan.runtime.generation.ledger import Continuation
 
 _MOST_BYTES = 100_000
-"""Of a schema: one that is longer takes seconds to compile."""
+"""The longest schema that is taken; longer ones take seconds to compile."""
 
 
 def json_grammar(schema: str) -> str:

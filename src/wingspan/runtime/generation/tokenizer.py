@@ -48,6 +48,18 @@ class Tokenizer:
         """Transformers' own tokenizer; None where there is none."""
         return self._tokenizer
 
+    @property
+    def chat_template(self) -> str | None:
+        """The checkpoint's template of conversations; None where it has none."""
+        return getattr(self._tokenizer, "chat_template", None)
+
+    def apply_chat_template(self, messages: Sequence[object], tools: Sequence[object] | None) -> list[int]:
+        """Ids of a conversation, ready for the model to answer; whatever the template raises passes through."""
+        ids = self._tokenizer.apply_chat_template(
+            list(messages), tools=tools, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return list(ids)
+
     def encode(self, text: str) -> list[int]:
         """Ids of a text, with the special tokens that the model expects in front."""
         if self.why_no_text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -45,9 +46,12 @@ class ObeyingRanks:
         kind: TransportKind = TransportKind.AUTO,
     ) -> None:
         check_room(size)
+        self.size = size
         pipes = [Pipe() for _ in range(size)]
 
         def live(joined: Transport) -> None:
+            # Ctrl-C reaches every process of a terminal; what it means is decided by who commands.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
             mine = pipes[joined.world.rank][1]
             for ours, theirs in pipes:
                 ours.close()

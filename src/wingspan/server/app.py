@@ -1,0 +1,137 @@
+"""The server's routes, put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse, Response
+
+from wingspan.errors import WingspanError
+from wingspan.server import chat, completions, errors
+from wingspan.server.fields import DetokenizeCall, TokenizeCall
+from wingspan.server.guards import BodyLimit, Key, RequestName
+from wingspan.server.metrics import Metrics
+from wingspan.server.serving import Serving
+from wingspan.version import __version__
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may call, and with how much.
+
+    Args:
+        key: that calls must carry; None: anybody may call.
+        origins: of pages whose scripts may call; `*` for all.
+        most_body_bytes: of a call's body.
+    """
+
+    key: str | None = None
+    origins: tuple[str, ...] = ()
+    most_body_bytes: int = 4 * 1024 * 1024
+
+
+def build(serving: Serving, metrics: Metrics, access: Access) -> FastAPI:
+    """The application over one model. Its engine steps from start-up to shut-down."""
+
+    @asynccontextmanager
+    async def living(_: FastAPI) -> AsyncIterator[None]:
+        stepping = asyncio.create_task(serving.engine.run())
+        try:
+            yield
+        finally:
+            stepping.cancel()
+            with suppress(asyncio.CancelledError, WingspanError):
+                await stepping
+
+    app = FastAPI(
+        title="Wingspan", version=__version__, lifespan=living, docs_url=None, redoc_url=None,
+        description="OpenAI's API over a Mixture-of-Experts model whose experts are spread over ranks.",
+    )  # fmt: skip
+    errors.install(app)
+    app.include_router(completions.router(serving))
+    app.include_router(chat.router(serving))
+    _add_model(app, serving)
+    _add_text(app, serving)
+    _add_state(app, serving, metrics)
+    app.add_middleware(BodyLimit, most_bytes=access.most_body_bytes)
+    if access.key is not None:
+        app.add_middleware(Key, key=access.key)
+    if access.origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=list(access.origins), allow_methods=["*"], allow_headers=["*"]
+        )
+    app.add_middleware(RequestName)
+    return app
+
+
+def _add_model(app: FastAPI, serving: Serving) -> None:
+    card = {
+        "id": serving.name,
+        "object": "model",
+        "created": serving.started_seconds,
+        "owned_by": "wingspan",
+        "max_model_len": serving.longest,
+    }
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, object]:
+        """List what is served: one model."""
+        return {"object": "list", "data": [card]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, object]:
+        """Describe one model."""
+        serving.check_model(name)
+        return card
+
+
+def _add_text(app: FastAPI, serving: Serving) -> None:
+    @app.post("/tokenize")
+    async def tokenize(call: TokenizeCall) -> dict[str, object]:
+        """Give the ids of a text."""
+        serving.check_model(call.model)
+        ids = serving.encode(call.prompt, "prompt")
+        return {"count": len(ids), "max_model_len": serving.longest, "tokens": ids}
+
+    @app.post("/detokenize")
+    async def detokenize(call: DetokenizeCall) -> dict[str, object]:
+        """Give the text of ids."""
+        serving.check_model(call.model)
+        serving.check_ids(call.tokens, "tokens")
+        if serving.tokenizer.why_no_text:
+            raise errors.CallError(f"tokens: {serving.tokenizer.why_no_text}", "tokens")
+        return {"prompt": serving.decode(call.tokens)}
+
+
+def _add_state(app: FastAPI, serving: Serving, metrics: Metrics) -> None:
+    @app.get("/health")
+    async def health() -> Response:
+        """Say whether the engine lives."""
+        failed = serving.engine.failed
+        if failed is None:
+            return JSONResponse({"status": "ok"})
+        return JSONResponse(errors.error_body(str(failed), 503, code="engine_ended"), 503)
+
+    @app.get("/ready")
+    async def ready() -> Response:
+        """Say whether a call would find a place to wait."""
+        engine = serving.engine
+        if engine.failed is None and engine.waiting < engine.most_waiting:
+            return JSONResponse({"status": "ready"})
+        return JSONResponse(errors.error_body("the queue is full", 503, code="queue_full"), 503)
+
+    @app.get("/version")
+    async def version() -> dict[str, str]:
+        """Give the server's version."""
+        return {"version": __version__}
+
+    @app.get("/metrics")
+    async def prometheus() -> Response:
+        """Give all metrics in Prometheus's format."""
+        text, kind = metrics.text()
+        return Response(text, media_type=kind)

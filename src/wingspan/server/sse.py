@@ -1,0 +1,30 @@
+"""Server-sent events, as OpenAI's streams use them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi.responses import StreamingResponse
+
+from wingspan.server.engine import StoppedError
+from wingspan.server.errors import error_body
+from wingspan.writing import json_text
+
+_END = "data: [DONE]\n\n"
+
+
+def events(bodies: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
+    """An answer whose bodies are sent as they come, and then the end."""
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_lines(bodies), media_type="text/event-stream", headers=headers)
+
+
+async def _lines(bodies: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
+    try:
+        async for body in bodies:
+            yield f"data: {json_text(body)}\n\n"
+    except StoppedError as error:
+        yield f"data: {json_text(error_body(f'the engine has ended: {error}', 503, code='engine_ended'))}\n\n"
+        return
+    yield _END

@@ -1,0 +1,95 @@
+"""What `serve` refuses before ranks start, and what the its options lead to."""
+
+from __future__ import annotations
+
+import socket
+
+import httpx2 as httpx
+import pytest
+
+from tests.server.running import server
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--host", "0.0.0.0"), "WINGSPAN_API_KEY"),
+        (("--host", "not.an.address"), "--host not.an.address"),
+        (("--ranks", "2"), "--ranks 8"),
+        (("--ranks", "8", "--placement", "best"), "--placement best"),
+        (("--schedule", "auto"), "--schedule auto"),
+        (("--dispatcher", "pigeons"), "--dispatcher"),
+        (("--transport", "pigeons"), "transport"),
+        (("--dtype", "int3"), "--dtype int3"),
+        (("--max-sequences", "16", "--step-tokens", "16"), "16"),
+        (("--experts-per-rank", "0"), "--experts-per-rank 0"),
+        (("--max-waiting", "-1"), "--max-waiting"),
+        (("--max-body-mb", "0"), "--max-body-mb"),
+        (("--port", "99999"), "--port"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_in_one_line(wingspan, options, named):
+    done = wingspan("serve", "models/tiny", *options)
+    assert done.code == 2
+    assert named in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_port_in_use_is_said_at_once(wingspan):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = wingspan("serve", "models/tiny", "--ranks", "8", "--port", port)
+    assert done.code == 2
+    assert port in done.err
+
+
+def test_a_key_and_everybody_exclude_each_other(wingspan, monkeypatch):
+    monkeypatch.setenv("WINGSPAN_API_KEY", "k")
+    assert "--anybody" in wingspan("serve", "models/tiny", "--anybody").err
+
+
+def test_under_a_launcher_it_is_refused(wingspan, monkeypatch):
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    done = wingspan("serve", "models/tiny")
+    assert done.code == 2
+    assert "torchrun" in done.err
+
+
+def test_a_deployment_is_served_as_it_says_with_every_option(wingspan, tmp_path):
+    file = tmp_path / "d.json"
+    assert wingspan("plan", "models/tiny", "--gpus", "4", "--out", str(file)).code == 0
+    options = (
+        "--host", "127.0.0.1", "--model-name", "mine", "--allow-origin", "http://a.example", "--vllm-metrics",
+        "--max-sequences", "2", "--step-tokens", "64", "--max-waiting", "1", "--transport", "torch",
+        "--dispatcher", "flat", "--schedule", "chunks:2", "--dtype", "bfloat16", "--max-body-mb", "0.01",
+    )  # fmt: skip
+    with server(*options, model=str(file)) as running:
+        assert httpx.get(f"{running.address}/v1/models").json()["data"][0]["id"] == "mine"
+        headers = {"Origin": "http://a.example"}
+        assert httpx.get(f"{running.address}/version", headers=headers).headers["Access-Control-Allow-Origin"]
+        assert "vllm:num_requests_running" in httpx.get(f"{running.address}/metrics").text
+        call = {"prompt": "import ", "max_tokens": 5}
+        assert httpx.post(f"{running.address}/v1/completions", json=call, timeout=60).status_code == 200
+        many = httpx.post(f"{running.address}/v1/completions", json=call | {"n": 10}, timeout=60)
+        assert many.status_code == 429
+        long = httpx.post(f"{running.address}/v1/completions", json=call | {"prompt": "x" * 20_000})
+        assert long.status_code == 413
+
+
+def test_a_dead_rank_ends_the_server_with_its_name():
+    import os
+    import signal
+
+    import psutil
+
+    with server("--ranks", "2", "--experts-per-rank", "4") as running:
+        (rank, *_) = psutil.Process(running.process.pid).children()
+        os.kill(rank.pid, signal.SIGKILL)
+        call = {"prompt": "import ", "max_tokens": 500, "ignore_eos": True}
+        answer = httpx.post(f"{running.address}/v1/completions", json=call, timeout=60)
+        assert answer.status_code == 503
+        assert running.process.wait(30) == 1
+    said = "".join(running.said)
+    assert "rank" in said.splitlines()[-1]
+    assert "Traceback" not in said
