@@ -8,6 +8,7 @@ from typing import Any
 
 from wingspan.deployment import Deployment, load_deployment, read_routing_trace
 from wingspan.errors import InputError
+from wingspan.interop.physical import ImportOptions, NotSaidError
 from wingspan.placement.simple import check_fits, whole_nodes
 from wingspan.placement.spec import PlacementSpec, Strategy
 from wingspan.placement_file import read_placement
@@ -18,7 +19,8 @@ from wingspan.specs.execution import parse_schedule, schedule_text
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.models import load_model
 from wingspan.specs.reading import parse
-from wingspan.specs.routing_text import parse_routing
+from wingspan.specs.routing_text import fitted, parse_routing
+from wingspan.specs.stored_placement import StoredPlacement
 from wingspan.specs.workload import Workload
 
 _USUAL_CONTEXT = 4096
@@ -186,7 +188,8 @@ def _described(said: Description) -> dict[str, Any]:
     _check_prompts(workload, said)
     _set(workload["context"], "spread", said.context_spread)
     if said.routing is not None:
-        workload["routing"] = parse_routing(said.routing).model_dump(mode="json")
+        model = parse(ModelSpec, data["model"], _name(said))
+        workload["routing"] = fitted(parse_routing(said.routing), model).model_dump(mode="json")
     _set(workload, "fluctuating", False if said.expected_loads else None)
     for name in ("weights", "activations", "kv"):
         _set(workload, name, getattr(said, name))
@@ -287,17 +290,33 @@ def _name(said: Description) -> str:
 def _explicit(data: dict[str, Any], said: Description) -> dict[str, Any]:
     """The placement of a file, slot by slot."""
 
-    if said.ranks is not None or said.experts_per_rank is not None:
+    path = Path(str(said.placement))
+    model = parse(ModelSpec, data["model"], _name(said))
+    own = said.ranks is not None or said.experts_per_rank is not None
+    stored = placement_of_model(path, model, said.ranks)
+    of_engine = said.experts_per_rank is None and stored.placement.num_ranks == said.ranks
+    if own and not of_engine:
         raise InputError(
             f"`placement` {said.placement}: its slots say how many ranks; leave `ranks` and `experts_per_rank` out"
         )
-    stored = read_placement(Path(str(said.placement)))
-    model = parse(ModelSpec, data["model"], _name(said))
     try:
         stored.check_model(model.moe_layers, model.layers, model.name)
     except InputError as error:
         raise InputError(f"{said.placement}: {error}") from None
-    return PlacementSpec.explicit(stored.placement).model_dump(mode="json")
+    return PlacementSpec.explicit(stored.placement, stored.remarks).model_dump(mode="json")
+
+
+def placement_of_model(path: Path, model: ModelSpec, ranks: int | None) -> StoredPlacement:
+    """The placement in a file for this model; an engine's file is completed by the model, and by `ranks`.
+
+    Raises:
+        InputError: as `read_placement`; or an engine's file that does not say over how many ranks.
+    """
+    options = ImportOptions(ranks, model.experts.count, model.moe_layers, None)
+    try:
+        return read_placement(path, options)
+    except NotSaidError as error:
+        raise InputError(f"{error}; add `ranks`") from None
 
 
 def _asked_placement(data: dict[str, Any], said: Description) -> dict[str, Any]:

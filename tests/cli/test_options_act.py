@@ -136,7 +136,8 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
         {
             "--from": ("--from", "vllm"), "--ranks": ("--ranks", "2"), "--moe-layers": ("--moe-layers", "0-2"),
             "--experts": ("--experts", "9"), "--hidden-layers": ("--hidden-layers", "5"),
-            "--ranks-per-node": ("--ranks-per-node", "2"), "--out": ("--out", FILE),
+            "--ranks-per-node": ("--ranks-per-node", "2"), "--model-class": ("--model-class", "Other"),
+            "--out": ("--out", FILE),
         },
     ),
     "routing": (

@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from wingspan.errors import InputError
 from wingspan.interop.importing import import_from
 from wingspan.interop.physical import ImportOptions
-from wingspan.interop.recorded_load import RecordedLoad, read_load, write_load
 from wingspan.interop.torch_file import read_torch_file
+from wingspan.routing.load_file import read_load
+from wingspan.routing.recorded_load import RecordedLoad, write_load
 from wingspan.routing.trace import RoutingTrace
 
 NONE = ImportOptions()
@@ -198,13 +199,13 @@ def test_recorded_load_round_trip(tmp_path):
     back = read_load(tmp_path / "load.json")
     assert (back.load_WLE == pooled.load_WLE).all()
     assert (back.moe_layers, back.source) == ((3, 4), "test")
-    for text, message in (("{}", "not a recorded load"), ("[", "not JSON")):
+    for text, message in (("{}", "nor a recorded load"), ("[", "no matrix of loads")):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(InputError, match=message):
             read_load(tmp_path / "bad.json")
     for change, message in (
         ({"version": 9}, "version 9"),
-        ({"load": [[[1]]]}, "2 layers"),
+        ({"load": [[[1]]]}, "numbers of 2"),
         ({"load": "x"}, "garbles"),
     ):
         (tmp_path / "bad.json").write_text(json.dumps(pooled.to_dict() | change))
@@ -226,7 +227,7 @@ def spoiled(engine, name, write, message):
         spoiled("sglang", "x.pt", lambda p: torch.save({"logical_count": torch.zeros((2, 2, 2))}, p),
                 "no layer counted any token"),
         spoiled("sglang", "x.json", lambda p: p.write_text('{"logical_count": [1]}'), r"has shape \(1,\)"),
-        spoiled("sglang", "folder", lambda p: p.mkdir(), "no .pt dump"),
+        spoiled("sglang", "folder", lambda p: p.mkdir(), "no .pt or .csv dump"),
         spoiled("vllm", "x.npy", lambda p: np.save(p, np.zeros((2, 2))), r"expected whole numbers as \(tokens"),
         spoiled("vllm", "x.npz", lambda p: p.write_bytes(b"?"), "not a numpy file"),
         spoiled("vllm", "x.npy", lambda p: np.save(p, np.zeros((2, 2, 2), int)), "which of its 2 layers are MoE"),

@@ -10,7 +10,9 @@ import typer
 
 def import_(
     path: Annotated[Path, typer.Argument(help="A file or folder that the engine wrote or loads.")],
-    from_: Annotated[str, typer.Option("--from", help="sglang, vllm or tensorrt-llm.")],
+    from_: Annotated[
+        str, typer.Option("--from", help="Whose file it is: sglang, vllm, vllm-ascend or tensorrt-llm.")
+    ],
     out: Annotated[Path, typer.Option(help="The file to write: JSON, or Parquet for a trace.")],
     ranks: Annotated[
         int | None, typer.Option(min=1, help="EP size; placements of SGLang, vLLM and TensorRT-LLM need it.")
@@ -33,6 +35,10 @@ def import_(
     ranks_per_node: Annotated[
         int | None, typer.Option(min=1, help="Of a placement: ranks that share the fast link.")
     ] = None,
+    model_class: Annotated[
+        str | None,
+        typer.Option(help="Whose map, where vLLM's file holds several models'."),
+    ] = None,
 ) -> None:
     """Read an engine's placement, routing dump or load statistics; which of them it is shows in the file.
 
@@ -51,4 +57,6 @@ def import_(
 
     check_outputs(out)
     layers = layer_numbers(moe_layers)
-    execute(path, from_, out, ImportOptions(ranks, experts, layers, hidden_layers, ranks_per_node))
+    execute(
+        path, from_, out, ImportOptions(ranks, experts, layers, hidden_layers, ranks_per_node, model_class)
+    )

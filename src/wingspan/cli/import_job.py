@@ -8,9 +8,9 @@ from typing import Any
 from wingspan.errors import InputError
 from wingspan.interop.importing import import_from
 from wingspan.interop.physical import ImportOptions, NotSaidError
-from wingspan.interop.recorded_load import RecordedLoad, write_load
 from wingspan.placement_file import write_placement
 from wingspan.routing.load import imbalance
+from wingspan.routing.recorded_load import RecordedLoad, write_load
 from wingspan.routing.trace import RoutingTrace
 from wingspan.routing.trace_file import write_trace
 from wingspan.specs.stored_placement import StoredPlacement, shown_layers
@@ -22,6 +22,7 @@ _OPTIONS = {
     "moe_layers": "--moe-layers",
     "hidden_layers": "--hidden-layers",
     "ranks_per_node": "--ranks-per-node",
+    "model_class": "--model-class",
 }
 """Which option says what a file leaves open."""
 
@@ -53,22 +54,30 @@ def execute(path: Path, engine: str, out: Path, options: ImportOptions) -> None:
     if isinstance(found, StoredPlacement):
         write_placement(found, out)
         print(f"{out}: placement, {_placement(found)}")
+        remarks = found.remarks
     elif isinstance(found, RoutingTrace):
         write_trace(out, found.chunks(65_536), f"imported from {engine}, {path}")
         print(f"{out}: routing trace, {_trace(found)}")
+        remarks = ()
     else:
         write_load(found.pooled(_MOST_WINDOWS), out)
         print(f"{out}: recorded load, {_load(found)}")
+        remarks = found.remarks
+    for remark in remarks:
+        print(f"- {remark}")
 
 
 def _placement(stored: StoredPlacement) -> str:
     found, numbers = stored.placement, stored.moe_layers
     which = (
-        "their numbers in the model not known" if numbers is None else f"{shown_layers(numbers)} of the model"
+        "where they lie in the model is not known"
+        if numbers is None
+        else f"layers {shown_layers(numbers)} of the model"
     )
+    layers = "layer" if found.num_layers == 1 else "layers"
     return (
-        f"{found.num_layers} MoE layers ({which}), {found.num_experts} experts on {found.num_ranks} ranks x "
-        f"{found.slots_per_rank} slots"
+        f"{found.num_layers} MoE {layers}, {found.num_experts} experts on {found.num_ranks} ranks x "
+        f"{found.slots_per_rank} slots; {which}"
     )
 
 
@@ -83,6 +92,6 @@ def _load(found: RecordedLoad) -> str:
     moments, layers, experts = found.load_WLE.shape
     return (
         f"{moments} moments in at most {_MOST_WINDOWS} windows, {layers} MoE layers "
-        f"({found.moe_layers[0]}..{found.moe_layers[-1]} of the model), {experts} experts, "
+        f"({shown_layers(found.moe_layers or ())} of the model), {experts} experts, "
         f"{int(found.load_LE.sum()):,} choices, max/mean {imbalance(found.load_LE):.2f}"
     )

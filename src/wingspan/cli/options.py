@@ -69,7 +69,8 @@ RoutingText = Annotated[
     str | None,
     typer.Option(
         "--routing",
-        help="uniform (default), power-law:EXPONENT, log-normal:SIGMA, a routing trace, or a JSON list of loads.",
+        help="uniform (default), power-law:EXPONENT, log-normal:SIGMA, a routing trace, or loads: what import wrote, "
+        "or a matrix, layers x experts (JSON, .npy, CSV, Parquet).",
     ),
 ]
 PlacementName = Annotated[

@@ -18,6 +18,7 @@ from wingspan.simulate.planning import Plan
 from wingspan.simulate.search import DeploymentChoice
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.model import ModelSpec
+from wingspan.specs.workload import routing_remarks
 from wingspan.writing import json_text
 
 
@@ -52,6 +53,8 @@ def show(plan: Plan, out: Path | None, price: float | None = None) -> None:
         console.print(_ways(plan))
     console.print()
     console.print(_batches(plan))
+    for remark in routing_remarks(deployment.workload.routing):
+        console.print(f"[dim]- {remark}[/dim]")
     if out is not None:
         console.print(f"deployment: {out} (wingspan simulate {out})")
 

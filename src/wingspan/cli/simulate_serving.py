@@ -74,7 +74,8 @@ def simulate_serving(
     routing: Annotated[
         str,
         typer.Option(
-            help="uniform, power-law:EXPONENT, log-normal:SIGMA, a routing trace, or a JSON list of loads."
+            help="uniform, power-law:EXPONENT, log-normal:SIGMA, a routing trace, or loads (layers x experts: "
+            "what import wrote, JSON, .npy, CSV, Parquet)."
         ),
     ] = "uniform",
     weights: Weights = None,

@@ -15,20 +15,20 @@ from wingspan.interop import (
 )
 from wingspan.interop.files import read_json, read_json_lines
 from wingspan.interop.physical import ImportOptions
-from wingspan.interop.recorded_load import RecordedLoad
 from wingspan.interop.torch_file import read_torch_file
+from wingspan.routing.recorded_load import RecordedLoad
 from wingspan.routing.trace import RoutingTrace
 from wingspan.specs.stored_placement import StoredPlacement
 
 Imported = StoredPlacement | RoutingTrace | RecordedLoad
-ENGINES = ("sglang", "vllm", "tensorrt-llm")
+ENGINES = ("sglang", "vllm", "vllm-ascend", "tensorrt-llm")
 
 
 def import_from(engine: str, path: Path, options: ImportOptions) -> Imported:
     """Read what an engine wrote.
 
     Args:
-        engine: one of `ENGINES`; vllm includes vLLM Ascend's expert maps.
+        engine: one of `ENGINES`; what vLLM Ascend writes shows in the file, so vllm reads it too.
         path: a file or folder of the engine.
         options: what it does not say itself.
 
@@ -47,7 +47,7 @@ def _import_from(engine: str, path: Path, options: ImportOptions) -> Imported:
         raise InputError(f"{path}: no such file or folder")
     if engine == "sglang":
         return _from_sglang(path, options)
-    if engine == "vllm":
+    if engine in ("vllm", "vllm-ascend"):
         return _from_vllm(path, options)
     if engine == "tensorrt-llm":
         if path.is_dir():
@@ -57,10 +57,12 @@ def _import_from(engine: str, path: Path, options: ImportOptions) -> Imported:
 
 
 def _from_sglang(path: Path, options: ImportOptions) -> Imported:
+    if path.suffix == ".csv" or (path.is_dir() and any(path.glob("*.csv"))):
+        return sglang_recorder.read_csv(path, options)
     if path.is_dir():
         dumps = sorted(path.glob("*.pt"))
         if not dumps:
-            raise InputError(f"{path}: no .pt dump in this folder")
+            raise InputError(f"{path}: no .pt or .csv dump in this folder")
         if len(dumps) == 1:
             return _from_sglang(dumps[0], options)
         return sglang_recorder.read_records(dumps, options)
@@ -80,3 +82,24 @@ def _from_vllm(path: Path, options: ImportOptions) -> Imported:
         if "eplb_load_stats" in kinds:
             return vllm_statistics.read_load_statistics(path, options)
     return vllm.read(path, options)
+
+
+def read_engine_placement(path: Path, options: ImportOptions) -> StoredPlacement:
+    """An engine's placement, whichever engine's it shows to be.
+
+    Raises:
+        InputError: it is no engine's placement.
+        NotSaidError: something is open that `options` do not say.
+    """
+    found = import_from(_engine_of(path), path, options)
+    if not isinstance(found, StoredPlacement):
+        raise InputError(f"{path}: holds no placement; it is routing that an engine recorded")
+    return found
+
+
+def _engine_of(path: Path) -> str:
+    if path.suffix in (".yaml", ".yml"):
+        return "tensorrt-llm"
+    data = None if path.suffix == ".jsonl" else read_json(path)
+    of_sglang = isinstance(data, dict) and "physical_to_logical_map" in data and "format" not in data
+    return "sglang" if of_sglang else "vllm"

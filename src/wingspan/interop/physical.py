@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.errors import InputError
+from wingspan.placement.eplb import without_twins
 from wingspan.specs.placement import EMPTY, Placement
+from wingspan.specs.stored_placement import StoredPlacement
 
 
 class NotSaidError(InputError):
@@ -36,6 +38,7 @@ class ImportOptions:
         moe_layers: numbers of the MoE layers in the model; None takes what the file shows.
         hidden_layers: hidden layers in all; None takes what the file shows.
         ranks_per_node: ranks that share the fast link; no file says it.
+        model_class: whose map, where a file holds maps of several models (a target and its draft).
     """
 
     num_ranks: int | None = None
@@ -43,6 +46,7 @@ class ImportOptions:
     moe_layers: tuple[int, ...] | None = None
     hidden_layers: int | None = None
     ranks_per_node: int | None = None
+    model_class: str | None = None
 
 
 def physical_to_logical(placement: Placement) -> NDArray[np.int64]:
@@ -57,8 +61,28 @@ def physical_to_logical(placement: Placement) -> NDArray[np.int64]:
     return placement.slots_LRS.reshape(placement.num_layers, -1)
 
 
-def from_physical(map_LP: Any, source: str, options: ImportOptions) -> Placement:
-    """The placement of a physical-to-logical map; raises `InputError`, naming `source`, where it is none."""
+def from_physical(
+    map_LP: Any,
+    source: str,
+    options: ImportOptions,
+    moe_layers: tuple[int, ...] | None = None,
+    hidden_layers: int | None = None,
+) -> StoredPlacement:
+    """The placement of a physical-to-logical map.
+
+    A replica on a rank that holds its expert already serves nobody: its slot is read as empty, with a remark.
+
+    Args:
+        map_LP: one list of logical experts per MoE layer.
+        source: of the map, for errors.
+        options: what the map does not say.
+        moe_layers: numbers of its layers in the model, where the file says them.
+        hidden_layers: of the model, where the file says it.
+
+    Raises:
+        InputError: it is no such map; the line names `source`.
+        NotSaidError: nobody says over how many ranks it is.
+    """
     try:
         physical = np.asarray(map_LP)
     except ValueError:
@@ -69,14 +93,40 @@ def from_physical(map_LP: Any, source: str, options: ImportOptions) -> Placement
         raise NotSaidError(f"{source}: the file does not say over how many ranks", "num_ranks")
     layers, slots = physical.shape
     if options.num_ranks < 1 or slots % options.num_ranks:
-        raise InputError(f"{source}: {slots} physical experts do not divide over {options.num_ranks} ranks")
+        raise InputError(
+            f"{source}: {slots} physical experts do not divide over {options.num_ranks} ranks; experts and redundant "
+            "ones together must"
+        )
     experts = options.num_experts or int(physical.max()) + 1
     if physical.min() < 0:
         raise InputError(f"{source}: expert number {int(physical.min())}; use 0 or more")
+    slots_LRS = physical.reshape(layers, options.num_ranks, -1)
     try:
-        return Placement(physical.reshape(layers, options.num_ranks, -1), experts)
+        placement = without_twins(slots_LRS, experts)
+        return StoredPlacement(
+            placement,
+            moe_layers if moe_layers is not None else options.moe_layers,
+            hidden_layers if hidden_layers is not None else options.hidden_layers,
+            options.ranks_per_node,
+            _twins_said(slots_LRS, placement),
+        )
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
+
+
+def _twins_said(slots_LRS: NDArray[np.int64], placement: Placement) -> tuple[str, ...]:
+    emptied = np.argwhere(placement.slots_LRS != slots_LRS)
+    if not len(emptied):
+        return ()
+    layer, rank, slot = (int(n) for n in emptied[0])
+    number, one = (
+        ("1 replica lies", "") if len(emptied) == 1 else (f"{len(emptied)} replicas lie", ", for one")
+    )
+    expert = int(slots_LRS[layer, rank, slot])
+    return (
+        f"{number} on a rank that holds the expert already (expert {expert} on rank {rank} of MoE layer {layer}{one}): "
+        "read as one slot and an empty one",
+    )
 
 
 def fill_empty(placement: Placement) -> Placement:

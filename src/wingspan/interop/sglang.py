@@ -58,6 +58,12 @@ def from_map(data: Any, source: str, options: ImportOptions) -> StoredPlacement:
         raise InputError(f"{source}: physical_to_logical_map holds no rows")
     if options.hidden_layers not in (None, len(rows)):
         raise InputError(f"{source}: {len(rows)} rows, one a hidden layer, not {options.hidden_layers}")
+    if options.num_ranks is not None and len(rows[0]) % options.num_ranks:
+        from_physical(
+            rows, source, options
+        )  # says how many there are; which rows are MoE layers matters later
+    if len(rows) == 1 and options.moe_layers is None:
+        return from_physical(rows, source, options)
     if options.moe_layers is None:
         raise NotSaidError(
             f"{source}: {len(rows)} rows, one a hidden layer, and it does not say which are MoE layers",
@@ -67,8 +73,11 @@ def from_map(data: Any, source: str, options: ImportOptions) -> StoredPlacement:
         raise InputError(
             f"{source}: MoE layer {max(options.moe_layers)} is asked for, it has {len(rows)} rows"
         )
-    placement = from_physical([rows[n] for n in options.moe_layers], source, options)
-    return StoredPlacement(placement, options.moe_layers, len(rows), options.ranks_per_node)
+    if max(map(len, rows)) != min(map(len, rows)):
+        raise InputError(f"{source}: its layers have different numbers of physical experts")
+    return from_physical(
+        [rows[n] for n in options.moe_layers], source, options, options.moe_layers, len(rows)
+    )
 
 
 def command(placement: Placement, path: Path, ranks_per_node: int) -> str:

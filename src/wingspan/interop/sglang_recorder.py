@@ -4,6 +4,8 @@
 - `per_pass`: one `.pt` file per rank with `records` of `global_physical_count` (hidden layers, physical experts).
 - `per_token`: the same with `topk_ids_of_layer` (hidden layers, tokens, k), physical, -1 where there is none.
 
+- Older versions: one CSV per rank, `layer_id,expert_id,count`, with a line per pair that was picked.
+
 Source: sgl-project/sglang, python/sglang/srt/eplb/expert_distribution.py. `logical_count` may also come as JSON.
 
 Shapes: H hidden layers, L MoE layers, T tokens, K experts per token, P physical and E logical experts, W moments.
@@ -12,7 +14,7 @@ Shapes: H hidden layers, L MoE layers, T tokens, K experts per token, P physical
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.errors import InputError
+from wingspan.interop.counts import logical_load, only_used_layers
 from wingspan.interop.physical import ImportOptions
-from wingspan.interop.recorded_load import RecordedLoad, logical_load, only_used_layers
 from wingspan.interop.torch_file import read_torch_file
+from wingspan.routing.load_file import read_load
+from wingspan.routing.recorded_load import RecordedLoad
 from wingspan.routing.trace import RoutingTrace, concatenate
 
 
@@ -47,6 +51,18 @@ def read_counts(data: dict[str, Any], source: str, options: ImportOptions) -> Re
         )
     taken = count[count.sum(axis=(1, 2)) > 0]
     return only_used_layers(taken, options.moe_layers, f"SGLang recorder, {source}")
+
+
+def read_csv(path: Path, options: ImportOptions) -> RecordedLoad:
+    """The load of one rank's CSV, or of a folder of them, summed."""
+    load = read_load(path, options.num_experts)
+    if options.moe_layers is None:
+        return replace(load, source=f"SGLang recorder, {path}")
+    missing = sorted(set(options.moe_layers) - set(load.moe_layers or ()))
+    if missing:
+        raise InputError(f"{path}: MoE layer {missing[0]} is asked for, which was not recorded")
+    rows = [(load.moe_layers or ()).index(n) for n in options.moe_layers]
+    return RecordedLoad(load.load_WLE[:, rows], options.moe_layers, f"SGLang recorder, {path}", load.remarks)
 
 
 def read_records(paths: Sequence[Path], options: ImportOptions) -> RoutingTrace | RecordedLoad:

@@ -58,8 +58,7 @@ def read(path: Path, options: ImportOptions) -> StoredPlacement:
         if missing:
             raise InputError(f"{path}: MoE layer {missing[0]} is asked for, which it has not")
         numbers, rows = options.moe_layers, [layers[n] for n in options.moe_layers]
-    placement = from_physical(rows, str(path), options)
-    return StoredPlacement(placement, numbers, options.hidden_layers, options.ranks_per_node)
+    return from_physical(rows, str(path), options, numbers)
 
 
 def command(placement: Placement, path: Path, ranks_per_node: int) -> str:

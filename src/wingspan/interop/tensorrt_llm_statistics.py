@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from wingspan.errors import InputError
 from wingspan.interop.files import read_json
 from wingspan.interop.physical import ImportOptions
-from wingspan.interop.recorded_load import RecordedLoad
 from wingspan.interop.safetensors_file import read_safetensors
+from wingspan.routing.recorded_load import RecordedLoad
 from wingspan.routing.trace import RoutingTrace, concatenate
 
 Tensors = dict[tuple[int, int], NDArray[Any]]

@@ -1,23 +1,27 @@
 """Placements to and from the files that vLLM, its open changes and vLLM Ascend load.
 
-Released vLLM computes its map itself (vllm/config/parallel.py, `EPLBConfig`: no path). Three file forms exist;
+Released vLLM computes its map itself (vllm/config/parallel.py, `EPLBConfig`: no path). Several file forms exist;
 all number the MoE layers from 0, dense layers left out:
 
 - `.json`, one list of logical experts per MoE layer (or one list for all): `eplb_config.initial_expert_map_path` of
   vllm-project/vllm pull request 49572.
 - `.jsonl`, a record `eplb_initial_mapping`: `eplb_config.initial_mapping_path` of vllm-project/vllm pull request 41141.
+- `.json` of vLLM builds with offline maps: `format` `vllm_offline_eplb_physical_to_logical` (version 1: a
+  `physical_to_logical_map`), or `..._by_model` (version 2: `model_maps`, such an object per model class). Read only.
 - vLLM Ascend's `expert_map_path` (released): `layer_list` of `device_list` of `device_expert`. Source:
-  vllm-project/vllm-ascend, vllm_ascend/eplb/core/eplb_utils.py.
+  vllm-project/vllm-ascend, vllm_ascend/eplb/core/eplb_utils.py. Layouts of
+  verl are the same without `device_count`.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from wingspan.errors import InputError
 from wingspan.interop.files import read_json, read_json_lines
-from wingspan.interop.physical import ImportOptions, from_physical, physical_to_logical
+from wingspan.interop.physical import ImportOptions, NotSaidError, from_physical, physical_to_logical
 from wingspan.specs.placement import Placement
 from wingspan.specs.stored_placement import StoredPlacement
 from wingspan.writing import json_text, write_json
@@ -60,16 +64,15 @@ def write_ascend(placement: Placement, path: Path) -> None:
 
 
 def read(path: Path, options: ImportOptions) -> StoredPlacement:
-    """Read any of the three forms back; where their layers lie in the model is known as far as `options` say it."""
-    return StoredPlacement(
-        _read(path, options), options.moe_layers, options.hidden_layers, options.ranks_per_node
-    )
-
-
-def _read(path: Path, options: ImportOptions) -> Placement:
+    """Read any of the forms back; where their layers lie in the model is known as far as `options` say it."""
     if path.suffix == ".jsonl":
         return _from_record(read_json_lines(path), str(path), options)
     data = read_json(path)
+    if isinstance(data, dict) and "model_maps" in data:
+        data = _map_of_model(data["model_maps"], str(path), options)
+    if isinstance(data, dict) and "physical_to_logical_map" in data:
+        options = _with_experts(options, data.get("num_logical_experts"), str(path))
+        return from_physical(data["physical_to_logical_map"], str(path), options)
     if isinstance(data, dict):
         return _from_ascend(data, str(path), options)
     if isinstance(data, list) and data and not isinstance(data[0], list):
@@ -79,7 +82,31 @@ def _read(path: Path, options: ImportOptions) -> Placement:
     return from_physical(data, str(path), options)
 
 
-def _from_record(records: list[dict[str, Any]], source: str, options: ImportOptions) -> Placement:
+def _map_of_model(maps: Any, source: str, options: ImportOptions) -> dict[str, Any]:
+    """The map of the model that is asked for, or the only one."""
+    if not isinstance(maps, dict) or not all(isinstance(each, dict) for each in maps.values()) or not maps:
+        raise InputError(f"{source}: model_maps is no object of maps by model class")
+    names = ", ".join(maps)
+    if options.model_class is None and len(maps) > 1:
+        raise NotSaidError(f"{source}: holds maps of {names}", "model_class")
+    name = options.model_class or next(iter(maps))
+    if name not in maps:
+        raise InputError(f"{source}: no map of {name}; it has {names}")
+    found: dict[str, Any] = maps[name]
+    return found
+
+
+def _with_experts(options: ImportOptions, said: Any, source: str) -> ImportOptions:
+    """The options with the number of experts that the file says; refuses another one."""
+    asked = options.num_experts
+    if said is None:
+        return options
+    if asked not in (None, said):
+        raise InputError(f"{source}: num_logical_experts is {said}, not {asked}")
+    return replace(options, num_experts=int(said))
+
+
+def _from_record(records: list[dict[str, Any]], source: str, options: ImportOptions) -> StoredPlacement:
     for record in records:
         if record.get("record_type") == _MAPPING:
             layers = record.get("initial_global_assignments")
@@ -95,7 +122,7 @@ def _from_record(records: list[dict[str, Any]], source: str, options: ImportOpti
     raise InputError(f"{source}: no {_MAPPING} record in it")
 
 
-def _from_ascend(data: dict[str, Any], source: str, options: ImportOptions) -> Placement:
+def _from_ascend(data: dict[str, Any], source: str, options: ImportOptions) -> StoredPlacement:
     try:
         devices = [
             [device["device_expert"] for device in sorted(layer["device_list"], key=lambda d: d["device_id"])]
@@ -113,7 +140,7 @@ def _from_ascend(data: dict[str, Any], source: str, options: ImportOptions) -> P
     if options.num_ranks not in (None, found):
         raise InputError(f"{source}: {found} devices, not {options.num_ranks} ranks")
     rows = [[expert for experts in layer for expert in experts] for layer in devices]
-    return from_physical(rows, source, ImportOptions(found, options.num_experts))
+    return from_physical(rows, source, replace(options, num_ranks=found))
 
 
 def command(placement: Placement, path: Path, ranks_per_node: int) -> str:

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.errors import InputError
+from wingspan.interop.counts import logical_load, only_used_layers
 from wingspan.interop.files import read_json_lines
 from wingspan.interop.physical import ImportOptions, NotSaidError
-from wingspan.interop.recorded_load import RecordedLoad, logical_load, only_used_layers
+from wingspan.routing.recorded_load import RecordedLoad
 from wingspan.routing.trace import RoutingTrace, concatenate
 
 

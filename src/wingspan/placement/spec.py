@@ -44,6 +44,10 @@ class PlacementSpec(Spec):
         default=None, description="strategy explicit: expert per (MoE layer, rank, slot), -1 = empty"
     )
 
+    remarks: tuple[str, ...] = Field(
+        default=(), description="what the file of the slots was read otherwise than it says, in sentences"
+    )
+
     @model_validator(mode="after")
     def _slots_where_explicit(self) -> Self:
         if (self.strategy is Strategy.EXPLICIT) != (self.slots is not None):
@@ -51,7 +55,7 @@ class PlacementSpec(Spec):
         return self
 
     @classmethod
-    def explicit(cls, placement: Placement) -> PlacementSpec:
+    def explicit(cls, placement: Placement, remarks: tuple[str, ...] = ()) -> PlacementSpec:
         """Every slot of `placement` written out."""
         slots = tuple(tuple(tuple(rank) for rank in layer) for layer in placement.slots_LRS.tolist())
         return cls(
@@ -59,6 +63,7 @@ class PlacementSpec(Spec):
             ranks=placement.num_ranks,
             experts_per_rank=placement.slots_per_rank,
             slots=slots,
+            remarks=remarks,
         )
 
     def build(self, shares_LE: NDArray[np.float64]) -> Placement:

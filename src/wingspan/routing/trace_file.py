@@ -197,6 +197,13 @@ def write_trace(path: Path, pieces: Iterable[RoutingTrace], origin: str) -> int:
     return writer.num_tokens
 
 
+def is_trace(path: Path) -> bool:
+    """Whether a Parquet file says that it is a routing trace; raises `InputError` where it is no Parquet file."""
+    with _parquet(path) as file:
+        found = (file.schema_arrow.metadata or {}) | (file.metadata.metadata or {})
+        return _KEY.encode() in found or "step" in file.schema_arrow.names
+
+
 def read_trace(path: Path) -> RoutingTrace:
     """A whole trace in memory; raises `InputError` where the file is none."""
     return TraceFile.open(path).read()

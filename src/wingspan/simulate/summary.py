@@ -17,6 +17,7 @@ from wingspan.simulate.memory import memory_use
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.timeline import Timeline
 from wingspan.specs.precision import Precision
+from wingspan.specs.workload import routing_remarks
 from wingspan.traffic.links import Traffic, by_network_card
 
 Array = NDArray[np.float64]
@@ -199,6 +200,7 @@ def _notes(prediction: Prediction, fits: bool, breaking: str | None) -> list[str
         )
     if deployment.workload.fluctuating:
         notes.append("loads are one draw from the routing's shares (workload.seed)")
+    notes.extend((*routing_remarks(deployment.workload.routing), *deployment.placement.remarks))
     if prediction.placement.slots_per_rank == 1 and prediction.placement.replicas_LE.max() == 1:
         notes.append(
             "one slot per rank: moving experts cannot lower the fullest rank's load; only replicas or more slots can"

@@ -16,7 +16,7 @@ from wingspan.simulate.step import simulate
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.reading import parse
-from wingspan.specs.workload import Workload
+from wingspan.specs.workload import RecordedRouting, Workload
 
 MOST_POINTS = 20_000
 
@@ -173,7 +173,7 @@ def sweep(
         axes=described,
         points=points,
         findings=findings(described, points),
-        notes=[*skipped, *_common_notes(reports)],
+        notes=[*skipped, *_notes([setting for setting in built if setting is not None], reports)],
     )
 
 
@@ -234,6 +234,20 @@ def _longest(report: StepReport) -> str:
     }
     busy.pop(Operation.WAIT, None)
     return max(busy, key=lambda operation: busy[operation]).value if busy else ""
+
+
+def _notes(settings: Sequence[Setting], reports: Sequence[StepReport]) -> list[str]:
+    """What is said of every point, and of each routing that leaves something open."""
+    common = _common_notes(reports)
+    routings = [setting.workload.routing for setting in settings]
+    said = [
+        f"{routing.source}: {remark}"
+        for routing in routings
+        if isinstance(routing, RecordedRouting)
+        for remark in routing.remarks
+        if remark not in common
+    ]
+    return [*common, *dict.fromkeys(said)]
 
 
 def _common_notes(reports: Sequence[StepReport]) -> list[str]:

@@ -12,8 +12,8 @@ from wingspan.simulate.sweep import Axis, AxisValue, Setting
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import parse_schedule, schedule_text
 from wingspan.specs.reading import parse
-from wingspan.specs.routing_text import read_routing
-from wingspan.specs.workload import Workload
+from wingspan.specs.routing_text import fitted, read_routing
+from wingspan.specs.workload import Routing, Workload
 
 
 def cluster_axis(clusters: Sequence[Cluster]) -> Axis:
@@ -110,7 +110,7 @@ def with_routing(text: str) -> Callable[[Setting], Setting]:
     Raises:
         InputError: as `read_routing`.
     """
-    return partial(_with_workload, routing=read_routing(text))
+    return partial(_with_routing, routing=read_routing(text))
 
 
 def with_context(setting: Setting, tokens: Value) -> Setting:
@@ -135,6 +135,10 @@ def _changed(change: Callable[[Setting, Value], Setting], value: Value, setting:
 
 def _with_cluster(setting: Setting, cluster: Cluster) -> Setting:
     return replace(setting, cluster=cluster)
+
+
+def _with_routing(setting: Setting, routing: Routing) -> Setting:
+    return _with_workload(setting, routing=fitted(routing, setting.model))
 
 
 def _with_workload(setting: Setting, **changes: object) -> Setting:

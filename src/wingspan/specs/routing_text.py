@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from wingspan.errors import InputError
-from wingspan.reading import json_value
+from wingspan.routing.load_file import read_load
+from wingspan.routing.recorded_load import RecordedLoad
+from wingspan.specs.model import ModelSpec
 from wingspan.specs.reading import parse
 from wingspan.specs.workload import (
     LogNormalRouting,
@@ -23,17 +24,23 @@ ROUTING_TEXTS = {
     "power-law:EXPONENT": "the n-th most popular expert with a share of n^-EXPONENT",
     "log-normal:SIGMA": "shares drawn, with SIGMA the standard deviation of their logarithm",
     "FILE.parquet": "a routing trace: which experts each token chose",
-    "FILE.json": "loads per (layer, expert)",
+    "FILE": "loads, layers x experts: what import wrote, or a matrix (JSON, .npy, CSV, Parquet)",
 }
 """What may be said, and what it means."""
+
+LOADS_ALONE = (
+    "only loads are known: which experts tokens pick together, and where these tokens live, is taken as chance; what a "
+    "deduplicated or hierarchical dispatcher saves may differ"
+)
+"""What a load leaves undecided; a trace says it."""
 
 
 def parse_routing(text: str) -> Routing:
     """The routing of a text.
 
     Args:
-        text: `uniform`, `log-normal:SIGMA`, `power-law:EXPONENT`, a routing trace (.parquet), or a JSON list of loads
-            per (layer, expert).
+        text: `uniform`, `log-normal:SIGMA`, `power-law:EXPONENT`, a routing trace (.parquet), or loads per (layer,
+            expert) in a file that `read_load` reads.
 
     Raises:
         InputError: something else, or a number or file that is wrong.
@@ -46,16 +53,53 @@ def parse_routing(text: str) -> Routing:
     if name == "power-law":
         return parse(PowerLawRouting, {"exponent": _number(text, number)}, f"`routing` {text}")
     path = Path(text)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(
             f"`routing` {text}: neither uniform, power-law:EXPONENT, log-normal:SIGMA nor an existing file"
         )
-    found: dict[str, Any] = {"source": text}
-    if path.suffix == ".parquet":
-        found |= {"trace": str(path.resolve()), "loads": _trace_loads(path)}
-    else:
-        found |= {"loads": _json_loads(path)}
-    return parse(RecordedRouting, found, f"`routing` {text}")
+    if path.suffix == ".parquet" and _is_trace(path):
+        found = {"source": text, "trace": str(path.resolve()), "loads": _trace_loads(path)}
+        return parse(RecordedRouting, found, f"`routing` {text}")
+    try:
+        return routing_of_load(read_load(path))
+    except InputError as error:
+        raise InputError(f"`routing` {error}") from None
+
+
+def routing_of_load(load: RecordedLoad) -> RecordedRouting:
+    """Loads alone as a routing, with what they leave undecided."""
+    found = {
+        "source": load.source,
+        "loads": load.load_LE.tolist(),
+        "moe_layers": load.moe_layers,
+        "remarks": (LOADS_ALONE, *load.remarks),
+    }
+    return parse(RecordedRouting, found, load.source)
+
+
+def fitted(routing: Routing, model: ModelSpec) -> Routing:
+    """The routing with loads of this model's MoE layers; one row stands for all of them, and that is said.
+
+    A trace is returned as it is: its layers may be fewer, and then repeat.
+
+    Raises:
+        InputError: the loads are of other layers or experts.
+    """
+    if not isinstance(routing, RecordedRouting) or routing.trace is not None or not routing.remarks:
+        return routing
+    loads = np.array(routing.loads)
+    remarks = routing.remarks
+    if len(loads) == 1 and routing.moe_layers is None and len(model.moe_layers) > 1:
+        loads = np.repeat(loads, len(model.moe_layers), axis=0)
+        remarks = (*remarks, "one row of loads stands for every MoE layer")
+    load = RecordedLoad(loads[None], routing.moe_layers, routing.source, remarks)
+    try:
+        own = load.of_model(model.moe_layers, model.layers, model.experts.count, model.name)
+    except InputError as error:
+        raise InputError(f"{routing.source}: {error}") from None
+    loads_LE = tuple(tuple(row) for row in own.load_LE.tolist())
+    changes = {"loads": loads_LE, "moe_layers": own.moe_layers, "remarks": own.remarks}
+    return routing.model_copy(update=changes)
 
 
 def read_routing(text: str) -> Routing:
@@ -76,6 +120,12 @@ def _number(text: str, number: str) -> float:
         raise InputError(f"`routing` {text}: {name} needs a number, as in {name}:0.8") from None
 
 
+def _is_trace(path: Path) -> bool:
+    from wingspan.routing.trace_file import is_trace
+
+    return is_trace(path)
+
+
 def _trace_loads(path: Path) -> list[list[int]]:
     """Tokens per (MoE layer, expert) of a routing trace."""
     from wingspan.routing.statistics import expert_load
@@ -83,12 +133,3 @@ def _trace_loads(path: Path) -> list[list[int]]:
 
     loads: list[list[int]] = np.sum([expert_load(p) for p in TraceFile.open(path).chunks()], axis=0).tolist()
     return loads
-
-
-def _json_loads(path: Path) -> Any:
-    try:
-        return json_value(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"`routing` {path}: not JSON ({error}); expected loads per (layer, expert)"
-        ) from None

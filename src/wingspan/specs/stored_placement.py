@@ -5,7 +5,7 @@ A placement alone counts MoE layers from 0; engines number the model's layers, d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +25,7 @@ class StoredPlacement:
         moe_layers: number of each MoE layer, counted over all hidden layers from 0.
         hidden_layers: hidden layers in all.
         ranks_per_node: ranks that share the fast link.
+        remarks: sentences on what an engine's file says and this placement does not; not kept in its own file.
 
     Raises:
         InputError: layer numbers that are not as many as the placement's layers, do not rise, or lie beyond
@@ -35,6 +36,7 @@ class StoredPlacement:
     moe_layers: tuple[int, ...] | None = None
     hidden_layers: int | None = None
     ranks_per_node: int | None = None
+    remarks: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         layers, all_layers = self.moe_layers, self.hidden_layers

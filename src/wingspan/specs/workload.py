@@ -47,7 +47,7 @@ class LogNormalRouting(Spec):
 
 
 class RecordedRouting(Spec):
-    """Loads counted from a routing trace: tokens per (MoE layer, expert); layers repeat where there are fewer."""
+    """Recorded loads, of a trace or alone: tokens per (MoE layer, expert); layers repeat where there are fewer."""
 
     kind: Literal["recorded"] = "recorded"
     source: str = Field(default="", description="what they were counted from, in words")
@@ -56,6 +56,12 @@ class RecordedRouting(Spec):
         description="file of the trace they were counted from, for what links carry; from the deployment file's folder",
     )
     loads: tuple[tuple[Annotated[float, Field(ge=0, le=1e18)], ...], ...] = Field(min_length=1)
+    moe_layers: tuple[int, ...] | None = Field(
+        default=None, description="numbers of the loads' layers in the model, where their file says them"
+    )
+    remarks: tuple[str, ...] = Field(
+        default=(), description="what the loads leave undecided, or had to leave out, in sentences"
+    )
     _tokens: RoutingTrace | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
@@ -85,6 +91,11 @@ class RecordedRouting(Spec):
 Routing = Annotated[
     UniformRouting | PowerLawRouting | LogNormalRouting | RecordedRouting, Field(discriminator="kind")
 ]
+
+
+def routing_remarks(routing: Routing) -> tuple[str, ...]:
+    """What whoever reads a figure of this routing must know: sentences, none where the routing says all."""
+    return routing.remarks if isinstance(routing, RecordedRouting) else ()
 
 
 class Precisions(Spec):

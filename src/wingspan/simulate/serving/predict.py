@@ -19,6 +19,7 @@ from wingspan.simulate.serving.source import RequestSource
 from wingspan.simulate.sweep_axes import with_routing, with_schedule
 from wingspan.simulate.sweep_start import start
 from wingspan.specs.requests import Requests
+from wingspan.specs.workload import routing_remarks
 
 _NOTES = (
     "step times are interpolated between predictions (docs/serving.md)",
@@ -131,6 +132,8 @@ def _fleet(serving: Serving, source: RequestSource) -> tuple[Fleet, dict[str, st
         "Step": f"{serving.schedule} schedule, {serving.routing} routing"
         + (f", attention over {serving.attention_ranks} ranks" if serving.attention_ranks > 1 else ""),
     }
+    if remarks := routing_remarks(deployment.workload.routing):
+        conditions["Routing"] = "; ".join(remarks)
     if serving.separate_prefill is None:
         both = group_of(deployment, caps, name="prefill and decode", decodes=True, prefills=True)
         return Fleet(both), conditions

@@ -1,0 +1,124 @@
+"""Loads and maps as users of engines bring them (tests/cases), through the commands that take them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+CASES = Path(__file__).parents[1] / "cases"
+TOY = str(CASES / "models/toy_2_layers_12_experts.config.json")
+MATRIX = str(CASES / "loads/eplb_2_layers_12_experts.json")
+COUNT = str(CASES / "loads/sglang_logical_count_2_layers_12_experts.json")
+UNDECIDED = "only loads are known"
+
+
+@pytest.fixture
+def imported(wingspan, tmp_path) -> str:
+    out = tmp_path / "load.json"
+    assert wingspan("import", COUNT, "--from", "sglang", "--out", str(out)).code == 0
+    return str(out)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("simulate", TOY, "--ranks", "8", "--placement", "balanced", "--experts-per-rank", "2"),
+        ("plan", TOY, "--gpus", "8"),
+        ("sweep", TOY, "--ranks", "4,8"),
+        ("simulate-serving", TOY, "--ranks", "8", "--rate", "5", "--num-requests", "20"),
+    ],
+)
+def test_an_imported_load_is_a_routing_everywhere(wingspan, imported, command):
+    for routing in (imported, MATRIX):
+        done = wingspan(*command, "--routing", routing)
+        assert done.code == 0, done.err
+        assert UNDECIDED in " ".join(done.out.split())
+
+
+def test_a_sweep_says_which_routing_is_a_load(wingspan):
+    done = wingspan("sweep", TOY, "--ranks", "8", "--routing", f"{MATRIX},uniform")
+    assert f"{Path(MATRIX).name}: {UNDECIDED}" in "".join(done.out.split("\n")).replace("  ", " ")
+
+
+def test_another_models_load_is_refused(wingspan):
+    done = wingspan("simulate", "deepseek-v3", "--routing", MATRIX)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "of 12 experts, deepseek-v3 has 256" in done.err
+
+
+def test_sglangs_csv_of_several_ranks_is_summed(wingspan, tmp_path):
+    out = tmp_path / "load.json"
+    done = wingspan(
+        "import", str(CASES / "dumps/sglang_csv_per_rank"), "--from", "sglang", "--experts", "256", "--out", str(out)
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    load = json.loads(out.read_text())
+    assert load["moe_layers"] == [3]
+    assert load["load"][0][0][18] == 39249 + 33056
+
+
+def bring(wingspan, out, name, engine, *options):
+    return wingspan("import", str(CASES / "placements" / name), "--from", engine, *options, "--out", str(out))
+
+
+def test_a_replica_twice_on_a_rank_is_a_slot_and_an_empty_one(wingspan, tmp_path):
+    out = tmp_path / "p.json"
+    done = bring(wingspan, out, "sglang_expert236_twice_on_rank16_of_32.json", "sglang", "--ranks", "32")
+    assert done.code == 0, done.err
+    assert "1 replica lies on a rank that holds the expert already (expert 236 on rank 16" in done.out
+    rank = json.loads(out.read_text())["slots"][0][16]
+    assert (rank.count(236), rank.count(-1)) == (1, 1)
+
+
+def test_slots_that_do_not_divide_are_counted(wingspan, tmp_path):
+    out = tmp_path / "p.json"
+    done = bring(wingspan, out, "sglang_276_slots_on_16_ranks.json", "sglang", "--ranks", "16")
+    assert (done.code, done.err.count("\n"), out.exists()) == (2, 1, False)
+    assert "276 physical experts do not divide over 16 ranks" in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "options", "says"),
+    [
+        ("vllm_offline_map_v1.json", "vllm", ("--ranks", "3"), "3 MoE layers, 4 experts on 3 ranks x 2 slots"),
+        ("verl_layout_without_device_count.json", "vllm-ascend", (), "1 MoE layer, 4 experts on 2 ranks x 2 slots"),
+        ("tensorrt-llm_72_experts_80_slots_layers_1-29.yaml", "tensorrt-llm", ("--ranks", "8"),
+         "29 MoE layers, 72 experts on 8 ranks x 10 slots; layers 1-29 of the model"),
+    ],
+)  # fmt: skip
+def test_maps_of_other_engines(wingspan, tmp_path, name, engine, options, says):
+    done = bring(wingspan, tmp_path / "p.json", name, engine, *options)
+    assert done.code == 0, done.err
+    assert says in done.out
+
+
+def test_maps_by_model_are_taken_by_name(wingspan, tmp_path):
+    file, out = tmp_path / "maps.json", tmp_path / "p.json"
+    maps = {
+        "Target": {"physical_to_logical_map": [[0, 1, 2, 0], [2, 1, 0, 1]], "num_logical_experts": 3},
+        "Draft": {"physical_to_logical_map": [[2, 1, 0, 0]], "num_logical_experts": 3},
+    }
+    text = {"version": 2, "format": "vllm_offline_eplb_physical_to_logical_by_model", "model_maps": maps}
+    file.write_text(json.dumps(text))
+    call = ("import", str(file), "--from", "vllm", "--ranks", "2", "--out", str(out))
+    done = wingspan(*call)
+    assert done.code == 2
+    assert "holds maps of Target, Draft; add --model-class" in done.err
+    assert wingspan(*call, "--model-class", "Draft").code == 0
+    assert json.loads(out.read_text())["slots"] == [[[2, 1], [0, -1]]]
+    assert "no map of Other; it has Target, Draft" in wingspan(*call, "--model-class", "Other").err
+
+
+def test_simulate_takes_an_engines_file_directly(wingspan, tmp_path):
+    full = tmp_path / "location.json"
+    rows = [[*range(12), 0, 0, 1, 2], [*range(12), 5, 6, 7, 8]]
+    full.write_text(json.dumps({"physical_to_logical_map": rows}))
+    done = wingspan("simulate", TOY, "--placement", str(full), "--ranks", "8", "--json")
+    assert done.code == 0, done.err
+    notes = json.loads(done.out)["notes"]
+    assert any(
+        "expert 0 on rank 6 of MoE layer 0): read as one slot and an empty one" in note for note in notes
+    )
+    done = wingspan("simulate", TOY, "--placement", str(full))
+    assert done.code == 2
+    assert "over how many ranks; add --ranks" in done.err
