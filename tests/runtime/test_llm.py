@@ -15,8 +15,8 @@ import pytest
 from benchmarks.architectures import tiny_configuration, write_checkpoint
 
 from tests.cli.command import REPOSITORY
+from tests.runtime.forked import on_ranks
 from tests.runtime.plain import LENGTHS, SAMPLINGS, mixed_requests, plain_model, plain_tokens
-from tests.runtime.ranks import on_ranks
 from tests.runtime.test_run import SILENT, request
 from wingspan.errors import InputError, RunError
 from wingspan.runtime.generation.requests import Length, Request

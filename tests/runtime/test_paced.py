@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.runtime.ranks import on_ranks
+from tests.runtime.forked import on_ranks
 from wingspan.placement.simple import linear
 from wingspan.runtime.measuring.report import RankMeasurement, step_report
 from wingspan.runtime.model.step import flow_named

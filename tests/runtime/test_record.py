@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.runtime.checkpoints import configurations, write
-from tests.runtime.ranks import on_ranks
+from tests.runtime.forked import on_ranks
 from wingspan.errors import InputError, RunError
 from wingspan.routing.trace import RoutingTrace
 from wingspan.routing.trace_file import TraceFile

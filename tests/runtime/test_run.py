@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.runtime.checkpoints import configurations, write
-from tests.runtime.ranks import on_ranks
+from tests.runtime.forked import on_ranks
 from wingspan.errors import InputError
 from wingspan.routing.load import imbalance
 from wingspan.runtime.generation.prompts import Prompt, Tokenizer

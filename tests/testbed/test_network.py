@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.runtime.ranks import on_ranks
+from tests.runtime.forked import on_ranks
 from wingspan.errors import InputError, RunError
 from wingspan.placement.simple import linear
 from wingspan.runtime.dispatch.buffers import Buffers

@@ -16,7 +16,7 @@ import torch
 from tests.balance.inline_planner import InlinePlanner
 from tests.runtime.balance.layers import CPU, HIDDEN, Rank
 from tests.runtime.balance.test_migration import carry_out
-from tests.runtime.ranks import on_ranks
+from tests.runtime.forked import on_ranks
 from wingspan.balance import controller
 from wingspan.balance.orders import Order
 from wingspan.balance.settings import Rebalance

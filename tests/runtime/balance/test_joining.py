@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.balance.inline_planner import InlinePlanner
+from tests.runtime.forked import CPU, on_ranks
+from tests.runtime.generation.test_generate import a_checkpoint, drained
 from tests.runtime.plain import plain_model, plain_tokens
-from tests.runtime.ranks import CPU, on_ranks
-from tests.runtime.test_generate import a_checkpoint, drained
 from wingspan.balance import controller
 from wingspan.balance.settings import Rebalance
 from wingspan.runtime.balance.rebalancer import Rebalancer

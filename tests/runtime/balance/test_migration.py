@@ -9,7 +9,7 @@ import pytest
 
 from tests.balance.placements import random_placement
 from tests.runtime.balance.layers import Rank
-from tests.runtime.ranks import on_ranks
+from tests.runtime.forked import on_ranks
 from wingspan.balance.orders import Order
 from wingspan.runtime.balance.migration import Migration
 from wingspan.runtime.transport.transport import Transport

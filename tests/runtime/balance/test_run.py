@@ -10,7 +10,7 @@ import torch
 
 from tests.balance.inline_planner import InlinePlanner
 from tests.runtime.checkpoints import configurations, write
-from tests.runtime.ranks import on_ranks
+from tests.runtime.forked import on_ranks
 from wingspan.balance import controller
 from wingspan.balance.settings import Rebalance
 from wingspan.runtime.generation.prompts import Prompt, Tokenizer

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tests.runtime.test_experts import HIDDEN, LAYOUTS, SLOTS, _layout
+from tests.runtime.model.test_experts import HIDDEN, LAYOUTS, SLOTS, _layout
 from wingspan.runtime.model.experts import LocalExperts
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from tests.runtime.ranks import on_ranks
+from tests.runtime.forked import on_ranks
 from wingspan.errors import RunError
 from wingspan.placement.simple import linear
 from wingspan.runtime.dispatch.buffers import Buffers

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, MixtralConfig
 
-from tests.runtime.ranks import on_ranks
+from tests.runtime.forked import on_ranks
 from wingspan.runtime.model.engine import default_placement, describe, load
 from wingspan.runtime.ranks.memory import keep_freed_memory, return_freed_memory
 from wingspan.runtime.transport.transport import Transport

@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from tests.runtime.ranks import on_ranks
+from tests.runtime.forked import on_ranks
 from wingspan.runtime.launch import start
 from wingspan.runtime.ranks import device
 from wingspan.runtime.ranks.device import take_share

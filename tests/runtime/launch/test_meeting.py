@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.runtime.launches import End, by_hand, free_port, launched
+from tests.runtime.launch.launches import End, by_hand, free_port, launched
 from wingspan.errors import InputError
 from wingspan.runtime.launch.group import Group
 from wingspan.runtime.launch.meeting.hosts import Seen, places

@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from tests.cli.command import in_a_shell
-from tests.runtime.dying import CPU, RANKS, VICTIM, Death, scenario
-from tests.runtime.ranks import unsupervised
+from tests.runtime.forked import unsupervised
+from tests.runtime.launch.dying import CPU, RANKS, VICTIM, Death, scenario
 from tests.runtime.test_run import checkpoints  # noqa: F401 - a fixture
-from tests.runtime.test_transport_mpi import installed
+from tests.runtime.transport.test_transport_mpi import installed
 from tests.testbed.test_network import namespaces, possible, root
 from wingspan.errors import RunError
 from wingspan.runtime.launch.start import run_ranks
@@ -108,7 +108,7 @@ def test_ranks_that_nobody_ends_find_out_by_themselves(kind, place, checkpoints,
 def test_mpirun_ends_all_and_says_why(tmp_path):
     names = os.listdir("/dev/shm")
     launcher = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", str(RANKS), sys.executable]
-    done = in_a_shell([*launcher, "-m", "tests.runtime.dying", "chunks", str(tmp_path)])
+    done = in_a_shell([*launcher, "-m", "tests.runtime.launch.dying", "chunks", str(tmp_path)])
     assert done.returncode != 0
     assert re.search(rf"rank {VICTIM} .* exited on signal 9", done.stderr)
     pids = [int(file.read_text()) for file in tmp_path.glob("pid*")]

@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 import psutil
 import pytest
 
-from tests.runtime.ranks import unsupervised
+from tests.runtime.forked import unsupervised
 from wingspan.errors import LostPeerError
 from wingspan.runtime.launch import peer_monitor, reception
 from wingspan.runtime.transport.transport import Transport

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.runtime.ranks import on_ranks
+from tests.runtime.forked import on_ranks
 from wingspan.errors import RunError
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.deduplicated import DeduplicatingDispatcher

@@ -12,8 +12,8 @@ import time
 import pytest
 
 from tests.cli.command import TINY, in_a_shell
-from tests.runtime.ranks import on_ranks
-from tests.runtime.test_transport_shm import KINDS, exchange
+from tests.runtime.forked import on_ranks
+from tests.runtime.transport.test_transport_shm import KINDS, exchange
 from wingspan.errors import InputError
 from wingspan.runtime.ranks.world import World
 from wingspan.runtime.transport.mpi import join_mpi
@@ -40,7 +40,7 @@ TAIL = ["--max-new-tokens", "4", "--dtype", "float32", "--check", "--json"]
 
 EXCHANGE = """
 import os, torch
-from tests.runtime.test_transport_shm import KINDS, exchange
+from tests.runtime.transport.test_transport_shm import KINDS, exchange
 from wingspan.runtime.launch.start import join_ranks
 from wingspan.runtime.launch.meeting.place import Place
 from wingspan.runtime.launch.meeting.protocol import Patience

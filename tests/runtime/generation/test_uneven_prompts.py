@@ -14,7 +14,7 @@ from benchmarks.architectures import architectures, makes_text, tiny_configurati
 from benchmarks.fuzz_judge import Verdict, judge
 from transformers import AutoModelForCausalLM
 
-from tests.runtime.test_architectures import a_case
+from tests.runtime.model.test_architectures import a_case
 from wingspan.runtime.generation.batches import columns_of
 from wingspan.runtime.model.padding import padding_is_neutral
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from tests.runtime.checkpoints import configurations, write
-from tests.runtime.ranks import on_ranks
-from tests.runtime.test_dispatch import expected, random_placement, routing, there_and_back
+from tests.runtime.dispatch.test_dispatch import expected, random_placement, routing, there_and_back
+from tests.runtime.forked import on_ranks
 from tests.runtime.test_run import execute
 from wingspan.errors import InputError
 from wingspan.runtime.dispatch.buffers import Buffers
@@ -92,7 +92,7 @@ def test_what_it_cannot_do_is_refused(tmp_path):
 
 def test_the_command_line_runs_through_it(tmp_path, monkeypatch):
     """In a process of its own, as a person would, with the package on the path."""
-    tiny = Path(__file__).parents[2] / "models" / "tiny"
+    tiny = Path(__file__).parents[3] / "models" / "tiny"
     paths = [tmp_path / "site", Path(__file__).parent / "plugin"]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, paths)))
 

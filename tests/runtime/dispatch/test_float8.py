@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.runtime.ranks import on_ranks
-from tests.runtime.test_dispatch import expected, make, random_placement, routing, scaled_experts
+from tests.runtime.dispatch.test_dispatch import expected, make, random_placement, routing, scaled_experts
+from tests.runtime.forked import on_ranks
 from wingspan.errors import RunError
 from wingspan.runtime.dispatch.flat import FlatDispatcher
 from wingspan.runtime.dispatch.float8 import (

@@ -1,6 +1,6 @@
 """What ranks do when one of them is killed in the middle of it: works of `run_ranks` in which rank `VICTIM` dies.
 
-`mpirun -n 4 python -m tests.runtime.dying NAME FOLDER` does one of them over MPI.
+`mpirun -n 4 python -m tests.runtime.launch.dying NAME FOLDER` does one of them over MPI.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ import pytest
 import torch
 from benchmarks.architectures import tiny_configuration, write_checkpoint
 
+from tests.runtime.forked import on_ranks
 from tests.runtime.plain import mixed_requests, plain_model, plain_tokens
-from tests.runtime.ranks import on_ranks
 from wingspan.errors import InputError, RunError
 from wingspan.runtime.generation.generate import Generator
 from wingspan.runtime.generation.ledger import StepResult

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.runtime.ranks import on_ranks
+from tests.runtime.forked import on_ranks
 from wingspan.errors import InputError, LostPeerError, RunError
 from wingspan.runtime.transport import shared_memory, shm
 from wingspan.runtime.transport.choice import TransportKind, chosen

@@ -1,4 +1,4 @@
-"""The same command under torchrun, on one host and over two network namespaces."""
+"""Under torchrun, on one host and over two network namespaces, a command gives what it gives by its own ranks."""
 
 from __future__ import annotations
 

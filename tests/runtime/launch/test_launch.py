@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 
-from tests.runtime.ranks import on_ranks
+from tests.runtime.forked import on_ranks
 from wingspan.errors import InputError, RunError
 from wingspan.runtime.launch import supervision
 from wingspan.runtime.launch.start import run_ranks
