@@ -52,7 +52,7 @@ def test_experts_move_while_requests_join_and_leave(name: str, tmp_path: Path, m
             Choice(placement.num_experts, model.shape.top_k),
             CPU,
         )
-        generator = Generator(engine, rebalancer=rebalancer, limits=FEW)
+        generator = Generator(engine, between=rebalancer, limits=FEW)
         tokens: dict[int, list[int]] = {}
         for request in REQUESTS:
             generator.submit(request)

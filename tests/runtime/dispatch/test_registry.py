@@ -28,6 +28,7 @@ from wingspan.runtime.dispatch.node_exchange import RowRoute
 from wingspan.runtime.dispatch.precision import PrecisionHandle, PrecisionRoute
 from wingspan.runtime.dispatch.registry import plugin
 from wingspan.runtime.dispatch.shared import SharedHandle, SharedRoute
+from wingspan.runtime.dispatch.streamed import StreamedRoute
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.transport.transport import LocalTransport, Transport
 from wingspan.specs.execution import DispatcherKind
@@ -146,7 +147,7 @@ def test_counts_are_made_once_and_only_when_asked_for():
     "kind",
     [
         FlatRoute, DeduplicatedRoute, DeduplicatedHandle, HierarchicalRoute, HierarchicalHandle, RowRoute,
-        SharedRoute, SharedHandle, PrecisionRoute, PrecisionHandle,
+        SharedRoute, SharedHandle, PrecisionRoute, PrecisionHandle, StreamedRoute,
     ],
 )  # fmt: skip
 def test_nothing_is_written_into_a_route_or_handle(kind):

@@ -73,21 +73,22 @@ def _timed(job: Callable[[], Value], inference: bool) -> Done[Value]:
     return Done(value, began, time.monotonic())
 
 
-class StreamedRoute:
+@dataclass(frozen=True)
+class StreamedRoute(Generic[RouteT]):
     """A route that may not be agreed on yet."""
 
-    def __init__(self, routes: Future[Done[list[Any]]], chunk: int) -> None:
-        self._routes = routes
-        self._chunk = chunk
+    routes: Future[Done[list[RouteT]]]
+    """Of all chunks: they are agreed on at once."""
+    chunk: int
 
     @property
-    def agreed(self) -> Any:
+    def agreed(self) -> RouteT:
         """The dispatcher's own route; waits for it."""
-        return self._routes.result().value[self._chunk]
+        return self.routes.result().value[self.chunk]
 
     def begin_seconds(self, dispatched: Done[Any]) -> float:
         """When that dispatch of it began: the first chunk's with the exchange of counts."""
-        return dispatched.began_seconds if self._chunk else self._routes.result().began_seconds
+        return dispatched.began_seconds if self.chunk else self.routes.result().began_seconds
 
 
 class StreamedDispatcher(Generic[RouteT, HandleT]):
@@ -103,14 +104,14 @@ class StreamedDispatcher(Generic[RouteT, HandleT]):
 
     def route(
         self, x_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor, chunks: int, lane: int
-    ) -> list[StreamedRoute]:
+    ) -> list[StreamedRoute[RouteT]]:
         """See `Dispatcher.route`."""
         routes = self._stream.submit(
             lambda: self._dispatcher.route(x_TD, experts_TK, weights_TK, chunks, lane)
         )
         return [StreamedRoute(routes, chunk) for chunk in range(chunks)]
 
-    def send(self, route: StreamedRoute) -> Pending[Received[HandleT]]:
+    def send(self, route: StreamedRoute[RouteT]) -> Pending[Received[HandleT]]:
         """See `Dispatcher.send`."""
         done = self._stream.submit(lambda: self._dispatcher.send(route.agreed).wait())
         return _Streamed(done, route.begin_seconds)

@@ -14,9 +14,9 @@ from typing import Any, cast
 import torch
 
 from wingspan.errors import RunError
-from wingspan.runtime.balance.rebalancer import Rebalancer
 from wingspan.runtime.generation.adjusting import adjusted, logprobs_of
 from wingspan.runtime.generation.batches import Batch
+from wingspan.runtime.generation.between_steps import BetweenSteps
 from wingspan.runtime.generation.forwards import Forwards
 from wingspan.runtime.generation.grammars import Grammars
 from wingspan.runtime.generation.ledger import Ledger, RankPlan, StepPlan, StepResult, TokenLogprobs
@@ -44,7 +44,7 @@ class Generator:
     Args:
         engine: the loaded rank.
         flows: the schedule of each phase; sequential where none is named.
-        rebalancer: moves experts between steps.
+        between: what is done between steps, as moving experts.
         limits: of each rank; without, all requests are admitted at once.
         keep_logits: also keep what every token was chosen from.
         tokenizer: transformers' own, for answers that must follow a grammar.
@@ -54,7 +54,7 @@ class Generator:
         self,
         engine: Engine,
         flows: Mapping[str, Flow] | None = None,
-        rebalancer: Rebalancer | None = None,
+        between: BetweenSteps | None = None,
         limits: BatchLimits = UNLIMITED,
         *,
         keep_logits: bool = False,
@@ -71,7 +71,7 @@ class Generator:
         self._transport = engine.transport
         self._recorder = engine.recorder
         self._flows = flows or {}
-        self._rebalancer = rebalancer
+        self._between = between
         self._keep_logits = keep_logits
         self._world = engine.transport.world
         self._forwards = Forwards(engine.model, engine.step)
@@ -155,8 +155,8 @@ class Generator:
             else:
                 self._begun[pieces[0].request] = batch
         self._take_load("prefill")
-        if self._rebalancer is not None and plan.decode_forwards:
-            self._rebalancer.beside_step(self._newest_load_LE)
+        if self._between is not None and plan.decode_forwards:
+            self._between.beside_step(self._newest_load_LE)
         return logits
 
     def _decode(self, plan: StepPlan, mine: RankPlan) -> list[torch.Tensor]:
@@ -252,12 +252,12 @@ class Generator:
 
     def _balance(self, plan: StepPlan) -> None:
         """Let experts move. What was seen in prefill alone says nothing about the steps to come."""
-        if self._rebalancer is None or not self.unfinished:
+        if self._between is None or not self.unfinished:
             return
         if plan.decode_forwards:
-            self._rebalancer.after_step(self._newest_load_LE, self._ledger.steps_left)
+            self._between.after_step(self._newest_load_LE, self._ledger.steps_left)
         else:
-            self._rebalancer.forget()
+            self._between.forget()
 
     def _refuse_not_finite(self, plan: StepPlan, tokens_RW: torch.Tensor) -> None:
         """Raise `RunError` on every rank where a sequence's logits are not finite, naming where that begins.
