@@ -163,7 +163,7 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
 }  # fmt: skip
 
 ELSEWHERE = ("claims", "run", "serve", "record", "compare", "calibrate",
-             "testbed up", "testbed run", "testbed down", "testbed status")  # fmt: skip
+             "bench serve", "testbed up", "testbed run", "testbed down", "testbed status")  # fmt: skip
 """Commands that run ranks, or take long."""
 
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import typer
 import typer.core
 
-from wingspan.cli import testbed
+from wingspan.cli import bench, testbed
 from wingspan.cli.aliases import COMMANDS
 from wingspan.cli.calibrate import calibrate
 from wingspan.cli.claims import claims
@@ -75,6 +75,7 @@ _PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     "Run": {
         "run": run,
         "serve": serve,
+        "bench": bench.app,
         "compare": compare,
         "inspect": inspect,
         "create": create,

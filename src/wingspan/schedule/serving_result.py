@@ -47,30 +47,35 @@ class ServingGroup(FrozenResult):
     )
 
 
-class LoadPoint(FrozenResult):
-    """One load: requests arriving at a rate, and what they met."""
+class Latencies(FrozenResult):
+    """What the requests of one load met, whether a server answered them or a simulation did."""
 
-    offered_requests_per_second: float
     requests: int
     duration_seconds: float = Field(description="from the first arrival to the last token")
     ttft_seconds: Percentiles
     tpot_seconds: Percentiles = Field(description="of the requests with at least two output tokens")
     end_to_end_seconds: Percentiles
-    waiting_seconds: Percentiles = Field(description="from arrival to admission, part of TTFT")
     completed_requests_per_second: float = Field(
         description="while requests still arrive, as are all throughputs; over the whole run where that is too short"
     )
     output_tokens_per_second: float
     prompt_tokens_per_second: float
+    goodput_requests_per_second: float = Field(description="completed within every limit, a second")
+    within_limits_share: float = Field(ge=0, le=1)
+    meets_limits: bool = Field(description="p99 of TTFT and of TPOT are within their limits")
+
+
+class LoadPoint(Latencies):
+    """One simulated load: requests arriving at a rate, and what they met."""
+
+    offered_requests_per_second: float
+    waiting_seconds: Percentiles = Field(description="from arrival to admission, part of TTFT")
     prefix_hit_share: float | None = Field(
         default=None,
         ge=0,
         le=1,
         description="prompt tokens that prefix caching found computed; None without it",
     )
-    goodput_requests_per_second: float = Field(description="completed within every limit, a second")
-    within_limits_share: float = Field(ge=0, le=1)
-    meets_limits: bool = Field(description="p99 of TTFT and of TPOT are within their limits")
     mean_requests_in_system: float = Field(description="over the duration, waiting or being served")
     mean_decoding_sequences: float = Field(description="over decode steps, in the whole group")
     peak_kv_tokens: dict[str, int] = Field(description="per group: most KV reserved on any home at any time")

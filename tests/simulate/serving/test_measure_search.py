@@ -7,9 +7,10 @@ import pytest
 
 from tests.simulate.serving.steps import LinearTimes, grid_times, group
 from wingspan.errors import InputError
+from wingspan.schedule.latencies import percentiles
 from wingspan.schedule.serving_result import LoadPoint, ServingLimits
 from wingspan.simulate.serving.engine import Fleet, serve
-from wingspan.simulate.serving.measure import measure, percentiles
+from wingspan.simulate.serving.measure import measure
 from wingspan.simulate.serving.search import find_highest_load
 from wingspan.specs.requests import Requests, poisson_requests
 

@@ -1,0 +1,1 @@
+"""Loads an OpenAI-compatible server, ours or another, and times what it answers."""
