@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.client.stub import stub
-from wingspan.client.call import Target
+from wingspan.client.call import Endpoint
 from wingspan.client.load import Load, drive, served_model
 from wingspan.client.report import report, vllm_result
 from wingspan.errors import InputError, RunError
@@ -21,7 +21,7 @@ def requests(count: int, gap_seconds: float, output_tokens: int = 5) -> Requests
 
 def test_times_are_those_of_the_server():
     with stub(0.2, 0.05) as server:
-        answers = drive(Target(server.address, "stub"), Load(requests(6, 0.1)))
+        answers = drive(Endpoint(server.address, "stub"), Load(requests(6, 0.1)))
     found = report(answers, ServingLimits(ttft_p99_seconds=5.0))
     # A busy machine is late, and never early.
     assert 0.2 <= found.ttft_seconds.p50 < 0.4
@@ -36,7 +36,7 @@ def test_times_are_those_of_the_server():
 
 def test_as_many_are_under_way_as_asked_for():
     with stub(0.02, 0.01) as server:
-        drive(Target(server.address, "stub"), Load(requests(20, 0.0), concurrency=4))
+        drive(Endpoint(server.address, "stub"), Load(requests(20, 0.0), concurrency=4))
     assert server.most == 4
     assert len(server.bodies) == 20
 
@@ -45,7 +45,7 @@ def test_a_key_is_carried_and_progress_told():
     told = []
     with stub(0.0, 0.0) as server:
         drive(
-            Target(server.address, "stub", "secret"),
+            Endpoint(server.address, "stub", "secret"),
             Load(requests(3, 0.0)),
             lambda done, of: told.append((done, of)),
         )
@@ -55,7 +55,7 @@ def test_a_key_is_carried_and_progress_told():
 
 def test_failures_are_counted_and_do_not_count_as_answers():
     with stub(0.0, 0.0, refuse_every=3) as server:
-        target = Target(server.address, "stub")
+        target = Endpoint(server.address, "stub")
         answers = drive(target, Load(requests(9, 0.01)))
     found = report(answers, ServingLimits())
     assert found.requests == 6
@@ -70,7 +70,7 @@ def test_failures_are_counted_and_do_not_count_as_answers():
 
 def test_a_load_that_nobody_answers_is_an_error():
     with stub(0.0, 0.0, refuse_every=1) as server, pytest.raises(RunError, match="no room"):
-        drive(Target(server.address, "stub"), Load(requests(2, 0.0)))
+        drive(Endpoint(server.address, "stub"), Load(requests(2, 0.0)))
 
 
 def test_the_model_is_asked_of_the_server():

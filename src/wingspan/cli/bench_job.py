@@ -82,12 +82,12 @@ def execute(
     limits = parse(ServingLimits, {"ttft_p99_seconds": ttft_p99, "tpot_p99_seconds": tpot_p99}, "limits")
     requests, remarks = sent.read()
     _need_client()
-    from wingspan.client.call import Target
+    from wingspan.client.call import Endpoint
     from wingspan.client.load import Load, drive, served_model
     from wingspan.client.report import report, vllm_result
 
     key = os.environ.get(_KEY) or None
-    target = Target(address, model or served_model(address, key), key)
+    target = Endpoint(address, model or served_model(address, key), key)
     date = time.strftime("%Y%m%d-%H%M%S")
     with Counting("answered") as counting:
         answers = drive(

@@ -13,7 +13,7 @@ _EVENT = "data: "
 
 
 @dataclass(frozen=True)
-class Target:
+class Endpoint:
     """A server and the model that it serves.
 
     Args:
@@ -47,7 +47,7 @@ class Timed:
 
 async def complete(
     client: httpx.AsyncClient,
-    target: Target,
+    target: Endpoint,
     ids: Sequence[int],
     output_tokens: int,
     clock: Callable[[], float],

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import httpx2 as httpx
 import numpy as np
 
-from wingspan.client.call import Target, Timed, complete
+from wingspan.client.call import Endpoint, Timed, complete
 from wingspan.errors import InputError, RunError
 from wingspan.specs.requests import Requests
 
@@ -42,7 +42,7 @@ class Load:
     seed: int = 0
 
 
-def drive(target: Target, load: Load, watch: Watch = lambda _done, _of: None) -> list[Timed]:
+def drive(target: Endpoint, load: Load, watch: Watch = lambda _done, _of: None) -> list[Timed]:
     """Send all requests, and wait for all answers.
 
     Returns:
@@ -74,7 +74,7 @@ def served_model(url: str, key: str | None) -> str:
         ) from None
 
 
-async def _drive(target: Target, load: Load, watch: Watch) -> list[Timed]:
+async def _drive(target: Endpoint, load: Load, watch: Watch) -> list[Timed]:
     requests = load.requests
     rng = np.random.default_rng(load.seed)
     prompts = [rng.integers(_LOWEST_ID, _HIGHEST_ID, n).tolist() for n in requests.prompt_tokens_N]

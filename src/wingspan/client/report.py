@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wingspan.client.call import Target, Timed
+from wingspan.client.call import Endpoint, Timed
 from wingspan.schedule.latencies import latencies
 from wingspan.schedule.serving_result import Latencies, ServingLimits
 from wingspan.specs.requests import Requests
@@ -34,7 +34,7 @@ def report(answers: Sequence[Timed], limits: ServingLimits) -> Latencies:
 
 
 def vllm_result(
-    target: Target,
+    target: Endpoint,
     answers: Sequence[Timed],
     found: Latencies,
     *,

@@ -35,7 +35,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Piece:
+class AnswerPart:
     """What an answer gained: tokens, and the text that is certain since. `finish_reason` is set on the last."""
 
     tokens: tuple[int, ...] = ()
@@ -63,7 +63,7 @@ class Answer:
     tokens: list[int] = field(default_factory=list)
     number: int | None = None
     """The engine's name for it; None before it was submitted, and after its end."""
-    _pieces: asyncio.Queue[Piece | Exception] = field(default_factory=asyncio.Queue)
+    _pieces: asyncio.Queue[AnswerPart | Exception] = field(default_factory=asyncio.Queue)
 
     @property
     def ended(self) -> bool:
@@ -84,7 +84,7 @@ class Answer:
             stopped = self.text.stopped_by
             finish = "stop" if stopped is not None else finish
         self._pieces.put_nowait(
-            Piece((token,), new, () if logprobs is None else (logprobs,), finish, stopped)
+            AnswerPart((token,), new, () if logprobs is None else (logprobs,), finish, stopped)
         )
         return finish is not None
 
@@ -92,7 +92,7 @@ class Answer:
         """Tell the caller that no more will come."""
         self._pieces.put_nowait(error)
 
-    async def pieces(self) -> AsyncIterator[Piece]:
+    async def pieces(self) -> AsyncIterator[AnswerPart]:
         """Everything that the answer gains, as it comes; several steps at once where the caller was slow.
 
         Raises:
@@ -108,13 +108,13 @@ class Answer:
                 return
 
 
-def _joined(several: Sequence[Piece | Exception]) -> Piece:
+def _joined(several: Sequence[AnswerPart | Exception]) -> AnswerPart:
     pieces = []
     for piece in several:
         if isinstance(piece, Exception):
             raise piece
         pieces.append(piece)
-    return Piece(
+    return AnswerPart(
         tuple(token for piece in pieces for token in piece.tokens),
         "".join(piece.text for piece in pieces),
         tuple(one for piece in pieces for one in piece.logprobs),

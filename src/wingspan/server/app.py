@@ -16,7 +16,7 @@ from wingspan.server import chat, completions, errors
 from wingspan.server.fields import DetokenizeCall, TokenizeCall
 from wingspan.server.guards import BodyLimit, Key, RequestName
 from wingspan.server.metrics import Metrics
-from wingspan.server.serving import Serving
+from wingspan.server.served_model import ServedModel
 from wingspan.version import __version__
 
 
@@ -35,7 +35,7 @@ class Access:
     most_body_bytes: int = 4 * 1024 * 1024
 
 
-def build(serving: Serving, metrics: Metrics, access: Access) -> FastAPI:
+def build(serving: ServedModel, metrics: Metrics, access: Access) -> FastAPI:
     """The application over one model. Its engine steps from start-up to shut-down."""
 
     @asynccontextmanager
@@ -69,7 +69,7 @@ def build(serving: Serving, metrics: Metrics, access: Access) -> FastAPI:
     return app
 
 
-def _add_model(app: FastAPI, serving: Serving) -> None:
+def _add_model(app: FastAPI, serving: ServedModel) -> None:
     card = {
         "id": serving.name,
         "object": "model",
@@ -90,7 +90,7 @@ def _add_model(app: FastAPI, serving: Serving) -> None:
         return card
 
 
-def _add_text(app: FastAPI, serving: Serving) -> None:
+def _add_text(app: FastAPI, serving: ServedModel) -> None:
     @app.post("/tokenize")
     async def tokenize(call: TokenizeCall) -> dict[str, object]:
         """Give the ids of a text."""
@@ -108,7 +108,7 @@ def _add_text(app: FastAPI, serving: Serving) -> None:
         return {"prompt": serving.decode(call.tokens)}
 
 
-def _add_state(app: FastAPI, serving: Serving, metrics: Metrics) -> None:
+def _add_state(app: FastAPI, serving: ServedModel, metrics: Metrics) -> None:
     @app.get("/health")
     async def health() -> Response:
         """Say whether the engine lives."""

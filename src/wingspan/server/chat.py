@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from wingspan.runtime.generation.ledger import TokenLogprobs
 from wingspan.server.errors import CallError
 from wingspan.server.fields import ChatCall
-from wingspan.server.serving import Serving, until_gone
+from wingspan.server.served_model import ServedModel, until_gone
 from wingspan.server.sse import events
 from wingspan.server.templates import prompt_ids
 from wingspan.server.together import Whole, pieces, usage, whole
@@ -21,7 +21,7 @@ from wingspan.server.tools import forced
 from wingspan.writing import json_text
 
 
-def router(serving: Serving) -> APIRouter:
+def router(serving: ServedModel) -> APIRouter:
     """The route, over one model."""
     routes = APIRouter()
 
@@ -34,7 +34,7 @@ def router(serving: Serving) -> APIRouter:
 
 
 class _Chat:
-    def __init__(self, serving: Serving, call: ChatCall, request_id: str) -> None:
+    def __init__(self, serving: ServedModel, call: ChatCall, request_id: str) -> None:
         serving.check_model(call.model)
         if call.top_logprobs is not None and not call.logprobs:
             raise CallError("top_logprobs: needs logprobs true", "top_logprobs")

@@ -14,12 +14,12 @@ from wingspan.runtime.generation.ledger import TokenLogprobs
 from wingspan.server.answers import Answer
 from wingspan.server.errors import CallError
 from wingspan.server.fields import CompletionCall
-from wingspan.server.serving import Serving, until_gone
+from wingspan.server.served_model import ServedModel, until_gone
 from wingspan.server.sse import events
 from wingspan.server.together import Whole, pieces, usage, whole
 
 
-def router(serving: Serving) -> APIRouter:
+def router(serving: ServedModel) -> APIRouter:
     """The route, over one model."""
     routes = APIRouter()
 
@@ -32,7 +32,7 @@ def router(serving: Serving) -> APIRouter:
 
 
 class _Completion:
-    def __init__(self, serving: Serving, call: CompletionCall, request_id: str) -> None:
+    def __init__(self, serving: ServedModel, call: CompletionCall, request_id: str) -> None:
         serving.check_model(call.model)
         self._serving, self._call = serving, call
         self._prompts = _prompts(serving, call)
@@ -116,7 +116,7 @@ class _Completion:
         return usage(sum(map(len, self._prompts)), sum(completion_tokens))
 
 
-def _prompts(serving: Serving, call: CompletionCall) -> list[list[int]]:
+def _prompts(serving: ServedModel, call: CompletionCall) -> list[list[int]]:
     """The ids of every prompt of a call."""
     given = call.prompt
     if isinstance(given, str):

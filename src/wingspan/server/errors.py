@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from wingspan.errors import InputError
-from wingspan.server.engine import QueueFullError, StoppedError
+from wingspan.server.step_loop import QueueFullError, StoppedError
 
 _KINDS = {
     401: "authentication_error",

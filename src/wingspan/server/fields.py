@@ -29,7 +29,7 @@ class Fields(BaseModel):
 
 
 class StreamOptions(Fields):
-    """Of an answer that comes in pieces."""
+    """What a caller wants of an answer that comes in pieces."""
 
     include_usage: bool = False
     continuous_usage_stats: Literal[False] = False

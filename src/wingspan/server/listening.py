@@ -13,9 +13,9 @@ import uvicorn
 
 from wingspan.runtime.llm import LLM
 from wingspan.server.app import Access, build
-from wingspan.server.engine import Engine
 from wingspan.server.metrics import OWN, VLLM, Metrics
-from wingspan.server.serving import Serving
+from wingspan.server.served_model import ServedModel
+from wingspan.server.step_loop import StepLoop
 
 
 def serve(
@@ -41,10 +41,10 @@ def serve(
         WingspanError: the ranks ended.
     """
     metrics = Metrics(name, (OWN, VLLM) if vllm_metrics else (OWN,))
-    engine = Engine(llm, most_waiting, metrics)
+    engine = StepLoop(llm, most_waiting, metrics)
     metrics.watch(engine)
     config = llm.config.get_text_config()
-    serving = Serving(
+    serving = ServedModel(
         engine,
         name,
         llm.tokenizer,

@@ -16,7 +16,7 @@ from prometheus_client import (
 
 from wingspan.runtime.generation.ledger import StepResult
 from wingspan.server.answers import Answer
-from wingspan.server.engine import Engine, Watcher
+from wingspan.server.step_loop import StepLoop, Watcher
 
 OWN = "wingspan"
 VLLM = "vllm"
@@ -44,7 +44,7 @@ class Metrics(Watcher):
         self._registry = CollectorRegistry()
         self._sets = [_Series(prefix, model, self._registry) for prefix in prefixes]
 
-    def watch(self, engine: Engine) -> None:
+    def watch(self, engine: StepLoop) -> None:
         """Let gauges read the engine when they are asked for."""
         for series in self._sets:
             series.running.set_function(lambda: engine.running)

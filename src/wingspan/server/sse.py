@@ -7,8 +7,8 @@ from typing import Any
 
 from fastapi.responses import StreamingResponse
 
-from wingspan.server.engine import StoppedError
 from wingspan.server.errors import error_body
+from wingspan.server.step_loop import StoppedError
 from wingspan.writing import json_text
 
 _END = "data: [DONE]\n\n"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wingspan.runtime.generation.ledger import TokenLogprobs
-from wingspan.server.answers import Answer, Piece
+from wingspan.server.answers import Answer, AnswerPart
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Whole:
     finish_reason: str | None = None
     stop: str | None = None
 
-    def add(self, piece: Piece) -> None:
+    def add(self, piece: AnswerPart) -> None:
         """Take in the next piece."""
         self.text += piece.text
         self.tokens.extend(piece.tokens)
@@ -29,7 +29,7 @@ class Whole:
         self.finish_reason, self.stop = piece.finish_reason, piece.stop
 
 
-async def pieces(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Piece]]:
+async def pieces(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, AnswerPart]]:
     """The pieces of all answers with their answers' places."""
     streams = {place: answer.pieces() for place, answer in enumerate(answers)}
     waiting = {asyncio.ensure_future(anext(stream)): place for place, stream in streams.items()}

@@ -54,7 +54,7 @@ class Watcher:
 
 
 @dataclass
-class Engine:
+class StepLoop:
     """Answers requests by stepping an `LLM`.
 
     Args:

@@ -13,9 +13,9 @@ from wingspan.errors import InputError
 from wingspan.runtime.generation.grammars import json_grammar
 from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.server.answers import Answer, Ask
-from wingspan.server.engine import Engine
 from wingspan.server.errors import CallError
 from wingspan.server.fields import CallFields, ResponseFormat
+from wingspan.server.step_loop import StepLoop
 from wingspan.server.text import TextStream
 from wingspan.writing import json_text
 
@@ -23,7 +23,7 @@ _ANY_JSON_OBJECT = '{"type": "object"}'
 
 
 @dataclass(frozen=True)
-class Serving:
+class ServedModel:
     """One model, served.
 
     Args:
@@ -35,7 +35,7 @@ class Serving:
         started_seconds: since the epoch.
     """
 
-    engine: Engine
+    engine: StepLoop
     name: str
     tokenizer: Tokenizer
     longest: int | None
