@@ -17,6 +17,7 @@ from wingspan.simulate.service_plan import ServicePlan, make_service_plan
 from wingspan.simulate.step import simulate as predicted
 
 if TYPE_CHECKING:
+    from wingspan.routing.recorded_load import RecordedLoad
     from wingspan.routing.trace import RoutingTrace
     from wingspan.schedule.result import StepReport
     from wingspan.simulate.placing import Comparison
@@ -82,7 +83,7 @@ def simulate(said: Deployment | Description) -> StepReport:
 
 def place(
     said: Deployment | Description,
-    trace: RoutingTrace | Path | str,
+    trace: RoutingTrace | RecordedLoad | Path | str,
     *,
     current: Placement | None = None,
     request_routing: bool = False,
@@ -92,7 +93,7 @@ def place(
 
     Args:
         said: the deployment; a description without tokens per GPU takes the trace's mean per step.
-        trace: how tokens choose, or the file that holds it.
+        trace: how tokens choose, as a trace or a load, or the file that holds it.
         current: the placement in use; ours then moves only what pays.
         request_routing: also let each request live on the node that its experts are on.
         seed: of the strategy that draws.
@@ -101,11 +102,18 @@ def place(
         InputError: what is said does not fit together, or the trace is of another model.
     """
     from wingspan.routing.homes import spread_requests
-    from wingspan.routing.trace_file import read_trace
+    from wingspan.routing.trace import RoutingTrace
     from wingspan.simulate.placing import compare
+    from wingspan.simulate.placing_setup import source_of_file
 
-    tokens = read_trace(Path(trace)) if isinstance(trace, (str, Path)) else trace
     deployment = _deployment(said)
+    tokens = (
+        source_of_file(Path(trace), None, deployment.model).read(deployment.ranks)
+        if isinstance(trace, (str, Path))
+        else trace
+    )
+    if not isinstance(tokens, RoutingTrace):
+        return compare(deployment, tokens, present=current, request_routing=request_routing, seed=seed)
     if isinstance(said, Description) and said.tokens_per_gpu is None:
         per_step = tokens.num_tokens / len(np.unique(tokens.step_T))
         mean = max(1, round(per_step / deployment.ranks))

@@ -70,7 +70,6 @@ def test_an_old_name_is_todays(alias: Alias, command: str) -> None:
         ("sweep", "--skew 0,0.6", "--routing uniform,log-normal:0.6"),
         ("sweep", "--ep 16..64 --batch 1,8", "--ranks 16..64 -b 1,8"),
         ("place", "--step-tokens 256 --flat --ep 8", "-b 256 --dispatcher flat --ranks 8"),
-        ("place", "--from p.json", "--current p.json"),
     ],
 )
 def test_old_values_too(command: str, old: str, new: str) -> None:

@@ -122,3 +122,98 @@ def test_simulate_takes_an_engines_file_directly(wingspan, tmp_path):
     done = wingspan("simulate", TOY, "--placement", str(full))
     assert done.code == 2
     assert "over how many ranks; add --ranks" in done.err
+
+
+PLACED = ("--model", TOY, "--ranks", "8", "--ranks-per-node", "4")
+
+
+def test_a_load_leads_to_a_placement(wingspan, imported, tmp_path):
+    for number, routing in enumerate((imported, MATRIX)):
+        out = tmp_path / f"{number}.json"
+        done = wingspan("place", routing, *PLACED, "--experts-per-rank", "2", "--out", str(out), "--json")
+        assert done.code == 0, done.err
+        found = json.loads(done.out)
+        assert UNDECIDED in found["remarks"][0]
+        assert "no later ones" in found["judged_on"]
+        scores = found["strategies"]
+        assert scores["balanced"]["rank_imbalance"] < 0.6 * scores["linear"]["rank_imbalance"]
+        assert len(json.loads(out.read_text())["slots"]) == 2
+
+
+def test_later_moments_of_a_load_give_the_verdict(wingspan, tmp_path):
+    path = tmp_path / "moments.json"
+    matrix = json.loads(Path(MATRIX).read_text())
+    path.write_text(json.dumps([matrix, matrix, matrix, [row[::-1] for row in matrix]]))
+    done = wingspan("place", str(path), *PLACED, "--experts-per-rank", "2")
+    assert done.code == 0, done.err
+    assert "On the later half of the load, which no plan has seen" in " ".join(done.out.split())
+
+
+def test_one_call_from_an_engines_dump_to_its_placement(wingspan, tmp_path):
+    out, page = tmp_path / "location.json", tmp_path / "page.html"
+    done = wingspan(
+        "place", COUNT, "--from", "sglang", *PLACED, "--redundant", "4", "--to", "sglang", "--out", str(out),
+        "--html", str(page),
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "--ep-num-redundant-experts 4" in done.out
+    rows = json.loads(out.read_text())["physical_to_logical_map"]
+    assert [len(row) for row in rows] == [16, 16]
+    assert all(set(row) == set(range(12)) for row in rows)
+    text = page.read_text()
+    assert all(
+        title in text for title in ("Load per rank", "Bytes per link: network card", "What moves", "costs")
+    )
+    present = wingspan("place", MATRIX, *PLACED, "--redundant", "4", "--current", str(out), "--json")
+    assert json.loads(present.out)["strategies"]["present"]["experts_moved"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--redundant", "3"), "--redundant 3: 12 + 3 = 15 slots do not divide over 8 ranks; use 4"),
+        (("--redundant", "4", "--experts-per-rank", "2"), "give one of them"),
+        (("--redundant", "4", "--spare-ranks", "4"), "give one of them"),
+        (("--request-routing", "--redundant", "4"), "--request-routing: loads do not say"),
+        (("--to", "sglang"), "--to sglang: does nothing here"),
+        (("--to", "other", "--out", "x.json"), "engine 'other' is unknown"),
+        (("--from", "other"), "engine 'other' is unknown"),
+        (("--from", "vllm"), "holds a placement; give it as --current"),
+    ],
+)
+def test_what_place_cannot_do_with_a_load_is_said(wingspan, tmp_path, arguments, says, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = wingspan("place", MATRIX, *PLACED, *arguments)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert says in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_place_without_a_model_asks_for_it(wingspan):
+    done = wingspan("place", MATRIX)
+    assert done.code == 2
+    assert "of 12 experts, deepseek-v3 has 256; use loads of this model, or add --model" in done.err
+
+
+def test_routing_shows_what_a_load_says(wingspan):
+    done = wingspan("routing", MATRIX, "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert [layer["hottest_expert"] for layer in found["layers"]] == [10, 5]
+    assert found["choices"] == 2189
+    assert "max/mean" in wingspan("routing", MATRIX).out
+    done = wingspan("routing", MATRIX, "--pairs", "3")
+    assert (done.code, done.out) == (2, "")
+    assert "--pairs 3:" in done.err
+    assert "holds loads alone" in done.err
+
+
+def test_a_deployment_with_a_load_is_simulated_from_its_file(wingspan, tmp_path):
+    out = tmp_path / "d.json"
+    args = ("simulate", TOY, "--ranks", "8", "--experts-per-rank", "2", "--routing", MATRIX)
+    assert wingspan(*args, "--out", str(out)).code == 0
+    placed = tmp_path / "placed.json"
+    done = wingspan("place", MATRIX, "--model", str(out), "--out", str(placed))
+    assert done.code == 0, done.err
+    notes = json.loads(wingspan("simulate", str(placed), "--json").out)["notes"]
+    assert any(UNDECIDED in note for note in notes)

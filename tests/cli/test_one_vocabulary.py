@@ -18,7 +18,6 @@ _NAMES_OR_FILES = {"--placement", "--cluster"}
 _STILL_OPTIONS = {
     "--step-tokens": {"simulate-serving"},  # most tokens of a step: a limit, not the batch
     "--top-k": {"run"},  # of sampling
-    "--from": {"import"},  # an engine
     "--rate": {"simulate-serving"},  # requests a second
     "--name": {"testbed up", "testbed run", "testbed down"},
 }

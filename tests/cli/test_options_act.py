@@ -98,6 +98,8 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
         (*PLACE, "--json"),
         {
             "--synthetic": ("--synthetic", "log-normal"), "--model": ("--model", "mixtral-8x7b"),
+            "--from": ("--from", "sglang"), "--redundant": ("--ranks", "4", "--redundant", "8"),
+            "--to": ("--to", "vllm", "--out", FILE), "--html": ("--html", FILE),
             "--cluster": ("--cluster", "seed-ideal"), "--ranks": ("--ranks", "4", "--experts-per-rank", "2"),
             "--spare-ranks": ("--spare-ranks", "2"), "--experts-per-rank": ("--experts-per-rank", "2"),
             "--ranks-per-node": ("--ranks-per-node", "4"), "--dispatcher": ("--dispatcher", "flat"),

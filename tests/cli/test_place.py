@@ -80,8 +80,8 @@ def test_a_trace_of_other_ranks_is_dealt_anew_and_said_so(wingspan, trace, sizes
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "give either a trace or --synthetic KIND"),
-        (("TRACE", "--synthetic", "uniform"), "give either a trace or --synthetic KIND"),
+        ((), "give either a trace or load, or --synthetic KIND"),
+        (("TRACE", "--synthetic", "uniform"), "give either a trace or load, or --synthetic KIND"),
         (("TRACE", "--ranks", "8"), "do not fit 8 ranks x 1 slots"),
         (("TRACE", "--ranks", "18"), "18 ranks do not fill whole nodes of 4"),
         (("TRACE", "--placement", "best", "--out", "x.json"), "--placement best: use one of linear"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wingspan.placement.balanced import balanced, hottest_replica_bound
-from wingspan.placement.eplb import eplb_global, twins
+from wingspan.placement.eplb import eplb_global, twins, without_twins
 from wingspan.routing.load import imbalance_per_layer
 from wingspan.specs.placement import EMPTY, Placement
+
+CASES = Path(__file__).parents[1] / "cases"
 
 
 def rank_load(slots_LRS: np.ndarray, load_LE: np.ndarray) -> np.ndarray:
@@ -37,11 +41,35 @@ def problems(draw):
 @settings(max_examples=150, deadline=None)
 @given(problem=problems())
 def test_any_loads_give_a_valid_placement_that_uses_every_slot_it_can(problem):
+    """A slot is left empty only where the published rule wastes as many on twins, and is the more even for it."""
     load, ranks, slots = problem
     placement = balanced(load, ranks, slots)  # Placement checks experts and twins
-    held = (placement.slots_LRS != EMPTY).reshape(len(load), -1).sum(axis=1)
-    assert (held == min(ranks * slots, load.shape[1] * ranks)).all()
+    held_L = (placement.slots_LRS != EMPTY).reshape(len(load), -1).sum(axis=1)
+    rule = without_twins(eplb_global(load, ranks, slots), load.shape[1])
+    of_rule_L = (placement.slots_LRS == rule.slots_LRS).all(axis=(1, 2))
+    assert ((held_L == min(ranks * slots, load.shape[1] * ranks)) | of_rule_L).all()
     assert rank_load(placement.slots_LRS, load).sum() == pytest.approx(load.sum())
+
+
+@settings(max_examples=150, deadline=None)
+@given(problem=problems())
+def test_no_layer_is_less_even_than_by_the_published_rule(problem):
+    """With its twins emptied, as a server would use them."""
+    load, ranks, slots = problem
+    rule = without_twins(eplb_global(load, ranks, slots), load.shape[1])
+    ours, theirs = (
+        imbalance_per_layer(rank_load(placement.slots_LRS, load))
+        for placement in (balanced(load, ranks, slots), rule)
+    )
+    assert (ours <= theirs + 1e-9).all()
+
+
+def test_the_example_of_the_published_rule_is_as_even_as_by_the_rule():
+    """2 layers of 12 experts, 16 slots on 8 ranks (the README of github.com/deepseek-ai/EPLB), twins counted too."""
+    load = np.array(json.loads((CASES / "loads/eplb_2_layers_12_experts.json").read_text()), float)
+    rule = eplb_global(load, 8, 2)
+    ours = imbalance_per_layer(rank_load(balanced(load, 8, 2).slots_LRS, load))
+    assert (ours <= imbalance_per_layer(rank_load(rule, load)) + 1e-9).all()
 
 
 @settings(max_examples=100, deadline=None)

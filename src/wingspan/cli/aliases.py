@@ -76,7 +76,6 @@ ALIASES = (
     Alias("--report", "--out"),
     Alias("--window", "--request-tokens"),
     Alias("--windows-per-step", "--requests-per-step"),
-    Alias("--from", "--current"),
     Alias("--name", "--cluster-name"),
     Alias("--rate", "--link-rate"),
     Alias("--top-k", "--experts-per-token"),

@@ -90,8 +90,11 @@ def _trace(found: RoutingTrace) -> str:
 
 def _load(found: RecordedLoad) -> str:
     moments, layers, experts = found.load_WLE.shape
+    which = (
+        "all that it counts" if found.moe_layers is None else f"{shown_layers(found.moe_layers)} of the model"
+    )
     return (
         f"{moments} moments in at most {_MOST_WINDOWS} windows, {layers} MoE layers "
-        f"({shown_layers(found.moe_layers or ())} of the model), {experts} experts, "
+        f"({which}), {experts} experts, "
         f"{int(found.load_LE.sum()):,} choices, max/mean {imbalance(found.load_LE):.2f}"
     )

@@ -117,7 +117,13 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "place": (
         Rule("horizon_steps", _with("present"), "a move is weighed only with --current; leave it out"),
-        Rule("placement", _with("out"), "it names what --out writes; add that, or leave it out"),
+        Rule(
+            "placement",
+            lambda values: bool(values["out"] or values["html"]),
+            "it names what --out writes and --html shows; add one, or leave it out",
+        ),
+        Rule("to", _with("out"), "it says how --out is written; add that, or leave it out"),
+        Rule("from_", _without("synthetic"), "a synthetic trace is of no engine; leave one out"),
     ),
     "routing": (Rule("ranks", _without("placement"), "--placement names its own ranks; leave one out"),),
     "testbed down": (Rule("name", _without("everything"), "--all takes every testbed; leave one out"),),

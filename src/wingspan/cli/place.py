@@ -12,18 +12,28 @@ from wingspan.cli.options import (
     ClusterName,
     ContextTokens,
     ExpertsPerRank,
+    Html,
     Json,
     Phase,
     Ranks,
+    Redundant,
     ScheduleText,
     Weights,
 )
 
 
 def place(
-    trace: Annotated[
+    routing: Annotated[
         Path | None,
-        typer.Argument(help="A trace that record, synthesize or import wrote.", show_default=False),
+        typer.Argument(
+            help="A trace that record, synthesize or import wrote; or loads: what import wrote, or a matrix, layers x "
+            "experts (JSON, .npy, CSV, Parquet); with --from, an engine's dump.",
+            show_default=False,
+        ),
+    ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", help="The engine that recorded it: sglang, vllm or tensorrt-llm."),
     ] = None,
     synthetic: Annotated[
         str | None,
@@ -40,6 +50,7 @@ def place(
     ranks: Ranks = None,
     spare_ranks: Annotated[int, typer.Option(min=0, help="Further ranks, for replicas.")] = 0,
     experts_per_rank: ExpertsPerRank = None,
+    redundant: Redundant = None,
     ranks_per_node: Annotated[
         int | None, typer.Option(min=1, help="Ranks that share the fast link (default: the cluster's).")
     ] = None,
@@ -57,7 +68,11 @@ def place(
         typer.Option("--request-routing", help="Also: each request lives on the node its experts are on."),
     ] = False,
     present: Annotated[
-        Path | None, typer.Option("--current", help="The placement in use: ours then moves only what pays.")
+        Path | None,
+        typer.Option(
+            "--current",
+            help="The placement in use, or an engine's file of it: ours then moves only what pays.",
+        ),
     ] = None,
     tokens_per_gpu: Annotated[
         int | None,
@@ -81,13 +96,19 @@ def place(
             help="Write the placement as JSON; with a deployment as --model that, with the placement in it."
         ),
     ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(help="Write --out as an engine loads it: sglang, vllm, vllm-ascend, tensorrt-llm."),
+    ] = None,
+    html: Html = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the random strategy and the synthetic trace.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Place experts on ranks by all strategies, and show what each leads to.
 
     Plans from the first half of the trace. The table is what `wingspan simulate` predicts with each placement and the
-    whole trace; the verdict below it is of the later half alone, which no plan has seen.
+    whole trace; the verdict below it is of the later half alone, which no plan has seen. Of loads it is alike, if they
+    are of several moments.
 
     Examples:
 
@@ -98,21 +119,27 @@ def place(
       wingspan place --synthetic communities --spare-ranks 64 --request-routing
 
       wingspan place trace.parquet --current placement.json --horizon-steps 5000
+
+      wingspan place load.npy --ranks 32 --redundant 32 --to sglang --out location.json
+
+      wingspan place dumps/ --from sglang --ranks 32 --redundant 32 --to sglang --out location.json
     """
     from wingspan.cli.outputs import check_outputs
     from wingspan.cli.place_job import PlaceArguments, execute
     from wingspan.describe import Description
 
-    check_outputs(out)
+    check_outputs(out, html)
     execute(
         PlaceArguments(
-            trace=trace,
+            routing=routing,
+            from_engine=from_,
             synthetic=synthetic,
             deployment=Description(
                 source=model or "",
                 cluster=cluster,
                 ranks=ranks,
                 experts_per_rank=experts_per_rank,
+                redundant=redundant,
                 phase=phase,
                 tokens_per_gpu=tokens_per_gpu,
                 context=context,
@@ -129,6 +156,8 @@ def place(
             expert_memory_gb=expert_memory_gb,
             placement=placement,
             out=out,
+            to_engine=to,
+            html=html,
             seed=seed,
             as_json=as_json,
         )

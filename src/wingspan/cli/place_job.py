@@ -2,46 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from wingspan.cli.console import Console, progress
-from wingspan.cli.place_view import show
+from wingspan.cli.place_view import show, show_export
 from wingspan.cli.run_setup import is_deployment
 from wingspan.deployment import Deployment, load_deployment, save_deployment
-from wingspan.describe import Description, cluster_of, deployment_of, model_of
+from wingspan.describe import Description, model_of, placement_of_model
 from wingspan.errors import InputError
-from wingspan.limits import MOST_RANKS, MOST_SLOTS
+from wingspan.interop.export import export_filled, target
 from wingspan.placement.limits import check_memory
 from wingspan.placement.objective import Objective
 from wingspan.placement.plan import Moving
 from wingspan.placement.spec import PlacementSpec
-from wingspan.placement_file import read_placement, write_placement
-from wingspan.routing.homes import spread_requests
-from wingspan.routing.synthetic import TraceShape, generate
-from wingspan.routing.trace import RoutingTrace, concatenate
-from wingspan.routing.trace_file import TraceFile
-from wingspan.routing.workloads import workload
+from wingspan.placement_file import write_placement
 from wingspan.simulate.placing import PARTS, STRATEGIES, Comparison, compare, objective_of
+from wingspan.simulate.placing_setup import (
+    check_size,
+    drawn_source,
+    judging_deployment,
+    on_ranks,
+    slots_with_redundant,
+    source_of_file,
+    written_routing,
+)
 from wingspan.specs.model import ModelSpec
-from wingspan.specs.placement import Placement
-from wingspan.specs.routing_text import parse_routing
 from wingspan.specs.stored_placement import StoredPlacement
 from wingspan.writing import json_text
 
 _USUAL_MODEL = "deepseek-v3"
-_SYNTHETIC_TOKENS = 16_384
-"""About as many are drawn: whole steps of one request per rank, so that all ranks hold equally many."""
 
 
 @dataclass(frozen=True)
 class PlaceArguments:
     """The command line of `wingspan place`; `deployment` says what it shares with `simulate`."""
 
-    trace: Path | None
+    routing: Path | None
+    from_engine: str | None
     synthetic: str | None
     deployment: Description
     spare_ranks: int
@@ -52,6 +51,8 @@ class PlaceArguments:
     expert_memory_gb: float | None
     placement: str
     out: Path | None
+    to_engine: str | None
+    html: Path | None
     seed: int
     as_json: bool
 
@@ -59,33 +60,32 @@ class PlaceArguments:
 def execute(arguments: PlaceArguments) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
     _check_strategy(arguments.placement, STRATEGIES)
-    if (arguments.trace is None) == (arguments.synthetic is None):
-        raise InputError("give either a trace or --synthetic KIND")
-    file = None if arguments.trace is None else TraceFile.open(arguments.trace)
+    if arguments.to_engine is not None:
+        target(arguments.to_engine)
+    if (arguments.routing is None) == (arguments.synthetic is None):
+        raise InputError("give either a trace or load, or --synthetic KIND")
     asked, planned = _asked(arguments.deployment)
-    arguments = replace(arguments, deployment=asked)
-    model = planned.model if planned else model_of(replace(asked, source=asked.source or _USUAL_MODEL))
-    if file is not None:
-        _check_fit(file, model, named=bool(asked.source))
-    ranks = (asked.ranks or -(-model.experts.count // (asked.experts_per_rank or 1))) + arguments.spare_ranks
-    _check_size(ranks, asked.experts_per_rank or 1, model)
-    source = _drawn(arguments, model) if file is None else _recorded(file)
-    trace, about = source.read(ranks), source.about
-    if trace.num_ranks != ranks:
-        about += f"; requests of {trace.num_ranks} home ranks dealt to {ranks} in turn"
-        trace = spread_requests(trace, ranks)
-    deployment = _deployment(arguments, ranks, trace, planned)
+    model = planned.model if planned else model_of(asked)
+    ranks, asked = _sized(arguments, asked, model)
+    source = (
+        drawn_source(str(arguments.synthetic), model, arguments.seed)
+        if arguments.routing is None
+        else source_of_file(
+            arguments.routing, arguments.from_engine, model, named=bool(arguments.deployment.source)
+        )
+    )
+    found, about = on_ranks(source, ranks)
+    deployment = judging_deployment(asked, ranks, arguments.ranks_per_node, found, planned)
     objective = objective_of(deployment)
     if arguments.expert_memory_gb is not None:
-        budget_bytes = arguments.expert_memory_gb * 1e9
-        slots = deployment.placement.experts_per_rank
+        budget_bytes, slots = arguments.expert_memory_gb * 1e9, deployment.placement.experts_per_rank
         check_memory(len(model.moe_layers), slots, round(objective.shape.expert_bytes), budget_bytes)
-    present = None if arguments.present is None else _present(arguments.present, model)
+    present = None if arguments.present is None else _present(arguments.present, model, ranks)
     with progress("placing", PARTS) as advance:
         result = compare(
             deployment,
-            trace,
-            present=present,
+            found,
+            present=None if present is None else present.placement,
             moving=Moving(steps=arguments.horizon_steps),
             request_routing=arguments.request_routing,
             seed=arguments.seed,
@@ -93,25 +93,61 @@ def execute(arguments: PlaceArguments) -> None:
         )
     # Two of the strategies are there only where groups divide into nodes, and with --current.
     _check_strategy(arguments.placement, result.placements)
+    remarks = result.remarks if present is None else (*result.remarks, *present.remarks)
     if arguments.as_json:
-        print(json_text(_to_dict(about, deployment, objective, result)), flush=True)
+        said = {"remarks": remarks}
+        print(json_text(_to_dict(about, deployment, objective, result) | said), flush=True)
     else:
-        on = f"{deployment.model.name} on {deployment.cluster.name}"
-        show(result, about, on, deployment, objective, Console(highlight=False))
+        show(result, about, remarks, deployment, objective, Console(highlight=False))
     if arguments.out is not None:
-        placement = result.placements[arguments.placement]
-        if planned is not None:
-            save_deployment(_placed(deployment, placement, arguments.trace), arguments.out)
+        chosen = result.placements[arguments.placement]
+        stored = StoredPlacement(chosen, model.moe_layers, model.layers, objective.ranks_per_node)
+        quiet = arguments.as_json
+        if arguments.to_engine is not None:
+            written = export_filled(stored, arguments.to_engine, arguments.out)
+            if not quiet:
+                show_export(arguments.placement, arguments.to_engine, arguments.out, written)
+        elif planned is not None:
+            work = deployment.workload
+            if arguments.routing is not None:
+                work = work.model_copy(update={"routing": written_routing(source, found)})
+            placed = {"placement": PlacementSpec.explicit(chosen), "workload": work}
+            save_deployment(deployment.model_copy(update=placed), arguments.out)
         else:
-            _write_placement(placement, model, objective, arguments.out)
-        if not arguments.as_json:
+            write_placement(stored, arguments.out)
+        if not quiet and arguments.to_engine is None:
             print(f"{arguments.placement} written to {arguments.out}")
+    if arguments.html is not None:
+        from wingspan.cli.place_html import write_place
+
+        write_place(result, arguments.placement, about, remarks, deployment, objective, arguments.html)
+        if not arguments.as_json:
+            print(f"page: {arguments.html} (open in a browser)")
+
+
+def _sized(arguments: PlaceArguments, asked: Description, model: ModelSpec) -> tuple[int, Description]:
+    """All ranks, and what is asked for with its slots per rank said."""
+    redundant = asked.redundant
+    if redundant is not None:
+        if arguments.deployment.experts_per_rank is not None or arguments.spare_ranks:
+            raise InputError(
+                f"`redundant` {redundant}: `experts_per_rank` and `spare_ranks` say how many slots there are too; "
+                "give one of them"
+            )
+        if asked.ranks is None:
+            raise InputError(f"`redundant` {redundant}: over how many ranks? add `ranks`")
+        slots = slots_with_redundant(model.experts.count, redundant, asked.ranks)
+        asked = replace(asked, redundant=None, experts_per_rank=slots)
+    ranks = (asked.ranks or -(-model.experts.count // (asked.experts_per_rank or 1))) + arguments.spare_ranks
+    check_size(ranks, asked.experts_per_rank or 1, model)
+    return ranks, asked
 
 
 def _asked(said: Description) -> tuple[Description, Deployment | None]:
     """What is asked for, and the deployment where its source is the file of one: that says ranks, slots and tokens."""
     if not is_deployment(str(said.source)):
-        return replace(said, dispatcher=said.dispatcher or "hierarchical"), None
+        source = said.source or _USUAL_MODEL
+        return replace(said, source=source, dispatcher=said.dispatcher or "hierarchical"), None
     planned = load_deployment(Path(str(said.source)))
     return (
         replace(
@@ -124,109 +160,13 @@ def _asked(said: Description) -> tuple[Description, Deployment | None]:
     )
 
 
-def _placed(deployment: Deployment, placement: Placement, trace: Path | None) -> Deployment:
-    """The deployment with this placement, and with the routing that it was judged by where a file holds it."""
-    workload = deployment.workload
-    if trace is not None:
-        workload = workload.model_copy(update={"routing": parse_routing(str(trace))})
-    return deployment.model_copy(
-        update={"placement": PlacementSpec.explicit(placement), "workload": workload}
-    )
-
-
-def _write_placement(placement: Placement, model: ModelSpec, objective: Objective, out: Path) -> None:
-    write_placement(StoredPlacement(placement, model.moe_layers, model.layers, objective.ranks_per_node), out)
-
-
-def _deployment(
-    arguments: PlaceArguments, ranks: int, trace: RoutingTrace, planned: Deployment | None
-) -> Deployment:
-    """The deployment whose step judges the placements; its tokens per GPU are the trace's mean, unless asked for."""
-    asked = arguments.deployment
-    tokens = asked.tokens_per_gpu or max(1, round(trace.num_tokens / len(np.unique(trace.step_T)) / ranks))
-    if planned is not None and asked.cluster is None and arguments.ranks_per_node is None:
-        same = (ranks, asked.experts_per_rank) == (planned.ranks, planned.placement.experts_per_rank)
-        # An explicit placement has its size; another one is refused there.
-        return deployment_of(
-            replace(
-                asked,
-                ranks=None if same else ranks,
-                experts_per_rank=None if same else asked.experts_per_rank,
-            )
-        )
-    cluster = cluster_of(asked) if planned is None or asked.cluster else planned.cluster
-    per_node = arguments.ranks_per_node or min(cluster.gpus_per_node, ranks)
-    if ranks % per_node:
-        raise InputError(
-            f"{ranks} ranks do not fill whole nodes of {per_node}; use a multiple of it (--ranks, --spare-ranks) or "
-            "other nodes (--ranks-per-node)"
-        )
-    wanted = replace(
-        asked,
-        source=asked.source or _USUAL_MODEL,
-        ranks=ranks,
-        experts_per_rank=asked.experts_per_rank or 1,
-        tokens_per_gpu=tokens,
-        cluster=None,
-    )
-    return deployment_of(wanted, cluster=cluster.with_nodes(ranks // per_node, per_node))
-
-
-def _check_size(ranks: int, experts_per_rank: int, model: ModelSpec) -> None:
-    """Bound the work before it begins."""
-    layers = len(model.moe_layers)
-    if ranks > MOST_RANKS or ranks * experts_per_rank * layers > MOST_SLOTS:
-        raise InputError(
-            f"{ranks:,} ranks x {experts_per_rank:,} slots: at most {MOST_RANKS:,} ranks, and {MOST_SLOTS:,} slots "
-            f"over the {layers} layers"
-        )
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Where tokens come from: a file, or a synthetic kind drawn for as many ranks as are planned."""
-
-    about: str
-    read: Callable[[int], RoutingTrace]
-
-
-def _check_fit(file: TraceFile, model: ModelSpec, *, named: bool) -> None:
-    """Raise `InputError` unless the trace is of this model's shape: its rows and experts would be priced wrongly."""
-    shape = (file.num_layers, file.top_k, file.num_experts)
-    own = (len(model.moe_layers), model.experts.per_token, model.experts.count)
-    if shape == own:
-        return
-    trace, wanted = ("{} MoE layers, top-{} of {} experts".format(*each) for each in (shape, own))
-    if named:
-        raise InputError(f"{file.path}: {trace}; --model {model.name} has {wanted}")
-    raise InputError(f"{file.path}: {trace}; add --model, that of the trace ({model.name} has {wanted})")
-
-
-def _present(path: Path, model: ModelSpec) -> Placement:
-    stored = read_placement(path)
+def _present(path: Path, model: ModelSpec, ranks: int) -> StoredPlacement:
+    stored = placement_of_model(path, model, ranks)
     try:
         stored.check_model(model.moe_layers, model.layers, model.name)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return stored.placement
-
-
-def _recorded(file: TraceFile) -> _Source:
-    return _Source(f"{file.path}, {file.origin}", lambda _ranks: file.read())
-
-
-def _drawn(arguments: PlaceArguments, model: ModelSpec) -> _Source:
-    kind, layers, count = str(arguments.synthetic), len(model.moe_layers), model.experts.count
-
-    def draw(ranks: int) -> RoutingTrace:
-        request_tokens = min(64, max(1, _SYNTHETIC_TOKENS // (4 * ranks)))
-        step_tokens = ranks * request_tokens
-        tokens = step_tokens * 4 * max(1, round(_SYNTHETIC_TOKENS / (4 * step_tokens)))
-        shape = TraceShape(tokens, layers, count, model.experts.per_token, ranks, request_tokens)
-        drawn = generate(shape, workload(kind, shape, arguments.seed), arguments.seed)
-        return concatenate(list(drawn))
-
-    return _Source(f"synthetic: {kind}, shape of {model.name}, seed {arguments.seed}", draw)
+    return stored
 
 
 def _check_strategy(strategy: str, known: Iterable[str]) -> None:
@@ -252,5 +192,6 @@ def _to_dict(
         "strategies": {name: score.to_dict() for name, score in result.scores.items()},
         "eplb_twins": result.eplb_twins,
         "limits": asdict(result.limits),
+        "judged_on": result.judged_on,
         "advice": result.advice,
     }

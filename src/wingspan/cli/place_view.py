@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from rich import box
 from rich.table import Table
 
 from wingspan.cli.console import Console
 from wingspan.deployment import Deployment
+from wingspan.interop.export import Written
 from wingspan.placement.objective import Objective
 from wingspan.report.units import bytes_text, seconds_text
 from wingspan.simulate.placing import Comparison
 
 
 def show(
-    result: Comparison, about: str, on: str, deployment: Deployment, objective: Objective, console: Console
+    result: Comparison,
+    about: str,
+    remarks: Sequence[str],
+    deployment: Deployment,
+    objective: Objective,
+    console: Console,
 ) -> None:
-    """The table of strategies, what its columns are, and the advice."""
+    """The table of strategies, what its columns are, the advice, and what the routing leaves undecided."""
+    on = f"{deployment.model.name} on {deployment.cluster.name}"
     some = next(iter(result.placements.values()))
     console.print(f"[bold]{about}[/bold]")
     workload = deployment.workload
+    nodes = "1 node" if objective.nodes == 1 else f"{objective.nodes} nodes"
     console.print(
         f"{on}: {some.num_layers} MoE layers of {some.num_experts} experts on {objective.ranks} ranks x "
-        f"{some.slots_per_rank} {'slot' if some.slots_per_rank == 1 else 'slots'}, {objective.nodes} nodes; "
+        f"{some.slots_per_rank} {'slot' if some.slots_per_rank == 1 else 'slots'}, {nodes}; "
         f"{workload.phase}, {workload.tokens_per_gpu:,} tokens per GPU at context {workload.context.mean_tokens:,}, "
         f"dispatcher {deployment.dispatcher}, schedule {deployment.build_schedule().name}; planned from "
         f"{result.planned_tokens:,} of {result.trace_tokens:,} tokens"
@@ -38,9 +49,21 @@ def show(
                 f"[dim]{name}: the rule put {count} replicas on ranks that hold their expert already; "
                 "those slots count as empty.[/dim]"
             )
-    console.print("[dim]On the later half of the trace, which no plan has seen:[/dim]")
+    console.print(f"[dim]{result.judged_on}[/dim]")
     for line in result.advice:
         console.print(line)
+    for remark in remarks:
+        console.print(f"[dim]- {remark}[/dim]")
+
+
+def show_export(placement: str, engine: str, path: Path, written: Written) -> None:
+    """What was written for an engine, and the command line that uses it."""
+    filled = written.filled_slots
+    slots = "1 empty slot" if filled == 1 else f"{filled:,} empty slots"
+    more = f"; {slots} got a replica, since {engine} knows no empty one" if filled else ""
+    print(
+        f"{placement} written to {path} for {engine}; reads back as the same placement{more}\n{written.command}"
+    )
 
 
 def _table(result: Comparison) -> Table:

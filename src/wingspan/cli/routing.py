@@ -11,7 +11,12 @@ from wingspan.cli.options import Json
 
 
 def routing(
-    trace: Annotated[Path, typer.Argument(help="A trace that record, synthesize or import wrote.")],
+    trace: Annotated[
+        Path,
+        typer.Argument(
+            help="A trace that record, synthesize or import wrote, or loads: import's, or a matrix."
+        ),
+    ],
     ranks_per_node: Annotated[
         str, typer.Option(help="Node sizes for the nodes per token, with commas: 4,8.")
     ] = "8",

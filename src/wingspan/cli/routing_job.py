@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.cli.console import Console
-from wingspan.cli.routing_view import show
+from wingspan.cli.routing_view import show, show_load
 from wingspan.errors import InputError
 from wingspan.placement.simple import linear
 from wingspan.placement_file import read_placement
+from wingspan.routing.load_file import read_load
+from wingspan.routing.load_summary import summarise_load
 from wingspan.routing.statistics import collect
 from wingspan.routing.summary import summarise
-from wingspan.routing.trace_file import TraceFile
+from wingspan.routing.trace_file import TraceFile, is_trace
 from wingspan.specs.placement import Placement
+from wingspan.specs.routing_text import LOADS_ALONE
 from wingspan.writing import json_text
 
 
@@ -36,6 +39,9 @@ class RoutingArguments:
 
 def execute(arguments: RoutingArguments) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
+    if arguments.trace.suffix != ".parquet" or not is_trace(arguments.trace):
+        _execute_load(arguments)
+        return
     file = TraceFile.open(arguments.trace)
     if not file.num_tokens:
         raise InputError(f"{arguments.trace}: the trace holds no token; there is nothing to show")
@@ -54,6 +60,22 @@ def execute(arguments: RoutingArguments) -> None:
         write_routing_page(summary, counts, file, laid_out, arguments.html)
         if not arguments.as_json:
             print(f"page: {arguments.html} (open in a browser)")
+
+
+def _execute_load(arguments: RoutingArguments) -> None:
+    usual = RoutingArguments(arguments.trace, "8", None, None, 8, 8, None, arguments.as_json)
+    for field in fields(usual):
+        given = getattr(arguments, field.name)
+        if given != getattr(usual, field.name):
+            raise InputError(
+                f"`{field.name}` {given}: {arguments.trace} holds loads alone; it needs a routing trace"
+            )
+    load = read_load(arguments.trace)
+    summary = summarise_load(load)
+    if arguments.as_json:
+        print(json_text(summary.to_dict() | {"remarks": (LOADS_ALONE, *load.remarks)}), flush=True)
+    else:
+        show_load(summary, (LOADS_ALONE, *load.remarks), str(arguments.trace), Console(highlight=False))
 
 
 def _rank_of_experts(arguments: RoutingArguments, file: TraceFile) -> tuple[NDArray[np.int64], str]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 from rich import box
 from rich.table import Table
 
 from wingspan.cli.console import Console
-from wingspan.routing.summary import LayerFigures, RoutingSummary
+from wingspan.routing.load_summary import LoadSummary
+from wingspan.routing.summary import RoutingSummary
 from wingspan.routing.trace_file import TraceFile
 
+F = TypeVar("F")
 _MOST_LAYERS = 20
 
 
@@ -32,6 +37,37 @@ def show(summary: RoutingSummary, file: TraceFile, laid_out: str, console: Conso
         console.print(_pair_table(summary))
 
 
+def show_load(summary: LoadSummary, remarks: Sequence[str], path: str, console: Console) -> None:
+    """What a load alone says."""
+    source = "" if summary.source == path else f"  {summary.source}"
+    moments = f", {summary.moments} moments" if summary.moments > 1 else ""
+    console.print(f"[bold]{path}[/bold]{source}")
+    console.print(
+        f"{summary.choices:,.0f} choices, {len(summary.layers)} layers of {summary.num_experts} experts{moments}\n"
+        f"tokens per expert, max/mean, mean over layers: [bold]{summary.imbalance:.2f}[/bold]\n"
+    )
+    drifts = summary.moments > 1
+    table = Table(title="by layer", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    names = ("layer", "max/mean", "hottest", "its share", "idle", *(["drift"] if drifts else []))
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for figures in _chosen(summary.layers):
+        if figures is None:
+            table.add_row(*["..."] * len(names))
+            continue
+        table.add_row(
+            str(figures.layer),
+            f"{figures.imbalance:.2f}",
+            str(figures.hottest_expert),
+            f"{figures.hottest_share:.1%}",
+            str(figures.idle_experts),
+            *([f"{figures.drift or 0:.2f}"] if drifts else []),
+        )
+    console.print(table)
+    for remark in remarks:
+        console.print(f"[dim]- {remark}[/dim]")
+
+
 def _layer_table(summary: RoutingSummary) -> Table:
     table = Table(title="by MoE layer", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     for name in ("layer", "max/mean", "hottest", "picked by", "idle", "together", "drift"):
@@ -52,7 +88,7 @@ def _layer_table(summary: RoutingSummary) -> Table:
     return table
 
 
-def _chosen(layers: list[LayerFigures]) -> list[LayerFigures | None]:
+def _chosen(layers: list[F]) -> list[F | None]:
     """All layers, or first and last ones with a gap; --json and --html show every one."""
     if len(layers) <= _MOST_LAYERS:
         return list(layers)

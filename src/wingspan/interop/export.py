@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wingspan.errors import InputError, RunError
 from wingspan.interop import sglang, tensorrt_llm, vllm
-from wingspan.interop.physical import ImportOptions
-from wingspan.specs.placement import Placement
+from wingspan.interop.physical import ImportOptions, fill_empty
+from wingspan.specs.placement import EMPTY, Placement
 from wingspan.specs.stored_placement import StoredPlacement
 
 
@@ -62,6 +62,25 @@ def target(engine: str) -> Target:
     if engine not in ENGINES:
         raise InputError(f"engine {engine!r} is unknown; use one of {', '.join(ENGINES)}")
     return ENGINES[engine]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `export_filled` wrote: the command line that uses the file, and how many empty slots got a replica."""
+
+    command: str
+    filled_slots: int
+
+
+def export_filled(stored: StoredPlacement, engine: str, path: Path) -> Written:
+    """As `export`, with replicas in the slots that the placement leaves empty: engines know no empty slot.
+
+    Raises:
+        InputError, RunError: as `export` and `fill_empty`.
+    """
+    empty = int((stored.placement.slots_LRS == EMPTY).sum())
+    full = replace(stored, placement=fill_empty(stored.placement)) if empty else stored
+    return Written(export(full, engine, path), empty)
 
 
 def export(stored: StoredPlacement, engine: str, path: Path) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.errors import InputError
-from wingspan.interop.counts import logical_load, only_used_layers
+from wingspan.interop.counts import logical_load
 from wingspan.interop.files import read_json_lines
 from wingspan.interop.physical import ImportOptions, NotSaidError
 from wingspan.routing.recorded_load import RecordedLoad
@@ -48,7 +48,10 @@ def read_load_statistics(path: Path, options: ImportOptions) -> RecordedLoad:
         raise InputError(f"{path}: no eplb_load_stats record with tokens in it")
     if len({m.shape for m in moments}) > 1:
         raise InputError(f"{path}: its records differ in layers or experts; split the file")
-    return only_used_layers(np.concatenate(moments), options.moe_layers, f"vLLM load statistics, {path}")
+    load_WLE, layers = np.concatenate(moments), options.moe_layers
+    if layers is not None and len(layers) != load_WLE.shape[1]:
+        raise InputError(f"{path}: of {load_WLE.shape[1]} MoE layers, not {len(layers)}")
+    return RecordedLoad(load_WLE, layers, f"vLLM load statistics, {path}")
 
 
 def read_routed_experts(path: Path, options: ImportOptions) -> RoutingTrace:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wingspan.placement.eplb import eplb_global, without_twins
 from wingspan.placement.packing import pack
 from wingspan.placement.replicate import Items, replica_counts
 from wingspan.placement.simple import check_fits
 from wingspan.routing.load import checked_load
 from wingspan.specs.placement import EMPTY, Placement
 
+_FEW_SLOTS = 2048
+"""In all layers: so few are tried in two ways within a millisecond or two."""
+
 
 def balanced(load_LE: ArrayLike, num_ranks: int, slots_per_rank: int = 1) -> Placement:
-    """Even out the load of ranks; every slot is used, no rank holds an expert twice.
+    """Even out the load of ranks; no rank holds an expert twice, and nearly every slot is used.
 
     Args:
         load_LE: tokens per (layer, expert).
@@ -26,6 +30,29 @@ def balanced(load_LE: ArrayLike, num_ranks: int, slots_per_rank: int = 1) -> Pla
     load = checked_load(load_LE)
     check_fits(load.shape[1], num_ranks, slots_per_rank)
     num_slots = num_ranks * slots_per_rank
+    packed = _packed(load, num_ranks, num_slots)
+    if packed.slots_LRS.size > _FEW_SLOTS:
+        return packed
+    # With few items to shift, a replica may be better left out than kept apart from its twin.
+    rule = without_twins(eplb_global(load, num_ranks, slots_per_rank), load.shape[1])
+    fullest_L, others_L = (rank_load(placement, load).max(axis=1) for placement in (packed, rule))
+    better_L11 = (others_L < fullest_L * (1 - 1e-9))[:, None, None]
+    return Placement(np.where(better_L11, rule.slots_LRS, packed.slots_LRS), load.shape[1])
+
+
+def rank_load(placement: Placement, load_LE: ArrayLike) -> NDArray[np.float64]:
+    """Tokens per (layer, rank), where replicas share their expert's evenly."""
+    load = checked_load(load_LE)
+    slots_LX = placement.slots_LRS.reshape(placement.num_layers, -1)
+    share_LE = load / placement.replicas_LE
+    share_LX = np.take_along_axis(share_LE, np.maximum(slots_LX, 0), axis=1)
+    result: NDArray[np.float64] = (
+        np.where(slots_LX == EMPTY, 0.0, share_LX).reshape(placement.slots_LRS.shape).sum(axis=2)
+    )
+    return result
+
+
+def _packed(load: NDArray[np.float64], num_ranks: int, num_slots: int) -> Placement:
     items = Items.of(load, replica_counts(load, num_slots, num_ranks), num_slots)
     layer = np.arange(len(load))[:, None, None]
     item_LRS = pack(items, num_ranks)

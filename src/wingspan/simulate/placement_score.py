@@ -26,6 +26,8 @@ class PlacementScore:
         expert_imbalance_L: max / mean tokens of the logical experts, which no placement changes.
         slot_imbalance_L: max / mean tokens of the slots that hold an expert.
         rank_imbalance_L: max / mean tokens of the ranks.
+        rank_rows_LR: tokens that each rank computes.
+        link_bytes_R: through each rank's network card, and its port inside the node, in the fuller direction.
         across_bytes: between nodes, by all ranks.
         within_bytes: inside nodes, by all ranks.
         busiest_card_bytes: through the fullest network card of each layer, in its fuller direction.
@@ -39,6 +41,8 @@ class PlacementScore:
     expert_imbalance_L: Floats
     slot_imbalance_L: Floats
     rank_imbalance_L: Floats
+    rank_rows_LR: Floats
+    link_bytes_R: dict[str, Floats]
     across_bytes: float
     within_bytes: float
     busiest_card_bytes: float
@@ -85,6 +89,8 @@ def score(prediction: Prediction, expert_bytes: int, present: Placement | None =
         expert_imbalance_L=imbalance_per_layer(prediction.load_LE),
         slot_imbalance_L=_slot_imbalance(prediction.placement, prediction.rows_LRS),
         rank_imbalance_L=imbalance_per_layer(prediction.rows_LRS.sum(axis=2)),
+        rank_rows_LR=prediction.rows_LRS.sum(axis=2),
+        link_bytes_R={"network card": _fuller(*_out(prediction)), "scale-up port": _fuller(*_up(prediction))},
         across_bytes=float(moe.sent.scale_out_sent.sum() + moe.returned.scale_out_sent.sum()),
         within_bytes=float(moe.sent.scale_up_sent.sum() + moe.returned.scale_up_sent.sum()),
         busiest_card_bytes=_busiest_card(prediction),
@@ -96,10 +102,28 @@ def score(prediction: Prediction, expert_bytes: int, present: Placement | None =
     )
 
 
-def _busiest_card(prediction: Prediction) -> float:
+def _out(prediction: Prediction) -> tuple[Floats, Floats]:
+    """Bytes that leave and reach each rank over its network card: (L, R) each."""
     sent, returned = prediction.moe.sent, prediction.moe.returned
-    out_LR = sent.scale_out_sent + returned.scale_out_sent
-    in_LR = sent.scale_out_received + returned.scale_out_received
+    return (
+        sent.scale_out_sent + returned.scale_out_sent,
+        sent.scale_out_received + returned.scale_out_received,
+    )
+
+
+def _up(prediction: Prediction) -> tuple[Floats, Floats]:
+    """Bytes that leave and reach each rank inside its node: (L, R) each."""
+    sent, returned = prediction.moe.sent, prediction.moe.returned
+    return sent.scale_up_sent + returned.scale_up_sent, sent.scale_up_received + returned.scale_up_received
+
+
+def _fuller(out_LR: Floats, in_LR: Floats) -> Floats:
+    result: Floats = np.maximum(out_LR.sum(axis=0), in_LR.sum(axis=0))
+    return result
+
+
+def _busiest_card(prediction: Prediction) -> float:
+    out_LR, in_LR = _out(prediction)
     return float(np.maximum(out_LR.max(axis=1), in_LR.max(axis=1)).sum())
 
 

@@ -1,7 +1,7 @@
-"""Every strategy on one trace, each by its predicted step.
+"""Every strategy on one trace or load, each by its predicted step.
 
 Strategies plan from the first half of the trace. The table is of the whole trace, as `simulate` predicts it. What a
-plan has seen it serves well, also what was chance; so the verdict is of the later half alone.
+plan has seen it serves well, also what was chance; so the verdict is of the later half alone (`evidence`).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from wingspan.placement.limits import Limits, limits
 from wingspan.placement.objective import Objective
 from wingspan.placement.plan import Moving, plan
 from wingspan.placement.simple import linear, random, round_robin
-from wingspan.routing.statistics import RoutingStatistics, collect, expert_load
+from wingspan.routing.recorded_load import RecordedLoad
 from wingspan.routing.trace import RoutingTrace
+from wingspan.simulate.evidence import of_load, of_trace, routing_of
 from wingspan.simulate.placement_advice import ANEW, WITH_REQUESTS, advice
 from wingspan.simulate.placement_score import PlacementScore, score
 from wingspan.simulate.step import predict
 from wingspan.specs.placement import Placement
-from wingspan.specs.workload import RecordedRouting
+from wingspan.specs.workload import RecordedRouting, routing_remarks
 from wingspan.traffic.demand import Demand
-from wingspan.traffic.distinct import Choice
 
 STRATEGIES = (
     "linear",
@@ -54,6 +54,8 @@ class Comparison:
         scores: by strategy, on the whole trace; may also hold `WITH_REQUESTS`.
         limits: of the trace's loads.
         advice: sentences for a person, of the later half.
+        judged_on: what the advice is of, in words.
+        remarks: what the routing leaves undecided, in sentences.
         eplb_twins: slots that the published rule filled with a replica its rank had already, by strategy.
         planned_tokens: tokens planned from.
         trace_tokens: tokens of the trace.
@@ -64,6 +66,8 @@ class Comparison:
     scores: dict[str, PlacementScore]
     limits: Limits
     advice: list[str]
+    judged_on: str
+    remarks: tuple[str, ...]
     eplb_twins: dict[str, int]
     planned_tokens: int
     trace_tokens: int
@@ -92,7 +96,7 @@ PARTS = 4
 
 def compare(
     deployment: Deployment,
-    trace: RoutingTrace,
+    seen: RoutingTrace | RecordedLoad,
     *,
     present: Placement | None = None,
     moving: Moving | None = None,
@@ -104,7 +108,7 @@ def compare(
 
     Args:
         deployment: all but its placement's slots and its routing are used.
-        trace: its tokens live on the deployment's ranks.
+        seen: a trace whose tokens live on the deployment's ranks, or loads of its MoE layers.
         present: the placement in use.
         moving: when it pays to move from it.
         request_routing: score ours once more with requests living where their experts are. Each request's node
@@ -113,18 +117,21 @@ def compare(
         begins: called with the name of each of `PARTS` parts before it is done.
 
     Raises:
-        InputError: the trace is too short, or anything does not fit.
+        InputError: the trace is too short, or anything does not fit; or `request_routing` of loads, which know no
+            requests.
     """
     begins("simple strategies")
-    earlier, middle, later = _split(trace)
     judge = _Judge(deployment, objective_of(deployment), present)
     objective, slots_per_rank = judge.objective, deployment.placement.experts_per_rank
-    planned_tokens = earlier.num_tokens + middle.num_tokens
-    choice = Choice.of(deployment.model.experts)
-    demand = Demand.of(
-        _count(earlier), _count(middle), choice, objective.domains, planned_tokens / deployment.tokens
+    found = (
+        of_load(seen, deployment)
+        if isinstance(seen, RecordedLoad)
+        else of_trace(seen, deployment, objective.domains)
     )
-    placements, eplb_twins = _placements(demand, objective, slots_per_rank, choice.groups, seed)
+    if request_routing and found.whole.tokens is None:
+        raise InputError("`request_routing`: loads do not say what each request picks; give a routing trace")
+    demand = found.demand
+    placements, eplb_twins = _placements(demand, objective, slots_per_rank, demand.choice.groups, seed)
     if present is not None:
         placements = {"present": present} | placements
         free = Moving(steps=10**9, noise=0.0)
@@ -132,25 +139,27 @@ def compare(
     begins("ours")
     placements["ours"] = plan(demand, objective, slots_per_rank, present, moving).placement
     begins("what each sends")
-    scores = judge.scores(placements, trace)
+    scores = judge.scores(placements, found.whole)
     chosen = _best(scores, objective, moving or Moving())
     placements["ours"], scores["ours"] = placements[chosen], scores[chosen]
     said = [name for name in ("present", "linear", "ours", ANEW) if name in placements]
     begins("on tokens that none has seen")
-    unseen = judge.scores({name: placements[name] for name in said}, later)
-    if request_routing:
-        for result, tokens in ((scores, trace), (unseen, later)):
-            routed = _route_requests(tokens, placements["ours"], objective)
+    unseen = judge.scores({name: placements[name] for name in said}, found.later)
+    for result, routing in ((scores, found.whole), (unseen, found.later)) if request_routing else ():
+        if routing.tokens is not None:
+            routed = routing_of(_route_requests(routing.tokens, placements["ours"], objective))
             result[WITH_REQUESTS] = judge.scores({WITH_REQUESTS: placements["ours"]}, routed)[WITH_REQUESTS]
-    limit = limits(expert_load(trace) * (deployment.tokens / trace.num_tokens), objective, slots_per_rank)
+    limit = limits(found.load_LE, objective, slots_per_rank)
     return Comparison(
         placements,
         scores,
         limit,
         advice(limit, unseen, objective, slots_per_rank),
+        found.judged_on,
+        routing_remarks(found.whole),
         eplb_twins,
-        planned_tokens=planned_tokens,
-        trace_tokens=trace.num_tokens,
+        planned_tokens=found.planned_tokens,
+        trace_tokens=found.all_tokens,
         step_tokens=deployment.tokens,
     )
 
@@ -163,9 +172,8 @@ class _Judge:
     objective: Objective
     present: Placement | None
 
-    def scores(self, placements: dict[str, Placement], trace: RoutingTrace) -> dict[str, PlacementScore]:
-        """Score each placement, with the tokens of `trace` in the mean step."""
-        routing = RecordedRouting(trace="the trace", loads=_tuples(expert_load(trace))).with_tokens(trace)
+    def scores(self, placements: dict[str, Placement], routing: RecordedRouting) -> dict[str, PlacementScore]:
+        """Score each placement, with the tokens or shares of `routing` in the mean step."""
         workload = self.deployment.workload.model_copy(update={"routing": routing, "fluctuating": False})
         deployment = self.deployment.model_copy(update={"workload": workload})
         expert_bytes = round(self.objective.shape.expert_bytes)
@@ -173,10 +181,6 @@ class _Judge:
             name: score(predict(deployment, placement), expert_bytes, self.present)
             for name, placement in placements.items()
         }
-
-
-def _tuples(counts_LE: NDArray[np.int64]) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(row) for row in counts_LE.tolist())
 
 
 def _best(scores: dict[str, PlacementScore], objective: Objective, moving: Moving) -> str:
@@ -229,23 +233,3 @@ def _first_half_of_requests(trace: RoutingTrace) -> NDArray[np.bool_]:
     mask = np.empty(trace.num_tokens, dtype=np.bool_)
     mask[order] = 2 * (np.arange(trace.num_tokens) - start) < end - start
     return mask
-
-
-def _split(trace: RoutingTrace) -> tuple[RoutingTrace, RoutingTrace, RoutingTrace]:
-    """Two quarters to plan from and a half to judge on, cut between steps where there are at least four."""
-    if trace.num_tokens < 4:
-        raise InputError(f"routing trace: {trace.num_tokens} tokens; planning and scoring need at least 4")
-    starts = np.flatnonzero(np.diff(trace.step_T)) + 1
-    places = starts if len(starts) >= 3 else np.arange(1, trace.num_tokens)
-    quarter, half = (int(places[np.abs(places - trace.num_tokens * f).argmin()]) for f in (0.25, 0.5))
-    if quarter == half:
-        quarter = half // 2
-    return (
-        trace.take(slice(0, quarter)),
-        trace.take(slice(quarter, half)),
-        trace.take(slice(half, None)),
-    )
-
-
-def _count(trace: RoutingTrace) -> RoutingStatistics:
-    return collect([trace], trace.num_tokens, num_windows=1)
