@@ -42,6 +42,14 @@ from wingspan.traffic.counted import count_traffic
 from wingspan.traffic.demand import Demand
 from wingspan.traffic.distinct import Choice
 
+README_LOAD_LE = np.array(
+    [
+        [90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86],
+        [20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27],
+    ],
+    dtype=np.float64,
+)
+"""The example in the README of github.com/deepseek-ai/EPLB."""
 LAYERS, EXPERTS, TOP_K, SLOTS = 58, 256, 8, 288
 failures = 0
 
@@ -79,6 +87,15 @@ def loads() -> dict[str, NDArray[np.float64]]:
         "log-normal": rng.lognormal(0, 1, (LAYERS, EXPERTS)),
         "zipf 1.0": rng.permuted(zipf, axis=1),
     }
+
+
+def example() -> None:
+    print("\nThe rule's own example: 2 layers x 12 experts, 16 slots on 8 ranks")
+    ours, rule = (
+        rank_imbalance(slots, README_LOAD_LE)
+        for slots in (balanced(README_LOAD_LE, 8, 2).slots_LRS, eplb_global(README_LOAD_LE, 8, 2))
+    )
+    line("imbalance", f"{ours:.4f}; EPLB rule {rule:.4f}", "<= the rule's", ours <= rule + 1e-9)
 
 
 def packing() -> None:
@@ -263,6 +280,7 @@ def main() -> None:
     parser.add_argument("--ranks-per-node", type=int, default=4)
     arguments = parser.parse_args()
     packing()
+    example()
     full_plan()
     communities()
     if arguments.trace:

@@ -217,3 +217,9 @@ def test_a_deployment_with_a_load_is_simulated_from_its_file(wingspan, tmp_path)
     assert done.code == 0, done.err
     notes = json.loads(wingspan("simulate", str(placed), "--json").out)["notes"]
     assert any(UNDECIDED in note for note in notes)
+
+
+def test_ranks_alone_get_as_many_slots_as_hold_all_experts(wingspan):
+    done = wingspan("place", MATRIX, *PLACED[:2], "--ranks", "3", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["experts_per_rank"] == 4

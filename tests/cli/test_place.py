@@ -82,7 +82,7 @@ def test_a_trace_of_other_ranks_is_dealt_anew_and_said_so(wingspan, trace, sizes
     [
         ((), "give either a trace or load, or --synthetic KIND"),
         (("TRACE", "--synthetic", "uniform"), "give either a trace or load, or --synthetic KIND"),
-        (("TRACE", "--ranks", "8"), "do not fit 8 ranks x 1 slots"),
+        (("TRACE", "--ranks", "8", "--experts-per-rank", "1"), "do not fit 8 ranks x 1 slots"),
         (("TRACE", "--ranks", "18"), "18 ranks do not fill whole nodes of 4"),
         (("TRACE", "--placement", "best", "--out", "x.json"), "--placement best: use one of linear"),
         (("TRACE", "--expert-memory-gb", "0.0001"), "exceed the 0.00 GB given"),

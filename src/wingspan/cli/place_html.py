@@ -39,7 +39,8 @@ def write_place(
         placement,
         Moved(moves, moves.experts * objective.move_seconds_per_expert),
         {"Planned from": about, "Slots": size, **said},
-        [result.judged_on, *result.advice],
+        result.judged_on,
+        result.advice,
         remarks,
     )
     write_page(page, path)

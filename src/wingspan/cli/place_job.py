@@ -138,9 +138,11 @@ def _sized(arguments: PlaceArguments, asked: Description, model: ModelSpec) -> t
             raise InputError(f"`redundant` {redundant}: over how many ranks? add `ranks`")
         slots = slots_with_redundant(model.experts.count, redundant, asked.ranks)
         asked = replace(asked, redundant=None, experts_per_rank=slots)
-    ranks = (asked.ranks or -(-model.experts.count // (asked.experts_per_rank or 1))) + arguments.spare_ranks
-    check_size(ranks, asked.experts_per_rank or 1, model)
-    return ranks, asked
+    experts = model.experts.count
+    slots = asked.experts_per_rank or (1 if asked.ranks is None else -(-experts // asked.ranks))
+    ranks = (asked.ranks or -(-experts // slots)) + arguments.spare_ranks
+    check_size(ranks, slots, model)
+    return ranks, replace(asked, experts_per_rank=slots)
 
 
 def _asked(said: Description) -> tuple[Description, Deployment | None]:

@@ -78,16 +78,18 @@ def heat_map(
     unit: str,
     height: int,
     names: Sequence[str] | None = None,
+    most: float | None = None,
 ) -> Figure:
     """Cells from pale (0) to dark (the highest, or 2 where all are near the mean of 1), first row on top.
 
-    `names` stand along both sides; without them, numbers from 0.
+    `names` stand along both sides; without them, numbers from 0. Maps to be compared are given the same `most`, the
+    value of the darkest cell.
     """
     cells = {
         "type": "heatmap",
         "z": [[round(float(value), 3) for value in row] for row in rows],
         "zmin": 0,
-        "zmax": max(2.0, *(float(max(row)) for row in rows)),
+        "zmax": max(2.0, *(float(max(row)) for row in rows)) if most is None else most,
         "colorscale": [list(stop) for stop in HEAT],
         "colorbar": {"title": {"text": unit, "side": "right"}, "thickness": 14, "outlinewidth": 0},
         "hovertemplate": f"{y} %{{y}}, {x} %{{x}}: %{{z:.2f}} {unit}<extra></extra>",

@@ -40,6 +40,7 @@ def place_page(
     after: str,
     moved: Moved,
     conditions: Mapping[str, str],
+    judged_on: str,
     advice: Sequence[str],
     notes: Sequence[str],
 ) -> Page:
@@ -51,7 +52,8 @@ def place_page(
         after: which the page is about.
         moved: from the one to the other.
         conditions: for the reader of the figures.
-        advice: sentences, what was judged on first.
+        judged_on: what the advice is of.
+        advice: sentences.
         notes: what the figures leave open.
     """
     one, two = scores[before], scores[after]
@@ -61,8 +63,9 @@ def place_page(
         _tiles(one, two, moved),
         conditions,
         [
-            Section("What to do", points=advice),
+            Section("What to do", judged_on, points=advice),
             Section("All strategies", table=_table(scores)),
+            _fullest(one, two, before, after),
             _load(one, two, before, after),
             *_heat(one, two, before, after),
             *_links(one, two, before, after),
@@ -111,20 +114,51 @@ def _load(one: PlacementScore, two: PlacementScore, before: str, after: str) -> 
     ]
     return Section(
         "Load per rank",
-        "Tokens of each rank over the mean rank's, mean over layers. A layer waits for its own fullest rank, so the "
-        "figure above, taken layer by layer, is higher.",
+        "Tokens of each rank over the mean rank's, mean over layers: who works most in all. Ranks that are full in "
+        "different layers look even here.",
         _by_rank(rows, "tokens / mean"),
     )
 
 
+def _fullest(one: PlacementScore, two: PlacementScore, before: str, after: str) -> Section:
+    layers = list(range(len(one.rank_imbalance_L)))
+    rows = ((before, one.rank_imbalance_L, QUIET), (after, two.rank_imbalance_L, series(0)))
+    return Section(
+        "Fullest rank of each layer",
+        "Over the layer's mean rank: what the layer waits for. 1 is even.",
+        figure(
+            [
+                {
+                    "type": "scatter",
+                    "mode": "lines+markers" if len(layers) < 4 else "lines",
+                    "name": name,
+                    "x": layers,
+                    "y": [round(float(value), 4) for value in values_L],
+                    "line": {"color": colour},
+                }
+                for name, values_L, colour in rows
+            ],
+            height=300,
+            xaxis=axis("MoE layer", showgrid=False),
+            yaxis=axis("fullest / mean", rangemode="tozero"),
+        ),
+    )
+
+
 def _heat(one: PlacementScore, two: PlacementScore, before: str, after: str) -> list[Section]:
+    most = max(2.0, *(float(_relative(score.rank_rows_LR).max()) for score in (one, two)))
     return [
         Section(
             f"Load per layer and rank, {name}",
-            "Tokens over the layer's mean. Dark is full, light is idle; best is one even tone, and of two maps the one "
-            "with fewer dark cells is better.",
+            "Tokens over the layer's mean, both maps in the same colours. Dark is full and light is idle: best is one "
+            "even tone, and of two maps the one without dark cells is better.",
             heat_map(
-                _relative(score.rank_rows_LR).tolist(), x="rank", y="MoE layer", unit="x mean", height=360
+                _relative(score.rank_rows_LR).tolist(),
+                x="rank",
+                y="MoE layer",
+                unit="x mean",
+                height=360,
+                most=most,
             ),
         )
         for name, score in ((before, one), (after, two))
