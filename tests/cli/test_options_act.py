@@ -91,6 +91,7 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
             "--schedule": ("--schedule", "chunks:3"), "--routing": ("--routing", "log-normal:1"),
             "--weights": ("--weights", "fp8"), "--activations": ("--activations", "fp8"), "--kv": ("--kv", "fp8"),
             "--seed": ("--seed", "5"), "--json": ("--csv",), "--csv": ("--csv",), "--html": ("--html", FILE),
+            "--price": ("--price", "2.5"),
             "--prefix-caching": ("--prefix-caching", "--requests", "tests/cases/requests/mooncake_head.jsonl"),
         },
     ),

@@ -13,6 +13,7 @@ from wingspan.report.rows import csv_text, serving_rows, step_rows, sweep_rows
 from wingspan.report.sweep_figures import THROUGHPUT, best_points, heat_map, lines, reads_as_lines
 from wingspan.report.terminal import serving_table, sweep_table
 from wingspan.report.units import bytes_text, count_text, seconds_text, share_text, time_scale
+from wingspan.schedule.serving_result import Percentiles
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,26 @@ def test_tables_fit_a_terminal_of_80_columns_uncut() -> None:
         shown = printed(table)
         assert max(len(line.rstrip()) for line in shown) <= 80
         assert "…" not in "".join(shown)
+
+
+def test_an_overloaded_and_priced_table_is_not_cut_either() -> None:
+    report = serving((4, 256))
+    hard = [
+        point.model_copy(
+            update={
+                "offered_requests_per_second": 123_456.7,
+                "ttft_seconds": Percentiles(mean=1, p50=1234.5, p90=12345.6, p99=99999.0, highest=1),
+                "tpot_seconds": Percentiles(mean=1, p50=1.2345, p90=9.9, p99=99.9, highest=1),
+                "price_per_million_output_tokens": 1234.5,
+            }
+        )
+        for point in report.points
+    ]
+    shown = printed(serving_table(report.model_copy(update={"points": hard})))
+    assert max(len(line.rstrip()) for line in shown) <= 80
+    assert "…" not in "".join(shown)
+    for digits in ("123k", "12.3k", "100k", "1.23k", "99.9k"):
+        assert digits in "".join(shown)
 
 
 def test_csv_has_every_rank_point_and_load_in_full() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.options import Activations, Csv, Html, Json, Kv, Weights
+from wingspan.cli.options import Activations, Csv, Html, Json, Kv, Price, Weights
 
 
 def simulate_serving(
@@ -82,6 +82,7 @@ def simulate_serving(
     activations: Activations = None,
     kv: Kv = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
+    price: Price = None,
     as_json: Json = False,
     as_csv: Csv = False,
     html: Html = None,
@@ -119,6 +120,7 @@ def simulate_serving(
                 kv=kv,
                 seed=seed,
                 prefix_caching=prefix_caching,
+                price_per_gpu_hour=price,
             ),
             rate=rate,
             requests=requests,

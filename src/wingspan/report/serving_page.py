@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from wingspan.report.figures import axis, ceiling, figure, value_axis
 from wingspan.report.page import Page, Section, Table, Tile
 from wingspan.report.palette import INK, series
-from wingspan.report.units import count_text, seconds_text, share_text, time_scale
+from wingspan.report.units import count_text, seconds_text, share_text, three_digits, time_scale
 from wingspan.schedule.serving_result import LoadPoint, Percentiles, ServingReport
 
 _LEVELS: tuple[tuple[str, Callable[[Percentiles], float]], ...] = (
@@ -207,9 +208,10 @@ def _load_axis(load: list[float]) -> dict[str, Any]:
 
 
 def _numbers(report: ServingReport) -> Section:
+    priced = any(point.price_per_million_output_tokens is not None for point in report.points)
     headings = (
         "requests/s", "completed/s", "goodput/s", "output tokens/s", "TTFT p50", "p90", "p99", "TPOT p50", "p90", "p99",
-        "in system", "within limits",
+        "in system", "within limits", *(["cost of 1 M output tokens"] if priced else []),
     )  # fmt: skip
     rows = [
         [
@@ -221,6 +223,7 @@ def _numbers(report: ServingReport) -> Section:
             *(seconds_text(level(p.tpot_seconds)) for _, level in _LEVELS),
             count_text(p.mean_requests_in_system),
             share_text(p.within_limits_share),
+            *([three_digits(p.price_per_million_output_tokens or math.nan)] if priced else []),
         ]
         for p in report.points
     ]

@@ -34,11 +34,21 @@ def serving_table(report: ServingReport) -> Table:
     """Every load; those that break a limit in red."""
     head = "offered, done, done within limits: requests/s; TTFT in s, TPOT in ms"
     table = _table(f"{head}\n{limits_text(report)}" if report.limits.any else head)
-    latencies = ("TTFT p50", "p90", "p99", "TPOT p50", "p90", "p99")
-    for name in ("offered", "done", "good", "tokens/s", *latencies):
+    latencies = ("TTFT\np50", "\np90", "\np99", "TPOT\np50", "\np90", "\np99")
+    priced = any(point.price_per_million_output_tokens is not None for point in report.points)
+    for name in (
+        "offered",
+        "done",
+        "good",
+        "output\ntok/s",
+        *latencies,
+        *(["cost of\n1 M out"] if priced else []),
+    ):
         _column(table, name)
     for point in report.points:
-        table.add_row(*_serving_figures(point), style=None if point.meets_limits else "red")
+        cost = point.price_per_million_output_tokens
+        costs = [] if not priced else ["-" if cost is None else _short(cost)]
+        table.add_row(*_serving_figures(point), *costs, style=None if point.meets_limits else "red")
     return table
 
 
@@ -65,13 +75,18 @@ def _sweep_figures(point: SweepPoint) -> Sequence[str]:
 def _serving_figures(point: LoadPoint) -> Sequence[str]:
     ttft, tpot = point.ttft_seconds, point.tpot_seconds
     return (
-        f"{point.offered_requests_per_second:.3g}",
-        f"{point.completed_requests_per_second:.3g}",
-        f"{point.goodput_requests_per_second:.3g}",
-        count_text(point.output_tokens_per_second),
-        *(f"{seconds:.2f}" for seconds in (ttft.p50, ttft.p90, ttft.p99)),
-        *(f"{seconds * 1e3:.1f}" for seconds in (tpot.p50, tpot.p90, tpot.p99)),
+        _short(point.offered_requests_per_second),
+        _short(point.completed_requests_per_second),
+        _short(point.goodput_requests_per_second),
+        _short(point.output_tokens_per_second),
+        *(_short(seconds) for seconds in (ttft.p50, ttft.p90, ttft.p99)),
+        *(_short(seconds * 1e3) for seconds in (tpot.p50, tpot.p90, tpot.p99)),
     )
+
+
+def _short(figure: float) -> str:
+    """Three digits in five columns, as `12.3k`: eleven figures stand side by side."""
+    return count_text(figure).replace(" ", "")
 
 
 def _table(title: str) -> Table:

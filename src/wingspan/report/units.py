@@ -54,11 +54,12 @@ def _scaled(value: float, units: tuple[tuple[float, str], ...], space: str) -> s
     for size, unit in units:
         # 0.9995 and more of a unit would print as 1000 of the next smaller.
         if abs(value) >= size * 0.9995:
-            return f"{_three_digits(value / size)}{space}{unit}"
+            return f"{three_digits(value / size)}{space}{unit}"
     size, unit = units[-1]
-    return f"{_three_digits(value / size)}{space}{unit}"
+    return f"{three_digits(value / size)}{space}{unit}"
 
 
-def _three_digits(value: float) -> str:
+def three_digits(value: float) -> str:
+    """`1234.5` is `1,234`, `0.0712` is `0.07`: never more than fit."""
     digits = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
     return f"{value:,.{digits}f}"

@@ -76,10 +76,18 @@ class LoadPoint(Latencies):
         le=1,
         description="prompt tokens that prefix caching found computed; None without it",
     )
-    mean_requests_in_system: float = Field(description="over the duration, waiting or being served")
-    mean_decoding_sequences: float = Field(description="over decode steps, in the whole group")
+    price_per_million_output_tokens: float | None = Field(
+        default=None,
+        description="of all GPUs, prompts included, in the currency of the price; None without one",
+    )
+    mean_requests_in_system: float = Field(description="while requests still arrive, waiting or being served")
+    mean_decoding_sequences: float = Field(
+        description="over decode steps while requests still arrive, in the whole group"
+    )
     peak_kv_tokens: dict[str, int] = Field(description="per group: most KV reserved on any home at any time")
-    busy_share: dict[str, float] = Field(description="per group: share of the duration with a step running")
+    busy_share: dict[str, float] = Field(
+        description="per group: share of the time with a step running, while requests still arrive"
+    )
 
 
 class ServingReport(FrozenResult):

@@ -37,7 +37,9 @@ def check_invariants(served: Served) -> None:
     assert (finish[given_.output_tokens_N > 1] > first[given_.output_tokens_N > 1]).all()
     assert (finish[given_.output_tokens_N == 1] == first[given_.output_tokens_N == 1]).all()
     # Little's law over the whole run: requests in the system, counted as time went by, against latencies.
-    assert served.request_seconds == pytest.approx(float((finish - given_.arrival_seconds_N).sum()), rel=1e-9)
+    assert served.whole.request_seconds == pytest.approx(
+        float((finish - given_.arrival_seconds_N).sum()), rel=1e-9
+    )
     for state in served.groups:
         assert state.peak_kv_tokens <= state.spec.kv_tokens_per_home
         assert not state.waiting

@@ -41,6 +41,24 @@ def test_requests_of_one_token_have_no_time_per_token_and_break_no_limit_on_it()
     assert point.within_limits_share == 1
 
 
+def test_figures_of_a_steady_load_do_not_count_how_long_the_last_request_drains() -> None:
+    arrivals, prompts, outputs = np.arange(200) / 4, np.full(200, 50), np.full(200, 10)
+    slow = outputs.copy()
+    slow[-1] = 3000  # alone in the system for half a minute
+    points = [
+        measure(serve(Requests(arrivals, prompts, each), Fleet(group(LinearTimes()))), 4.0, ServingLimits())
+        for each in (outputs, slow)
+    ]
+    assert points[1].duration_seconds > 1.5 * points[0].duration_seconds
+    for field in (
+        "mean_requests_in_system",
+        "mean_decoding_sequences",
+        "busy_share",
+        "output_tokens_per_second",
+    ):
+        assert getattr(points[1], field) == pytest.approx(getattr(points[0], field)), field
+
+
 def curve(capacity: float, limits: ServingLimits, requests: int = 10_000) -> tuple[list[float], object]:
     """Points whose TTFT is 1 / (capacity - rate): the answer of a search is known."""
     base = poisson_requests(1, 5, 10, 5)

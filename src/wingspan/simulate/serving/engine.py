@@ -66,6 +66,19 @@ class Fleet:
         return [self.prefill] if self.decode is None else [self.prefill, self.decode]
 
 
+@dataclass(frozen=True)
+class Occupancy:
+    """What happened until a moment: request-seconds in the system, and of each group the seconds it was busy.
+
+    `decode_steps` and `decoded_tokens` are those of the group that decodes.
+    """
+
+    request_seconds: float
+    busy_seconds: dict[str, float]
+    decode_steps: int
+    decoded_tokens: int
+
+
 @dataclass(frozen=True, eq=False)
 class Served:
     """When each request was admitted, got its first and its last token (seconds), and how the groups fared."""
@@ -74,8 +87,10 @@ class Served:
     admitted_seconds_N: NDArray[np.float64]
     first_token_seconds_N: NDArray[np.float64]
     finish_seconds_N: NDArray[np.float64]
-    request_seconds: float
-    """Number of requests in the system, summed over time as it went by."""
+    arriving: Occupancy
+    """Until the last request arrived."""
+    whole: Occupancy
+    """Until the last request left."""
     groups: list[GroupState]
     prefix_hit_share: float | None = None
     """Prompt tokens that were found computed; None without prefix caching."""
@@ -122,6 +137,7 @@ class _Serving:
         self._left = 0
         self._watch = watch
         self._request_seconds = 0.0
+        self._arriving = Occupancy(0.0, {}, 0, 0)
         self._admitted, self._first, self._finish = (np.full(len(requests), np.nan) for _ in range(3))
 
     def run(self) -> Served:
@@ -140,7 +156,8 @@ class _Serving:
             self._admitted,
             self._first,
             self._finish,
-            self._request_seconds,
+            self._arriving,
+            self._occupancy(),
             self._groups,
             self._prefill.cached_tokens / sum(self._prompt) if self._caching else None,
         )
@@ -154,6 +171,13 @@ class _Serving:
         following = request + 1
         if following < len(self._requests):
             self._at(float(self._requests.arrival_seconds_N[following]), lambda: self._arrive(following))
+        else:
+            self._arriving = self._occupancy()
+
+    def _occupancy(self) -> Occupancy:
+        busy = {group.spec.name: group.busy_seconds_until(self._now) for group in self._groups}
+        last = self._groups[-1]
+        return Occupancy(self._request_seconds, busy, last.decode_steps, last.decoded_tokens)
 
     def _keep_busy(self, group: GroupState) -> None:
         if group is self._prefill:

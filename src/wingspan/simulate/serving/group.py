@@ -80,7 +80,8 @@ class GroupState:
                 f"{spec.kv_tokens_per_home}; shorten the requests, or give the deployment more memory for KV"
             )
         self.spec = spec
-        self.busy_seconds = 0.0
+        self._busy_seconds = 0.0  # the step that runs counts whole
+        self._step_end = 0.0
         self.decode_steps = 0
         self.decoded_tokens = 0
         self._kv_tokens_N = kv_tokens_N
@@ -113,6 +114,10 @@ class GroupState:
     def peak_kv_tokens(self) -> int:
         """The most KV cache that was ever reserved on a home."""
         return self._admission.peak_kv_tokens
+
+    def busy_seconds_until(self, now: float) -> float:
+        """Seconds in which a step ran."""
+        return self._busy_seconds - max(0.0, self._step_end - now)
 
     @property
     def stepping(self) -> bool:
@@ -175,7 +180,8 @@ class GroupState:
             end = now + self._begin_prefill_step(self._prefilled_now)
         else:
             end = self._begin_decode_steps(now, horizon)
-        self.busy_seconds += end - now
+        self._busy_seconds += end - now
+        self._step_end = end
         return end
 
     def end_step(self) -> StepOutcome:

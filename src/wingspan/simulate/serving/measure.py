@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from wingspan.schedule.latencies import latencies, percentiles
+from wingspan.schedule.latencies import counted, latencies, percentiles
 from wingspan.schedule.serving_result import LoadPoint, ServingGroup, ServingLimits
 from wingspan.simulate.serving.engine import Served
-from wingspan.simulate.serving.group import GroupSpec, GroupState
+from wingspan.simulate.serving.group import GroupSpec
 
 
 def measure(served: Served, offered_requests_per_second: float, limits: ServingLimits) -> LoadPoint:
     """Percentiles, throughput and goodput of one simulation."""
     requests = served.requests
     met = latencies(requests, served.first_token_seconds_N, served.finish_seconds_N, limits)
+    occupied, span = served.arriving, float(requests.arrival_seconds_N[-1] - requests.arrival_seconds_N[0])
+    if counted(requests, served.finish_seconds_N)[0].all():
+        # Where the run is too short to leave its end out, all of it counts, as in throughput.
+        occupied, span = served.whole, met.duration_seconds
     return LoadPoint(
         **dict(met),
         offered_requests_per_second=offered_requests_per_second,
         waiting_seconds=percentiles(served.admitted_seconds_N - requests.arrival_seconds_N),
         prefix_hit_share=served.prefix_hit_share,
-        mean_requests_in_system=served.request_seconds / met.duration_seconds,
-        mean_decoding_sequences=_mean_decoding(served.groups[-1]),
+        mean_requests_in_system=occupied.request_seconds / span,
+        mean_decoding_sequences=occupied.decoded_tokens / max(1, occupied.decode_steps),
         peak_kv_tokens={group.spec.name: group.peak_kv_tokens for group in served.groups},
-        busy_share={group.spec.name: group.busy_seconds / met.duration_seconds for group in served.groups},
+        busy_share={name: busy / span for name, busy in occupied.busy_seconds.items()},
     )
 
 
@@ -34,7 +38,3 @@ def described(spec: GroupSpec) -> ServingGroup:
         sequences_per_home=spec.sequences_per_home,
         tokens_per_step=spec.tokens_per_step,
     )
-
-
-def _mean_decoding(group: GroupState) -> float:
-    return group.decoded_tokens / group.decode_steps if group.decode_steps else 0.0

@@ -9,6 +9,7 @@ from functools import partial
 
 from wingspan.deployment import Deployment
 from wingspan.errors import InputError
+from wingspan.schedule.price import price_per_million_tokens
 from wingspan.schedule.serving_result import LoadPoint, ServingLimits, ServingReport
 from wingspan.simulate.serving.deployed import Caps, group_of, kv_transfer
 from wingspan.simulate.serving.engine import Fleet, serve
@@ -49,6 +50,7 @@ class Serving:
     kv: str | None
     seed: int
     prefix_caching: bool
+    price_per_gpu_hour: float | None = None
 
 
 def predict_serving(
@@ -86,15 +88,24 @@ def predict_serving(
     highest, points, remark = _loads(at_load, rates, search=search)
     if source.drawn:
         points = alike(points, with_requests)
+    ranks = sum(group.ranks for group in fleet.groups)
     return ServingReport(
         conditions=conditions,
-        ranks=sum(group.ranks for group in fleet.groups),
+        ranks=ranks,
         groups=[described(group) for group in fleet.groups],
         limits=limits,
-        points=points,
+        points=[_priced(point, serving.price_per_gpu_hour, ranks) for point in points],
         highest_load_requests_per_second=highest if limits.any else None,
         notes=[note for note in (remark, *source.remarks, _caching_note(serving, points), *_NOTES) if note],
     )
+
+
+def _priced(point: LoadPoint, price_per_gpu_hour: float | None, gpus: int) -> LoadPoint:
+    if price_per_gpu_hour is None:
+        return point
+    rate = point.output_tokens_per_second / gpus
+    price = price_per_million_tokens(price_per_gpu_hour, rate) if rate > 0 else None
+    return point.model_copy(update={"price_per_million_output_tokens": price})
 
 
 def _caching_note(serving: Serving, points: list[LoadPoint]) -> str:
