@@ -208,4 +208,4 @@ def test_simulate_and_plan_write_pages(tmp_path: Path) -> None:
     assert "page:" in run("simulate", "seed", "--ranks", "64", "-b", "4", "--html", str(step))
     assert "close up" in step.read_text()
     run("plan", "mixtral-8x7b", "--gpus", "8", "--html", str(plan))
-    assert "Which EP size" in plan.read_text()
+    assert "Which layout" in plan.read_text()

@@ -211,7 +211,7 @@ def _numbers(report: ServingReport) -> Section:
     priced = any(point.price_per_million_output_tokens is not None for point in report.points)
     headings = (
         "requests/s", "completed/s", "goodput/s", "output tokens/s", "TTFT p50", "p90", "p99", "TPOT p50", "p90", "p99",
-        "in system", "within limits", *(["cost of 1 M output tokens"] if priced else []),
+        "in system", "within limits", *(["cost of 1 M out"] if priced else []),
     )  # fmt: skip
     rows = [
         [
