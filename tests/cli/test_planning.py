@@ -114,7 +114,7 @@ def test_a_placement_file_is_simulated(tmp_path: Path) -> None:
     plain = _run("simulate", "mixtral-8x7b", "--ranks", "8", "--json")
     assert asked.exit_code == 0
     assert StepReport.model_validate_json(asked.stdout) == StepReport.model_validate_json(plain.stdout)
-    both = _run("simulate", "mixtral-8x7b", "--placement", tmp_path / "placement.json", "--ranks", "8")
+    both = _run("simulate", "mixtral-8x7b", "--placement", tmp_path / "placement.json", "--ranks", "16")
     assert "leave --ranks" in str(both.exception)
 
 

@@ -1,6 +1,6 @@
 """How long one launch of matrix products takes: tiles in waves against bytes read and written.
 
-Shapes: P products of one launch (a rank's experts; 1 for a plain product), `...` anything before.
+Shapes: P products of one launch (a rank's experts; 1 for a plain product), J widths of a tile, `...` anything before.
 """
 
 from __future__ import annotations
@@ -47,16 +47,19 @@ def computing_seconds(
         divided: Array = 2 * rows_P.sum(-1) * inner * columns / rate
         return divided
     likely = np.minimum(rows_P.sum(-1), 1.0)
+    sure = np.where(likely > 0, likely, 1.0)
+    column_tile_J = np.asarray(kernel.column_tiles, np.float64)
+    column_tiles_J = np.ceil(np.asarray(columns)[..., None] / column_tile_J)
     best: Array = np.asarray(np.inf)
     for row_tile in kernel.row_tiles:
-        row_tiles = np.where(rows_P < 1, rows_P, np.ceil(rows_P / row_tile)).sum(-1)
-        row_tiles = row_tiles / np.where(likely > 0, likely, 1.0)
-        for column_tile in kernel.column_tiles:
-            tiles = row_tiles * np.ceil(columns / column_tile)
-            step = max(kernel.inner_step_seconds, 2 * row_tile * column_tile * kernel.processors / rate)
-            waves = likely * np.ceil(tiles / kernel.processors)
-            best = np.minimum(best, waves * inner * step)
-    return best
+        row_tiles = np.where(rows_P < 1, rows_P, np.ceil(rows_P / row_tile)).sum(-1) / sure
+        waves_J = np.ceil(row_tiles[..., None] * column_tiles_J / kernel.processors)
+        step_J = np.maximum(
+            kernel.inner_step_seconds, 2 * row_tile * column_tile_J * kernel.processors / rate
+        )
+        best = np.minimum(best, (waves_J * step_J).min(-1))
+    seconds: Array = best * likely * inner
+    return seconds
 
 
 def moved_bytes(

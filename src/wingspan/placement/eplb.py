@@ -15,6 +15,8 @@ Shapes: L layers, E experts, R ranks, S slots per rank, G nodes, F groups, P slo
 
 from __future__ import annotations
 
+from heapq import heappop, heapreplace
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -75,12 +77,15 @@ def balanced_packing(weight_I: NDArray[np.float64], packs: int) -> NDArray[np.in
     if per_pack == 1:
         return np.arange(packs)[:, None]
     weights = weight_I.tolist()
-    full = [0.0] * packs
+    lightest = [(0.0, pack) for pack in range(packs)]
     held: list[list[int]] = [[] for _ in range(packs)]
     for item in np.argsort(-weight_I, kind="stable").tolist():
-        pack = min((p for p in range(packs) if len(held[p]) < per_pack), key=full.__getitem__)
+        full, pack = lightest[0]
         held[pack].append(item)
-        full[pack] += weights[item]
+        if len(held[pack]) < per_pack:
+            heapreplace(lightest, (full + weights[item], pack))
+        else:
+            heappop(lightest)
     return np.array(held)
 
 

@@ -72,9 +72,9 @@ class ShortModel:
         timeline = predict(self.cut(deployment), placement).timeline
         tasks = timeline.schedule.tasks
         ends = np.zeros(self._model.layers)
-        for number, task in enumerate(tasks):
+        for task, end in zip(tasks, timeline.ends_NR.max(axis=1), strict=True):
             if task.layer is not None:
-                ends[task.layer] = max(ends[task.layer], timeline.ends_NR[number].max())
+                ends[task.layer] = max(ends[task.layer], end)
         lasts = np.diff(ends, prepend=0.0)
         moe, dense = list(self._model.moe_layers), list(self._model.dense_layers)
         more = (len(self._whole.moe_layers) - len(moe)) * float(lasts[moe[1:] or moe].mean())

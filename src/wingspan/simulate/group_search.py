@@ -18,6 +18,8 @@ from wingspan.specs.workload import UniformRouting
 _MOST_DECODE = 1024
 _MOST_PREFILL = 32768
 """Largest batches tried: beyond these more tokens gain nothing, because every product is bound by arithmetic."""
+_LONG_ENOUGH = 0.995
+"""A step so close below the longest one allowed holds as large a batch as estimates can tell."""
 _HEADROOM = 1.05
 """By how much another schedule may beat a step of which nothing is exposed: it may leave room for a larger batch."""
 
@@ -188,6 +190,7 @@ class GroupSearch:
         """
         best, fits, breaks = None, self._wanted.least_batch - 1, most + 1
         batch = min(self._batch or self._near, most) or most
+        last = (0, 0.0)
         while breaks - fits > max(1, fits // 100):
             found = self._at(way, batch)
             if found is None:
@@ -195,12 +198,16 @@ class GroupSearch:
             seconds = found.estimate.step_seconds
             if seconds <= longest_seconds:
                 best, fits = found, batch
+                if seconds >= _LONG_ENOUGH * longest_seconds:
+                    break
             elif batch <= self._batch:
                 return None
             else:
                 breaks = batch
-            # A step grows more slowly than its batch: the quotient undershoots above the limit, and below overshoots.
-            guess = int(batch * longest_seconds / seconds)
+            # On the line through the last two; at first through nothing, and a step grows more slowly than its batch.
+            slope = (seconds - last[1]) / (batch - last[0])
+            last = (batch, seconds)
+            guess = int(batch + (longest_seconds - seconds) / slope) if slope > 0 else 0
             batch = guess if fits < guess < breaks else (fits + breaks) // 2
         self._batch = max(fits, self._batch)
         return best

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wingspan.cost.memory import Holding, memory_bytes
+from wingspan.cost.memory import Bytes, Holding, memory_bytes
 from wingspan.deployment import Deployment
 from wingspan.specs.execution import ScheduleKind, parse_schedule
 from wingspan.specs.memory import MemoryPart
-from wingspan.specs.placement import EMPTY, Placement
+from wingspan.specs.placement import Placement
 
 Array = NDArray[np.float64]
 
@@ -67,7 +67,10 @@ def memory_use(
         InputError: the placement does not fit the model.
     """
     placement = deployment.build_placement() if placement is None else placement
-    return _use(deployment, placement, rows_R, None, None)
+    sizes = _sizes(deployment, placement, rows_R, None, None)
+    ranks = (deployment.ranks,)
+    parts_R = {name: np.broadcast_to(np.asarray(size, np.float64), ranks) for name, size in sizes.items()}
+    return MemoryUse(parts_R, deployment.cluster.gpu.memory_bytes)
 
 
 def largest_batch(
@@ -88,7 +91,7 @@ def largest_batch(
 
     def held(count: int) -> float:
         rows_R = None if rows_per_token_R is None else rows_per_token_R * count
-        return float(_use(deployment, placement, rows_R, count, context).total_R.max())
+        return _fullest(_sizes(deployment, placement, rows_R, count, context))
 
     return _largest(held, deployment.cluster.gpu.memory_bytes, _MOST_SEQUENCES)
 
@@ -98,7 +101,7 @@ def longest_context(deployment: Deployment) -> int:
     placement = deployment.build_placement()
 
     def held(tokens: int) -> float:
-        return float(_use(deployment, placement, None, None, tokens).total_R.max())
+        return _fullest(_sizes(deployment, placement, None, None, tokens))
 
     return _largest(held, deployment.cluster.gpu.memory_bytes, 1 << 24)
 
@@ -133,13 +136,18 @@ _NEAR = 8
 """So close to the answer the line through the last two is right."""
 
 
-def _use(
+def _fullest(sizes: dict[MemoryPart, Bytes]) -> float:
+    return float(np.max(sum(sizes.values())))
+
+
+def _sizes(
     deployment: Deployment,
     placement: Placement,
     rows_R: Array | float | None,
     batch: int | None,
     context: int | None,
-) -> MemoryUse:
+) -> dict[MemoryPart, Bytes]:
+    """Bytes of each part, (R,) or one number where all ranks are alike, with other work where it is said."""
     model, workload, options = deployment.model, deployment.workload, deployment.options
     shared = float(deployment.of_attention_group(deployment.tokens_R).max())
     tokens = float(batch or shared / options.attention_ranks)
@@ -149,9 +157,8 @@ def _use(
     else:
         cached = mean_context if workload.total_sequences and not batch else min(mean_context, tokens)
         sequences = tokens / cached
-    gpu = deployment.cluster.gpu
     cut = options.expert_tensor_parallel
-    held_R = np.repeat((placement.slots_LRS != EMPTY).sum(axis=(0, 2)).astype(np.float64), cut)
+    held_R = np.repeat(placement.held_R.astype(np.float64), cut)
     if rows_R is None or cut == deployment.ranks > 1:
         # What one group gathers once it computes once per expert.
         rows_R = tokens * cut * model.experts.per_token * held_R / max(held_R.mean(), 1e-9)
@@ -171,8 +178,5 @@ def _use(
         replicated=deployment.replicated,
         parts=2 if kind is ScheduleKind.TWO_BATCH else chunks,
     )
-    reserve = options.reserve_share * gpu.memory_bytes
-    sizes = memory_bytes(model, workload.precisions(model), holding, reserve)
-    ranks = (deployment.ranks,)
-    parts_R = {name: np.broadcast_to(np.asarray(size, np.float64), ranks) for name, size in sizes.items()}
-    return MemoryUse(parts_R, gpu.memory_bytes)
+    reserve = options.reserve_share * deployment.cluster.gpu.memory_bytes
+    return memory_bytes(model, workload.precisions(model), holding, reserve)

@@ -113,6 +113,8 @@ def _slot_rows(placement: Placement, loads_PLE: Array, traffic: LayerTraffic) ->
 def _group_seconds(deployment: Deployment, cluster: Cluster, schedule: Schedule) -> dict[Operation, Array]:
     """Time (R,) in which a tensor-parallel group gathers its tokens, and scatters or reduces their sums."""
     group = deployment.options.attention_ranks
+    if group == 1:
+        return {}
     tokens_R = deployment.of_attention_group(deployment.tokens_R) / schedule.micro_batches
     whole_R = tokens_R * deployment.model.hidden * 2.0  # BF16
     return {
@@ -148,7 +150,7 @@ class _Prices:
         group_seconds: dict[Operation, Array],
     ) -> None:
         model = deployment.model
-        self._ranks = deployment.ranks
+        self._nothing_R = np.zeros(deployment.ranks)
         self._chunks = schedule.chunks
         self._moe_index = {layer: index for index, layer in enumerate(model.moe_layers)}
         self._experts_PLR = experts_PLR
@@ -182,13 +184,10 @@ class _Prices:
         return self._transfer(self._transfers[task.operation][self._moe_index[layer]])
 
     def _whole(self, cost: Cost) -> Cost:
-        shape = (self._ranks,)
         return Cost(
-            np.broadcast_to(cost.seconds, shape),
-            np.broadcast_to(cost.flops, shape),
-            np.broadcast_to(cost.moved_bytes, shape),
+            cost.seconds + self._nothing_R, cost.flops + self._nothing_R, cost.moved_bytes + self._nothing_R
         )
 
     def _transfer(self, seconds: ArrayLike) -> Cost:
-        nothing = np.zeros(self._ranks)
-        return Cost(np.broadcast_to(np.asarray(seconds, np.float64), nothing.shape), nothing, nothing)
+        nothing = self._nothing_R
+        return Cost(np.asarray(seconds, np.float64) + nothing, nothing, nothing)

@@ -57,7 +57,7 @@ class Timeline:
 
     def _beside(self, transfers: NDArray[np.int64] | list[int]) -> Array:
         starts, ends, compute = self.starts_NR, self.ends_NR, self.numbers(Stream.COMPUTE)
-        return overlap_seconds(starts[transfers], ends[transfers], starts[compute], ends[compute])
+        return overlap_seconds(starts[transfers], ends[transfers], starts[compute], ends[compute])[0]
 
     def spans(self, ranks: Sequence[int]) -> list[Span]:
         """The tasks of some ranks, for a trace."""
@@ -101,10 +101,11 @@ def execute(
     if not len(transfer) or not (lost_compute or lost_transfer):
         return Timeline(schedule, starts, ends)
     for _ in range(_PASSES):
-        beside_compute = overlap_seconds(starts[compute], ends[compute], starts[transfer], ends[transfer])
+        beside_transfer, beside_compute = overlap_seconds(
+            starts[transfer], ends[transfer], starts[compute], ends[compute]
+        )
         if not beside_compute.any():
             break
-        beside_transfer = overlap_seconds(starts[transfer], ends[transfer], starts[compute], ends[compute])
         duration_NR = base_NR.copy()
         duration_NR[compute] += beside_compute * lost_compute
         duration_NR[transfer] += beside_transfer * lost_transfer
@@ -126,9 +127,8 @@ def _run(schedule: Schedule, duration_NR: Array, groups: Sequence[int]) -> tuple
         ready = free.get(task.stream, nothing)
         for earlier in task.after:
             ready = np.maximum(ready, ends[earlier])
-        starts[n] = _together(ready, groups[n]) if groups[n] > 1 else ready
-        np.add(starts[n], duration_NR[n], out=ends[n])
-        free[task.stream] = ends[n]
+        starts[n] = ready if groups[n] == 1 else _together(ready, groups[n])
+        free[task.stream] = np.add(starts[n], duration_NR[n], out=ends[n])
     return starts, ends
 
 
@@ -141,16 +141,22 @@ def _together(values: Array, group: int) -> Array | float:
     return np.asarray(np.repeat(grouped, group, axis=-1))
 
 
-def overlap_seconds(starts_AR: Array, ends_AR: Array, starts_BR: Array, ends_BR: Array) -> Array:
-    """Per task of A and rank, the time in which a task of B runs beside it; both in the order of their streams."""
+def overlap_seconds(
+    starts_AR: Array, ends_AR: Array, starts_BR: Array, ends_BR: Array
+) -> tuple[Array, Array]:
+    """Per task of A and rank, the time in which a task of B runs beside it, and the other way round: (A, R), (B, R).
+
+    Both are in the order of their streams.
+    """
     first_start_B, last_end_B = starts_BR.min(axis=1), ends_BR.max(axis=1)
     low_A = np.searchsorted(np.maximum.accumulate(last_end_B), starts_AR.min(axis=1), side="right")
     high_A = np.searchsorted(np.maximum.accumulate(first_start_B), ends_AR.max(axis=1), side="left")
-    beside = np.zeros_like(starts_AR)
+    beside_AR, beside_BR = np.zeros_like(starts_AR), np.zeros_like(starts_BR)
     for number, (low, high) in enumerate(zip(low_A.tolist(), high_A.tolist(), strict=True)):
         if low < high:
-            together = np.minimum(ends_AR[number], ends_BR[low:high]) - np.maximum(
-                starts_AR[number], starts_BR[low:high]
-            )
-            beside[number] = np.maximum(together, 0.0).sum(axis=0)
-    return beside
+            together = np.minimum(ends_AR[number], ends_BR[low:high])
+            together -= np.maximum(starts_AR[number], starts_BR[low:high])
+            np.maximum(together, 0.0, out=together)
+            together.sum(axis=0, out=beside_AR[number])
+            beside_BR[low:high] += together
+    return beside_AR, beside_BR

@@ -1,6 +1,6 @@
 """What each operation of a step costs a rank when it has the GPU for itself.
 
-Shapes: R ranks, S slots per rank, P parts of a step, L MoE layers.
+Shapes: R ranks, S slots per rank, P parts of a step or products of an operation, L MoE layers.
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ class Cost:
             self.seconds + other.seconds, self.flops + other.flops, self.moved_bytes + other.moved_bytes
         )
 
+    def over_products(self) -> Cost:
+        """The sum over the first axis: products that run one after another."""
+        return Cost(self.seconds.sum(0), self.flops.sum(0), self.moved_bytes.sum(0))
+
 
 class Work:
     """Prices a deployment's operations for one micro-batch.
@@ -77,11 +81,12 @@ class Work:
     def attention(self, *, windowed: bool) -> Cost:
         """Norm, projections and the attention core of one layer, with the sliding window or without."""
         tokens = self._shared_tokens
-        cost = self._stream()
-        for rows, columns in self._model.attention.projections(self._model.hidden):
-            # Column-parallel ones lose outputs to the group, row-parallel ones inputs: the same product either way.
-            cost += self._matmul(tokens, rows, columns / self._group, self._precisions.weights)
-        cost += self._attention_core(windowed)
+        inner_P, columns_P = np.array(self._model.attention.projections(self._model.hidden), np.float64).T
+        # Column-parallel ones lose outputs to the group, row-parallel ones inputs: the same product either way.
+        products = self._matmul(
+            tokens, inner_P[:, None], columns_P[:, None] / self._group, self._precisions.weights
+        )
+        cost = self._stream() + products.over_products() + self._attention_core(windowed)
         if self._batch is BatchRegime.SMALL:
             return cost
         return Cost(prefill_layer_seconds(self._cluster, cost.seconds), cost.flops, cost.moved_bytes)
@@ -159,12 +164,12 @@ class Work:
         up = self._matmul(tokens, hidden, (self._model.experts.matrices - 1) * intermediate, weights)
         return up + self._matmul(tokens, intermediate, hidden, weights)
 
-    def _matmul(self, rows: ArrayLike, inner: float, columns: float, weights: Precision) -> Cost:
+    def _matmul(self, rows: ArrayLike, inner: ArrayLike, columns: ArrayLike, weights: Precision) -> Cost:
         activations = self._precisions.activations
         if weights.bytes >= 2:
             activations = _at_least_16_bits(activations)
         seconds = matmul_seconds(self._cluster, rows, inner, columns, weights, activations, self._batch)
-        rows = np.asarray(rows, dtype=np.float64)
+        rows, inner, columns = (np.asarray(a, dtype=np.float64) for a in (rows, inner, columns))
         read = np.where(rows > 0, inner * columns * weights.weight_bytes, 0.0)
         moved = read + rows * (inner + columns) * activations.bytes
         return Cost(seconds, np.asarray(2.0 * rows * inner * columns), np.asarray(moved))

@@ -6,6 +6,7 @@ Shapes: L MoE layers, R ranks, S slots per rank, E logical experts per layer.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,11 @@ class Placement:
     def slots_per_rank(self) -> int:
         """Places for one expert's weights on each rank, per layer."""
         return int(self.slots_LRS.shape[2])
+
+    @cached_property
+    def held_R(self) -> NDArray[np.int64]:
+        """Experts that each rank holds in all layers."""
+        return np.asarray((self.slots_LRS != EMPTY).sum(axis=(0, 2)))
 
     @property
     def replicas_LE(self) -> NDArray[np.int64]:

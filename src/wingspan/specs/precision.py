@@ -11,7 +11,17 @@ _ROW_SCALE_BYTES = {"fp8": 4 / 128, "fp4": 1 / 32}
 
 
 class Precision(StrEnum):
-    """A number format: its name in files, and `bytes` per value."""
+    """A number format: its name in files, and what a value takes.
+
+    Attributes:
+        bytes: of one value, without block scales.
+        weight_bytes: of one weight in memory, its share of the block's scale included.
+        row_bytes: of one value of a hidden state in a message, its share of the block's scale included.
+    """
+
+    bytes: float
+    weight_bytes: float
+    row_bytes: float
 
     FP32 = "fp32"
     BF16 = "bf16"
@@ -19,17 +29,7 @@ class Precision(StrEnum):
     FP8 = "fp8"
     FP4 = "fp4"
 
-    @property
-    def bytes(self) -> float:
-        """Bytes of one value, without block scales."""
-        return _BYTES[self.value]
-
-    @property
-    def weight_bytes(self) -> float:
-        """Bytes of one weight in memory, its share of the block's scale included."""
-        return self.bytes + _WEIGHT_SCALE_BYTES.get(self.value, 0.0)
-
-    @property
-    def row_bytes(self) -> float:
-        """Bytes of one value of a hidden state in a message, its share of the block's scale included."""
-        return self.bytes + _ROW_SCALE_BYTES.get(self.value, 0.0)
+    def __init__(self, name: str) -> None:
+        self.bytes = _BYTES[name]
+        self.weight_bytes = self.bytes + _WEIGHT_SCALE_BYTES.get(name, 0.0)
+        self.row_bytes = self.bytes + _ROW_SCALE_BYTES.get(name, 0.0)
