@@ -66,7 +66,8 @@ class Options(Spec):
         default=0.05,
         ge=0,
         lt=1,
-        description="of GPU memory, for the driver, libraries and fragments that no formula counts",
+        description="of GPU memory, for the driver, libraries and fragments that no formula counts; a cluster that "
+        "says process_bytes has these instead",
     )
 
     @model_validator(mode="before")

@@ -105,6 +105,10 @@ def test_real_compute_beside_its_prediction_on_this_machine(wingspan, tmp_path, 
     assert measured["tokens"] == 64
     for figure in ("sent_across_nodes_bytes", "sent_within_node_bytes"):
         assert sum(predicted[figure]) == pytest.approx(sum(measured[figure]), rel=1e-3)
+    # Both sides' buffers are of this phase alone, and what a process holds was measured, not a share of the memory.
+    held = {kind: report["memory_bytes"] for kind, report in (("p", predicted), ("m", measured))}
+    assert sum(held["m"]["buffers"]) < 4 * sum(held["p"]["buffers"])
+    assert sum(held["m"]["other"]) == pytest.approx(sum(held["p"]["other"]), rel=0.5)
     for layer, counted in zip(predicted["load_tokens"], measured["load_tokens"], strict=True):
         assert layer == pytest.approx(counted)
 

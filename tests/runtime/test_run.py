@@ -153,6 +153,10 @@ def test_every_figure_of_a_measured_step_adds_up(checkpoints, schedule, tmp_path
         loads = [sum(layer) for layer in report.load_tokens]
         assert loads == pytest.approx([report.tokens * model.shape.top_k] * len(model.shape.paths))
         assert report.imbalance == pytest.approx(imbalance(report.load_tokens))
+    # 2 steps of one token, after a prefill of all prompts: its larger buffers are not decode's.
+    prefill, decode = (np.array(r.memory_bytes[MemoryPart.BUFFERS]) for r in (result.prefill, result.report))
+    assert (decode > 0).all()
+    assert (decode < prefill).all()
     assert set(WEIGHTS) < set(result.report.memory_bytes)
     config = json.loads((folder / "config.json").read_text())
     planned = model_from_config(config, "config.json").parameters

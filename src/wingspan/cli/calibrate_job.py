@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-import platform
-import socket
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from wingspan.cli.console import progress
 from wingspan.cli.launched import check_wait_is_used, patience
 from wingspan.cli.outputs import check_outputs, cleared_up
+from wingspan.cli.runtime_import import need_runtime
 from wingspan.cli.values import choice
-from wingspan.errors import InputError
-from wingspan.host import usable_cores, usable_memory_bytes
 from wingspan.runtime.launch.group import Group
 from wingspan.specs.running import Device, TransportKind
 
@@ -35,13 +31,9 @@ def execute(
     choice(transport, "--transport", TransportKind)
     group = Group.find(os.environ, ranks, ranks_per_node, transport)
     check_wait_is_used(wait_seconds, group)
+    need_runtime()
     # Only now the seconds that importing torch takes.
-    try:
-        import torch
-    except ImportError as error:
-        raise InputError(f"this needs {error.name}; pip install 'wingspan[runtime]'") from None
-    from wingspan.runtime.measuring.calibrate import PARTS, measure
-    from wingspan.runtime.measuring.cluster import measured_cluster
+    from wingspan.runtime.calibration import PARTS, calibrate
     from wingspan.runtime.ranks.device import select_device
 
     device = select_device(device_name)
@@ -49,17 +41,9 @@ def execute(
 
     def work(rows: Any) -> None:
         with progress("measuring", PARTS, quiet=rows.world.rank > 0) as advance:
-            found = measure(rows, device, advance)
-        hosts = rows.gather(socket.gethostname())
-        if hosts is None:
-            return
-        if device.type == "cuda":
-            properties = torch.cuda.get_device_properties(device)
-            chip, memory = properties.name, float(properties.total_memory)
-        else:
-            chip = f"{platform.machine()} CPU, {usable_cores()} cores"
-            memory = float(usable_memory_bytes() // max(Counter(hosts).values()))
-        _finish(measured_cluster(found, name, chip, memory), found, out)
+            cluster, found = calibrate(rows, device, name, advance)
+        if rows.world.rank == 0:
+            _finish(cluster, found, out)
 
     with cleared_up(out):
         group.run(work, device, {"--transport": transport, "--device": device_name})

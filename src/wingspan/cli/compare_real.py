@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,6 @@ from wingspan.cli.run_setup import Asked, Setup, read_setup
 from wingspan.cli.runtime_import import need_runtime
 from wingspan.deployment import Deployment
 from wingspan.errors import InputError
-from wingspan.host import usable_cores, usable_memory_bytes
 from wingspan.placement.spec import PlacementSpec
 from wingspan.runtime.launch.group import Group
 from wingspan.schedule.result import Span, StepReport
@@ -64,8 +62,7 @@ def compare_real(
     group = Group.find(os.environ, setup.ranks, setup.ranks_per_node, transport)
     need_runtime()
     from wingspan.runtime import api as runtime
-    from wingspan.runtime.measuring.calibrate import measure
-    from wingspan.runtime.measuring.cluster import measured_cluster
+    from wingspan.runtime.calibration import calibrate
     from wingspan.testbed.real import as_run, run_step, work_of
 
     for note in setup.notes if group.rank in (None, 0) else ():
@@ -99,12 +96,7 @@ def compare_real(
     phase = planned.workload.phase
 
     def on_rank(joined: Transport) -> None:
-        here = machine or measured_cluster(
-            measure(joined, device),
-            "this machine",
-            f"{platform.machine()} CPU, {usable_cores()} cores",
-            float(usable_memory_bytes() // joined.world.size),
-        )
+        here = machine or calibrate(joined, device, "this machine")[0]
         measured = run_step(joined, request, tokenizer, phase)
         if measured is not None:
             report, spans, choices = measured

@@ -28,7 +28,6 @@ from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.runtime.model.step import SEQUENTIAL, Flow, Step
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.result import Operation
-from wingspan.specs.memory import MemoryPart
 from wingspan.specs.placement import Placement
 
 
@@ -143,7 +142,8 @@ def run_paced(
         rank=world.rank,
         steps=recorder.steps,
         load_LE={phase: model.monitor.take().numpy() * step.steps},
-        memory_bytes={MemoryPart.BUFFERS: model.buffers.size_bytes},
+        memory_bytes={},
+        buffer_bytes={phase: model.buffers.take_asked_bytes()},
         peak_memory_bytes=peak_memory_bytes(),
         spans=recorder.spans,
     )

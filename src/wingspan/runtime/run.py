@@ -192,12 +192,12 @@ def _measurement(engine: Engine, generator: Generator, rebalancer: Rebalancer | 
         memory_bytes={
             **engine.weight_bytes,
             MemoryPart.KV_CACHE: generator.cache_bytes,
-            MemoryPart.BUFFERS: engine.buffers.size_bytes,
             MemoryPart.STAGING: 0 if rebalancer is None else rebalancer.staging_bytes,
         },
         peak_memory_bytes=peak_memory_bytes(),
         spans=engine.recorder.spans,
         steps_ended=engine.recorder.ended,
+        buffer_bytes=generator.buffer_bytes,
     )
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.cost.memory import Bytes, Holding, memory_bytes
-from wingspan.deployment import Deployment
+from wingspan.deployment import Deployment, Options
+from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import ScheduleKind, parse_schedule
 from wingspan.specs.memory import MemoryPart
 from wingspan.specs.placement import Placement
@@ -136,6 +137,13 @@ _NEAR = 8
 """So close to the answer the line through the last two is right."""
 
 
+def reserve_bytes(cluster: Cluster, options: Options) -> float:
+    """What no formula counts: as measured on this cluster, or else a share of its memory."""
+    if cluster.process_bytes is not None:
+        return cluster.process_bytes
+    return options.reserve_share * cluster.gpu.memory_bytes
+
+
 def _fullest(sizes: dict[MemoryPart, Bytes]) -> float:
     return float(np.max(sum(sizes.values())))
 
@@ -178,5 +186,5 @@ def _sizes(
         replicated=deployment.replicated,
         parts=2 if kind is ScheduleKind.TWO_BATCH else chunks,
     )
-    reserve = options.reserve_share * deployment.cluster.gpu.memory_bytes
+    reserve = reserve_bytes(deployment.cluster, options)
     return memory_bytes(model, workload.precisions(model), holding, reserve)

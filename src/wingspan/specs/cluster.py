@@ -133,6 +133,11 @@ class Cluster(Spec):
         default=1, ge=1, description="neighbours in a node that send through one card; 1 = each has its own"
     )
     racks: Racks | None = None
+    process_bytes: Positive | None = Field(
+        default=None,
+        description="what a rank's process holds beside weights, cache and buffers; takes the place of a deployment's "
+        "reserve_share",
+    )
     kernels: Kernels
     extrapolations: dict[str, Extrapolation] = Field(
         default_factory=dict, description="of what (the GPU, the network), for whoever reads the file"

@@ -22,7 +22,7 @@ class MemoryPart(StrEnum):
     STAGING = "staging"
     """Experts' weights on their way to another slot, where live balancing moves them."""
     OTHER = "other"
-    """Interpreter, libraries, contexts, allocators. Predicted: the share of the memory that is kept free for these;
+    """Interpreter, libraries, contexts, allocators. Predicted: what calibration found, else a share of the memory;
     measured: the most that the process held, less all parts above."""
 
 

@@ -62,6 +62,8 @@ class Generator:
     ) -> None:
         self.load_LE: dict[str, torch.Tensor] = {}
         """Per phase this rank's tokens by (MoE layer, expert)."""
+        self.buffer_bytes: dict[str, int] = {}
+        """The most that the exchanges' buffers were needed for in a step of each phase."""
         self.logits: dict[int, list[torch.Tensor]] = {}
         """For each new token of this rank's requests the logits (V,) it was chosen from, where they are kept."""
         self.cache_bytes = 0
@@ -186,6 +188,8 @@ class Generator:
     def _take_load(self, phase: str) -> None:
         self._newest_load_LE = self._engine.monitor.take()
         self.load_LE[phase] = self._newest_load_LE + self.load_LE.get(phase, 0)
+        asked = self._engine.buffers.take_asked_bytes()
+        self.buffer_bytes[phase] = max(asked, self.buffer_bytes.get(phase, 0))
 
     def _choose(self, numbers: Sequence[int], logits_PV: torch.Tensor | None) -> torch.Tensor:
         """The next token of each sequence (P,), on the CPU."""

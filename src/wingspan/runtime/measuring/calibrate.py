@@ -15,6 +15,7 @@ import torch
 
 from wingspan.runtime.transport.transport import Transport
 from wingspan.runtime.transport.turns import is_bulk
+from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.precision import Precision
 
 _TRIES = 5
@@ -38,6 +39,29 @@ class Links:
 
 
 @dataclass(frozen=True)
+class Overheads:
+    """What a layer of a very small model takes, whatever its work: seconds of the mean rank in the median step.
+
+    Args:
+        attention_seconds: a layer's attention, with what lies between a layer's operations (norms, sums, Python).
+        gate_seconds: a router: one product and its choice.
+        experts_seconds: a rank's experts.
+        dispatch_seconds, combine_seconds: an exchange by each dispatcher that was tried, with the wait for ranks that
+            take turns on the same cores.
+        cache: FLOP of a decoding layer's attention to its cache in BF16, and how much longer a step takes by them.
+        process_bytes: what a rank's process held then: interpreter, libraries, next to no weights.
+    """
+
+    attention_seconds: float
+    gate_seconds: float
+    experts_seconds: float
+    dispatch_seconds: dict[DispatcherKind, float]
+    combine_seconds: dict[DispatcherKind, float]
+    cache: Sample
+    process_bytes: float
+
+
+@dataclass(frozen=True)
 class Measurements:
     """What one calibration found.
 
@@ -47,6 +71,7 @@ class Measurements:
         products: samples per precision.
         read: bytes that a rank reads from memory in one pass over a large matrix, and the seconds that takes.
         links: messages at each level.
+        overheads: of a layer; None: not measured.
     """
 
     ranks: int
@@ -54,6 +79,7 @@ class Measurements:
     products: dict[Precision, list[Sample]]
     read: Sample
     links: Links
+    overheads: Overheads | None = None
 
 
 PARTS = 3

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wingspan.runtime.measuring.calibrate import Links, Measurements, Sample
+from wingspan.runtime.measuring.calibrate import Links, Measurements, Overheads, Sample
 from wingspan.specs.cluster import Cluster, Gpu, Link
+from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.kernels import (
     AttentionKernel,
     CollectiveKernel,
@@ -18,6 +19,7 @@ from wingspan.specs.kernels import (
     Kernels,
     MatmulKernel,
 )
+from wingspan.specs.precision import Precision
 
 _SOURCE = "wingspan calibrate"
 _NOT_MEASURED = "not measured; no loss assumed"
@@ -40,6 +42,11 @@ def measured_cluster(
         measured["scale_up"] = "not measured (one rank per node): as scale_out, or memory for a single rank"
     if not found.links.across:
         measured["scale_out"] = "not measured (one node): as scale_up, or memory for a single rank"
+    kernels = _kernels(min(intercept for intercept, _ in lines.values()))
+    if found.overheads is not None:
+        latency = (across if found.ranks > found.ranks_per_node else within).latency_seconds
+        flops = 1 / lines[Precision.BF16][1]
+        kernels = _with_overheads(kernels, found.overheads, latency, flops)
     return Cluster(
         name=name,
         sources=measured,
@@ -56,8 +63,67 @@ def measured_cluster(
         scale_up=within,
         scale_up_domain_gpus=found.ranks_per_node,
         scale_out=across,
-        kernels=_kernels(min(intercept for intercept, _ in lines.values())),
+        kernels=kernels,
+        process_bytes=None if found.overheads is None else float(f"{found.overheads.process_bytes:.4g}"),
     )
+
+
+def _with_overheads(kernels: Kernels, found: Overheads, latency_seconds: float, flops: float) -> Kernels:
+    """Launches as a whole layer shows them: a product's from the router (a norm and a product), the rest beyond these.
+
+    Args:
+        kernels: whose products are priced by their size.
+        found: what the parts of a layer take.
+        latency_seconds: of an empty message, which an exchange has besides.
+        flops: per second, of a large product in BF16.
+    """
+    launch = _rounded(found.gate_seconds / 2)
+    # A norm and four projections have launches of their own.
+    attention = _rounded(max(0.0, found.attention_seconds - 5 * launch))
+    experts = _rounded(found.experts_seconds)
+    computed, seconds = found.cache
+    share = _rounded(computed / (seconds * flops)) if seconds else 1.0
+
+    def exchange(kind: DispatcherKind) -> ExchangeKernel:
+        phases = [
+            kernels.normal.dispatch.model_copy(
+                update={"launch_seconds": _rounded(max(0.0, seconds.get(kind, slowest) - latency_seconds))}
+            )
+            for seconds in (found.dispatch_seconds, found.combine_seconds)
+            for slowest in (max(seconds.values()),)
+        ]
+        return ExchangeKernel(
+            source=f"{_SOURCE}: a small layer's", processors=0, dispatch=phases[0], combine=phases[1]
+        )
+
+    return kernels.model_copy(
+        update={
+            "matmul": kernels.matmul.model_copy(
+                update={"launch_seconds": launch, "recorded_launch_seconds": launch}
+            ),
+            "experts": kernels.experts.model_copy(
+                update={
+                    "source": f"{_SOURCE}: a small layer's",
+                    "launch_seconds": experts,
+                    "recorded_launch_seconds": experts,
+                }
+            ),
+            "attention": kernels.attention.model_copy(
+                update={
+                    "source": f"{_SOURCE}: a small layer's; beyond it no loss assumed",
+                    "decode_launch_seconds": attention,
+                    "decode_share": min(1.0, share),
+                    "prefill_launch_seconds": attention,
+                }
+            ),
+            "low_latency": exchange(DispatcherKind.FLAT),
+            "normal": exchange(DispatcherKind.HIERARCHICAL),
+        }
+    )
+
+
+def _rounded(seconds: float) -> float:
+    return float(f"{seconds:.4g}")
 
 
 def with_links(cluster: Cluster, links: Links) -> Cluster:

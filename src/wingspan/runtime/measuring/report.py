@@ -33,7 +33,7 @@ WAIT_NOTE = (
 )
 MEMORY_NOTE = (
     "memory: `other` is the most that the process held less the parts that are counted: interpreter, libraries, "
-    "allocator, and activations"
+    "allocator, activations, and buffers as other steps needed them"
 )
 
 
@@ -52,6 +52,8 @@ class RankMeasurement:
     spans: list[Span]
     steps_ended: Mapping[str, int] = field(default_factory=dict)
     """Steps that ended in each phase; `steps` holds only the latest."""
+    buffer_bytes: Mapping[str, int] = field(default_factory=dict)
+    """What a step of each phase needs of the exchanges' buffers; they stay as large as the largest step made them."""
 
 
 def peak_memory_bytes() -> int:
@@ -84,7 +86,7 @@ def step_report(
     sent_RR = np.array([[s.sent_R for s in steps] for steps in steps_R]).mean(axis=1)
     within, across = _by_distance(sent_RR, world)
     from_within, from_across = _by_distance(sent_RR.T, world)
-    memory = _memory(ranks)
+    memory = _memory(ranks, phase)
     return StepReport(
         source=source,
         phase=phase,
@@ -113,11 +115,15 @@ def step_report(
     )
 
 
-def _memory(ranks: Sequence[RankMeasurement]) -> dict[MemoryPart, list[int]]:
+def _memory(ranks: Sequence[RankMeasurement], phase: str) -> dict[MemoryPart, list[int]]:
     """Every part on each rank: what was counted, and the rest of the peak."""
     counted = {part: [rank.memory_bytes[part] for rank in ranks] for part in ranks[0].memory_bytes}
+    counted[MemoryPart.BUFFERS] = [rank.buffer_bytes.get(phase, 0) for rank in ranks]
     # What was allocated and never touched is no part of the process's peak.
-    rest = [max(0, rank.peak_memory_bytes - sum(rank.memory_bytes.values())) for rank in ranks]
+    rest = [
+        max(0, rank.peak_memory_bytes - sum(sizes))
+        for rank, *sizes in zip(ranks, *counted.values(), strict=True)
+    ]
     return {**counted, MemoryPart.OTHER: rest}
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from wingspan.deployment import Deployment, Options
 from wingspan.errors import InputError
 from wingspan.placement.spec import PlacementSpec
+from wingspan.simulate.memory import reserve_bytes
 from wingspan.simulate.training.layout import TrainingLayout, layouts
 from wingspan.simulate.training.memory import TrainingMemory, fullest
 from wingspan.simulate.training.step import Forward, TrainingStep, forward_of, step_of
@@ -78,7 +79,7 @@ def plan_training(
             f"{total} sequences in all do not divide over the data-parallel ranks of {gpus} GPUs; take a multiple of "
             f"{gpus}, or of fewer than that where layers are spread over pipeline stages"
         )
-    reserve = Options().reserve_share * cluster.gpu.memory_bytes
+    reserve = reserve_bytes(cluster, Options())
     capacity, tokens = cluster.gpu.memory_bytes, workload.tokens_per_gpu
     held = [(one, fullest(model, one, tokens, total // one.data, reserve)) for one in found]
     fitting = [(one, use) for one, use in held if use.total <= capacity]
