@@ -76,11 +76,6 @@ def execute(arguments: CompareArguments) -> None:
             f"{arguments.deployment}: expert_tensor_parallel {given.options.expert_tensor_parallel}: ranks hold whole "
             "experts; set it to 1"
         )
-    if given.workload.total_sequences is not None:
-        raise InputError(
-            f"{arguments.deployment}: total_sequences {given.workload.total_sequences}: paced ranks have equally many "
-            "tokens; give it tokens_per_gpu instead"
-        )
     if not 0 < arguments.time_scale < math.inf:
         raise InputError(
             f"--time-scale {arguments.time_scale:g}: use a number above 0; 1 is the GPU's own pace"
