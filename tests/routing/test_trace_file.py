@@ -103,7 +103,7 @@ def test_nothing_recorded_is_an_error(tmp_path):
 
 
 def rewritten(path, *, drop=(), whole=None, **about):
-    """The same file with changed metadata or without some columns."""
+    """Rewrite the file at `path` in place, with changed metadata or without some columns."""
     table = pq.read_table(path).drop_columns(list(drop))
     usual = {"version": 1, "num_experts": 8, "num_ranks": 3, "origin": "test"}
     text = json.dumps(usual | about if whole is None else whole)
