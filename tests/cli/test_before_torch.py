@@ -45,6 +45,7 @@ CASES: list[tuple[list[str], str]] = [
     ([*RUN, "--top-k", "5"], "--top-k 5: does nothing here"),
     ([*RUN, "--top-p", "1.5"], "--top-p 1.5"),
     ([*RUN, "--top-p", "nan", "--temperature", "1"], "--top-p nan"),
+    ([*RUN, "--min-p", "1.5", "--temperature", "1"], "--min-p 1.5"),
     (["run", TINY, "--ranks", "0", "--prompt", "a"], "--ranks 0: use 1 or more"),
     (["run", TINY, "--ranks", "4", "--prompt", "a"], "--ranks 8 or --experts-per-rank 2"),
     ([*RUN, "--experts-per-rank", "0"], "--experts-per-rank 0"),

@@ -22,6 +22,7 @@ from tests.cli.command import TINY, Command
         (("plan", TINY, "--kv", "FP8"), "--kv FP8: use one of fp32"),
         (("run", TINY, "--top-k", "4"), "--top-k 4: does nothing here: at --temperature 0"),
         (("run", TINY, "--top-p", "0.5"), "--top-p 0.5: does nothing here: at --temperature 0"),
+        (("run", TINY, "--min-p", "0.5"), "--min-p 0.5: does nothing here: at --temperature 0"),
         (("run", TINY, "--temperature", "inf"), "--temperature inf: use a finite number"),
         (
             ("simulate-serving", "--requests", "r.csv", "--prompt-tokens", "9"),

@@ -51,6 +51,21 @@ def test_summary_names_every_operation_and_the_check(wingspan):
     assert "first token" in text
 
 
+def test_min_p_leaves_out_what_is_less_likely(wingspan):
+    def tokens(*options: str) -> list[int]:
+        done = wingspan(
+            "run", TINY, "--experts-per-rank", "8", "--prompt", "def main():", "--max-new-tokens", "8",
+            *options, "--json",
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        return json.loads(done.out)["outputs"][0]["token_ids"]
+
+    hot = ("--temperature", "3")
+    assert tokens(*hot, "--min-p", "1") == tokens() != tokens(*hot), (
+        "only the likeliest is as likely as itself"
+    )
+
+
 def test_prompts_come_from_standard_input(wingspan, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("import re\nfor x in\n"))
     done = wingspan("run", TINY, "--experts-per-rank", "8", "--max-new-tokens", "2", "--json")

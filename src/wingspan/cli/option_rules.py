@@ -102,6 +102,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("seed", _with("temperature"), _SAMPLING),
         Rule("top_k", _with("temperature"), _SAMPLING),
         Rule("top_p", _with("temperature"), _SAMPLING),
+        Rule("min_p", _with("temperature"), _SAMPLING),
     ),
     "compare": (
         Rule(

@@ -54,6 +54,10 @@ def run(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     top_k: Annotated[int | None, typer.Option(min=1, help="Sample among the k likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Sample within this share of probability.")] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option(help="Sample among tokens at least this share as likely as the likeliest."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
     dtype: Annotated[
         str | None,
@@ -142,6 +146,7 @@ def run(
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
+            min_p=min_p,
             seed=seed,
             dtype=dtype,
             device=device,

@@ -71,6 +71,7 @@ class Arguments:
     temperature: float
     top_k: int | None
     top_p: float | None
+    min_p: float | None
     seed: int
     dtype: str | None
     device: str
@@ -139,7 +140,9 @@ def execute(arguments: Arguments) -> None:
         placement,
         prompts,
         arguments.max_new_tokens,
-        runtime.Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed),
+        runtime.Sampling(
+            arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed, arguments.min_p
+        ),
         device,
         runtime.DispatchOptions(chosen.dispatcher, setup.row_precision, setup.plugin),
         flows={
@@ -269,4 +272,6 @@ def _check_values(arguments: Arguments) -> None:
         raise InputError(f"--temperature {arguments.temperature}: use a number from 0 on")
     if arguments.top_p is not None and not 0 < arguments.top_p <= 1:
         raise InputError(f"--top-p {arguments.top_p}: use a share above 0 and up to 1")
+    if arguments.min_p is not None and not 0 <= arguments.min_p <= 1:
+        raise InputError(f"--min-p {arguments.min_p}: use a share from 0 to 1")
     check_outputs(arguments.trace, arguments.out)
