@@ -142,7 +142,8 @@ def h100(ranks: int, ranks_per_node: int) -> Objective:
     model = load_model("deepseek-v3")
     precisions = Workload(tokens_per_gpu=64, context=Context(mean_tokens=4096)).precisions(model)
     cluster = load_cluster("h100-sxm").with_nodes(ranks // ranks_per_node, ranks_per_node)
-    return Objective(cluster, LayerSizes.of(model, precisions, "decode"), DispatcherKind.HIERARCHICAL)
+    dispatcher = DispatcherKind.HIERARCHICAL
+    return Objective(cluster, LayerSizes.of(model, precisions, "decode", dispatcher=dispatcher), dispatcher)
 
 
 def drawn(kind: str, ranks: int, tokens: int, **knobs: float) -> RoutingTrace:

@@ -225,6 +225,11 @@ class Deployment(Spec):
         return DispatcherKind.FLAT if self.workload.phase == "decode" else DispatcherKind.HIERARCHICAL
 
     @property
+    def sending(self) -> DispatcherKind | None:
+        """The dispatcher by which rows travel; None where all ranks share each expert, or there is one rank."""
+        return None if self.ranks == self.options.expert_tensor_parallel else self.dispatcher
+
+    @property
     def kv_heads_share(self) -> float:
         """Share of a layer's cached values that one rank of an attention group holds.
 

@@ -47,13 +47,20 @@ def test_the_commands_that_it_prints_run(wingspan: Command, tmp_path: Path) -> N
     assert "tokens/s per user" in text
     lines = done.out.replace("\\\n", " ").splitlines()
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("wingspan ")]
-    assert [words[0] for words in commands if words[0] != "simulate"] == ["place", "run", "simulate-serving"]
+    others = [words[0] for words in commands if words[0] != "simulate"]
+    assert others == ["place", "run", "serve", "simulate-serving"]
     for words in commands:
         if words[0] == "simulate":
             assert wingspan(*words).code == 0
         if words[0] == "simulate-serving":
             served = wingspan(*words, "--num-requests", "40", "--json")
             assert served.code == 0, served.err
+
+
+def test_only_a_checkpoint_can_be_served(wingspan: Command) -> None:
+    """A preset has no weights: the file of its plan says no more than what `run --checkpoint` is given."""
+    assert "wingspan serve best.json" in wingspan(*ASKED).out.splitlines()
+    assert "wingspan serve" not in wingspan("plan", "mixtral-8x7b", *ASKED[2:]).out
 
 
 @pytest.mark.parametrize(

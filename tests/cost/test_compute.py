@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wingspan.cost.attention import unrecorded_layer_seconds
 from wingspan.cost.compute import BatchRegime, elementwise_seconds, experts_seconds, matmul_seconds
 from wingspan.specs.cluster import Cluster, load_cluster
+from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.precision import Precision
 
 SEED, H100 = load_cluster("seed-ideal"), load_cluster("h100-sxm")
@@ -129,3 +131,13 @@ def test_real_kernels_never_beat_the_roofline(rows: int, inner: int, columns: in
         inner * columns / H100.gpu.sustained_memory_bytes_per_second,
     )
     assert matmul_seconds(H100, rows, inner, columns, FP8, FP8) >= roofline
+
+
+def test_a_decode_is_recorded_unless_the_host_waits_for_counts():
+    """DeepEP's normal dispatch keeps a step from being recorded; in prefill nothing is recorded anyway."""
+    assert BatchRegime.of("decode", DispatcherKind.FLAT) is BatchRegime.SMALL
+    assert BatchRegime.of("decode", None) is BatchRegime.SMALL
+    assert BatchRegime.of("decode", DispatcherKind.HIERARCHICAL) is BatchRegime.UNRECORDED
+    assert BatchRegime.of("prefill", DispatcherKind.HIERARCHICAL) is BatchRegime.LARGE
+    few = unrecorded_layer_seconds(H100, [0.0, 1e-5, 1.0])
+    assert few.tolist() == [0.0, H100.kernels.attention.host_seconds, 1.0]

@@ -41,6 +41,8 @@ def _own(best: Offer, source: str, cluster: str, out: Path | None) -> list[str]:
         lines += _wrapped(["wingspan", "simulate", str(path)])
     lines += _wrapped(["wingspan", "place", "TRACE", "--model", str(file), "--out", "placement.json"])
     lines += _wrapped(["wingspan", "run", str(file), "--checkpoint", "FOLDER"])
+    if any(Path(source).glob("*.safetensors")):
+        lines += _wrapped(["wingspan", "serve", str(file)])
     if best.decode_groups > 1 or best.prefill_groups > 1:
         beside = " and one of those that prefill" if best.prefill else ""
         lines += [f"# requests for one of the groups that decode{beside}:"]

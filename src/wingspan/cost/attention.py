@@ -97,3 +97,10 @@ def prefill_layer_seconds(cluster: Cluster, kernel_seconds: ArrayLike) -> Second
     kernel = cluster.kernels.attention
     seconds = np.maximum(kernel_seconds + kernel.layer_seconds, kernel.host_seconds)
     return np.where(kernel_seconds > 0, seconds, 0.0)
+
+
+def unrecorded_layer_seconds(cluster: Cluster, kernel_seconds: ArrayLike) -> Seconds:
+    """A decode layer's whole attention, launched kernel by kernel: never faster than the host launches them."""
+    kernel_seconds = np.asarray(kernel_seconds, dtype=np.float64)
+    floor = cluster.kernels.attention.host_seconds
+    return np.where(kernel_seconds > 0, np.maximum(kernel_seconds, floor), 0.0)

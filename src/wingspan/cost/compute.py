@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wingspan.cost.product import product_seconds, wider
 from wingspan.specs.cluster import Cluster
+from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.precision import Precision
 
 __all__ = ["BatchRegime", "elementwise_seconds", "experts_seconds", "matmul_seconds", "wider"]
@@ -20,10 +21,23 @@ Seconds = NDArray[np.float64]
 
 
 class BatchRegime(StrEnum):
-    """Which kernels run: those for decode (launched from a recorded graph) or those for prefill."""
+    """Which kernels run: those for decode, launched from a recorded graph or one by one, or those for prefill."""
 
     SMALL = "small"
+    UNRECORDED = "unrecorded"
     LARGE = "large"
+
+    @classmethod
+    def of(cls, phase: str, dispatcher: DispatcherKind | None) -> BatchRegime:
+        """The regime of a phase whose rows travel by a dispatcher; None: no rows do.
+
+        A hierarchical dispatch tells the host how many rows arrived before it launches more, so that no graph
+        can be recorded, and hands rows to the experts as in prefill; a flat one has fixed shapes (DeepEP,
+        documentation of V1: normal dispatch is not compatible with CUDA graphs, the low-latency one is).
+        """
+        if phase != "decode":
+            return cls.LARGE
+        return cls.UNRECORDED if dispatcher is DispatcherKind.HIERARCHICAL else cls.SMALL
 
 
 def matmul_seconds(
@@ -61,8 +75,8 @@ def experts_seconds(
     """All experts of a rank in one MoE layer: (..., S) rows per slot give (...,) seconds.
 
     Two launches: all slots' up (and gate) products, all slots' down products. Each slot with at least one row has
-    its weights read once; slots without rows cost nothing. Large batches also pay for sorting rows to slots and
-    for summing them again, and are never faster than the host launches them.
+    its weights read once; slots without rows cost nothing. Batches that are not small also pay for sorting rows to
+    slots and for summing them again, and are never faster than the host launches them.
 
     Args:
         tokens_S: rows that each slot computes; the last axis are the slots of one rank. A fraction below 1 is an
@@ -73,7 +87,7 @@ def experts_seconds(
     tokens_S = np.asarray(tokens_S, dtype=np.float64)
     kernel, bandwidth = cluster.kernels.experts, cluster.gpu.sustained_memory_bytes_per_second
     rows = tokens_S.sum(axis=-1)
-    if batch is BatchRegime.LARGE:
+    if batch is not BatchRegime.SMALL:
         padded = np.ceil(tokens_S / kernel.row_alignment) * kernel.row_alignment
         tokens_S = np.where(tokens_S < 1, tokens_S, padded)
     up_columns = np.asarray((2 if gated else 1) * inner, dtype=np.float64)

@@ -66,9 +66,10 @@ class LayerSizes:
         phase: str,
         cut: int = 1,
         *,
+        dispatcher: DispatcherKind | None,
         replicated: bool = False,
     ) -> LayerSizes:
-        """A model's, in these precisions, cut over so many ranks."""
+        """A model's, in these precisions, cut over so many ranks; rows travel by the dispatcher, None: none do."""
         return cls(
             hidden=model.hidden,
             intermediate=model.experts.intermediate,
@@ -77,7 +78,7 @@ class LayerSizes:
             activations=precisions.activations,
             out_row_bytes=row_bytes(model.hidden, precisions.dispatch),
             back_row_bytes=row_bytes(model.hidden, precisions.combine),
-            batch=BatchRegime.SMALL if phase == "decode" else BatchRegime.LARGE,
+            batch=BatchRegime.of(phase, dispatcher),
             cut=cut,
             replicated=replicated,
         )

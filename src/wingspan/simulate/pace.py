@@ -30,7 +30,10 @@ class ModelledPace:
         self._windowed = frozenset(attention.windowed_layers if isinstance(attention, HeadAttention) else ())
         self._cluster = deployment.used_cluster
         self._sizes = LayerSizes.of(
-            deployment.model, deployment.workload.precisions(deployment.model), deployment.workload.phase
+            deployment.model,
+            deployment.workload.precisions(deployment.model),
+            deployment.workload.phase,
+            dispatcher=deployment.sending,
         )
         self._work = Work(deployment, self._cluster, micro_batches)
         self._rank = rank

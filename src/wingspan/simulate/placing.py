@@ -86,7 +86,8 @@ def objective_of(deployment: Deployment) -> Objective:
             f"expert_tensor_parallel {shared}: placements are judged for whole experts; set it to 1"
         )
     workload, model = deployment.workload, deployment.model
-    shape = LayerSizes.of(model, workload.precisions(model), workload.phase)
+    precisions = workload.precisions(model)
+    shape = LayerSizes.of(model, precisions, workload.phase, dispatcher=deployment.sending)
     return Objective(deployment.used_cluster, shape, deployment.dispatcher)
 
 

@@ -55,7 +55,12 @@ def predict(deployment: Deployment, placement: Placement | None = None) -> Predi
     traffic = deployment.traffic(placement, load_LE)
     cut = deployment.options.expert_tensor_parallel
     shape = LayerSizes.of(
-        model, workload.precisions(model), workload.phase, cut, replicated=deployment.replicated
+        model,
+        workload.precisions(model),
+        workload.phase,
+        cut,
+        dispatcher=deployment.sending,
+        replicated=deployment.replicated,
     )
     rows_PLRS = _slot_rows(placement, loads_PLE, traffic)
     moe = layer_cost(cluster, shape, traffic, deployment.dispatcher, rows_PLRS)

@@ -15,6 +15,7 @@ from wingspan.cost.attention import (
     decode_attention_seconds,
     prefill_attention_seconds,
     prefill_layer_seconds,
+    unrecorded_layer_seconds,
 )
 from wingspan.cost.compute import BatchRegime, elementwise_seconds, matmul_seconds, wider
 from wingspan.deployment import Deployment
@@ -61,7 +62,7 @@ class Work:
         self._model = deployment.model
         self._cluster = cluster
         self._precisions = deployment.workload.precisions(deployment.model)
-        self._batch = BatchRegime.SMALL if deployment.workload.phase == "decode" else BatchRegime.LARGE
+        self._batch = BatchRegime.of(deployment.workload.phase, deployment.sending)
         self._group = deployment.options.attention_ranks
         self._kv_share = deployment.kv_heads_share
         self._cut = deployment.options.expert_tensor_parallel
@@ -89,7 +90,9 @@ class Work:
         cost = self._stream() + products.over_products() + self._attention_core(windowed)
         if self._batch is BatchRegime.SMALL:
             return cost
-        return Cost(prefill_layer_seconds(self._cluster, cost.seconds), cost.flops, cost.moved_bytes)
+        unrecorded = self._batch is BatchRegime.UNRECORDED
+        layer_seconds = unrecorded_layer_seconds if unrecorded else prefill_layer_seconds
+        return Cost(layer_seconds(self._cluster, cost.seconds), cost.flops, cost.moved_bytes)
 
     def dense(self) -> Cost:
         """Norm and MLP of a dense layer."""
@@ -142,7 +145,7 @@ class Work:
         shape = _shape(model, self._group, self._kv_share, self._batch)
         width = shape.query_heads * (shape.query_width + shape.value_width)
         sequences = self._shared_sequences
-        if self._batch is BatchRegime.SMALL:
+        if self._batch is not BatchRegime.LARGE:
             context_R = lengths_RB.mean(axis=1)
             seconds = decode_attention_seconds(cluster, shape, sequences, context_R, core, precisions.kv)
             pairs = sequences * context_R
@@ -184,7 +187,7 @@ def _shape(model: ModelSpec, group: int, kv_share: float, batch: BatchRegime) ->
     heads = attention.heads // group
     if isinstance(attention, HeadAttention):
         return AttentionShape.grouped(heads, round(attention.kv_heads * kv_share), attention.head_dim)
-    if batch is BatchRegime.SMALL:
+    if batch is not BatchRegime.LARGE:
         return AttentionShape.latent_decode(heads, attention.kv_rank, attention.rope_dim)
     return AttentionShape.latent_prefill(heads, attention.nope_dim, attention.rope_dim, attention.value_dim)
 
