@@ -52,12 +52,14 @@ OTHER: dict[str, dict[str, Any]] = {
     "options.expert_tensor_parallel": {"options.expert_tensor_parallel": 2},
     "options.reserve_share": {"options.reserve_share": 0.2},
     "checkpoint": {"checkpoint": "/nowhere"},
+    "placement.remarks": {"placement.remarks": ["read otherwise"]},
     "planned": {"planned": {"tokens_per_gpu": 9}},
 }
 
 ACTS, REFUSED, SAID = "acts", "refused", "said"
 _STEP = "what one line says of the planned step: run has prompts, this machine and the model's own router"
 _ONLY_PLAN = "read by `plan` alone: what its search was to keep; docs/planning.md"
+_REMARKS = "predictions repeat them beside their figures; the slots that run are as read"
 _SENT = "paced ranks have no weights, and say so"
 
 # field: what it does in `run`, in `compare`, in `compare --compute real`; or why it has nothing to do there.
@@ -82,6 +84,7 @@ FIELDS: dict[str, tuple[str, str, str]] = {
     "placement.experts_per_rank": (ACTS, ACTS, ACTS),
     "placement.seed": (ACTS, ACTS, ACTS),
     "placement.slots": (ACTS, ACTS, ACTS),
+    "placement.remarks": (_REMARKS, _REMARKS, _REMARKS),
     "options.schedule": (ACTS, ACTS, ACTS),
     "options.shared_beside_dispatch": (ACTS, ACTS, ACTS),
     "options.dispatcher": (ACTS, ACTS, ACTS),

@@ -31,7 +31,7 @@ from wingspan.specs.execution import DispatcherKind
 _LAYERS, _DENSE = 5, 1
 _HEADS, _HEAD_DIM = 2, 32
 _SEQUENCES = 16
-"""Of each rank: enough that in nearly every layer every rank's expert has a row."""
+"""Each rank has so many, enough that in nearly every layer its expert has a row."""
 _SHORT, _LONG = 8, 248
 """Tokens of a prompt: what decode takes longer with the longer one, the cache costs."""
 _STEPS, _WARM_UP = 14, 4
