@@ -75,6 +75,7 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
             "--scale-experts": ("--scale-experts",), "--weights": ("--weights", "fp8"),
             "--activations": ("--activations", "fp8"), "--kv": ("--kv", "fp8"), "--seed": ("--seed", "5"),
             "--json": ("--csv",), "--csv": ("--csv",), "--html": ("--html", FILE),
+            "--longest-step-ms": ("--longest-step-ms", "0.6"), "--price": ("--price", "2"),
         },
     ),
     "simulate-serving": (

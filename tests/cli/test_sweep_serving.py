@@ -209,3 +209,17 @@ def test_simulate_and_plan_write_pages(tmp_path: Path) -> None:
     assert "close up" in step.read_text()
     run("plan", "mixtral-8x7b", "--gpus", "8", "--html", str(plan))
     assert "Which layout" in plan.read_text()
+
+
+def test_a_sweep_over_three_axes_cuts_nothing_and_names_its_best(
+    wingspan: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    axes = ("--ranks", "32,128", "-b", "1,512", "--routing", "uniform,log-normal:0.6")
+    done = wingspan("sweep", "deepseek-v3", *axes, "--price", "2", "--longest-step-ms", "60")
+    assert done.code == 0, done.err
+    assert "…" not in done.out
+    assert "best that fits: " in done.out
+    assert "best within 60 ms: " in done.out
+    none = wingspan("sweep", "deepseek-v3", "--ranks", "8", "-b", "64,128")
+    assert "no point fits into memory" in none.out

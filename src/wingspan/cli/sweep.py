@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.options import Activations, Csv, Html, Json, Kv, Weights
+from wingspan.cli.options import Activations, Csv, Html, Json, Kv, Price, Weights
 
 
 def sweep(
@@ -70,6 +70,10 @@ def sweep(
     activations: Activations = None,
     kv: Kv = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
+    longest_step_ms: Annotated[
+        float | None, typer.Option(min=0.001, help="Name the best point whose step is no longer, too.")
+    ] = None,
+    price: Price = None,
     as_json: Json = False,
     as_csv: Csv = False,
     html: Html = None,
@@ -122,7 +126,7 @@ def sweep(
         "--experts-per-rank": experts_per_rank,
         "--ranks": ranks,
     }
-    result = sweep_job.predict(base, sweep_job.all_axes(clusters, texts))
+    result = sweep_job.predict(base, sweep_job.all_axes(clusters, texts), longest_step_ms, price)
     if as_json:
         print(json_text(result.model_dump(mode="json"), indent=2))
     elif as_csv:

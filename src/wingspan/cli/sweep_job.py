@@ -12,6 +12,7 @@ from wingspan.cli.values import integers, numbers, words
 from wingspan.errors import InputError
 from wingspan.limits import MOST_CONTEXT, MOST_EXPERTS, MOST_RANKS, MOST_TOKENS
 from wingspan.report.terminal import sentences, sweep_table
+from wingspan.schedule.price import price_per_million_tokens
 from wingspan.schedule.sweep_result import SweepResult
 from wingspan.simulate import sweep_axes
 from wingspan.simulate.sweep import Axis, Setting, sweep
@@ -23,12 +24,28 @@ _MOST_ROWS = 60
 """Longer tables are not printed: the CSV and the page have all."""
 
 
-def predict(start: Setting, axes: Sequence[Axis]) -> SweepResult:
-    """All points, with a bar of progress on a terminal."""
+def predict(
+    start: Setting, axes: Sequence[Axis], longest_step_ms: float | None, price: float | None
+) -> SweepResult:
+    """All points, with a bar of progress on a terminal; with a price of a GPU hour, what their tokens cost."""
     base, varied, conditions = settle(start, axes)
     count = math.prod(len(axis.choices) for axis in varied)
     with progress("predicting", count) as advance:
-        return sweep(base, varied, conditions, advance)
+        longest = None if longest_step_ms is None else longest_step_ms / 1e3
+        result = sweep(base, varied, conditions, advance, longest)
+    return result if price is None else _priced(result, price)
+
+
+def _priced(result: SweepResult, price: float) -> SweepResult:
+    points = [
+        point.model_copy(
+            update={
+                "price_per_million_tokens": price_per_million_tokens(price, point.tokens_per_second_per_gpu)
+            }
+        )
+        for point in result.points
+    ]
+    return result.model_copy(update={"points": points})
 
 
 def sizes(

@@ -9,17 +9,20 @@ from rich.table import Table
 from rich.text import Text
 
 from wingspan.report.serving_page import limits_text
-from wingspan.report.units import count_text, seconds_text, share_text, value_text
+from wingspan.report.units import count_text, value_text
 from wingspan.schedule.serving_result import LoadPoint, ServingReport
 from wingspan.schedule.sweep_result import SweepPoint, SweepResult
 
 
 def sweep_table(result: SweepResult) -> Table:
     """Every point; those that do not fit into memory in red."""
-    table = _table("exposed: mean rank has nothing to compute; hot: hottest expert / mean")
+    table = _table(
+        "eff.: parallel efficiency; exp.: mean rank has nothing to compute;\nhot: hottest expert / mean"
+    )
     for axis in result.axes:
         _column(table, _SHORT.get(axis.name, axis.name), left=not axis.numeric)
-    for name in ("step", "tok/s/GPU", "effic.", "exposed", "hot", "GB", "fits"):
+    priced = any(point.price_per_million_tokens is not None for point in result.points)
+    for name in ("step\nms", "tok/s\n/GPU", *(["price\n/M"] if priced else []), *_LATER):
         _column(table, name)
     for point in result.points:
         table.add_row(
@@ -57,15 +60,25 @@ def sentences(lines: Iterable[str]) -> list[Text]:
     return [Text(f"- {line}") for line in lines]
 
 
-_SHORT = {"experts_per_rank": "exp/GPU", "bandwidth": "GB/s", "ranks": "EP", "gpus": "GPUs"}
+_LATER = ("eff.\n%", "exp.\n%", "hot", "GB", "fits")
+_SHORT = {
+    "experts_per_rank": "exp\n/GPU",
+    "tokens_per_gpu": "batch\n/GPU",
+    "total_sequences": "seqs",
+    "bandwidth": "GB/s",
+    "ranks": "EP",
+    "gpus": "GPUs",
+}
 
 
 def _sweep_figures(point: SweepPoint) -> Sequence[str]:
+    price = point.price_per_million_tokens
     return (
-        seconds_text(point.step_seconds),
-        count_text(point.tokens_per_second_per_gpu),
-        share_text(point.parallel_efficiency),
-        share_text(point.exposed_share),
+        _short(point.step_seconds * 1e3),
+        _short(point.tokens_per_second_per_gpu),
+        *([] if price is None else [f"{price:.3g}"]),
+        f"{point.parallel_efficiency * 100:.1f}",
+        f"{point.exposed_share * 100:.1f}",
         f"{point.imbalance:.2f}",
         f"{point.peak_memory_bytes / 1e9:,.1f}",
         "yes" if point.fits else "no",

@@ -34,6 +34,9 @@ class SweepPoint(FrozenResult):
     relative_error: float | None = Field(default=None, ge=0, description="of the step time; see StepReport")
     tokens_per_second: float
     tokens_per_second_per_gpu: float
+    price_per_million_tokens: float | None = Field(
+        default=None, description="in the currency of the price of a GPU hour; None without one"
+    )
     parallel_efficiency: float = Field(
         description="step with evenly loaded ranks and free transfers, over this step"
     )

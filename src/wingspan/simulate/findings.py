@@ -27,6 +27,33 @@ def findings(axes: Sequence[SweepAxis], points: Sequence[SweepPoint]) -> list[st
     return sentences
 
 
+def best_points(
+    axes: Sequence[SweepAxis], points: Sequence[SweepPoint], longest_step_seconds: float | None = None
+) -> list[str]:
+    """The point with most tokens/s per GPU of those that fit, and of these within a step time where one is said."""
+    fitting = [point for point in points if point.fits]
+    if not fitting:
+        least = min(point.peak_memory_bytes for point in points)
+        return [f"no point fits into memory; the least needs {least / 1e9:,.1f} GB"]
+    sentences = [f"best that fits: {_best_point(axes, fitting)}"]
+    if longest_step_seconds is not None:
+        within = [point for point in fitting if point.step_seconds <= longest_step_seconds]
+        limit = f"{longest_step_seconds * 1e3:g} ms"
+        sentences.append(
+            f"best within {limit}: {_best_point(axes, within)}"
+            if within
+            else f"no step within {limit}: the shortest that fits takes "
+            f"{min(point.step_seconds for point in fitting) * 1e3:,.4g} ms"
+        )
+    return sentences
+
+
+def _best_point(axes: Sequence[SweepAxis], points: Sequence[SweepPoint]) -> str:
+    best = max(points, key=lambda point: point.tokens_per_second_per_gpu)
+    where = ", ".join(_said(axis, best.at[axis.name]) for axis in axes)
+    return f"{where}: {best.tokens_per_second_per_gpu:,.0f} tokens/s per GPU, step {best.step_seconds * 1e3:,.4g} ms"
+
+
 def _lines(
     along: SweepAxis, axes: Sequence[SweepAxis], points: Sequence[SweepPoint]
 ) -> Iterator[tuple[str, list[SweepPoint]]]:

@@ -10,7 +10,7 @@ from wingspan.deployment import Deployment, Options
 from wingspan.errors import InputError
 from wingspan.schedule.result import Operation, StepReport
 from wingspan.schedule.sweep_result import SweepAxis, SweepPoint, SweepResult, Value
-from wingspan.simulate.findings import findings
+from wingspan.simulate.findings import best_points, findings
 from wingspan.simulate.scaling import fastest_schedule, parallel_efficiency, with_experts
 from wingspan.simulate.step import simulate
 from wingspan.specs.cluster import Cluster
@@ -140,6 +140,7 @@ def sweep(
     axes: Sequence[Axis],
     conditions: Mapping[str, str],
     on_point: Callable[[], None] = lambda: None,
+    longest_step_seconds: float | None = None,
 ) -> SweepResult:
     """Predict every combination of the axes' values; combinations that cannot be built are left out and noted.
 
@@ -147,6 +148,7 @@ def sweep(
         axes: first outermost. Changes are applied in this order, so what a later one depends on comes before it.
         conditions: for the reader of the result.
         on_point: called after each combination.
+        longest_step_seconds: of which the best point is named too.
 
     Raises:
         InputError: no axis, too many points, no combination that can be built, or a deployment that is wrong.
@@ -172,7 +174,10 @@ def sweep(
         conditions=dict(conditions),
         axes=described,
         points=points,
-        findings=findings(described, points),
+        findings=[
+            *findings(described, points),
+            *best_points(described, points, longest_step_seconds),
+        ],
         notes=[*skipped, *_notes([setting for setting in built if setting is not None], reports)],
     )
 
