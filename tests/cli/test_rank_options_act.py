@@ -40,6 +40,7 @@ ROWS: dict[str, dict[str, tuple[str, ...]]] = {
         "--prompts-file": (*RUN, "--prompts-file", "LICENSE", "--max-new-tokens", "1"),
         "--prompt-ids": (*RUN, "--prompt-ids", "7"), "--max-new-tokens": (*RUN, "--max-new-tokens", "3"),
         "--temperature": WARM, "--top-k": (*RUN, "--top-k", "3"), "--top-p": (*RUN, "--top-p", "0.5"),
+        "--min-p": (*RUN, "--min-p", "0.1"),
         "--seed": (*RUN, "--seed", "3"), "--dtype": (*RUN, "--dtype", "float32"), "--device": (*RUN, "--device", "tpu"),
         "--rebalance": (*RUN, "--rebalance", "every 0"), "--schedule": (*RUN, "--schedule", "chunks:2"),
         "--cluster": (*RUN, "--cluster", "h800"), "--transport": (*RUN, "--transport", "pigeon"),
