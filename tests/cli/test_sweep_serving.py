@@ -67,9 +67,9 @@ def test_a_sweep_writes_a_page(tmp_path: Path) -> None:
     assert "Plotly.newPlot" in text
 
 
-def test_nothing_varied_is_an_error() -> None:
-    with pytest.raises(InputError, match="nothing is varied"):
-        CliRunner().invoke(application(), ["sweep", "seed"], catch_exceptions=False)
+def test_one_point_is_a_sweep_too() -> None:
+    shown = json.loads(run("sweep", "seed", "--ranks", "16", "-b", "4", "--context", "128", "--json"))
+    assert [point["at"] for point in shown["points"]] == [{"ranks": 16}]
 
 
 def test_serving_prints_json_that_is_a_report() -> None:

@@ -76,8 +76,11 @@ def settle(base: Setting, axes: Iterable[Axis]) -> tuple[Setting, list[Axis], di
     if shared > 1:
         conditions["Attention"] = f"tensor-parallel over {shared} ranks of a node"
     varied = []
+    axes = list(axes)
+    several = any(len(axis.choices) > 1 for axis in axes)
     for axis in axes:
-        if len(axis.choices) > 1:
+        # Of one point the last axis, its EP size, heads the table.
+        if len(axis.choices) > 1 or (axis is axes[-1] and not several):
             varied.append(axis)
         else:
             base = axis.choices[0].apply(base)
