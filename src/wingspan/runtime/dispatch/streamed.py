@@ -78,7 +78,7 @@ class StreamedRoute(Generic[RouteT]):
     """A route that may not be agreed on yet."""
 
     routes: Future[Done[list[RouteT]]]
-    """The counts of all chunks, which are agreed on at once."""
+    """The routes of all chunks, which are agreed on at once."""
     chunk: int
 
     @property
