@@ -137,7 +137,7 @@ def test_a_wrong_value_is_refused_without_torch(
         [*RECORD, "--out", "OUT"],
         ["compare", "DEPLOYMENT"],
         ["calibrate", "--ranks", "2"],
-        ["inspect", "seed"],
+        ["inspect", "seed", "--runtime"],
         ["create", "seed-small", "OUT"],
     ],
     ids=lambda arguments: arguments[0],

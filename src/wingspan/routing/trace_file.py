@@ -153,7 +153,7 @@ class TraceFile:
                     int(about["num_ranks"]),
                     str(about["origin"]),
                 )
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise InputError(
                     f"{path}: its {_KEY} metadata lacks num_experts, num_ranks or origin, or one is no number ({error})"
                 ) from None

@@ -27,6 +27,7 @@ from wingspan.runtime.model.engine import Engine, default_placement, describe, l
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.result import Operation, StepReport
 from wingspan.specs.execution import DispatcherKind
+from wingspan.writing import OutputFile
 
 _LAYERS, _DENSE = 5, 1
 _HEADS, _HEAD_DIM = 2, 32
@@ -78,7 +79,8 @@ def _written(transport: Transport, config: WingspanMoeConfig, folder: Path) -> P
     if transport.world.rank > 0:
         folder.mkdir()
         for name, content in files.items():
-            (folder / name).write_bytes(content)
+            with OutputFile(folder / name) as file:
+                file.write(content)
     return folder
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from wingspan.server.errors import CallError
 from wingspan.server.fields import ChatCall, NamedTool
+from wingspan.writing import json_text
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Forced:
         if self.name is None:
             try:
                 said = json.loads(text)
-                name, arguments = said["name"], json.dumps(said["arguments"], ensure_ascii=False)
+                name, arguments = said["name"], json_text(said["arguments"])
             except (ValueError, KeyError, TypeError):
                 pass
         function = {"name": name, "arguments": arguments}

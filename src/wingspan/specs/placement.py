@@ -114,6 +114,11 @@ class Placement:
             )
 
     def _check_every_expert_placed(self) -> None:
+        slots = self.num_ranks * self.slots_per_rank
+        if self.num_experts > slots:  # before anything is counted: a wrong id may be any number
+            raise InputError(
+                f"placement: {self.num_experts:,} experts have only {slots:,} slots in a layer; is an id wrong?"
+            )
         missing = np.argwhere(self.replicas_LE == 0)
         if len(missing):
             layer, expert = (int(i) for i in missing[0])
