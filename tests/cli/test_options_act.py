@@ -106,7 +106,7 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
             "--spare-ranks": ("--spare-ranks", "2"), "--experts-per-rank": ("--experts-per-rank", "2"),
             "--ranks-per-node": ("--ranks-per-node", "4"), "--dispatcher": ("--dispatcher", "flat"),
             "--schedule": ("--schedule", "chunks:3"), "--phase": ("--phase", "prefill"),
-            "--context": ("--context", "512"), "--attention-ranks": ("--attention-ranks", "2"),
+            "--context": ("--context", "4096"), "--attention-ranks": ("--attention-ranks", "2"),
             "--weights": ("--weights", "fp8"), "--request-routing": ("--request-routing",),
             "--current": ("--current", "PLACEMENT"),
             "--tokens-per-gpu": ("-b", "7"), "--horizon-steps": ("--horizon-steps", "5"),

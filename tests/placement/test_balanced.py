@@ -75,9 +75,12 @@ def test_the_example_of_the_published_rule_is_as_even_as_by_the_rule():
 @settings(max_examples=100, deadline=None)
 @given(problem=problems())
 def test_no_packing_beats_the_bound(problem):
+    """The bound is of placements that fill all slots; a layer with an empty one may be more even."""
     load, ranks, slots = problem
-    reached = imbalance_per_layer(rank_load(balanced(load, ranks, slots).slots_LRS, load))
-    assert (reached >= hottest_replica_bound(load, ranks, slots) - 1e-9).all()
+    placed = balanced(load, ranks, slots).slots_LRS
+    full = (placed != EMPTY).all(axis=(1, 2))
+    reached = imbalance_per_layer(rank_load(placed, load))
+    assert (reached >= hottest_replica_bound(load, ranks, slots) - 1e-9)[full].all()
 
 
 @settings(max_examples=40, deadline=None)

@@ -67,6 +67,9 @@ def _packed(load: NDArray[np.float64], num_ranks: int, num_slots: int) -> Placem
 def hottest_replica_bound(load_LE: ArrayLike, num_ranks: int, slots_per_rank: int) -> NDArray[np.float64]:
     """The least rank imbalance (max / mean) that the hottest replicas allow, per layer: (layers,).
 
+    It is of placements that fill all slots: one that leaves some empty has fewer, hotter replicas, which may still lie
+    more evenly.
+
     Let w1 >= w2 >= ... be the loads of the slots after the replication that makes w1 least, v1 <= v2 <= ... the same
     from the lightest, S the slots per rank. For every k, either the k hottest slots are on k ranks, and the fullest
     of these carries at least
