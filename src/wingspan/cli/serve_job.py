@@ -70,7 +70,7 @@ def execute(
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         _say(
-            f"ready after {time.perf_counter() - begun:.1f} s: http://{shown}:{port} (page), http://{shown}:{port}/v1"
+            f"ready after {time.perf_counter() - begun:.1f} s: http://{shown}:{port} (OpenAI's API below /v1)"
         )
         serve(
             llm,
@@ -105,6 +105,11 @@ def _check_setup(setup: Setup, environment: Mapping[str, str]) -> None:
         raise InputError(
             f"rows in {setup.row_precision}: a server's ranks send rows as they compute; plan it with "
             "--activations bf16"
+        )
+    if not setup.shared_beside_dispatch:
+        raise InputError(
+            "shared_beside_dispatch false: a server's shared experts compute while rows travel; set it to true in the "
+            "deployment"
         )
     if setup.schedule == "auto" or setup.plugin is not None:
         what = "--schedule auto" if setup.schedule == "auto" else f"--dispatcher {setup.plugin}"
