@@ -15,6 +15,9 @@ from wingspan import signals
 from wingspan.signals import Signalled, certain_end, raised_signals, signal_name
 
 
+LIBC = ctypes.CDLL(None)
+
+
 def in_process(work: Callable[[], None], words: Path) -> int:
     """The pid of a process that does `work` under both guards and says on standard error what it raised."""
     pid = os.fork()
@@ -32,14 +35,15 @@ def in_process(work: Callable[[], None], words: Path) -> int:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and not (words.exists() and words.read_text() == "ready\n"):
         time.sleep(0.01)
+    time.sleep(0.3)  # from its word to its work
     return pid
 
 
 def stuck() -> None:
     """In a call that no signal interrupts: a mutex locked twice."""
-    mutex, libc = ctypes.create_string_buffer(128), ctypes.CDLL(None)
-    libc.pthread_mutex_lock(mutex)
-    libc.pthread_mutex_lock(mutex)
+    mutex = ctypes.create_string_buffer(128)
+    LIBC.pthread_mutex_lock(mutex)
+    LIBC.pthread_mutex_lock(mutex)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGRTMIN + 2])

@@ -116,8 +116,10 @@ class Placement:
     def _check_every_expert_placed(self) -> None:
         slots = self.num_ranks * self.slots_per_rank
         if self.num_experts > slots:  # before anything is counted: a wrong id may be any number
+            held = np.unique(self.slots_LRS[0][self.slots_LRS[0] != EMPTY]).tolist()
+            first = next(n for n, expert in enumerate([*held, EMPTY]) if n != expert)
             raise InputError(
-                f"placement: {self.num_experts:,} experts have only {slots:,} slots in a layer; is an id wrong?"
+                f"placement: expert {first} of MoE layer 0 has no slot ({self.num_experts:,} experts, {slots:,} slots)"
             )
         missing = np.argwhere(self.replicas_LE == 0)
         if len(missing):
