@@ -14,7 +14,6 @@ import pytest
 from wingspan import signals
 from wingspan.signals import Signalled, certain_end, raised_signals, signal_name
 
-
 LIBC = ctypes.CDLL(None)
 
 
