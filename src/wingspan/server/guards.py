@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wingspan.server.errors import error_body
 
-_OPEN = frozenset({"/", "/health", "/ready", "/version"})
+_OPEN = frozenset({"/health", "/ready", "/version"})
 """Paths that need no key: they give away nothing of what is asked and answered."""
 
 _NAME = re.compile(r"[\x21-\x7e]{1,128}")

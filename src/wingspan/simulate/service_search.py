@@ -255,7 +255,8 @@ class _Settle:
     def _decode_sooner(self, offer: Offer) -> Offer:
         """Where prefill is what binds, the smallest decode batch that still takes all of it: users wait less."""
         search, prefill = self._search, offer.prefill
-        assert prefill is not None
+        if prefill is None:
+            raise RuntimeError("the groups are not separate")
         fed = prefill.requests_per_second * offer.prefill_groups
         best, low, high = offer, 0, offer.decode.batch
         while high - low > max(1, high // 100) and best.decode.requests_per_second * best.decode_groups > fed:
@@ -274,7 +275,8 @@ class _Settle:
     def _prefill_sooner(self, offer: Offer) -> Offer:
         """Where decoding is what binds, prefill steps of half and a quarter that still feed it: users wait less."""
         search, prefill = self._search, offer.prefill
-        assert prefill is not None
+        if prefill is None:
+            raise RuntimeError("the groups are not separate")
         needed = offer.decode.requests_per_second * offer.decode_groups
         for part in _PARTS:
             batch = max(search.goal.prompt_tokens, int(prefill.batch * part))
