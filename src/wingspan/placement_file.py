@@ -7,8 +7,9 @@ from pathlib import Path
 from wingspan.deployment import load_deployment
 from wingspan.errors import InputError
 from wingspan.interop.importing import read_engine_placement
-from wingspan.interop.physical import ImportOptions
+from wingspan.interop.physical import ImportOptions, NotSaidError
 from wingspan.reading import json_value
+from wingspan.specs.model import ModelSpec
 from wingspan.specs.stored_placement import StoredPlacement
 from wingspan.writing import write_json
 
@@ -44,6 +45,19 @@ def read_placement(path: Path, options: ImportOptions | None = None) -> StoredPl
         return StoredPlacement.from_dict(data.get("placement", data) if isinstance(data, dict) else data)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def placement_of_model(path: Path, model: ModelSpec, ranks: int | None) -> StoredPlacement:
+    """The placement in a file for this model; an engine's file is completed by the model, and by `ranks`.
+
+    Raises:
+        InputError: as `read_placement`; or an engine's file that does not say over how many ranks.
+    """
+    options = ImportOptions(ranks, model.experts.count, model.moe_layers, None)
+    try:
+        return read_placement(path, options)
+    except NotSaidError as error:
+        raise InputError(f"{error}; add `ranks`") from None
 
 
 def _of_deployment(path: Path) -> StoredPlacement:

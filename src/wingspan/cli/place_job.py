@@ -10,14 +10,14 @@ from wingspan.cli.console import Console, progress
 from wingspan.cli.place_view import show, show_export
 from wingspan.cli.run_setup import is_deployment
 from wingspan.deployment import Deployment, load_deployment, save_deployment
-from wingspan.describe import Description, model_of, placement_of_model
+from wingspan.describe import Description, model_of
 from wingspan.errors import InputError
 from wingspan.interop.export import export_filled, target
 from wingspan.placement.limits import check_memory
 from wingspan.placement.objective import Objective
 from wingspan.placement.plan import Moving
 from wingspan.placement.spec import PlacementSpec
-from wingspan.placement_file import write_placement
+from wingspan.placement_file import placement_of_model, write_placement
 from wingspan.simulate.placing import PARTS, STRATEGIES, Comparison, compare, objective_of
 from wingspan.simulate.placing_setup import (
     check_size,
