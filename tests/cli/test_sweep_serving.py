@@ -64,7 +64,7 @@ def test_a_sweep_writes_a_page(tmp_path: Path) -> None:
     assert "page:" in run("sweep", "seed", "--ranks", "16", "--experts-per-rank", "1..4", "--html", str(page))
     text = page.read_text()
     assert text.startswith("<!doctype html>")
-    assert "Plotly.newPlot" in text
+    assert "Plotly.react" in text
 
 
 def test_one_point_is_a_sweep_too() -> None:

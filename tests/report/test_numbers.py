@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from tests.report.examples import serving, step, sweep
+from wingspan.report.palette import PAPER
 from wingspan.report.rows import csv_text, serving_rows, step_rows, sweep_rows
 from wingspan.report.sweep_figures import THROUGHPUT, best_points, heat_map, lines, reads_as_lines
 from wingspan.report.terminal import serving_table, sweep_table
@@ -96,7 +97,7 @@ def test_lines_draw_every_point_once_and_mark_what_does_not_fit() -> None:
     drawn = lines(result, THROUGHPUT, along, [result.axes[0]])["data"]
     assert [line["name"] for line in drawn] == ["ideal", "h100-sxm"]
     assert [len(line["x"]) for line in drawn] == [5, 5]
-    hollow = [colour for line in drawn for colour in line["marker"]["color"] if colour == "#ffffff"]
+    hollow = [colour for line in drawn for colour in line["marker"]["color"] if colour == PAPER]
     assert len(hollow) == sum(not point.fits for point in result.points) == 1
     assert reads_as_lines(result, along)
 
@@ -108,7 +109,7 @@ def test_a_heat_map_has_a_cell_for_each_pair_and_a_gap_where_there_is_none() -> 
     (heat,) = cells["data"]
     assert heat["z"][0][0] is None
     assert heat["z"][1][4] == result.points[9].tokens_per_second_per_gpu
-    texts = [note["text"] for note in cells["layout"]["annotations"]]
+    texts = [text for row in heat["text"] for text in row if text]
     assert len(texts) == 9
     assert sum("✗" in text for text in texts) == 1
 

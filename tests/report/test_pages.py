@@ -11,11 +11,12 @@ import pytest
 from tests.report.examples import CONDITIONS, serving, step, sweep
 from wingspan.errors import InputError
 from wingspan.report.page import Page, Section, Table, Tile, render, write_page
-from wingspan.report.palette import MEMORY, OPERATIONS, ink_on
+from wingspan.report.palette import MEMORY, OPERATIONS, SHADES
 from wingspan.report.plan_page import Alternative, plan_page
 from wingspan.report.serving_page import serving_page
 from wingspan.report.step_page import step_page
 from wingspan.report.sweep_page import sweep_page
+from wingspan.report.unfit import Mend
 from wingspan.schedule.result import Operation
 from wingspan.specs.memory import MemoryPart
 
@@ -24,12 +25,20 @@ def pages() -> dict[str, Page]:
     report, spans = step()
     choice = Alternative(report, "EP 16", 64, 1, "flat", True)
     common = {"spans": spans, "capacity_bytes": 80e9}
-    ways = [("shard attention over 8 GPUs", "how it runs", 4e10, 1234.0)]
+    mends = [Mend("shard attention over 8 GPUs", "how it runs", 4e10, 1234.0)]
     return {
         "step": step_page(report, CONDITIONS, **common),  # type: ignore[arg-type]
         "plan": plan_page([choice], report, CONDITIONS, gpus=16, layout="EP 16", **common),  # type: ignore[arg-type]
         "stuck": plan_page(
-            [], report, CONDITIONS, gpus=16, layout="EP 16", breaking_part="kv cache", ways_out=ways
+            [],
+            report,
+            CONDITIONS,
+            gpus=16,
+            layout="EP 16",
+            spans=spans,
+            capacity_bytes=4e10,
+            breaking_part="kv cache",
+            mends=mends,
         ),
         "sweep": sweep_page(sweep()),
         "serving": serving_page(serving((4, 64, 256))),
@@ -67,7 +76,7 @@ def test_a_page_asks_the_network_for_nothing(all_pages: dict[str, Page]) -> None
     html = render(all_pages["step"])
     without_plotly = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
     assert not re.search(r"(src|href)\s*=|@import|url\(", without_plotly)
-    assert html.count("Plotly.newPlot") >= 1
+    assert html.count("Plotly.react") >= 1
     for number, section in enumerate(all_pages["step"].sections):
         assert (f"id='figure-{number}'" in html) == (section.figure is not None)
 
@@ -131,8 +140,52 @@ def test_what_a_serving_page_headlines() -> None:
 def test_every_operation_has_a_colour_of_its_own() -> None:
     assert set(OPERATIONS) == set(Operation)
     assert len(set(OPERATIONS.values())) == len(OPERATIONS)
-    assert {ink_on(colour) for colour in ("#000000", "#332288")} == {"#ffffff"}
-    assert ink_on("#f0e442") != "#ffffff"
+
+
+def luminance(colour: str) -> float:
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
+
+
+def contrast(one: str, other: str) -> float:
+    """As WCAG 2 has it."""
+    dark, light = sorted(map(luminance, (one, other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_words_are_read_and_parts_are_seen_on_either_ground(scheme: int) -> None:
+    shade = {name: shades[scheme] for name, shades in SHADES.items()}
+    for ground in ("paper", "ground"):
+        for words in ("ink", "quiet", "limit"):
+            assert contrast(shade[words], shade[ground]) >= 4.5, (words, ground)
+    assert contrast(shade["ink"], shade["alarm"]) >= 4.5
+    for colour in {*OPERATIONS.values(), *MEMORY.values()} - {"var(--yellow)", "var(--cyan)"}:
+        assert contrast(shade[colour[6:-1]], shade["paper"]) >= 1.7, colour
+
+
+def test_a_page_holds_no_colour_of_its_own(all_pages: dict[str, Page]) -> None:
+    """What does not come from the palette would be the same by day and by night."""
+    for name, page in all_pages.items():
+        figures = json.dumps([section.figure for section in page.sections])
+        assert not re.findall(r"#[0-9a-f]{3,6}\b|rgba?\((?!0,0,0,0)", figures), name
+        named = set(re.findall(r"var\(--([\w-]+)\)", render(page)))
+        assert named <= {*SHADES, "swatch"}, name
+
+
+def test_what_does_not_fit_looks_like_it(all_pages: dict[str, Page]) -> None:
+    stuck = all_pages["stuck"]
+    assert stuck.banner is not None
+    words = " ".join([stuck.banner.title, *stuck.banner.points])
+    assert "7.10 GB too much" in words
+    assert "kv cache" in words
+    assert "shard attention over 8 GPUs" in words
+    marked = {section.title: section.supposed for section in stuck.sections}
+    assert not marked.pop("Memory")
+    assert not marked.pop("Ways out")
+    assert all(marked.values())
+    assert "<em>if it fitted</em>" in render(stuck)
+    assert all(page.banner is None for name, page in all_pages.items() if name != "stuck")
 
 
 def test_parts_of_memory_have_colours_of_their_own_and_those_of_their_operations() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from wingspan.cli.service_view import counted, groups_lines, left_out, limits_text
@@ -11,13 +12,16 @@ from wingspan.report.plan_page import Alternative, plan_page
 from wingspan.report.ranks import representative
 from wingspan.report.service_page import ArrangementPoint, service_page
 from wingspan.report.step_page import step_page
+from wingspan.report.unfit import Mend, unfit
 from wingspan.schedule.price import price_per_million_tokens
 from wingspan.schedule.result import StepReport
+from wingspan.simulate.memory import memory_use
 from wingspan.simulate.planning import Plan
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.service import Offer
 from wingspan.simulate.service_plan import ServicePlan
 from wingspan.simulate.step import predict
+from wingspan.simulate.ways_out import WayOut, ways_out
 from wingspan.specs.model import HeadAttention
 
 
@@ -30,7 +34,14 @@ def write_step(prediction: Prediction, report: StepReport, path: Path) -> None:
         spans=prediction.timeline.spans(list(representative(report))),
         capacity_bytes=deployment.cluster.gpu.memory_bytes,
     )
+    part = memory_use(deployment).breaking_part
+    if part is not None:
+        page = unfit(page, report, deployment.cluster.gpu.memory_bytes, part, _mends(ways_out(deployment)))
     write_page(page, path)
+
+
+def _mends(ways: Sequence[WayOut]) -> list[Mend]:
+    return [Mend(way.text, way.changes, way.peak_bytes, way.tokens_per_second_per_gpu) for way in ways]
 
 
 def write_service(plan: ServicePlan, path: Path, price: float | None) -> None:
@@ -98,9 +109,7 @@ def write_plan(plan: Plan, path: Path, price: float | None = None) -> None:
         spans=prediction.timeline.spans(list(representative(plan.shown.report))),
         capacity_bytes=plan.shown.deployment.cluster.gpu.memory_bytes,
         breaking_part=plan.breaking_part,
-        ways_out=[
-            (way.text, way.changes, way.peak_bytes, way.tokens_per_second_per_gpu) for way in plan.ways
-        ],
+        mends=_mends(plan.ways),
     )
     write_page(page, path)
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from wingspan.report.palette import GRID, HEAT, INK, LIMIT
+from wingspan.report.palette import GRID, HEAT, INK, LIMIT, PAPER
 
 Figure = dict[str, Any]
 
@@ -17,31 +17,25 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu 
 
 
 def figure(data: list[dict[str, Any]], *, height: int, **layout: Any) -> Figure:
-    """A figure `height` pixels high and as wide as the page."""
+    """A figure `height` pixels high and as wide as the page; its legend stands above it, as text of the page."""
     base: dict[str, Any] = {
         "height": height,
         "autosize": True,
         "font": {"family": FONT, "size": 13, "color": INK},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "margin": {"l": 60, "r": 24, "t": 44, "b": 52},
-        "legend": legend(),
-        "hoverlabel": {"font": {"family": FONT}},
+        "margin": {"l": 56, "r": 20, "t": 26, "b": 52},
+        "showlegend": False,
+        "hoverlabel": {"font": {"family": FONT, "color": INK}, "bgcolor": PAPER, "bordercolor": GRID},
         "bargap": 0.25,
     }
     return {"data": data, "layout": {**base, **layout}}
 
 
-def legend(**options: Any) -> dict[str, Any]:
-    """Above the figure, in one row that wraps, in the order of the data."""
-    above = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom"}
-    return {**above, "traceorder": "normal", "bgcolor": "rgba(0,0,0,0)", **options}
-
-
 def axis(title: str, **options: Any) -> dict[str, Any]:
     """An axis with its title and unit; labels never overlap the figure."""
     return {
-        "title": {"text": title, "standoff": 10},
+        "title": {"text": title, "standoff": 10, "font": {"size": 13}},
         "gridcolor": GRID,
         "linecolor": GRID,
         "zerolinecolor": GRID,
@@ -68,6 +62,19 @@ def value_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
 def category_axis(**options: Any) -> dict[str, Any]:
     """Rows with names, first one on top."""
     return axis("", autorange="reversed", showgrid=False, ticksuffix=" ", **options)
+
+
+def row_axis(names: Sequence[str]) -> dict[str, Any]:
+    """Rows of ranks, first one on top: `rank 3 (slowest)  compute` in two lines, which leave the picture its room."""
+    return category_axis(
+        categoryorder="array",
+        categoryarray=list(names),
+        range=[len(names) - 0.5, -0.5],
+        tickmode="array",
+        tickvals=list(names),
+        ticktext=[name.replace("  ", "<br>") for name in names],
+        tickfont={"size": 11},
+    )
 
 
 def heat_map(
@@ -105,17 +112,16 @@ def heat_map(
 
 
 def bound(x: float, text: str) -> dict[str, Any]:
-    """Layout of a dashed vertical line at a bound, with its name along its right side."""
+    """Layout of a dashed vertical line at a bound near the right end, with its name above it, to its left."""
     return {
         "shapes": [_dashed("x", x)],
         "annotations": [
             {
                 "x": x,
-                "y": 0.5,
+                "y": 1,
                 "yref": "paper",
-                "xanchor": "left",
-                "yanchor": "middle",
-                "textangle": -90,
+                "xanchor": "right",
+                "yanchor": "bottom",
                 "text": text,
                 "showarrow": False,
                 "font": {"color": LIMIT, "size": 12},

@@ -12,17 +12,28 @@ from importlib import resources
 from pathlib import Path
 
 from wingspan.report.figures import Figure
+from wingspan.report.legend import legend
+from wingspan.report.palette import style
 from wingspan.version import __version__
 from wingspan.writing import json_text, write_text
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A headline figure: what it is, its value, and a few words below."""
+    """A headline figure: what it is, its value, and a few words below; `supposed` where it cannot come about."""
 
     name: str
     value: str
     remark: str = ""
+    supposed: bool = False
+
+
+@dataclass(frozen=True)
+class Banner:
+    """What a reader must know before anything else: that what the page is about does not work, and the mend."""
+
+    title: str
+    points: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A question the page answers: title, what to see in it, then points, a picture or a table."""
+    """A question the page answers: title, what to see in it, then points, a picture or a table.
+
+    `supposed`: its figures cannot come about, and say what would be.
+    """
 
     title: str
     see: str = ""
@@ -43,6 +57,7 @@ class Section:
     table: Table | None = None
     caption: str = ""
     points: Sequence[str] = ()
+    supposed: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,7 @@ class Page:
     conditions: Mapping[str, str]
     sections: Sequence[Section]
     notes: Sequence[str] = field(default_factory=tuple)
+    banner: Banner | None = None
 
 
 def write_page(page: Page, path: Path) -> None:
@@ -79,10 +95,11 @@ def render(page: Page) -> str:
             '<html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(page.title)}</title>",
-            f"<style>{_resource('page.css')}</style>",
+            f"<style>{style()}\n{_resource('page.css')}</style>",
             f"<script>{_plotly()}</script>" if figures else "",
             "</head><body><main>",
             f"<header><h1>{escape(page.title)}</h1><p>{escape(page.subtitle)}</p></header>",
+            _banner(page.banner),
             _tiles(page.tiles),
             _conditions(page.conditions),
             *(_section(number, section) for number, section in enumerate(page.sections)),
@@ -97,10 +114,17 @@ def render(page: Page) -> str:
     )
 
 
+def _banner(banner: Banner | None) -> str:
+    if banner is None:
+        return ""
+    points = "".join(f"<p>{escape(point)}</p>" for point in banner.points)
+    return f"<div class='banner' role='alert'><strong>{escape(banner.title)}</strong>{points}</div>"
+
+
 def _tiles(tiles: Sequence[Tile]) -> str:
     cells = (
-        f"<div class='tile'><span>{escape(t.name)}</span><strong>{escape(t.value)}</strong>"
-        f"<small>{escape(t.remark)}</small></div>"
+        f"<div class='{'tile supposed' if t.supposed else 'tile'}'><span>{escape(t.name)}</span>"
+        f"<strong>{escape(t.value)}</strong><small>{escape(t.remark)}</small></div>"
         for t in tiles
     )
     return f"<div class='tiles'>{''.join(cells)}</div>"
@@ -112,13 +136,15 @@ def _conditions(conditions: Mapping[str, str]) -> str:
 
 
 def _section(number: int, section: Section) -> str:
-    parts = [f"<h2>{escape(section.title)}</h2>"]
+    supposed = "<em>if it fitted</em>" if section.supposed else ""
+    parts = [f"<h2>{escape(section.title)}{supposed}</h2>"]
     if section.see:
         parts.append(f"<p class='see'>{escape(section.see)}</p>")
     if section.points:
         parts.append(f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in section.points)}</ul>")
     if section.figure is not None:
         height = int(section.figure["layout"]["height"])
+        parts.append(legend(f"figure-{number}", section.figure))
         parts.append(f"<div class='figure' id='figure-{number}' style='height:{height}px'></div>")
     if section.table is not None:
         parts.append(_table(section.table))

@@ -1,7 +1,8 @@
-"""One colour for one thing, on every page.
+"""One colour for one thing, on every page, by day and by night.
 
-The hues are Okabe and Ito's, chosen so that people with any common colour blindness tell them apart
-(https://jfly.uni-koeln.de/color/). Computing is warm or dark, travelling cool, waiting grey.
+A figure names its colours (`var(--blue)`); `style` says what they are on a light page and on a dark one, and the
+page's script puts them in. The hues are Okabe and Ito's, chosen so that people with any common colour blindness tell
+them apart (https://jfly.uni-koeln.de/color/). Computing is warm or dark, travelling cool, waiting grey.
 """
 
 from __future__ import annotations
@@ -9,27 +10,76 @@ from __future__ import annotations
 from wingspan.schedule.result import Operation
 from wingspan.specs.memory import MemoryPart
 
-INK = "#1f2933"
-QUIET = "#7b8794"
-GRID = "#e4e7eb"
-LIMIT = "#b3261e"
+SHADES: dict[str, tuple[str, str]] = {
+    "ink": ("#1f2933", "#e2e7ec"),
+    "quiet": ("#5f6b78", "#9dabb9"),
+    "line": ("#e1e5ea", "#38434f"),
+    "ground": ("#f5f7fa", "#12171d"),
+    "paper": ("#ffffff", "#1b222a"),
+    "limit": ("#b3261e", "#ff7b72"),
+    "alarm": ("#fdecea", "#4a1512"),
+    "blue": ("#0072b2", "#2b8fd0"),
+    "orange": ("#e69f00", "#e69f00"),
+    "sky": ("#56b4e9", "#7fcdf7"),
+    "green": ("#009e73", "#10a67c"),
+    "yellow": ("#f0e442", "#ddd24a"),
+    "pink": ("#cc79a7", "#d58ab4"),
+    "vermilion": ("#d55e00", "#e3701b"),
+    "cyan": ("#88ccee", "#b0dcf3"),
+    "teal": ("#44aa99", "#56b9a9"),
+    "forest": ("#117733", "#4b9a55"),
+    "wine": ("#882255", "#b34a80"),
+    "indigo": ("#332288", "#8071de"),
+    "mist": ("#b6c0ca", "#58646f"),
+    "slate": ("#6b7785", "#98a4b0"),
+    "heat-0": ("#fff7e6", "#e9dfca"),
+    "heat-1": ("#fdd49e", "#f2c486"),
+    "heat-2": ("#e69f00", "#d99100"),
+    "heat-3": ("#a6500a", "#9c480a"),
+    "heat-4": ("#4a1c02", "#4a1c02"),
+}
+"""Every colour of a page: on a light ground, on a dark one."""
+
+
+def style() -> str:
+    """The colours as CSS: the reader's scheme decides, and paper is light."""
+    light, dark = (
+        "".join(f"--{name}:{shades[scheme]};" for name, shades in SHADES.items()) for scheme in (0, 1)
+    )
+    return (
+        f":root{{color-scheme:light dark;{light}}}\n"
+        f"@media (prefers-color-scheme:dark){{:root:not(.printed){{{dark}}}}}"
+    )
+
+
+def _named(name: str) -> str:
+    if name not in SHADES:
+        raise KeyError(name)
+    return f"var(--{name})"
+
+
+INK = _named("ink")
+QUIET = _named("quiet")
+GRID = _named("line")
+PAPER = _named("paper")
+LIMIT = _named("limit")
 """A bound that should not be passed: memory capacity, a latency limit."""
 
 OPERATIONS: dict[Operation, str] = {
-    Operation.ATTENTION: "#0072b2",
-    Operation.EXPERT: "#e69f00",
-    Operation.DISPATCH: "#56b4e9",
-    Operation.COMBINE: "#009e73",
-    Operation.SHARED_EXPERT: "#f0e442",
-    Operation.DENSE: "#cc79a7",
-    Operation.GATE: "#d55e00",
-    Operation.ALL_GATHER: "#88ccee",
-    Operation.REDUCE_SCATTER: "#44aa99",
-    Operation.ALL_REDUCE: "#117733",
-    Operation.EMBED: "#882255",
-    Operation.HEAD: "#332288",
-    Operation.WAIT: "#d5dae0",
-    Operation.OTHER: "#9aa5b1",
+    Operation.ATTENTION: _named("blue"),
+    Operation.EXPERT: _named("orange"),
+    Operation.DISPATCH: _named("sky"),
+    Operation.COMBINE: _named("green"),
+    Operation.SHARED_EXPERT: _named("yellow"),
+    Operation.DENSE: _named("pink"),
+    Operation.GATE: _named("vermilion"),
+    Operation.ALL_GATHER: _named("cyan"),
+    Operation.REDUCE_SCATTER: _named("teal"),
+    Operation.ALL_REDUCE: _named("forest"),
+    Operation.EMBED: _named("wine"),
+    Operation.HEAD: _named("indigo"),
+    Operation.WAIT: _named("mist"),
+    Operation.OTHER: _named("slate"),
 }
 
 MEMORY = {
@@ -43,33 +93,22 @@ MEMORY = {
     MemoryPart.ACTIVATIONS: OPERATIONS[Operation.EMBED],
     MemoryPart.BUFFERS: OPERATIONS[Operation.DISPATCH],
     MemoryPart.STAGING: OPERATIONS[Operation.REDUCE_SCATTER],
-    MemoryPart.OTHER: OPERATIONS[Operation.WAIT],
+    MemoryPart.OTHER: OPERATIONS[Operation.OTHER],
 }
 """Parts of memory, in the colour of the operation that uses them most."""
 
-SERIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#332288", "#9aa5b1", "#882255")
+SERIES = tuple(
+    map(_named, ("blue", "orange", "green", "pink", "vermilion", "sky", "indigo", "slate", "wine"))
+)
 """Lines and parts that are not operations, in the order in which they appear."""
 
-WITHIN_NODE = "#56b4e9"
-ACROSS_NODES = "#0072b2"
+WITHIN_NODE = _named("sky")
+ACROSS_NODES = _named("blue")
 
-HEAT: list[tuple[float, str]] = [
-    (0.0, "#fff7e6"),
-    (0.25, "#fdd49e"),
-    (0.5, "#e69f00"),
-    (0.75, "#a6500a"),
-    (1.0, "#4a1c02"),
-]
-"""Little to much: one hue from light to dark, so that it also reads in grey."""
+HEAT: list[tuple[float, str]] = [(stop / 4, _named(f"heat-{stop}")) for stop in range(5)]
+"""Little to much: one hue from light to dark on either ground, so that words about it hold and it reads in grey."""
 
 
 def series(number: int) -> str:
     """Colour of the n-th line; beyond the last they begin anew."""
     return SERIES[number % len(SERIES)]
-
-
-def ink_on(colour: str) -> str:
-    """Black or white, whichever is read better on `colour` (relative luminance, WCAG 2)."""
-    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    luminance = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
-    return "#ffffff" if luminance < 0.25 else INK

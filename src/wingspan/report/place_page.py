@@ -197,7 +197,6 @@ def _moves(moved: Moved, before: str, after: str) -> Section:
         figure(
             [{"type": "bar", "x": ranks, "y": experts_R.tolist(), "marker": {"color": series(0)}}],
             height=280,
-            showlegend=False,
             xaxis=axis("rank", showgrid=False),
             yaxis=axis("experts to fetch", rangemode="tozero"),
         ),

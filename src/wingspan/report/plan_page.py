@@ -9,6 +9,7 @@ from wingspan.report.figures import Figure, axis, figure
 from wingspan.report.page import Page, Section, Table
 from wingspan.report.palette import QUIET, series
 from wingspan.report.step_page import step_page
+from wingspan.report.unfit import Mend, unfit
 from wingspan.report.units import bytes_text, count_text, seconds_text, share_text
 from wingspan.schedule.result import Span, StepReport
 
@@ -39,7 +40,7 @@ def plan_page(
     spans: Sequence[Span] = (),
     capacity_bytes: float | None = None,
     breaking_part: str | None = None,
-    ways_out: Sequence[tuple[str, str, float, float]] = (),
+    mends: Sequence[Mend] = (),
 ) -> Page:
     """The step's page with the comparison in front.
 
@@ -49,12 +50,12 @@ def plan_page(
         layout: of the one shown.
         gpus: all that may be used; EP groups smaller than that run side by side.
         breaking_part: what overflows the memory, where it does.
-        ways_out: text, what it changes, peak bytes and tokens/s per GPU, of each.
+        mends: changes after which it fits.
     """
     page = step_page(report, conditions, spans=spans, capacity_bytes=capacity_bytes)
+    if breaking_part is not None and capacity_bytes is not None:
+        page = unfit(page, report, capacity_bytes, breaking_part, mends)
     front = _comparison(choices, gpus) if choices else []
-    if breaking_part is not None:
-        front.append(_ways(breaking_part, ways_out, report))
     verdict = f"best of {len(choices)} layouts" if choices else "nothing fits; as asked"
     return replace(
         page,
@@ -116,23 +117,7 @@ def _throughput(choices: Sequence[Alternative]) -> Figure:
             }
         ],
         height=320,
-        showlegend=False,
         margin={"l": 60, "r": 24, "t": 28, "b": 40},
         xaxis=axis("", type="category", showgrid=False),
         yaxis=axis("tokens/s per GPU", rangemode="tozero"),
-    )
-
-
-def _ways(
-    breaking_part: str, ways_out: Sequence[tuple[str, str, float, float]], report: StepReport
-) -> Section:
-    asked = (max(report.peak_memory_bytes), report.tokens_per_second / report.ranks)
-    all_ways = [("as asked, were there room", "", *asked), *ways_out]
-    rows = [[text, changes, bytes_text(peak), count_text(rate)] for text, changes, peak, rate in all_ways]
-    return Section(
-        "It does not fit",
-        f"Memory overflows with: {breaking_part}. The cheapest ways out, each predicted; those that only change how "
-        "it runs come first, those that need other hardware last:",
-        table=Table(("change", "changes", "memory", "tokens/s per GPU"), rows) if ways_out else None,
-        caption="" if ways_out else "No change of one or two settings makes it fit.",
     )

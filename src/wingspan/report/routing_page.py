@@ -69,7 +69,7 @@ def _load(counts: RoutingStatistics) -> Section:
     return Section(
         "Load of every expert",
         "Each row is a MoE layer, each column an expert: its tokens relative to the layer's mean. "
-        "A dark cell is an expert that its rank will wait for.",
+        "Best is one even tone: a dark cell is an expert that its rank will wait for.",
         heat_map(
             relative_LE.tolist(),
             x="logical expert",
@@ -88,7 +88,7 @@ def _imbalance(summary: RoutingSummary) -> Section:
         f"Tokens of the fullest expert over the mean; 1 is even, {summary.num_experts / summary.top_k:.3g} is when "
         "every token picks the same experts.",
         figure(
-            [bars | {"marker": {"color": series(0)}, "name": "max / mean"}],
+            [bars | {"marker": {"color": series(0)}}],
             height=300,
             margin=_BARE,
             xaxis=axis("MoE layer", dtick=_tick(len(layers))),

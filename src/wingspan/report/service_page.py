@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from wingspan.report.figures import Figure, axis, figure
-from wingspan.report.page import Page, Section, Table, Tile
+from wingspan.report.page import Banner, Page, Section, Table, Tile
 from wingspan.report.palette import LIMIT, QUIET, series
 from wingspan.report.units import count_text, seconds_text
 
@@ -76,6 +76,12 @@ def service_page(
         tiles=_tiles(best),
         conditions=conditions,
         sections=sections,
+        banner=None
+        if best is not None
+        else Banner(
+            "Nothing keeps these limits in the memory there is",
+            ["What comes near stands below, with why it fails. Allow longer times or give more GPUs."],
+        ),
     )
 
 

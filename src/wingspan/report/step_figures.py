@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from wingspan.report.figures import Figure, axis, bound, category_axis, figure, heat_map
-from wingspan.report.palette import ACROSS_NODES, INK, MEMORY, OPERATIONS, WITHIN_NODE
+from wingspan.report.figures import Figure, axis, bound, category_axis, figure, heat_map, row_axis
+from wingspan.report.palette import ACROSS_NODES, INK, MEMORY, OPERATIONS, PAPER, WITHIN_NODE
 from wingspan.report.ranks import representative
 from wingspan.report.units import bytes_text, seconds_text, share_text, time_scale
 from wingspan.schedule.result import Operation, StepReport
@@ -37,17 +37,17 @@ def breakdown(report: StepReport) -> Figure:
                 "name": operation.value.replace("_", " "),
                 "y": [rows[rank, travels] for rank in ranks],
                 "x": values,
-                "marker": {"color": OPERATIONS[operation], "line": {"color": "#fff", "width": 1}},
+                "marker": {"color": OPERATIONS[operation], "line": {"color": PAPER, "width": 1}},
                 "hovertemplate": f"{operation.value.replace('_', ' ')}: %{{x:.3g}} {unit}<extra></extra>",
             }
         )
     names = list(rows.values())
     return figure(
         data,
-        height=150 + 38 * len(names),
+        height=100 + 38 * len(names),
         barmode="stack",
-        xaxis=axis(f"busy time in the step, {unit}", range=[0, report.step_seconds * scale * 1.05]),
-        yaxis=category_axis(categoryorder="array", categoryarray=names, range=[len(names) - 0.5, -0.5]),
+        xaxis=axis(f"busy time in the step, {unit}", range=[0, report.step_seconds * scale * 1.02]),
+        yaxis=row_axis(names),
         **bound(report.step_seconds * scale, f"the step takes {seconds_text(report.step_seconds)}"),
     )
 
@@ -67,7 +67,6 @@ def exposed(report: StepReport) -> Figure:
             }
         ],
         height=260,
-        showlegend=False,
         bargap=0.1,
         xaxis=axis("rank", showgrid=False),
         yaxis=axis(f"exposed, {unit}", rangemode="tozero"),
@@ -91,7 +90,7 @@ def exposed(report: StepReport) -> Figure:
                 "yanchor": "bottom",
                 "showarrow": False,
                 "text": f"mean {seconds_text(mean)}",
-                "bgcolor": "rgba(255,255,255,0.85)",
+                "bgcolor": PAPER,
             }
         ],
     )
@@ -110,20 +109,13 @@ def links(report: StepReport) -> Figure | None:
                 "y": [link.link.replace("_", " ") for link in report.links],
                 "x": shares,
                 "marker": {"color": ACROSS_NODES},
-                "text": [
-                    f"{share_text(link.utilisation)}: {bytes_text(link.busiest_bytes)} through the busiest, "
-                    f"{bytes_text(link.total_bytes)} in all"
-                    for link in report.links
-                ],
+                "text": [share_text(link.utilisation) for link in report.links],
                 "textposition": "auto",
                 "hoverinfo": "text",
             }
         ],
-        height=110 + 42 * len(report.links),
-        showlegend=False,
-        xaxis=axis(
-            "share of the step during which the busiest link of the class carries data, %", range=[0, 105]
-        ),
+        height=90 + 42 * len(report.links),
+        xaxis=axis("time in which the busiest carries data, % of the step", range=[0, 112]),
         yaxis=category_axis(),
     )
 
@@ -171,7 +163,7 @@ def memory(report: StepReport, capacity_bytes: float | None) -> Figure:
             "name": part.value,
             "y": rows,
             "x": [sizes[rank] / _GB for rank in ranks],
-            "marker": {"color": MEMORY[part], "line": {"color": "#fff", "width": 1}},
+            "marker": {"color": MEMORY[part], "line": {"color": PAPER, "width": 1}},
             "hovertemplate": f"{part.value}: %{{x:.3g}} GB<extra></extra>",
         }
         for part, sizes in report.memory_bytes.items()
@@ -181,12 +173,25 @@ def memory(report: StepReport, capacity_bytes: float | None) -> Figure:
     mark = bound(capacity_bytes / _GB, f"a GPU has {bytes_text(capacity_bytes)}") if capacity_bytes else {}
     return figure(
         data,
-        height=150 + 52 * len(rows),
+        height=100 + 52 * len(rows),
         barmode="stack",
-        xaxis=axis("memory, GB (1 GB = 1e9 bytes)", range=[0, longest * 1.05]),
+        xaxis=axis("memory, GB (1 GB = 1e9 bytes)", range=[0, longest * 1.02]),
         yaxis=category_axis(),
         **mark,
     )
+
+
+def link_rows(report: StepReport) -> list[list[str]]:
+    """Each class of links: busy, bytes through the busiest, bytes through all."""
+    return [
+        [
+            use.link.replace("_", " "),
+            share_text(use.utilisation),
+            bytes_text(use.busiest_bytes),
+            bytes_text(use.total_bytes),
+        ]
+        for use in report.links
+    ]
 
 
 def expert_load(report: StepReport) -> Figure | None:

@@ -9,7 +9,7 @@ from wingspan.report.page import Page, Section, Table, Tile
 from wingspan.report.ranks import representative
 from wingspan.report.timeline import close_up, whole_step
 from wingspan.report.units import bytes_text, count_text, seconds_text, share_text
-from wingspan.schedule.result import Span, StepReport
+from wingspan.schedule.result import Operation, Span, StepReport
 
 
 def step_page(
@@ -88,8 +88,7 @@ def _timeline(report: StepReport, spans: Sequence[Span]) -> list[Section]:
         sections.append(
             Section(
                 f"{of}, close up",
-                "Each rank has two rows: what it computes, and what travels meanwhile. White in a compute row is "
-                "time in which the rank waits: that is where communication is exposed.",
+                f"Each rank has two rows: what it computes, and what travels meanwhile. {_gaps(spans)}",
                 picture,
                 caption="Hover over a bar for its times and bytes; drag to zoom, double-click to go back.",
             )
@@ -104,6 +103,12 @@ def _timeline(report: StepReport, spans: Sequence[Span]) -> list[Section]:
         )
     )
     return sections
+
+
+def _gaps(spans: Sequence[Span]) -> str:
+    if any(span.operation is Operation.WAIT for span in spans):
+        return "A gap in a compute row is a transfer that nothing hides; grey is waiting for slower ranks."
+    return "A gap in a compute row is time in which the rank waits: that is where communication is exposed."
 
 
 def _breakdown(report: StepReport) -> Section:
@@ -153,6 +158,7 @@ def _links(report: StepReport) -> list[Section]:
                 f"The fullest link decides how long a transfer takes. Busiest here: {busiest.link.replace('_', ' ')}, "
                 f"carrying data for {share_text(busiest.utilisation)} of the step.",
                 use,
+                Table(("link", "busy", "through the busiest", "in all"), figures.link_rows(report)),
             )
         )
     if (sent := figures.bytes_by_rank(report)) is not None:
@@ -190,8 +196,8 @@ def _load(report: StepReport) -> list[Section]:
     return [
         Section(
             "Load of the experts",
-            "Each row is a MoE layer, each column an expert. Dark cells are experts that get many times the mean: with "
-            "one expert per GPU their rank is the last to finish that layer. "
+            "Each row is a MoE layer, each column an expert. Best is one even tone. Dark cells are experts that get "
+            "many times the mean: with one expert per GPU their rank is the last to finish that layer. "
             f"The hottest expert of a layer gets {report.imbalance:.2f} times the mean, averaged over layers.",
             picture,
         )

@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from wingspan.report.figures import Figure, axis, figure, value_axis
-from wingspan.report.palette import HEAT, INK, ink_on, series
+from wingspan.report.palette import HEAT, PAPER, series
 from wingspan.report.units import count_text, seconds_text, share_text, value_text
 from wingspan.schedule.sweep_result import SweepAxis, SweepPoint, SweepResult, Value
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure of a point: title with unit, how to get and print it, whether it is a share of a whole."""
+    """One figure of a point: title with unit, how to get and print it, whether it is a share of a whole, and which
+    shade of a heat map is the better one."""
 
     title: str
     of: Callable[[SweepPoint], float | None]
     text: Callable[[float], str]
     scale: float = 1.0
     share: bool = False
+    shade: str = "Dark is much, and better."
 
 
+_LIGHT = "Light is better: dark is much."
 THROUGHPUT = Metric("tokens/s per GPU", lambda p: p.tokens_per_second_per_gpu, count_text)
-STEP = Metric("step time, ms", lambda p: p.step_seconds, seconds_text, scale=1e3)
+STEP = Metric("step time, ms", lambda p: p.step_seconds, seconds_text, scale=1e3, shade=_LIGHT)
 EFFICIENCY = Metric(
     "parallel efficiency, %", lambda p: p.parallel_efficiency, share_text, scale=100, share=True
 )
-EXPERTS = Metric("experts per GPU", lambda p: p.experts_per_rank, lambda count: f"{count:.0f}")
+EXPERTS = Metric(
+    "experts per GPU",
+    lambda p: p.experts_per_rank,
+    lambda count: f"{count:.0f}",
+    shade="Dark is many; neither is better.",
+)
 EXPOSED = Metric(
-    "exposed communication, % of step", lambda p: p.exposed_share, share_text, scale=100, share=True
+    "exposed communication, % of step",
+    lambda p: p.exposed_share,
+    share_text,
+    scale=100,
+    share=True,
+    shade=_LIGHT,
 )
 
 _MOST_LINES = 9
@@ -60,7 +72,7 @@ def lines(result: SweepResult, metric: Metric, along: SweepAxis, by: list[SweepA
                 "line": {"color": colour, "width": 2},
                 "marker": {
                     "size": 8,
-                    "color": [colour if point.fits else "#ffffff" for point in known],
+                    "color": [colour if point.fits else PAPER for point in known],
                     "line": {"color": colour, "width": 2},
                 },
                 "hovertext": [_hover(result, point) for point in known],
@@ -69,7 +81,7 @@ def lines(result: SweepResult, metric: Metric, along: SweepAxis, by: list[SweepA
         )
     values = [value for line in data for value in line["y"]]
     height = axis(metric.title, rangemode="tozero") if metric.share else value_axis(metric.title, values)
-    return figure(data, height=400, showlegend=bool(by), xaxis=_along(along), yaxis=height)
+    return figure(data, height=380, xaxis=_along(along), yaxis=height)
 
 
 def heat_map(
@@ -78,19 +90,6 @@ def heat_map(
     """The metric as one cell for each pair of values; where a pair has no point, the cell stays empty."""
     cells = {(point.at[across.name], point.at[down.name]): point for point in points}
     values = [[_value(cells.get((x, y)), metric) for x in across.values] for y in down.values]
-    known = [value for row in values for value in row if value is not None]
-    lowest, highest = min(known, default=0.0), max(known, default=1.0)
-    annotations = []
-    for (column, x), (row, y) in itertools.product(enumerate(across.values), enumerate(down.values)):
-        value, point = values[row][column], cells.get((x, y))
-        if value is None or point is None:
-            continue
-        text = metric.text(value / metric.scale) + ("" if point.fits else " ✗")
-        font = {"color": _ink((value - lowest) / (highest - lowest or 1)), "size": 12}
-        annotations.append({"x": column, "y": row, "text": text, "showarrow": False, "font": font})
-    hover = [
-        [_hover(result, cells[x, y]) if (x, y) in cells else "" for x in across.values] for y in down.values
-    ]
     data = [
         {
             "type": "heatmap",
@@ -99,18 +98,29 @@ def heat_map(
             "xgap": 2,
             "ygap": 2,
             "showscale": False,
+            "text": [[_cell(cells.get((x, y)), metric) for x in across.values] for y in down.values],
+            "texttemplate": "%{text}",
+            "hovertext": [
+                [_hover(result, cells[x, y]) if (x, y) in cells else "" for x in across.values]
+                for y in down.values
+            ],
             "hoverinfo": "text",
-            "text": hover,
         }
     ]
     return figure(
         data,
         height=110 + 44 * len(down.values),
-        annotations=annotations,
-        margin={"l": 60, "r": 24, "t": 16, "b": 52},
+        margin={"l": 56, "r": 20, "t": 12, "b": 52},
         xaxis=axis(across.label, showgrid=False, **_named_ticks(across)),
         yaxis=axis(down.label.split(",")[0], showgrid=False, autorange="reversed", **_named_ticks(down)),
     )
+
+
+def _cell(point: SweepPoint | None, metric: Metric) -> str:
+    value = metric.of(point) if point else None
+    if point is None or value is None:
+        return ""
+    return metric.text(value) + ("" if point.fits else " ✗")
 
 
 def best_points(result: SweepResult, over: Sequence[SweepAxis]) -> list[SweepPoint]:
@@ -176,9 +186,3 @@ def _hover(result: SweepResult, point: SweepPoint) -> str:
     if not point.fits:
         parts.append("does not fit into the GPU's memory")
     return "<br>".join(parts)
-
-
-def _ink(shade: float) -> str:
-    """Readable on the heat colour at `shade` of the way from little to much."""
-    colour = min(HEAT, key=lambda stop: abs(stop[0] - shade))[1]
-    return ink_on(colour) if 0 <= shade <= 1 else INK

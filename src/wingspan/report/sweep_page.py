@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 
 from wingspan.report import sweep_figures as figures
-from wingspan.report.page import Page, Section, Table, Tile
+from wingspan.report.page import Banner, Page, Section, Table, Tile
 from wingspan.report.sweep_figures import EFFICIENCY, EXPERTS, EXPOSED, STEP, THROUGHPUT, Metric
 from wingspan.report.units import bytes_text, count_text, seconds_text, share_text, value_text
 from wingspan.schedule.sweep_result import SweepAxis, SweepPoint, SweepResult
 
-_DARK = "Dark is much, light is little."
 _CROSSED = "✗: does not fit into the GPU's memory."
 _MOST_MAPS = 8
 
@@ -44,6 +43,7 @@ def sweep_page(result: SweepResult) -> Page:
         conditions=result.conditions,
         sections=sections,
         notes=result.notes,
+        banner=_banner(result),
     )
 
 
@@ -54,6 +54,7 @@ def headings(result: SweepResult) -> list[str]:
         "step",
         "tokens/s",
         "per GPU",
+        *(["price of a million"] if _priced(result) else []),
         "efficiency",
         "exposed",
         "hottest / mean",
@@ -65,10 +66,12 @@ def headings(result: SweepResult) -> list[str]:
 
 def figures_of(point: SweepPoint) -> list[str]:
     """A point's figures as text, in the order of the headings."""
+    price = point.price_per_million_tokens
     return [
         seconds_text(point.step_seconds),
         count_text(point.tokens_per_second),
         count_text(point.tokens_per_second_per_gpu),
+        *([] if price is None else [f"{price:.3g}"]),
         share_text(point.parallel_efficiency),
         share_text(point.exposed_share),
         f"{point.imbalance:.2f}",
@@ -76,6 +79,23 @@ def figures_of(point: SweepPoint) -> list[str]:
         "yes" if point.fits else "no",
         point.bound_by.replace("_", " "),
     ]
+
+
+def _priced(result: SweepResult) -> bool:
+    return any(point.price_per_million_tokens is not None for point in result.points)
+
+
+def _banner(result: SweepResult) -> Banner | None:
+    if any(point.fits for point in result.points):
+        return None
+    least = min(result.points, key=lambda point: point.peak_memory_bytes)
+    return Banner(
+        "Nothing here fits into the memory of a GPU",
+        [
+            f"The least is needed at {_at(result, least)}: {bytes_text(least.peak_memory_bytes)}. All figures "
+            "below say what would be, were there room. Give smaller batches or contexts, or more GPUs."
+        ],
+    )
 
 
 def _names(axes: list[SweepAxis]) -> str:
@@ -91,8 +111,13 @@ def _tiles(result: SweepResult) -> list[Tile]:
     best = max(fitting, key=lambda point: point.tokens_per_second_per_gpu)
     quickest = min(fitting, key=lambda point: point.step_seconds)
     most = f"{count_text(best.tokens_per_second_per_gpu)} tokens/s"
+    price = best.price_per_million_tokens
+    cost = (
+        [] if price is None else [Tile("Price of a million tokens", f"{price:.3g}", "at the best throughput")]
+    )
     return [
         Tile("Best throughput per GPU", most, _at(result, best)),
+        *cost,
         Tile("Shortest step", seconds_text(quickest.step_seconds), _at(result, quickest)),
         fit,
     ]
@@ -124,7 +149,7 @@ def _maps(result: SweepResult, along: SweepAxis) -> list[Section]:
             title = f"Throughput per GPU: {named}"
             cells = figures.heat_map(result, points, THROUGHPUT, across, down)
             fit = all(point.fits for point in points)
-            see = f"Tokens/s; higher is better. {_DARK}"
+            see = f"Tokens/s. {THROUGHPUT.shade}"
             sections.append(Section(title, see, cells, caption="" if fit else _CROSSED))
     return sections
 
@@ -140,7 +165,7 @@ def _best_experts(result: SweepResult) -> list[Section]:
         Section(
             "Best number of experts per GPU",
             "1 is wide expert parallelism. Same GPUs and same tokens on each GPU; only how many experts a GPU holds, "
-            f"and with it how many GPUs a token's experts are spread over, differs. {_DARK}",
+            f"and with it how many GPUs a token's experts are spread over, differs. {EXPERTS.shade}",
             figures.heat_map(result, figures.best_points(result, others), EXPERTS, across, down),
             caption=f"Points that do not fit into memory count only where none fits. {_CROSSED}",
         )
@@ -156,7 +181,7 @@ def _pictured(result: SweepResult, along: SweepAxis, metric: Metric, title: str,
         return [Section(title, see, figures.lines(result, metric, along, others), caption=caption)]
     if len(others) == 1:
         cells = figures.heat_map(result, result.points, metric, along, others[0])
-        return [Section(title, f"{see} {_DARK}", cells, caption="" if fit else _CROSSED)]
+        return [Section(title, f"{see} {metric.shade}", cells, caption="" if fit else _CROSSED)]
     return []
 
 

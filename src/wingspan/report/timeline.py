@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from wingspan.report.figures import Figure, axis, category_axis, figure
-from wingspan.report.palette import OPERATIONS, ink_on
+from wingspan.report.figures import Figure, axis, figure, row_axis
+from wingspan.report.palette import OPERATIONS, PAPER
 from wingspan.report.units import bytes_text, seconds_text, time_scale
 from wingspan.schedule.result import Operation, Span, Stream
 
@@ -38,7 +38,7 @@ def close_up(spans: Sequence[Span], ranks: dict[int, str]) -> tuple[Figure, int,
 
 
 def _shown(spans: Iterable[Span], ranks: dict[int, str]) -> list[Span]:
-    """One span for each transfer (they come one per peer), of the chosen ranks, waits that are plain gaps left out."""
+    """One span for each transfer (they come one per peer), of the chosen ranks."""
     merged: dict[tuple[object, ...], Span] = {}
     for span in spans:
         if span.rank not in ranks:
@@ -76,17 +76,19 @@ def _gantt(
     for operation in OPERATIONS:
         if own := [s for s in spans if s.operation is operation]:
             bars = _bars(operation, own, ranks, origin, scale)
-            data.append(bars | _labels(operation, own, several) if labelled else bars)
+            whole = [begin <= s.start_seconds - origin and s.end_seconds - origin <= end for s in own]
+            names = [_label(operation, s, several) if w else "" for s, w in zip(own, whole, strict=True)]
+            data.append(bars | _labels(operation, names) if labelled else bars)
     margin = (end - begin) * 0.005
     return figure(
         data,
-        height=130 + _ROW_HEIGHT * len(rows),
+        height=92 + _ROW_HEIGHT * len(rows),
         barmode="overlay",
         bargap=0.18,
         xaxis=axis(
             f"time since the step began, {unit}", range=[(begin - margin) * scale, (end + margin) * scale]
         ),
-        yaxis=category_axis(categoryorder="array", categoryarray=rows, range=[len(rows) - 0.5, -0.5]),
+        yaxis=row_axis(rows),
         uniformtext={"minsize": 10, "mode": "hide"},
     )
 
@@ -115,16 +117,14 @@ def _bars(
     }
 
 
-def _labels(operation: Operation, spans: list[Span], several: bool) -> dict[str, object]:
+def _labels(operation: Operation, names: list[str]) -> dict[str, object]:
     """Names inside the bars, and a fine line between them."""
-    colour = OPERATIONS[operation]
     return {
-        "text": [_label(_name(operation), s, several) for s in spans],
+        "text": names,
         "textposition": "inside",
         "insidetextanchor": "middle",
         "textangle": 0,
-        "insidetextfont": {"color": ink_on(colour)},
-        "marker": {"color": colour, "line": {"width": 0.5, "color": "#ffffff"}},
+        "marker": {"color": OPERATIONS[operation], "line": {"width": 0.5, "color": PAPER}},
     }
 
 
@@ -132,8 +132,9 @@ def _name(operation: Operation) -> str:
     return operation.value.replace("_", " ")
 
 
-def _label(name: str, span: Span, several: bool) -> str:
+def _label(operation: Operation, span: Span, several: bool) -> str:
     """The operation, and where there are several micro-batches which one: a, b, ..."""
+    name = _name(operation)
     if not several or span.micro_batch is None:
         return name
     return f"{name} {chr(ord('a') + span.micro_batch % 26)}"
