@@ -7,7 +7,7 @@ from pathlib import Path
 from wingspan.deployment import load_deployment
 from wingspan.errors import InputError
 from wingspan.interop.importing import read_engine_placement
-from wingspan.interop.physical import ImportOptions, NotSaidError
+from wingspan.interop.physical import ImportOptions
 from wingspan.reading import json_value
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.stored_placement import StoredPlacement
@@ -53,11 +53,7 @@ def placement_of_model(path: Path, model: ModelSpec, ranks: int | None) -> Store
     Raises:
         InputError: as `read_placement`; or an engine's file that does not say over how many ranks.
     """
-    options = ImportOptions(ranks, model.experts.count, model.moe_layers, None)
-    try:
-        return read_placement(path, options)
-    except NotSaidError as error:
-        raise InputError(f"{error}; add `ranks`") from None
+    return read_placement(path, ImportOptions(ranks, model.experts.count, model.moe_layers, None))
 
 
 def _of_deployment(path: Path) -> StoredPlacement:

@@ -55,7 +55,7 @@ def test_sglang_per_token(tmp_path):
     layer = [[0, 1, -1], [3, 2, -1], [-1, -1, -1]]
     per_token_dump(tmp_path / "a.pt", 0, [none, layer], [5, 6, 0], [1, 2])
     per_token_dump(tmp_path / "b.pt", 1, [none[:1], [[2, 3, -1]]], [9], None)
-    trace = import_from("sglang", tmp_path, ImportOptions(num_ranks=4))
+    trace = import_from("sglang", tmp_path, ImportOptions(ranks=4))
     assert isinstance(trace, RoutingTrace)
     assert trace.experts_TLK.tolist() == [[[1, 0]], [[1, 2]], [[2, 1]]]
     assert trace.home_rank_T.tolist() == [0, 0, 1]
@@ -140,7 +140,7 @@ def test_vllm_routed_experts(tmp_path):
     one = np.array([[[0, 0], [2, 1]], [[0, 0], [0, 3]]], dtype=np.int32)
     two = np.array([[[0, 0], [1, 0]]], dtype=np.int32)
     np.savez(tmp_path / "r.npz", one=one, two=two)
-    trace = import_from("vllm", tmp_path / "r.npz", ImportOptions(num_ranks=2, num_experts=6))
+    trace = import_from("vllm", tmp_path / "r.npz", ImportOptions(ranks=2, experts=6))
     assert trace.experts_TLK.tolist() == [[[2, 1]], [[0, 3]], [[1, 0]]]
     assert trace.request_T.tolist() == [0, 0, 1]
     assert trace.home_rank_T.tolist() == [0, 0, 1]

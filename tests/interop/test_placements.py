@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wingspan.errors import InputError, RunError
-from wingspan.interop.export import ENGINES, export
-from wingspan.interop.importing import import_from
+from wingspan.interop.export import ENGINES, completed, export
+from wingspan.interop.importing import import_all_said, import_from
 from wingspan.interop.physical import ImportOptions, fill_empty
 from wingspan.placement.simple import linear, random
 from wingspan.specs.placement import EMPTY, Placement
@@ -179,6 +179,33 @@ def test_an_export_that_reads_back_wrong_is_caught(tmp_path, monkeypatch):
     monkeypatch.setitem(ENGINES, "vllm", replace(ENGINES["vllm"], read=lambda *_: other))
     with pytest.raises(RunError, match="reads back as another placement"):
         export(DEEPSEEK, "vllm", tmp_path / "x.json")
+
+
+def test_what_an_engine_needs_comes_from_the_file_or_is_asked_for():
+    bare = StoredPlacement(DEEPSEEK.placement)
+    said = {"moe_layers": (3, 4), "hidden_layers": 5, "ranks_per_node": 2}
+    assert completed(bare, "sglang", said) == DEEPSEEK == completed(DEEPSEEK, "sglang", {})
+    with pytest.raises(InputError, match="add `hidden_layers`"):
+        completed(bare, "sglang", {"moe_layers": (3, 4)})
+    with pytest.raises(InputError, match=r"`moe_layers` 0-1: the file says 3-4"):
+        completed(DEEPSEEK, "sglang", {"moe_layers": (0, 1)})
+    with pytest.raises(InputError, match="`hidden_layers`: vllm does not need"):
+        completed(bare, "vllm", {"hidden_layers": 5})
+
+
+@pytest.mark.parametrize(
+    ("said", "unused"), [({"num_logical_experts": 2}, "model_class"), ({}, None)], ids=["alone", "of a model"]
+)
+def test_a_value_that_an_engines_file_has_no_use_for_is_refused(tmp_path, said, unused):
+    """Also where the file says some of what was asked for itself."""
+    path, options = tmp_path / "x.json", ImportOptions(2, model_class="Target")
+    data = {"physical_to_logical_map": [[0, 1]], **said}
+    path.write_text(json.dumps(data if unused else {"model_maps": {"Target": data}}))
+    if unused:
+        with pytest.raises(InputError, match=f"`{unused}`: what .* no use for it"):
+            import_all_said("vllm", path, options)
+    else:
+        assert import_all_said("vllm", path, options) == import_from("vllm", path, options)
 
 
 OPTIONS = ImportOptions(2)

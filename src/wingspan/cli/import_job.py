@@ -3,54 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from wingspan.errors import InputError
-from wingspan.interop.importing import import_from
-from wingspan.interop.physical import ImportOptions, NotSaidError
+from wingspan.interop.importing import import_all_said
+from wingspan.interop.physical import ImportOptions
 from wingspan.placement_file import write_placement
 from wingspan.routing.load import imbalance
-from wingspan.routing.recorded_load import RecordedLoad, write_load
+from wingspan.routing.recorded_load import MOST_WINDOWS, RecordedLoad, write_load
 from wingspan.routing.trace import RoutingTrace
 from wingspan.routing.trace_file import write_trace
 from wingspan.specs.stored_placement import StoredPlacement, shown_layers
 
-_MOST_WINDOWS = 64
-_OPTIONS = {
-    "num_ranks": "--ranks",
-    "num_experts": "--experts",
-    "moe_layers": "--moe-layers",
-    "hidden_layers": "--hidden-layers",
-    "ranks_per_node": "--ranks-per-node",
-    "model_class": "--model-class",
-}
-"""Which option says what a file leaves open."""
-
-
-class _Watched(ImportOptions):
-    """Options that remember which of them were asked for: which ones a file needs shows only in the file."""
-
-    def __getattribute__(self, name: str) -> Any:
-        if name in _OPTIONS:
-            vars(self).setdefault("used", set()).add(name)
-        return super().__getattribute__(name)
-
-    def check_all_used(self, path: Path) -> None:
-        """Raise `InputError` for an option that was given and that nobody asked for."""
-        given = {name for name in _OPTIONS if vars(self)[name] is not None}
-        unused = sorted(given - vars(self).get("used", set()))
-        if unused:
-            raise InputError(f"{_OPTIONS[unused[0]]}: what {path} holds has no use for it; leave it out")
-
 
 def execute(path: Path, engine: str, out: Path, options: ImportOptions) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
-    watched = _Watched(**vars(options))
-    try:
-        found = import_from(engine, path, watched)
-    except NotSaidError as error:
-        raise InputError(f"{error}; add {_OPTIONS[error.field]}") from None
-    watched.check_all_used(path)
+    found = import_all_said(engine, path, options)
     if isinstance(found, StoredPlacement):
         write_placement(found, out)
         print(f"{out}: placement, {_placement(found)}")
@@ -60,7 +26,7 @@ def execute(path: Path, engine: str, out: Path, options: ImportOptions) -> None:
         print(f"{out}: routing trace, {_trace(found)}")
         remarks = ()
     else:
-        write_load(found.pooled(_MOST_WINDOWS), out)
+        write_load(found.pooled(), out)
         print(f"{out}: recorded load, {_load(found)}")
         remarks = found.remarks
     for remark in remarks:
@@ -94,7 +60,7 @@ def _load(found: RecordedLoad) -> str:
         "all that it counts" if found.moe_layers is None else f"{shown_layers(found.moe_layers)} of the model"
     )
     return (
-        f"{moments} moments in at most {_MOST_WINDOWS} windows, {layers} MoE layers "
+        f"{moments} moments in at most {MOST_WINDOWS} windows, {layers} MoE layers "
         f"({which}), {experts} experts, "
         f"{int(found.load_LE.sum()):,} choices, max/mean {imbalance(found.load_LE):.2f}"
     )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from wingspan.errors import InputError, RunError
 from wingspan.interop import sglang, tensorrt_llm, vllm
 from wingspan.interop.physical import ImportOptions, fill_empty
 from wingspan.specs.placement import EMPTY, Placement
-from wingspan.specs.stored_placement import StoredPlacement
+from wingspan.specs.stored_placement import StoredPlacement, shown_layers
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,46 @@ ENGINES = {
 }
 
 
+_MEANINGS = {
+    "moe_layers": "the numbers of its MoE layers in the model, as 3-60",
+    "hidden_layers": "how many layers the model has in all",
+    "ranks_per_node": "how many ranks share a node",
+}
+"""For each field that an engine may need: what it is."""
+
+
 def target(engine: str) -> Target:
     """An engine by its name; raises `InputError` where there is none."""
     if engine not in ENGINES:
         raise InputError(f"engine {engine!r} is unknown; use one of {', '.join(ENGINES)}")
     return ENGINES[engine]
+
+
+def completed(stored: StoredPlacement, engine: str, given: Mapping[str, Any]) -> StoredPlacement:
+    """A placement with all that an engine needs: what it says itself, and what is given beside it.
+
+    Args:
+        stored: the placement.
+        engine: that is to load it.
+        given: values by the fields of `StoredPlacement`; None: not given.
+
+    Raises:
+        InputError: a value is missing, contradicts what the placement says, or is not needed.
+    """
+    needs = target(engine).needs
+    for field, meaning in _MEANINGS.items():
+        value, said = given.get(field), getattr(stored, field)
+        if value is not None and field not in needs:
+            raise InputError(f"`{field}`: {engine} does not need {meaning}; leave it out")
+        if None not in (value, said) and value != said:
+            raise InputError(f"`{field}` {_shown(value)}: the file says {_shown(said)}; leave it out")
+        if field in needs and value is None and said is None:
+            raise InputError(f"it does not say {meaning}, and {engine} needs it; add `{field}`")
+    return replace(stored, **{field: value for field, value in given.items() if value is not None})
+
+
+def _shown(value: Any) -> str:
+    return shown_layers(value) if isinstance(value, tuple) else str(value)
 
 
 @dataclass(frozen=True)

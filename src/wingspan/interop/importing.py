@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from wingspan.errors import InputError
 from wingspan.interop import (
@@ -22,6 +24,7 @@ from wingspan.specs.stored_placement import StoredPlacement
 
 Imported = StoredPlacement | RoutingTrace | RecordedLoad
 ENGINES = ("sglang", "vllm", "vllm-ascend", "tensorrt-llm")
+_FIELDS = frozenset(field.name for field in fields(ImportOptions))
 
 
 def import_from(engine: str, path: Path, options: ImportOptions) -> Imported:
@@ -40,6 +43,29 @@ def import_from(engine: str, path: Path, options: ImportOptions) -> Imported:
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
         # Others' formats, of which any part may be of another type than they say.
         raise InputError(f"{path}: not what {engine} writes ({type(error).__name__}: {error})") from None
+
+
+def import_all_said(engine: str, path: Path, options: ImportOptions) -> Imported:
+    """As `import_from`, and refuses what the file has no use for: which values it needs shows only in it.
+
+    Raises:
+        InputError: as `import_from`; or a value was given and never asked for.
+    """
+    watched = _Watched(**vars(options))
+    found = import_from(engine, path, watched)
+    for field in _FIELDS - vars(watched).get("used", set()):
+        if vars(options)[field] is not None:
+            raise InputError(f"`{field}`: what {path} holds has no use for it; leave it out")
+    return found
+
+
+class _Watched(ImportOptions):
+    """Options that remember which of them were asked for."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _FIELDS:
+            vars(self).setdefault("used", set()).add(name)
+        return super().__getattribute__(name)
 
 
 def _import_from(engine: str, path: Path, options: ImportOptions) -> Imported:

@@ -21,11 +21,10 @@ from wingspan.specs.stored_placement import StoredPlacement
 
 
 class NotSaidError(InputError):
-    """An engine's file leaves something open that nobody gave: `field` of `ImportOptions`."""
+    """An engine's file leaves something open that nobody gave: a field of `ImportOptions`."""
 
     def __init__(self, text: str, field: str) -> None:
-        super().__init__(text)
-        self.field = field
+        super().__init__(f"{text}; add `{field}`")
 
 
 @dataclass(frozen=True)
@@ -33,16 +32,16 @@ class ImportOptions:
     """What an engine's file does not say itself.
 
     Args:
-        num_ranks: EP size; the files hold only the order of physical experts.
-        num_experts: logical experts per layer; None takes the highest id + 1.
+        ranks: EP size; the files hold only the order of physical experts.
+        experts: logical experts per layer; None takes the highest id + 1.
         moe_layers: numbers of the MoE layers in the model; None takes what the file shows.
         hidden_layers: hidden layers in all; None takes what the file shows.
         ranks_per_node: ranks that share the fast link; no file says it.
         model_class: whose map, where a file holds maps of several models (a target and its draft).
     """
 
-    num_ranks: int | None = None
-    num_experts: int | None = None
+    ranks: int | None = None
+    experts: int | None = None
     moe_layers: tuple[int, ...] | None = None
     hidden_layers: int | None = None
     ranks_per_node: int | None = None
@@ -67,6 +66,9 @@ def from_physical(
     options: ImportOptions,
     moe_layers: tuple[int, ...] | None = None,
     hidden_layers: int | None = None,
+    *,
+    ranks: int | None = None,
+    experts: int | None = None,
 ) -> StoredPlacement:
     """The placement of a physical-to-logical map.
 
@@ -78,6 +80,8 @@ def from_physical(
         options: what the map does not say.
         moe_layers: numbers of its layers in the model, where the file says them.
         hidden_layers: of the model, where the file says it.
+        ranks: EP size, where the file says it.
+        experts: logical experts per layer, where the file says them.
 
     Raises:
         InputError: it is no such map; the line names `source`.
@@ -89,18 +93,19 @@ def from_physical(
         raise InputError(f"{source}: its layers have different numbers of physical experts") from None
     if physical.ndim != 2 or not physical.size or not np.issubdtype(physical.dtype, np.integer):
         raise InputError(f"{source}: expected one list of expert numbers per layer")
-    if options.num_ranks is None:
-        raise NotSaidError(f"{source}: the file does not say over how many ranks", "num_ranks")
+    ranks = options.ranks if ranks is None else ranks
+    if ranks is None:
+        raise NotSaidError(f"{source}: the file does not say over how many ranks", "ranks")
     layers, slots = physical.shape
-    if options.num_ranks < 1 or slots % options.num_ranks:
+    if ranks < 1 or slots % ranks:
         raise InputError(
-            f"{source}: {slots} physical experts do not divide over {options.num_ranks} ranks; experts and redundant "
+            f"{source}: {slots} physical experts do not divide over {ranks} ranks; experts and redundant "
             "ones together must"
         )
-    experts = options.num_experts or int(physical.max()) + 1
+    experts = experts or options.experts or int(physical.max()) + 1
     if physical.min() < 0:
         raise InputError(f"{source}: expert number {int(physical.min())}; use 0 or more")
-    slots_LRS = physical.reshape(layers, options.num_ranks, -1)
+    slots_LRS = physical.reshape(layers, ranks, -1)
     try:
         placement = without_twins(slots_LRS, experts)
         return StoredPlacement(

@@ -58,7 +58,7 @@ def from_map(data: Any, source: str, options: ImportOptions) -> StoredPlacement:
         raise InputError(f"{source}: physical_to_logical_map holds no rows")
     if options.hidden_layers not in (None, len(rows)):
         raise InputError(f"{source}: {len(rows)} rows, one a hidden layer, not {options.hidden_layers}")
-    if options.num_ranks is not None and len(rows[0]) % options.num_ranks:
+    if options.ranks is not None and len(rows[0]) % options.ranks:
         from_physical(
             rows, source, options
         )  # says how many there are; which rows are MoE layers matters later

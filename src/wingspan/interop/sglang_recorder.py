@@ -55,7 +55,7 @@ def read_counts(data: dict[str, Any], source: str, options: ImportOptions) -> Re
 
 def read_csv(path: Path, options: ImportOptions) -> RecordedLoad:
     """The load of one rank's CSV, or of a folder of them, summed."""
-    load = read_load(path, options.num_experts)
+    load = read_load(path, options.experts)
     if options.moe_layers is None:
         return replace(load, source=f"SGLang recorder, {path}")
     missing = sorted(set(options.moe_layers) - set(load.moe_layers or ()))
@@ -87,7 +87,7 @@ def _read_dump(path: Path) -> _Dump:
 
 
 def _load(dumps: list[_Dump], options: ImportOptions) -> RecordedLoad:
-    experts = options.num_experts or int(dumps[0].map_HP.max()) + 1
+    experts = options.experts or int(dumps[0].map_HP.max()) + 1
     passes: dict[int, NDArray[np.int64]] = {}
     for dump in dumps:
         for record in dump.records:
@@ -104,8 +104,8 @@ def _trace(dumps: list[_Dump], options: ImportOptions) -> RoutingTrace:
         key=lambda pair: (pair[0]["forward_pass_id"], pair[0]["rank"]),
     )
     layers, top_k = _layers_and_top_k([record for record, _ in records], options, _names(dumps))
-    experts = options.num_experts or int(dumps[0].map_HP.max()) + 1
-    ranks = options.num_ranks or 1 + max(int(record["rank"]) for record, _ in records)
+    experts = options.experts or int(dumps[0].map_HP.max()) + 1
+    ranks = options.ranks or 1 + max(int(record["rank"]) for record, _ in records)
     pieces, requests = [], 0
     for record, dump in records:
         piece = _tokens(record, dump, layers, top_k, experts, ranks, requests)

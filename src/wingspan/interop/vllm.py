@@ -15,7 +15,6 @@ all number the MoE layers from 0, dense layers left out:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +70,8 @@ def read(path: Path, options: ImportOptions) -> StoredPlacement:
     if isinstance(data, dict) and "model_maps" in data:
         data = _map_of_model(data["model_maps"], str(path), options)
     if isinstance(data, dict) and "physical_to_logical_map" in data:
-        options = _with_experts(options, data.get("num_logical_experts"), str(path))
-        return from_physical(data["physical_to_logical_map"], str(path), options)
+        experts = _experts(options, data.get("num_logical_experts"), str(path))
+        return from_physical(data["physical_to_logical_map"], str(path), options, experts=experts)
     if isinstance(data, dict):
         return _from_ascend(data, str(path), options)
     if isinstance(data, list) and data and not isinstance(data[0], list):
@@ -96,14 +95,13 @@ def _map_of_model(maps: Any, source: str, options: ImportOptions) -> dict[str, A
     return found
 
 
-def _with_experts(options: ImportOptions, said: Any, source: str) -> ImportOptions:
-    """The options with the number of experts that the file says; refuses another one."""
-    asked = options.num_experts
+def _experts(options: ImportOptions, said: Any, source: str) -> int | None:
+    """The number of experts that the file says; refuses to be asked for another one."""
     if said is None:
-        return options
-    if asked not in (None, said):
-        raise InputError(f"{source}: num_logical_experts is {said}, not {asked}")
-    return replace(options, num_experts=int(said))
+        return None
+    if options.experts not in (None, said):
+        raise InputError(f"{source}: num_logical_experts is {said}, not {options.experts}")
+    return int(said)
 
 
 def _from_record(records: list[dict[str, Any]], source: str, options: ImportOptions) -> StoredPlacement:
@@ -137,10 +135,10 @@ def _from_ascend(data: dict[str, Any], source: str, options: ImportOptions) -> S
     if len(ranks) != 1 or len(slots) != 1 or data.get("moe_layer_count") != len(devices):
         raise InputError(f"{source}: layers, devices and experts per device must be the same throughout")
     found = ranks.pop()
-    if options.num_ranks not in (None, found):
-        raise InputError(f"{source}: {found} devices, not {options.num_ranks} ranks")
+    if options.ranks not in (None, found):
+        raise InputError(f"{source}: {found} devices, not {options.ranks} ranks")
     rows = [[expert for experts in layer for expert in experts] for layer in devices]
-    return from_physical(rows, source, replace(options, num_ranks=found))
+    return from_physical(rows, source, options, ranks=found)
 
 
 def command(placement: Placement, path: Path, ranks_per_node: int) -> str:

@@ -42,7 +42,7 @@ def read_load_statistics(path: Path, options: ImportOptions) -> RecordedLoad:
                 f"{path}: expert_load {physical_LP.shape} and p2l_map {map_LP.shape} do not agree"
             )
         if physical_LP.any():
-            experts = options.num_experts or int(map_LP.max()) + 1
+            experts = options.experts or int(map_LP.max()) + 1
             moments.append(logical_load(physical_LP[None], map_LP, experts))
     if not moments:
         raise InputError(f"{path}: no eplb_load_stats record with tokens in it")
@@ -70,8 +70,8 @@ def read_routed_experts(path: Path, options: ImportOptions) -> RoutingTrace:
         )
     if max(layers) >= arrays[0].shape[1]:
         raise InputError(f"{path}: MoE layer {max(layers)} is asked for, it has {arrays[0].shape[1]} layers")
-    experts = options.num_experts or 1 + max(int(a[:, layers].max(initial=0)) for a in arrays)
-    ranks = options.num_ranks or 1
+    experts = options.experts or 1 + max(int(a[:, layers].max(initial=0)) for a in arrays)
+    ranks = options.ranks or 1
     try:
         return concatenate(
             [_request(array[:, layers], number, ranks, experts) for number, array in enumerate(arrays)]

@@ -17,6 +17,8 @@ from wingspan.writing import write_json
 
 SCHEMA = "wingspan.recorded_load"
 SCHEMA_VERSION = 1
+MOST_WINDOWS = 64
+"""More moments say little more of how a load drifts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +57,8 @@ class RecordedLoad:
         total: NDArray[Any] = self.load_WLE.sum(axis=0)
         return total
 
-    def pooled(self, windows: int) -> RecordedLoad:
-        """Sum neighbouring moments into at most `windows` windows."""
+    def pooled(self, windows: int = MOST_WINDOWS) -> RecordedLoad:
+        """Sum neighbouring moments into at most so many windows."""
         pieces = np.array_split(self.load_WLE, min(windows, len(self.load_WLE)))
         return replace(self, load_WLE=np.stack([p.sum(axis=0) for p in pieces]))
 
