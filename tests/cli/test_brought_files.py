@@ -203,10 +203,21 @@ def test_routing_shows_what_a_load_says(wingspan):
     assert [layer["hottest_expert"] for layer in found["layers"]] == [10, 5]
     assert found["choices"] == 2189
     assert "max/mean" in wingspan("routing", MATRIX).out
-    done = wingspan("routing", MATRIX, "--pairs", "3")
-    assert (done.code, done.out) == (2, "")
-    assert "--pairs 3:" in done.err
-    assert "holds loads alone" in done.err
+    for option, value in (("--pairs", "3"), ("--windows", "8"), ("--ranks", "2")):
+        done = wingspan("routing", MATRIX, option, value)
+        assert (done.code, done.out) == (2, "")
+        assert f"{option} {value}:" in done.err
+        assert "holds loads alone" in done.err
+
+
+def test_the_page_of_a_load_shows_what_it_has(wingspan, tmp_path):
+    page = tmp_path / "load.html"
+    done = wingspan("routing", MATRIX, "--html", str(page))
+    assert done.code == 0, done.err
+    text = page.read_text()
+    for words in ("Load of every expert", "Imbalance of every layer", "only loads are known"):
+        assert words in text
+    assert "Experts that go together" not in text
 
 
 def test_a_deployment_with_a_load_is_simulated_from_its_file(wingspan, tmp_path):

@@ -136,9 +136,9 @@ def test_a_placement_says_where_experts_lie(wingspan, trace, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--ranks-per-node", "x"], "expected whole numbers with commas"),
+        (["--ranks-per-node", "x"], "is neither a number nor a range"),
         (["--ranks-per-node", "0"], "use 1 or more"),
-        (["--ranks", "0"], "--ranks 0: use 1 or more"),
+        (["--ranks", "0"], "greater than or equal to 1 (given: 0)"),
         (["--placement", "nowhere.json"], "nowhere.json: cannot be read"),
         (["--placement", __file__], "not JSON"),
     ],

@@ -1,116 +1,76 @@
-"""The work behind `wingspan routing`: read the trace, count, show."""
+"""What `wingspan routing` does: a trace or a load in figures, on the terminal, as JSON and as a page."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from wingspan.cli import routing_view
 from wingspan.cli.console import Console
-from wingspan.cli.routing_view import show, show_load
-from wingspan.errors import InputError
-from wingspan.placement.simple import linear
+from wingspan.cli.values import integers
+from wingspan.placement.trace_summary import placed_in_order, summarise_trace
 from wingspan.placement_file import read_placement
 from wingspan.routing.load_file import read_load
 from wingspan.routing.load_summary import summarise_load
-from wingspan.routing.statistics import collect
-from wingspan.routing.summary import summarise
-from wingspan.routing.trace_file import TraceFile, is_trace
-from wingspan.specs.placement import Placement
+from wingspan.routing.trace_file import TraceFile
 from wingspan.specs.routing_text import LOADS_ALONE
 from wingspan.writing import json_text
 
 
 @dataclass(frozen=True)
-class RoutingArguments:
-    """The command line of `wingspan routing`."""
+class Shown:
+    """Where results go, and as what."""
 
-    trace: Path
-    ranks_per_node: str
-    ranks: int | None
-    placement: Path | None
-    windows: int
-    pairs: int
     html: Path | None
     as_json: bool
 
+    def say_page(self) -> None:
+        """Name the page to a person."""
+        if not self.as_json:
+            print(f"page: {self.html} (open in a browser)")
 
-def execute(arguments: RoutingArguments) -> None:
-    """Do the whole job; raises `WingspanError` where it fails."""
-    if arguments.trace.suffix != ".parquet" or not is_trace(arguments.trace):
-        _execute_load(arguments)
-        return
-    file = TraceFile.open(arguments.trace)
-    if not file.num_tokens:
-        raise InputError(f"{arguments.trace}: the trace holds no token; there is nothing to show")
-    rank_LE, laid_out = _rank_of_experts(arguments, file)
-    node_maps = {f"{size} ranks a node": rank_LE // size for size in _sizes(arguments.ranks_per_node)}
-    counts = collect(file.chunks(), file.num_tokens, num_windows=arguments.windows, nodes=node_maps)
-    summary = summarise(counts, node_maps, arguments.pairs)
-    if arguments.as_json:
+
+def show_trace(
+    path: Path,
+    shown: Shown,
+    *,
+    placement: Path | None,
+    ranks: int | None,
+    ranks_per_node: str,
+    windows: int,
+    pairs: int,
+) -> None:
+    """All figures of a routing trace; raises `WingspanError` where that fails."""
+    file = TraceFile.open(path)
+    sizes = integers(ranks_per_node, "--ranks-per-node")
+    if placement is None:
+        placed = placed_in_order(file, ranks)
+        laid_out = f"in order over {placed.num_ranks} ranks"
+    else:
+        placed, laid_out = read_placement(placement).placement, f"as {placement} places them"
+    summary, counts = summarise_trace(file, placed, sizes, windows=windows, pairs=pairs)
+    if shown.as_json:
         about = {"trace": str(file.path), "origin": file.origin, "experts_lie": laid_out}
         print(json_text(about | summary.to_dict()), flush=True)
     else:
-        show(summary, file, laid_out, Console(highlight=False))
-    if arguments.html is not None:
+        routing_view.show(summary, file, laid_out, Console(highlight=False))
+    if shown.html is not None:
         from wingspan.report.routing_page import write_routing_page
 
-        write_routing_page(summary, counts, file, laid_out, arguments.html)
-        if not arguments.as_json:
-            print(f"page: {arguments.html} (open in a browser)")
+        write_routing_page(summary, counts, file, laid_out, shown.html)
+        shown.say_page()
 
 
-def _execute_load(arguments: RoutingArguments) -> None:
-    usual = RoutingArguments(arguments.trace, "8", None, None, 8, 8, None, arguments.as_json)
-    for field in fields(usual):
-        given = getattr(arguments, field.name)
-        if given != getattr(usual, field.name):
-            raise InputError(
-                f"`{field.name}` {given}: {arguments.trace} holds loads alone; it needs a routing trace"
-            )
-    load = read_load(arguments.trace)
-    summary = summarise_load(load)
-    if arguments.as_json:
-        print(json_text(summary.to_dict() | {"remarks": (LOADS_ALONE, *load.remarks)}), flush=True)
+def show_load(path: Path, shown: Shown) -> None:
+    """All figures of a load; raises `WingspanError` where that fails."""
+    load = read_load(path)
+    summary, remarks = summarise_load(load), (LOADS_ALONE, *load.remarks)
+    if shown.as_json:
+        print(json_text(summary.to_dict() | {"remarks": remarks}), flush=True)
     else:
-        show_load(summary, (LOADS_ALONE, *load.remarks), str(arguments.trace), Console(highlight=False))
+        routing_view.show_load(summary, remarks, str(path), Console(highlight=False))
+    if shown.html is not None:
+        from wingspan.report.load_page import write_load_page
 
-
-def _rank_of_experts(arguments: RoutingArguments, file: TraceFile) -> tuple[NDArray[np.int64], str]:
-    """The rank of each expert (L, E), and in words how they lie."""
-    if arguments.placement is not None:
-        placement = read_placement(arguments.placement).placement
-        if (placement.num_layers, placement.num_experts) != (file.num_layers, file.num_experts):
-            raise InputError(
-                f"{arguments.placement}: {placement.num_layers} layers of {placement.num_experts} experts, the trace "
-                f"has {file.num_layers} of {file.num_experts}"
-            )
-        return first_ranks(placement), f"as {arguments.placement} places them"
-    ranks = file.num_experts if arguments.ranks is None else arguments.ranks
-    if ranks < 1:
-        raise InputError(f"--ranks {ranks}: use 1 or more")
-    slots = -(-file.num_experts // ranks)
-    return first_ranks(linear(file.num_layers, file.num_experts, ranks, slots)), (
-        f"in order over {ranks} ranks"
-    )
-
-
-def first_ranks(placement: Placement) -> NDArray[np.int64]:
-    """The rank of each expert's first replica: (L, E)."""
-    rank_LE = np.empty((placement.num_layers, placement.num_experts), dtype=np.int64)
-    layer, rank, slot = np.nonzero(placement.slots_LRS >= 0)
-    # Written from the last to the first, so that the first stays.
-    rank_LE[layer[::-1], placement.slots_LRS[layer, rank, slot][::-1]] = rank[::-1]
-    return rank_LE
-
-
-def _sizes(text: str) -> list[int]:
-    try:
-        sizes = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"--ranks-per-node {text!r}: expected whole numbers with commas, as 4,8") from None
-    if min(sizes) < 1:
-        raise InputError(f"--ranks-per-node {text}: use 1 or more")
-    return sizes
+        write_load_page(summary, load, remarks, shown.html)
+        shown.say_page()

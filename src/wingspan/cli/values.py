@@ -35,7 +35,8 @@ def integers(text: str, option: str, most: int = 2**63 - 1) -> list[int]:
         if end > most:
             raise InputError(f"{option} {_short(text)}: {end:,} is more than {most:,}")
         if value < 1 or end < value:
-            raise InputError(f"{option} {text}: {part.strip()} must rise from at least 1")
+            mend = "a range must rise from at least 1" if dots else "use 1 or more"
+            raise InputError(f"{option} {text}: {part.strip()}: {mend}")
         while value <= end:
             values.append(value)
             value *= 2

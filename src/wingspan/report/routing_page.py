@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wingspan.report.figures import Figure, axis, figure, heat_map
 from wingspan.report.page import Page, Section, Tile, write_page
@@ -25,7 +28,14 @@ def write_routing_page(
 
 def routing_page(summary: RoutingSummary, counts: RoutingStatistics, file: TraceFile, laid_out: str) -> Page:
     """All pictures of one trace; `laid_out` says how the experts lie on nodes."""
-    sections = [_load(counts), _imbalance(summary)]
+    layers = [layer.layer for layer in summary.layers]
+    picked = (
+        f"1 is even, {summary.num_experts / summary.top_k:.3g} is when every token picks the same experts."
+    )
+    sections = [
+        load_section(counts.load_LE, layers),
+        imbalance_section(layers, [layer.imbalance for layer in summary.layers], picked),
+    ]
     if summary.windows > 1:
         sections.append(_drift(summary))
     if summary.top_k > 1:
@@ -63,9 +73,10 @@ def _tiles(summary: RoutingSummary) -> list[Tile]:
     ]
 
 
-def _load(counts: RoutingStatistics) -> Section:
-    mean_L1 = np.maximum(counts.load_LE.mean(axis=1, keepdims=True), 1e-12)
-    relative_LE = counts.load_LE / mean_L1
+def load_section(load_LE: NDArray[Any], layers: Sequence[int]) -> Section:
+    """A heat map of tokens per expert; `layers` are the rows' numbers."""
+    mean_L1 = np.maximum(load_LE.mean(axis=1, keepdims=True), 1e-12)
+    relative_LE = load_LE / mean_L1
     return Section(
         "Load of every expert",
         "Each row is a MoE layer, each column an expert: its tokens relative to the layer's mean. "
@@ -73,27 +84,33 @@ def _load(counts: RoutingStatistics) -> Section:
         heat_map(
             relative_LE.tolist(),
             x="logical expert",
-            y="MoE layer",
+            y="MoE layer" if layers[0] == 0 else f"MoE layer, the first is {layers[0]} of the model",
             unit="tokens / mean",
-            height=120 + min(520, 22 * counts.num_layers),
+            height=120 + min(520, 22 * len(layers)),
         ),
     )
 
 
-def _imbalance(summary: RoutingSummary) -> Section:
-    layers = [layer.layer for layer in summary.layers]
-    bars = {"type": "bar", "x": layers, "y": [la.imbalance for la in summary.layers]}
+def imbalance_section(layers: Sequence[int], imbalance: Sequence[float], scale: str) -> Section:
+    """A bar per layer; `scale` says in words what is even and what is worst."""
     return Section(
         "Imbalance of every layer",
-        f"Tokens of the fullest expert over the mean; 1 is even, {summary.num_experts / summary.top_k:.3g} is when "
-        "every token picks the same experts.",
-        figure(
-            [bars | {"marker": {"color": series(0)}}],
-            height=300,
-            margin=_BARE,
-            xaxis=axis("MoE layer", dtick=_tick(len(layers))),
-            yaxis=axis("max / mean", rangemode="tozero"),
-        ),
+        f"Tokens of the fullest expert over the mean; {scale}",
+        layer_bars(layers, imbalance, "max / mean"),
+    )
+
+
+def layer_bars(
+    layers: Sequence[int], values: Sequence[float], title: str, tickformat: str | None = None
+) -> Figure:
+    """One figure of each layer."""
+    bars = {"type": "bar", "x": list(layers), "y": list(values), "marker": {"color": series(0)}}
+    return figure(
+        [bars],
+        height=300,
+        margin=_BARE,
+        xaxis=axis("MoE layer", dtick=_tick(len(layers))),
+        yaxis=axis(title, rangemode="tozero", **({"tickformat": tickformat} if tickformat else {})),
     )
 
 

@@ -53,6 +53,14 @@ class Placement:
         """EP size: ranks over which each layer's experts are spread."""
         return int(self.slots_LRS.shape[1])
 
+    @cached_property
+    def first_rank_LE(self) -> NDArray[np.int64]:
+        """The rank of each expert's first replica: (L, E)."""
+        rank_LE = np.full((self.num_layers, self.num_experts), self.num_ranks, dtype=np.int64)
+        layer, rank, slot = np.nonzero(self.slots_LRS != EMPTY)
+        np.minimum.at(rank_LE, (layer, self.slots_LRS[layer, rank, slot]), rank)
+        return rank_LE
+
     @property
     def slots_per_rank(self) -> int:
         """Places for one expert's weights on each rank, per layer."""
