@@ -35,7 +35,8 @@ def claims(
     from rich import box
     from rich.table import Table
 
-    from wingspan.cli.console import Console, progress
+    from wingspan.cli.console import Console
+    from wingspan.cli.progress import progress
     from wingspan.simulate.claims import PARTS
     from wingspan.simulate.claims import claims as compute
     from wingspan.specs.cluster import load_cluster

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from wingspan.cli.console import Console, progress
+from wingspan.cli.console import Console
 from wingspan.cli.place_view import show, show_export
+from wingspan.cli.progress import progress
 from wingspan.cli.run_setup import is_deployment
 from wingspan.deployment import Deployment, load_deployment, save_deployment
 from wingspan.describe import Description, model_of

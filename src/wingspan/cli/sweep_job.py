@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from wingspan.cli.console import Console, progress
+from wingspan.cli.console import Console
+from wingspan.cli.progress import progress
 from wingspan.cli.values import integers, numbers, words
 from wingspan.errors import InputError
 from wingspan.limits import MOST_CONTEXT, MOST_EXPERTS, MOST_RANKS, MOST_TOKENS

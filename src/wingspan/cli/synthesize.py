@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from wingspan.cli.console import Advance
+    from wingspan.cli.progress import Advance
     from wingspan.routing.trace import RoutingTrace
 
 _KINDS = (
@@ -53,8 +53,8 @@ def synthesize(
 
       wingspan synthesize rotating --layers 7 --experts 8 --experts-per-token 2 --ranks 8 --out small.parquet
     """
-    from wingspan.cli.console import progress
     from wingspan.cli.outputs import check_outputs
+    from wingspan.cli.progress import progress
     from wingspan.routing.synthetic import TraceShape, generate
     from wingspan.routing.trace_file import write_trace
     from wingspan.routing.workloads import workload

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from wingspan.schedule.result import StepReport
-from wingspan.schedule.serving_result import LoadPoint, ServingReport
-from wingspan.schedule.sweep_result import SweepResult
+if TYPE_CHECKING:
+    from wingspan.schedule.result import StepReport
+    from wingspan.schedule.serving_result import LoadPoint, ServingReport
+    from wingspan.schedule.sweep_result import SweepResult
 
 Row = Mapping[str, object]
 

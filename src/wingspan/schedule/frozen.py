@@ -8,4 +8,4 @@ from pydantic import BaseModel, ConfigDict
 class FrozenResult(BaseModel):
     """Base of every result type; a field that is not declared is refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)

@@ -89,7 +89,7 @@ class StepReport(FrozenResult):
         "`wait`: waiting for slower ranks, up to the step's end; `other`: what belongs to no operation"
     )
     hidden_seconds: dict[Operation, list[float]] = Field(
-        default_factory=dict, description="per transfer and rank, the part during which the rank computed"
+        default={}, description="per transfer and rank, the part during which the rank computed"
     )
     exposed_communication_seconds: list[float] = Field(
         description="per rank, nothing to compute: transfers that are not hidden, and `wait`"
@@ -108,9 +108,9 @@ class StepReport(FrozenResult):
         description="per part and rank; parts that an executor cannot tell apart are in `other`"
     )
     peak_memory_bytes: list[int] = Field(description="per rank, all parts together")
-    links: list[LinkUse] = Field(default_factory=list, description="predicted only")
+    links: list[LinkUse] = Field(default=[], description="predicted only")
     utilisation: dict[str, float] = Field(
-        default_factory=dict, description="predicted only: share of peak, compute and memory bandwidth"
+        default={}, description="predicted only: share of peak, compute and memory bandwidth"
     )
     relative_error: float | None = Field(
         default=None, ge=0, description="predicted only: half-width of the step's error bar, as a share of it"
@@ -119,7 +119,7 @@ class StepReport(FrozenResult):
         description="the rank that spends most on its own operations, for which others wait"
     )
     slowest_reason: str = Field(default="", description="what it spends more on than the mean rank")
-    notes: list[str] = Field(default_factory=list, description="conditions and caveats of these figures")
+    notes: list[str] = Field(default=[], description="conditions and caveats of these figures")
 
     @property
     def overhead(self) -> float:

@@ -102,4 +102,4 @@ class ServingReport(FrozenResult):
         default=None,
         description="highest load found that meets the limits; None if not searched or none does",
     )
-    notes: list[str] = Field(default_factory=list)
+    notes: list[str] = Field(default=[])

@@ -53,7 +53,5 @@ class SweepResult(FrozenResult):
     conditions: dict[str, str]
     axes: list[SweepAxis] = Field(min_length=1)
     points: list[SweepPoint]
-    findings: list[str] = Field(
-        default_factory=list, description="what the points say together, one sentence each"
-    )
-    notes: list[str] = Field(default_factory=list)
+    findings: list[str] = Field(default=[], description="what the points say together, one sentence each")
+    notes: list[str] = Field(default=[])

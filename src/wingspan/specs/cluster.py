@@ -118,7 +118,7 @@ class Cluster(Spec):
     """
 
     name: str
-    sources: dict[str, str] = Field(default_factory=dict, description="where each figure was found")
+    sources: dict[str, str] = Field(default={}, description="where each figure was found")
     nodes: int = Field(ge=1)
     gpus_per_node: int = Field(ge=1)
     gpu: Gpu
@@ -140,7 +140,7 @@ class Cluster(Spec):
     )
     kernels: Kernels
     extrapolations: dict[str, Extrapolation] = Field(
-        default_factory=dict, description="of what (the GPU, the network), for whoever reads the file"
+        default={}, description="of what (the GPU, the network), for whoever reads the file"
     )
 
     @model_validator(mode="before")

@@ -137,7 +137,7 @@ class Kernels(Spec):
     collective: CollectiveKernel
     contention: ContentionKernel
     accuracy: dict[str, Accuracy] = Field(
-        default_factory=dict, description="per operation; one that is not named has no error bar"
+        default={}, description="per operation; one that is not named has no error bar"
     )
 
 

@@ -19,7 +19,7 @@ _LONGEST_VALUE = 60
 class Spec(BaseModel):
     """What is given: frozen once read, and it refuses keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 S = TypeVar("S", bound=Spec)
