@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.cli.without_torch import run_without_torch
-from wingspan.cli.main import application
+from wingspan.cli.main import _PANELS, application
 from wingspan.errors import InputError
 from wingspan.placement.simple import linear
 from wingspan.schedule.result import StepReport
@@ -292,6 +292,29 @@ def test_import_and_help_load_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_prediction_loads_only_what_it_uses() -> None:
+    """Files of other commands, engines' formats, pages and other executors take longer to load than it does."""
+    code = (
+        "import sys, wingspan.cli.main as m\n"
+        "sys.argv[1:] = ['simulate', 'deepseek-v3', '--ranks', '256', '-b', '128', '--json']\n"
+        "m.sys.exit = lambda code: print(*sys.modules, file=sys.stderr)\n"
+        "m.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stderr.split()
+    assert "wingspan.cli.simulate" in loaded
+    rooms = (
+        "balance client interop models runtime server testbed placement_file front schedule.sweep_result "
+        "schedule.serving_result report.page report.terminal cli.progress simulate.planning"
+    )
+    libraries = "logging plotly pyarrow rich.progress scipy torch transformers"
+    others = [
+        f"cli.{name.replace('-', '_')}" for names in _PANELS.values() for name in names if name != "simulate"
+    ]
+    unused = {*libraries.split(), *(f"wingspan.{room}" for room in (*rooms.split(), *others))}
+    assert not unused & set(loaded)
 
 
 def test_help_starts_at_once() -> None:
