@@ -108,8 +108,9 @@ def application(first: str = "") -> typer.Typer:
 def _command(name: str) -> Callable[..., None] | typer.Typer:
     """What a command does, out of the file that has its name; a group of commands is the `app` of its file."""
     python_name = name.replace("-", "_") + "_" * iskeyword(name)
-    file = import_module(f"wingspan.cli.{python_name}")
-    return getattr(file, "app", None) or getattr(file, python_name)
+    file = vars(import_module(f"wingspan.cli.{python_name}"))
+    command: Callable[..., None] | typer.Typer = file.get("app") or file[python_name]
+    return command
 
 
 def main() -> None:
