@@ -11,7 +11,7 @@ import pytest
 from tests.report.examples import CONDITIONS, serving, step, sweep
 from wingspan.errors import InputError
 from wingspan.report.page import Page, Section, Table, Tile, render, write_page
-from wingspan.report.palette import MEMORY, OPERATIONS, SHADES
+from wingspan.report.palette import MEMORY, OPERATIONS, SHADES, style
 from wingspan.report.plan_page import Alternative, plan_page
 from wingspan.report.serving_page import serving_page
 from wingspan.report.step_page import step_page
@@ -160,6 +160,9 @@ def test_words_are_read_and_parts_are_seen_on_either_ground(scheme: int) -> None
         for words in ("ink", "quiet", "limit"):
             assert contrast(shade[words], shade[ground]) >= 4.5, (words, ground)
     assert contrast(shade["ink"], shade["alarm"]) >= 4.5
+    inks = [dict(re.findall(r"--on-([\w-]+):(#\w+)", half)) for half in style().split("@media")]
+    for colour in OPERATIONS.values():
+        assert contrast(inks[scheme][colour[6:-1]], shade[colour[6:-1]]) >= 4.5, colour
     for colour in {*OPERATIONS.values(), *MEMORY.values()} - {"var(--yellow)", "var(--cyan)"}:
         assert contrast(shade[colour[6:-1]], shade["paper"]) >= 1.7, colour
 
@@ -169,7 +172,7 @@ def test_a_page_holds_no_colour_of_its_own(all_pages: dict[str, Page]) -> None:
     for name, page in all_pages.items():
         figures = json.dumps([section.figure for section in page.sections])
         assert not re.findall(r"#[0-9a-f]{3,6}\b|rgba?\((?!0,0,0,0)", figures), name
-        named = set(re.findall(r"var\(--([\w-]+)\)", render(page)))
+        named = {used.removeprefix("on-") for used in re.findall(r"var\(--([\w-]+)\)", render(page))}
         assert named <= {*SHADES, "swatch"}, name
 
 

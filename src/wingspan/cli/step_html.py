@@ -128,7 +128,8 @@ def conditions(deployment: Deployment) -> dict[str, str]:
     return {
         "Model": f"{model.name}: {model.layers} layers, {len(model.moe_layers)} with {model.experts.count} experts, "
         f"top-{model.experts.per_token}; {'heads' if heads else 'latent'} attention",
-        "Cluster": f"{cluster.name}: {cluster.nodes} nodes of {cluster.gpus_per_node} {gpu.name}",
+        "Cluster": f"{cluster.name}: {cluster.nodes} node{'s' if cluster.nodes > 1 else ''} of "
+        f"{cluster.gpus_per_node} {gpu.name}",
         "GPU": f"{gpu.memory_bytes / 1e9:.0f} GB at {gpu.memory_bandwidth_bytes_per_second / 1e12:.2f} TB/s",
         "Links, per GPU and direction": f"{cluster.scale_up.bandwidth_bytes_per_second / 1e9:.0f} GB/s within "
         f"{cluster.scale_up_domain_gpus} GPUs, {beyond / 1e9:.4g} GB/s beyond{shared}",

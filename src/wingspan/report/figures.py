@@ -98,7 +98,11 @@ def heat_map(
         "zmin": 0,
         "zmax": max(2.0, *(float(max(row)) for row in rows)) if most is None else most,
         "colorscale": [list(stop) for stop in HEAT],
-        "colorbar": {"title": {"text": unit, "side": "right"}, "thickness": 14, "outlinewidth": 0},
+        "colorbar": {
+            "title": {"text": unit, "side": "right", "font": {"size": 13}},
+            "thickness": 14,
+            "outlinewidth": 0,
+        },
         "hovertemplate": f"{y} %{{y}}, {x} %{{x}}: %{{z:.2f}} {unit}<extra></extra>",
     }
     category = {} if names is None else {"type": "category"}

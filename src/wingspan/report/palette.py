@@ -12,6 +12,7 @@ from wingspan.specs.memory import MemoryPart
 
 SHADES: dict[str, tuple[str, str]] = {
     "ink": ("#1f2933", "#e2e7ec"),
+    "faint": ("#a7b1bc", "#6b7885"),
     "quiet": ("#5f6b78", "#9dabb9"),
     "line": ("#e1e5ea", "#38434f"),
     "ground": ("#f5f7fa", "#12171d"),
@@ -31,7 +32,7 @@ SHADES: dict[str, tuple[str, str]] = {
     "wine": ("#882255", "#b34a80"),
     "indigo": ("#332288", "#8071de"),
     "mist": ("#b6c0ca", "#58646f"),
-    "slate": ("#6b7785", "#98a4b0"),
+    "slate": ("#626e7b", "#98a4b0"),
     "heat-0": ("#fff7e6", "#e9dfca"),
     "heat-1": ("#fdd49e", "#f2c486"),
     "heat-2": ("#e69f00", "#d99100"),
@@ -44,12 +45,28 @@ SHADES: dict[str, tuple[str, str]] = {
 def style() -> str:
     """The colours as CSS: the reader's scheme decides, and paper is light."""
     light, dark = (
-        "".join(f"--{name}:{shades[scheme]};" for name, shades in SHADES.items()) for scheme in (0, 1)
+        "".join(
+            f"--{name}:{shades[scheme]};--on-{name}:{_ink_on(shades[scheme])};"
+            for name, shades in SHADES.items()
+        )
+        for scheme in (0, 1)
     )
     return (
         f":root{{color-scheme:light dark;{light}}}\n"
         f"@media (prefers-color-scheme:dark){{:root:not(.printed){{{dark}}}}}"
     )
+
+
+def ink_on(colour: str) -> str:
+    """The colour of words on a bar of this colour, by day and by night."""
+    return colour.replace("var(--", "var(--on-")
+
+
+def _ink_on(shade: str) -> str:
+    """Black or white, whichever is read better (relative luminance, WCAG 2)."""
+    red, green, blue = (int(shade[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    luminance = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
+    return "#ffffff" if luminance < 0.18 else "#101418"
 
 
 def _named(name: str) -> str:
@@ -59,7 +76,8 @@ def _named(name: str) -> str:
 
 
 INK = _named("ink")
-QUIET = _named("quiet")
+QUIET = _named("faint")
+"""What something else is compared with."""
 GRID = _named("line")
 PAPER = _named("paper")
 LIMIT = _named("limit")

@@ -107,7 +107,7 @@ def _throughput(choices: Sequence[Alternative]) -> Figure:
         [
             {
                 "type": "bar",
-                "x": [f"{c.layout}<br>{c.report.experts_per_rank} per GPU" for c in choices],
+                "x": [choice.layout for choice in choices],
                 "y": rates,
                 "marker": {"color": [series(0) if choice.shown else QUIET for choice in choices]},
                 "text": [count_text(rate) for rate in rates],

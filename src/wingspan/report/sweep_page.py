@@ -26,6 +26,8 @@ def sweep_page(result: SweepResult) -> Page:
         "Share of the step in which the mean rank has nothing to compute: it waits for a transfer, or for slower "
         "ranks. Lower is better."
     )
+    if len(result.points) == 1:
+        return _page(result, [*_findings(result), _numbers(result)])
     sections = [
         *_findings(result),
         *_best_experts(result),
@@ -36,9 +38,13 @@ def sweep_page(result: SweepResult) -> Page:
         *_pictured(result, along, EXPOSED, "Exposed communication", waiting),
         _numbers(result),
     ]
+    return _page(result, sections)
+
+
+def _page(result: SweepResult, sections: list[Section]) -> Page:
     return Page(
         title=f"Sweep over {_names(result.axes)}",
-        subtitle=f"{len(result.points)} predictions",
+        subtitle="one prediction" if len(result.points) == 1 else f"{len(result.points)} predictions",
         tiles=_tiles(result),
         conditions=result.conditions,
         sections=sections,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from wingspan.report.figures import Figure, axis, figure, row_axis
-from wingspan.report.palette import OPERATIONS, PAPER
+from wingspan.report.palette import OPERATIONS, PAPER, ink_on
 from wingspan.report.units import bytes_text, seconds_text, time_scale
 from wingspan.schedule.result import Operation, Span, Stream
 
@@ -124,6 +124,7 @@ def _labels(operation: Operation, names: list[str]) -> dict[str, object]:
         "textposition": "inside",
         "insidetextanchor": "middle",
         "textangle": 0,
+        "insidetextfont": {"color": ink_on(OPERATIONS[operation])},
         "marker": {"color": OPERATIONS[operation], "line": {"width": 0.5, "color": PAPER}},
     }
 
