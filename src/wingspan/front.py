@@ -15,13 +15,18 @@ from wingspan.simulate.planning import Plan, make_plan
 from wingspan.simulate.service import ServiceGoal
 from wingspan.simulate.service_plan import ServicePlan, make_service_plan
 from wingspan.simulate.step import simulate as predicted
+from wingspan.specs.precision import Precision
 
 if TYPE_CHECKING:
     from wingspan.routing.recorded_load import RecordedLoad
     from wingspan.routing.trace import RoutingTrace
     from wingspan.schedule.result import StepReport
     from wingspan.simulate.placing import Comparison
+    from wingspan.simulate.training.planning import TrainingPlan
     from wingspan.specs.placement import Placement
+
+_USUAL_SEQUENCE = 4096
+"""Tokens of a training sequence where nobody says."""
 
 
 def plan(said: Description, gpus: int | None = None, *, longest_step_seconds: float | None = None) -> Plan:
@@ -60,6 +65,39 @@ def plan_requests(said: Description, goal: ServiceGoal, gpus: int | None = None)
     template = template_of(said)
     return make_service_plan(
         template, gpus or template.cluster.gpus, goal, _kept(template.planned or Planned())
+    )
+
+
+def plan_training(said: Description, gpus: int | None = None) -> TrainingPlan:
+    """Compare layouts (EP x DP x PP, recomputing, ZeRO) that train a model on a number of GPUs.
+
+    Args:
+        said: model, cluster, context (tokens of a sequence, default 4096), total sequences (global batch size),
+            routing, activations and seed; training has none of the rest.
+        gpus: all GPUs (default: as many as the cluster says).
+
+    Raises:
+        InputError: what is said does not fit together.
+    """
+    from wingspan.simulate.training import planning
+
+    context = said.context or _USUAL_SEQUENCE
+    products = Precision.FP8 if said.activations == Precision.FP8 else Precision.BF16
+    asked = Description(
+        source=said.source,
+        cluster=said.cluster,
+        phase="prefill",
+        tokens_per_gpu=context,
+        context=context,
+        routing=said.routing,
+        activations=said.activations,
+        weights=products.value,
+        seed=said.seed,
+    )
+    template = template_of(asked)
+    whole = gpus or template.cluster.gpus
+    return planning.plan_training(
+        template.model, template.cluster, template.workload, whole, said.total_sequences
     )
 
 

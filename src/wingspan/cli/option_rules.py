@@ -55,6 +55,27 @@ def _no_requests(values: Values) -> bool:
     return values["prompt_tokens"] is None and values["output_tokens"] is None
 
 
+_NOT_IN_TRAINING = (
+    "ttft",
+    "tpot",
+    "prompt_tokens",
+    "output_tokens",
+    "tokens_per_gpu",
+    "context_spread",
+    "redundant",
+    "experts_per_rank",
+    "placement",
+    "dispatcher",
+    "expert_tensor_parallel",
+    "weights",
+    "kv",
+    "longest_step_ms",
+    "price",
+    "out",
+    "html",
+)
+"""Options of `plan` that a plan of training has no use for."""
+
 RULES: dict[str, tuple[Rule, ...]] = {
     "sweep": (
         Rule(
@@ -62,6 +83,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "plan": (
+        *(
+            Rule(name, lambda values: values["phase"] != "train", "--phase train has none; leave it out")
+            for name in _NOT_IN_TRAINING
+        ),
         Rule("phase", _no_requests, _OF_REQUESTS),
         Rule("tokens_per_gpu", _no_requests, _OF_REQUESTS),
         Rule("context", _no_requests, _OF_REQUESTS),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -154,31 +153,7 @@ def plan(
         seed=seed,
     )
     if phase == "train":
-        _train(
-            said,
-            gpus,
-            {
-                "--prompt-tokens": prompt_tokens,
-                "--output-tokens": output_tokens,
-                "--ttft": ttft,
-                "--tpot": tpot,
-                "--tokens-per-gpu": tokens_per_gpu,
-                "--context-spread": context_spread,
-                "--redundant": redundant,
-                "--experts-per-rank": experts_per_rank,
-                "--placement": placement,
-                "--dispatcher": dispatcher,
-                "--expert-tp": expert_tensor_parallel,
-                "--weights": weights,
-                "--kv": kv,
-                "--longest-step-ms": longest_step_ms,
-                "--price": price,
-                "--out": out,
-                "--html": html,
-            },
-            as_json=as_json,
-            as_csv=as_csv,
-        )
+        _train(said, gpus, as_json=as_json, as_csv=as_csv)
         return
     shown = plan_job.Shown(out, html, price, as_json=as_json, as_csv=as_csv)
     if prompt_tokens is not None and output_tokens is not None:
@@ -187,12 +162,11 @@ def plan(
         plan_job.for_steps(said, gpus, longest_step_ms, shown)
 
 
-def _train(
-    said: Description, gpus: int | None, given: Mapping[str, object], *, as_json: bool, as_csv: bool
-) -> None:
+def _train(said: Description, gpus: int | None, *, as_json: bool, as_csv: bool) -> None:
     from wingspan.cli import plan_training
+    from wingspan.front import plan_training as make
 
-    plan = plan_training.make(said, gpus, given)
+    plan = make(said, gpus)
     if as_json:
         print(plan_training.to_json(plan))
     elif as_csv:

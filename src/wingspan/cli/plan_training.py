@@ -1,58 +1,20 @@
-"""`wingspan plan --phase train`: what is asked for, and what a person sees of the answer."""
+"""What `wingspan plan --phase train` shows."""
 
 from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
 from wingspan.cli.console import Console
-from wingspan.deployment import Deployment
-from wingspan.describe import Description, template_of
-from wingspan.errors import InputError
 from wingspan.simulate.training.layout import Recompute
-from wingspan.simulate.training.planning import TrainingChoice, TrainingPlan, plan_training
-from wingspan.specs.precision import Precision
+from wingspan.simulate.training.planning import TrainingChoice, TrainingPlan
 from wingspan.writing import json_text
 
 _SHOWN = 12
-_USUAL_SEQUENCE = 4096
-
-
-def make(said: Description, gpus: int | None, given: Mapping[str, object]) -> TrainingPlan:
-    """The plan.
-
-    Args:
-        said: model, cluster, context (tokens of a sequence), total sequences (global batch size), routing, activations.
-        gpus: all of them (default: as many as the cluster says).
-        given: what else was asked for, by its option; training has none of it.
-
-    Raises:
-        InputError: an option that training has not, or values that do not fit together.
-    """
-    for option, value in given.items():
-        if value is not None:
-            raise InputError(f"{option} {value}: does nothing here: --phase train has none; leave it out")
-    context = said.context or _USUAL_SEQUENCE
-    eight_bit = said.activations == Precision.FP8
-    asked = Description(
-        source=said.source,
-        cluster=said.cluster,
-        phase="prefill",
-        tokens_per_gpu=context,
-        context=context,
-        routing=said.routing,
-        activations=said.activations,
-        weights=(Precision.FP8 if eight_bit else Precision.BF16).value,
-        seed=said.seed,
-    )
-    template: Deployment = template_of(asked)
-    whole = gpus or template.cluster.gpus
-    return plan_training(template.model, template.cluster, template.workload, whole, said.total_sequences)
 
 
 def show(plan: TrainingPlan) -> None:

@@ -90,11 +90,13 @@ def sweep(
     """
     from wingspan.cli import sweep_job
     from wingspan.cli.outputs import check_one_format, check_outputs
-    from wingspan.cli.values import words
+    from wingspan.cli.values import integers, numbers, words
+    from wingspan.limits import MOST_CONTEXT, MOST_EXPERTS, MOST_RANKS, MOST_TOKENS
     from wingspan.report.page import write_page
     from wingspan.report.rows import csv_text, sweep_rows
     from wingspan.report.sweep_page import sweep_page
-    from wingspan.simulate.sweep_start import start
+    from wingspan.simulate.sweep_axes import all_axes
+    from wingspan.simulate.sweep_start import start, usual_sizes
     from wingspan.specs.cluster import load_cluster
     from wingspan.writing import json_text
 
@@ -112,21 +114,28 @@ def sweep(
         seed=seed,
         scale_experts=scale_experts,
     )
-    batches, contexts = sweep_job.sizes(
-        phase, tokens_per_gpu, context, base.model.max_context, whole=total_sequences is not None
+    batches, contexts = usual_sizes(
+        phase,
+        sweep_job.counts(tokens_per_gpu, "--tokens-per-gpu", MOST_TOKENS),
+        sweep_job.counts(context, "--context", MOST_CONTEXT),
+        base.model.max_context,
+        whole=total_sequences is not None,
     )
-    texts = {
-        "--schedule": schedule,
-        "--routing": routing,
-        "--bandwidth": bandwidth,
-        "--context": contexts,
-        "--tokens-per-gpu": batches if total_sequences is None else None,
-        "--total-sequences": total_sequences,
-        "--expert-tp": expert_tensor_parallel,
-        "--experts-per-rank": experts_per_rank,
-        "--ranks": ranks,
-    }
-    result = sweep_job.predict(base, sweep_job.all_axes(clusters, texts), longest_step_ms, price)
+    axes = all_axes(
+        clusters,
+        {
+            "schedule": words(schedule, "--schedule"),
+            "routing": words(routing, "--routing"),
+            "bandwidth": None if bandwidth is None else numbers(bandwidth, "--bandwidth"),
+            "context": contexts,
+            "tokens_per_gpu": batches if total_sequences is None else None,
+            "total_sequences": sweep_job.counts(total_sequences, "--total-sequences", MOST_TOKENS),
+            "expert_tensor_parallel": sweep_job.counts(expert_tensor_parallel, "--expert-tp", MOST_RANKS),
+            "experts_per_rank": sweep_job.counts(experts_per_rank, "--experts-per-rank", MOST_EXPERTS),
+            "ranks": integers(ranks, "--ranks", MOST_RANKS),
+        },
+    )
+    result = sweep_job.predict(base, axes, longest_step_ms, price)
     if as_json:
         print(json_text(result.model_dump(mode="json"), indent=2))
     elif as_csv:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from wingspan.schedule.frozen import FrozenResult
+from wingspan.schedule.price import price_per_million_tokens
 
 Value = int | float | str
 
@@ -55,3 +56,17 @@ class SweepResult(FrozenResult):
     points: list[SweepPoint]
     findings: list[str] = Field(default=[], description="what the points say together, one sentence each")
     notes: list[str] = Field(default=[])
+
+    def priced(self, price_per_gpu_hour: float) -> SweepResult:
+        """With what a million tokens of each point cost, in the price's currency."""
+        points = [
+            point.model_copy(
+                update={
+                    "price_per_million_tokens": price_per_million_tokens(
+                        price_per_gpu_hour, point.tokens_per_second_per_gpu
+                    )
+                }
+            )
+            for point in self.points
+        ]
+        return self.model_copy(update={"points": points})

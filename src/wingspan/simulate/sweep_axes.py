@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from wingspan.errors import InputError
 from wingspan.schedule.sweep_result import Value
@@ -14,6 +15,29 @@ from wingspan.specs.execution import parse_schedule, schedule_text
 from wingspan.specs.reading import parse
 from wingspan.specs.routing_text import fitted, read_routing
 from wingspan.specs.workload import Routing, Workload
+
+
+def all_axes(clusters: Sequence[Cluster], given: Mapping[str, Sequence[Any] | None]) -> list[Axis]:
+    """Every axis that is given, outermost first: what a later one depends on comes before it.
+
+    Args:
+        clusters: of the first.
+        given: the values of the others, by the axis's name as a `Description` has it; None leaves it out.
+    """
+    grouped = given.get("experts_per_rank") is not None
+    makers: dict[str, Callable[[Sequence[Any]], Axis]] = {
+        "schedule": schedule_axis,
+        "routing": routing_axis,
+        "bandwidth": bandwidth_axis,
+        "context": context_axis,
+        "tokens_per_gpu": batch_axis,
+        "total_sequences": total_sequences_axis,
+        "expert_tensor_parallel": expert_tp_axis,
+        "experts_per_rank": experts_per_rank_axis,
+        "ranks": partial(ranks_axis, grouped=grouped),
+    }
+    chosen = {name: values for name in makers if (values := given.get(name)) is not None}
+    return [cluster_axis(clusters), *(makers[name](values) for name, values in chosen.items())]
 
 
 def cluster_axis(clusters: Sequence[Cluster]) -> Axis:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from wingspan.deployment import Options
+from wingspan.errors import InputError
 from wingspan.schedule.sweep_result import Value
 from wingspan.simulate.sweep import Axis, Setting
 from wingspan.specs.cluster import Cluster, load_cluster
@@ -13,6 +14,7 @@ from wingspan.specs.precision import Precision
 from wingspan.specs.reading import parse
 from wingspan.specs.workload import Workload
 
+_USUAL_CONTEXT = 4096
 _OPEN_EXPERTS = ("seed", "seed-gated", "seed-small")
 """The reference model leaves the number of experts open: one for each GPU."""
 
@@ -58,6 +60,38 @@ def start(
         options=parse(Options, {"attention_ranks": attention_ranks}, "options"),
         scale_experts=model in _OPEN_EXPERTS if scale_experts is None else scale_experts,
     )
+
+
+def usual_sizes(
+    phase: str,
+    batches: Sequence[int] | None,
+    contexts: Sequence[int] | None,
+    longest: int | None,
+    *,
+    whole: bool = False,
+) -> tuple[list[int], list[int]]:
+    """Batches and contexts, as given or as usual.
+
+    Args:
+        phase: prefill or decode.
+        batches: tokens per GPU; None: the usual ones.
+        contexts: tokens; None: the usual ones.
+        longest: the most context that the model takes.
+        whole: whether sequences are counted over all GPUs, so that any prompt fits.
+
+    Raises:
+        InputError: a step cannot hold a prompt.
+    """
+    prefill = phase == "prefill"
+    batches = list(batches or [4096 if prefill else 64])
+    usual = min(_USUAL_CONTEXT, longest or _USUAL_CONTEXT)
+    contexts = list(contexts or [min(usual, *batches) if prefill else usual])
+    if prefill and max(contexts) > min(batches) and not whole:
+        raise InputError(
+            f"a prefill of {min(batches):,} tokens per GPU cannot hold a prompt of {max(contexts):,}: raise "
+            "`tokens_per_gpu` or lower `context`"
+        )
+    return batches, contexts
 
 
 def settle(base: Setting, axes: Iterable[Axis]) -> tuple[Setting, list[Axis], dict[str, str]]:
