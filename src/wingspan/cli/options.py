@@ -81,6 +81,9 @@ PlacementName = Annotated[
         "file that place or import wrote.",
     ),
 ]
+ExpectedLoads = Annotated[
+    bool, typer.Option("--expected-loads", help="Loads exactly as the routing's shares, not one draw.")
+]
 ScheduleText = Annotated[
     str | None,
     typer.Option(

@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wingspan.cli.options import (
-    AttentionRanks,
-    ClusterName,
-    ContextTokens,
-    ExpertsPerRank,
-    Html,
-    Json,
-    Phase,
-    Ranks,
-    Redundant,
-    ScheduleText,
-    Weights,
+from wingspan.cli.described import described
+from wingspan.cli.options import Html, Json
+
+if TYPE_CHECKING:
+    from wingspan.describe import Description
+
+_Dispatcher = Annotated[
+    str | None,
+    typer.Option(
+        "--dispatcher",
+        help="flat, deduplicated or hierarchical (default: rows cross once per node).",
+    ),
+]
+_Tokens = Annotated[
+    int | None,
+    typer.Option(
+        "--tokens-per-gpu", "-b", min=1, help="New tokens per GPU and step (default: as in the trace)."
+    ),
+]
+_OF_STEPS_ALONE = (
+    "source",
+    "placement",
+    "total_sequences",
+    "context_spread",
+    "routing",
+    "expected_loads",
+    "expert_tensor_parallel",
+    "activations",
+    "kv",
+    "seed",
 )
+"""What a step is asked for and placing is not, or says otherwise."""
 
 
+@described(without=_OF_STEPS_ALONE, dispatcher=_Dispatcher, tokens_per_gpu=_Tokens)
 def place(
+    *,
     routing: Annotated[
         Path | None,
         typer.Argument(
@@ -46,23 +67,11 @@ def place(
             "options then count (default deepseek-v3, where the trace is of its shape)."
         ),
     ] = None,
-    cluster: ClusterName = None,
-    ranks: Ranks = None,
+    said: Description,
     spare_ranks: Annotated[int, typer.Option(min=0, help="Further ranks, for replicas.")] = 0,
-    experts_per_rank: ExpertsPerRank = None,
-    redundant: Redundant = None,
     ranks_per_node: Annotated[
         int | None, typer.Option(min=1, help="Ranks that share the fast link (default: the cluster's).")
     ] = None,
-    dispatcher: Annotated[
-        str | None,
-        typer.Option(help="flat, deduplicated or hierarchical (default: rows cross once per node)."),
-    ] = None,
-    schedule: ScheduleText = None,
-    phase: Phase = None,
-    context: ContextTokens = None,
-    attention_ranks: AttentionRanks = None,
-    weights: Weights = None,
     request_routing: Annotated[
         bool,
         typer.Option("--request-routing", help="Also: each request lives on the node its experts are on."),
@@ -72,15 +81,6 @@ def place(
         typer.Option(
             "--current",
             help="The placement in use, or an engine's file of it: ours then moves only what pays.",
-        ),
-    ] = None,
-    tokens_per_gpu: Annotated[
-        int | None,
-        typer.Option(
-            "--tokens-per-gpu",
-            "-b",
-            min=1,
-            help="New tokens per GPU and step (default: as in the trace).",
         ),
     ] = None,
     horizon_steps: Annotated[
@@ -124,9 +124,10 @@ def place(
 
       wingspan place dumps/ --from sglang --ranks 32 --redundant 32 --to sglang --out location.json
     """
+    from dataclasses import replace
+
     from wingspan.cli.outputs import check_outputs
     from wingspan.cli.place_job import PlaceArguments, execute
-    from wingspan.describe import Description
 
     check_outputs(out, html)
     execute(
@@ -134,20 +135,7 @@ def place(
             routing=routing,
             from_engine=from_,
             synthetic=synthetic,
-            deployment=Description(
-                source=model or "",
-                cluster=cluster,
-                ranks=ranks,
-                experts_per_rank=experts_per_rank,
-                redundant=redundant,
-                phase=phase,
-                tokens_per_gpu=tokens_per_gpu,
-                context=context,
-                schedule=schedule,
-                dispatcher=dispatcher,
-                attention_ranks=attention_ranks,
-                weights=weights,
-            ),
+            deployment=replace(said, source=model or ""),
             spare_ranks=spare_ranks,
             ranks_per_node=ranks_per_node,
             request_routing=request_routing,

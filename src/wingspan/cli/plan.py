@@ -7,41 +7,32 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wingspan.cli.options import (
-    Activations,
-    ClusterName,
-    ContextTokens,
-    Csv,
-    DispatcherName,
-    ExpertsPerRank,
-    ExpertTensorParallel,
-    Json,
-    Kv,
-    PlacementName,
-    Price,
-    Redundant,
-    RoutingText,
-    Seed,
-    Source,
-    Spread,
-    Tokens,
-    TotalSequences,
-    Weights,
-)
+from wingspan.cli.described import described
+from wingspan.cli.options import Csv, Json, Price
 
 if TYPE_CHECKING:
     from wingspan.describe import Description
 
 
+_Phase = Annotated[
+    str | None,
+    typer.Option(
+        "--phase",
+        help="prefill, decode (default), or train: EP x DP x PP, recomputing and ZeRO; --context are then the "
+        "tokens of a sequence, and --total-sequences the global batch (default 8 per GPU).",
+    ),
+]
+
+
+@described(without=("ranks", "expected_loads", "schedule", "attention_ranks"), phase=_Phase)
 def plan(
-    source: Source,
+    *,
     gpus: Annotated[
         int | None,
         typer.Option(
             min=1, help="GPUs to spend, in EP groups side by side (default: as many as the cluster says)."
         ),
     ] = None,
-    cluster: ClusterName = None,
     prompt_tokens: Annotated[
         int | None,
         typer.Option(
@@ -68,27 +59,7 @@ def plan(
         float | None,
         typer.Option(min=1e-6, help="Of requests: longest time per further token, in seconds."),
     ] = None,
-    phase: Annotated[
-        str | None,
-        typer.Option(
-            help="prefill, decode (default), or train: EP x DP x PP, recomputing and ZeRO; --context are then the "
-            "tokens of a sequence, and --total-sequences the global batch (default 8 per GPU)."
-        ),
-    ] = None,
-    tokens_per_gpu: Tokens = None,
-    total_sequences: TotalSequences = None,
-    context: ContextTokens = None,
-    context_spread: Spread = None,
-    routing: RoutingText = None,
-    redundant: Redundant = None,
-    experts_per_rank: ExpertsPerRank = None,
-    placement: PlacementName = None,
-    dispatcher: DispatcherName = None,
-    expert_tensor_parallel: ExpertTensorParallel = None,
-    weights: Weights = None,
-    activations: Activations = None,
-    kv: Kv = None,
-    seed: Seed = None,
+    said: Description,
     longest_step_ms: Annotated[
         float | None,
         typer.Option(min=0.001, help="Leave out steps longer than this (decode: time per output token)."),
@@ -129,30 +100,10 @@ def plan(
     """
     from wingspan.cli import plan_job
     from wingspan.cli.outputs import check_one_format, check_outputs
-    from wingspan.describe import Description
 
     check_outputs(out, html)
     check_one_format(as_json, as_csv)
-    said = Description(
-        source=source,
-        cluster=cluster,
-        experts_per_rank=experts_per_rank,
-        redundant=redundant,
-        placement=placement,
-        phase=phase,
-        tokens_per_gpu=tokens_per_gpu,
-        total_sequences=total_sequences,
-        context=context,
-        context_spread=context_spread,
-        routing=routing,
-        dispatcher=dispatcher,
-        expert_tensor_parallel=expert_tensor_parallel,
-        weights=weights,
-        activations=activations,
-        kv=kv,
-        seed=seed,
-    )
-    if phase == "train":
+    if said.phase == "train":
         _train(said, gpus, as_json=as_json, as_csv=as_csv)
         return
     shown = plan_job.Shown(out, html, price, as_json=as_json, as_csv=as_csv)

@@ -3,59 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wingspan.cli.options import (
-    Activations,
-    AttentionRanks,
-    ClusterName,
-    ContextTokens,
-    Csv,
-    DispatcherName,
-    ExpertsPerRank,
-    ExpertTensorParallel,
-    Json,
-    Kv,
-    Phase,
-    PlacementName,
-    Ranks,
-    RoutingText,
-    ScheduleText,
-    Seed,
-    Source,
-    Spread,
-    Tokens,
-    TotalSequences,
-    Weights,
-)
+from wingspan.cli.described import described
+from wingspan.cli.options import Csv, Json
 from wingspan.writing import json_text
 
+if TYPE_CHECKING:
+    from wingspan.describe import Description
 
+
+@described(without=("redundant",))
 def simulate(
-    source: Source,
-    cluster: ClusterName = None,
-    ranks: Ranks = None,
-    experts_per_rank: ExpertsPerRank = None,
-    placement: PlacementName = None,
-    phase: Phase = None,
-    tokens_per_gpu: Tokens = None,
-    total_sequences: TotalSequences = None,
-    context: ContextTokens = None,
-    context_spread: Spread = None,
-    routing: RoutingText = None,
-    expected_loads: Annotated[
-        bool, typer.Option("--expected-loads", help="Loads exactly as the routing's shares, not one draw.")
-    ] = False,
-    schedule: ScheduleText = None,
-    dispatcher: DispatcherName = None,
-    attention_ranks: AttentionRanks = None,
-    expert_tensor_parallel: ExpertTensorParallel = None,
-    weights: Weights = None,
-    activations: Activations = None,
-    kv: Kv = None,
-    seed: Seed = None,
+    *,
+    said: Description,
     out: Annotated[Path | None, typer.Option("--out", help="Write the deployment as a file.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Write the timeline for ui.perfetto.dev.")] = None,
     html: Annotated[
@@ -80,36 +43,13 @@ def simulate(
     from wingspan.cli import simulate_view
     from wingspan.cli.outputs import check_one_format, check_outputs
     from wingspan.deployment import save_deployment
-    from wingspan.describe import Description, deployment_of
+    from wingspan.describe import deployment_of
     from wingspan.simulate.step import predict
     from wingspan.simulate.summary import step_report
 
     check_outputs(out, trace, html)
     check_one_format(as_json, as_csv)
-    deployment = deployment_of(
-        Description(
-            source=source,
-            cluster=cluster,
-            ranks=ranks,
-            experts_per_rank=experts_per_rank,
-            placement=placement,
-            phase=phase,
-            tokens_per_gpu=tokens_per_gpu,
-            total_sequences=total_sequences,
-            context=context,
-            context_spread=context_spread,
-            routing=routing,
-            expected_loads=expected_loads,
-            schedule=schedule,
-            dispatcher=dispatcher,
-            attention_ranks=attention_ranks,
-            expert_tensor_parallel=expert_tensor_parallel,
-            weights=weights,
-            activations=activations,
-            kv=kv,
-            seed=seed,
-        )
-    )
+    deployment = deployment_of(said)
     prediction = predict(deployment)
     report = step_report(prediction)
     if as_json:
