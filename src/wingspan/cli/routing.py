@@ -54,7 +54,7 @@ def routing(
     from wingspan.routing.trace_file import is_trace
 
     check_outputs(html)
-    shown = routing_job.Shown(html, as_json)
+    shown = routing_job.RoutingOutput(html, as_json)
     if trace.suffix == ".parquet" and is_trace(trace):
         routing_job.show_trace(
             trace,

@@ -18,7 +18,7 @@ from wingspan.writing import json_text
 
 
 @dataclass(frozen=True)
-class Shown:
+class RoutingOutput:
     """Where results go, and as what."""
 
     html: Path | None
@@ -32,7 +32,7 @@ class Shown:
 
 def show_trace(
     path: Path,
-    shown: Shown,
+    shown: RoutingOutput,
     *,
     placement: Path | None,
     ranks: int | None,
@@ -61,7 +61,7 @@ def show_trace(
         shown.say_page()
 
 
-def show_load(path: Path, shown: Shown) -> None:
+def show_load(path: Path, shown: RoutingOutput) -> None:
     """All figures of a load; raises `WingspanError` where that fails."""
     load = read_load(path)
     summary, remarks = summarise_load(load), (LOADS_ALONE, *load.remarks)
