@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 
 from tests.cli.command import TINY
+from tests.report.test_perfetto import check_trace
 from tests.runtime.checkpoints import configurations, write
 
 
@@ -73,24 +74,29 @@ def test_prompts_come_from_standard_input(wingspan, monkeypatch):
     assert [o["prompt"] for o in json.loads(done.out)["outputs"]] == ["import re", "for x in"]
 
 
-def test_trace_has_a_track_per_rank_and_stream_with_peers_and_bytes(wingspan, tmp_path):
+@pytest.mark.parametrize("schedule", ["sequential", "chunks:2", "two-batch"])
+def test_a_trace_has_slices_that_nest_and_every_byte_with_an_arrow(wingspan, tmp_path, schedule):
     trace = tmp_path / "trace.json"
     done = wingspan(
-        "run", TINY, "--ranks", "2", "--experts-per-rank", "4", "--prompt", "a", "--prompt", "b",
-        "--max-new-tokens", "2", "--trace", str(trace),
+        "run", TINY, "--ranks", "2", "--experts-per-rank", "4", "--prompt", "a", "--prompt", "b", "--prompt", "cd",
+        "--prompt", "ef", "--max-new-tokens", "3", "--schedule", schedule, "--trace", str(trace),
     )  # fmt: skip
     assert done.code == 0, done.err
     events = json.loads(trace.read_text())["traceEvents"]
-    tracks = {(e["pid"], e["args"]["name"]) for e in events if e["name"] == "thread_name"}
-    assert tracks == {(rank, stream) for rank in (0, 1) for stream in ("compute", "communication")}
-    transfers = [e for e in events if e.get("cat") == "communication"]
-    assert {(e["pid"], e["args"]["peer"]) for e in transfers} == {(0, 1), (1, 0)}
-    sent = Counter()
-    received = Counter()
-    for event in transfers:
-        sent[event["pid"], event["args"]["peer"]] += event["args"]["sent_bytes"]
-        received[event["args"]["peer"], event["pid"]] += event["args"]["received_bytes"]
-    assert sent == received
+    check_trace(events)
+    slices = [e for e in events if e["ph"] == "X"]
+    names = Counter(e["name"] for e in slices if e["pid"] == 1)
+    assert (names["prefill"], names["prefill step"], names["decode"], names["decode step"]) == (1, 1, 1, 2)
+    assert ("micro-batch 1" in names) == (schedule == "two-batch")
+    assert {e["args"]["layer"] for e in slices if e["name"] == "expert"} == set(range(3, 10))
+    transfers = [e for e in slices if e["name"] in ("dispatch", "combine")]
+    sent = {rank: sum(e["args"]["sent_bytes"] for e in transfers if e["pid"] == rank) for rank in (0, 1)}
+    received = {
+        rank: sum(e["args"]["received_bytes"] for e in transfers if e["pid"] == rank) for rank in (0, 1)
+    }
+    assert (sent[0], sent[1]) == (received[1], received[0])
+    arrows = Counter(e["pid"] for e in events if e["ph"] == "s")
+    assert arrows == Counter(e["pid"] for e in transfers if e["args"]["sent_bytes"])
 
 
 @pytest.mark.parametrize("cluster", ["h100-sxm", "seed-ideal"])

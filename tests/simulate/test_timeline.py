@@ -69,11 +69,3 @@ def test_groups_meet_only_among_themselves() -> None:
     ]
     groups = [2 if t.stream is Stream.COMMUNICATION else 1 for t in schedule.tasks]
     assert execute(schedule, durations, groups, _FREE).ends_NR[-1].tolist() == [5.0, 5.0, 1.0, 1.0]
-
-
-def test_spans_of_chosen_ranks() -> None:
-    timeline = _run(chunked(Layers(1), 2), {Operation.EXPERT: [1.0, 2.0]}, _FREE)
-    spans = timeline.spans([1])
-    assert len(spans) == len(timeline.schedule.tasks)
-    assert {span.rank for span in spans} == {1}
-    assert [s.chunk for s in spans if s.operation is Operation.EXPERT] == [0, 1]

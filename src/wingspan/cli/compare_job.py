@@ -19,7 +19,9 @@ from wingspan.cli.values import choice
 from wingspan.deployment import load_deployment
 from wingspan.errors import InputError
 from wingspan.runtime.launch.group import Group
-from wingspan.schedule.result import Span, StepReport
+from wingspan.schedule.result import StepReport
+from wingspan.schedule.run_timeline import RunTimeline
+from wingspan.simulate.predicted_timeline import predicted_timeline
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.step import predict
 from wingspan.simulate.summary import step_report
@@ -142,7 +144,7 @@ def execute(arguments: CompareArguments) -> None:
 
 
 def _finish(
-    prediction: Prediction, measured: StepReport, spans: list[Span], arguments: CompareArguments
+    prediction: Prediction, measured: StepReport, timeline: RunTimeline, arguments: CompareArguments
 ) -> None:
     """On rank 0: traces and tables."""
     from wingspan.cli.compare_view import print_json, show
@@ -156,8 +158,8 @@ def _finish(
     if arguments.trace is not None:
         ranks = range(min(8, predicted.ranks))
         to_predicted, to_measured = trace_files(arguments.trace)
-        write_trace(prediction.timeline.spans(ranks), to_predicted)
-        write_trace([s for s in spans if s.rank in ranks], to_measured)
+        write_trace(predicted_timeline(prediction, ranks), to_predicted)
+        write_trace(timeline.of_ranks(ranks), to_measured)
 
 
 def trace_files(name: Path) -> tuple[Path, Path]:

@@ -15,7 +15,8 @@ from wingspan.deployment import Deployment
 from wingspan.errors import InputError
 from wingspan.placement.spec import PlacementSpec
 from wingspan.runtime.launch.group import Group
-from wingspan.schedule.result import Span, StepReport
+from wingspan.schedule.result import StepReport
+from wingspan.schedule.run_timeline import RunTimeline
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.step import predict
 from wingspan.specs.cluster import Cluster
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from wingspan.runtime.transport.transport import Transport
 
 _PRECISION = {WeightType.FLOAT32: Precision.FP32, WeightType.BFLOAT16: Precision.BF16}
-Finish = Callable[[Prediction, StepReport, list[Span]], None]
+Finish = Callable[[Prediction, StepReport, RunTimeline], None]
 
 
 def compare_real(
@@ -99,9 +100,9 @@ def compare_real(
         here = machine or calibrate(joined, device, "this machine")[0]
         measured = run_step(joined, request, tokenizer, phase)
         if measured is not None:
-            report, spans, choices = measured
+            report, timeline, choices = measured
             ran = as_run(planned, here, joined.world.ranks_per_node, choices)
-            finish(predict(ran), report, spans)
+            finish(predict(ran), report, timeline)
 
     everything = {**given, "the machine": "measured" if machine is None else machine.model_dump_json()}
     if group.place is not None:

@@ -245,7 +245,7 @@ def _finish(result: RunResult, arguments: Arguments, view: RunView) -> None:
     if arguments.trace is not None:
         from wingspan.report.perfetto import write_trace
 
-        write_trace(result.spans, arguments.trace)
+        write_trace(result.timeline, arguments.trace, result.rebalance or ())
     if result.check is not None and not result.check.passed:
         check = result.check
         raise RunError(

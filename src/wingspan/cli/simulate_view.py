@@ -13,6 +13,7 @@ from wingspan.report.perfetto import write_trace
 from wingspan.report.rows import csv_text, step_rows
 from wingspan.report.step_accounts import hidden_account, time_account
 from wingspan.schedule.result import StepReport
+from wingspan.simulate.predicted_timeline import predicted_timeline
 from wingspan.simulate.prediction import Prediction
 
 _TRACED_RANKS = 8
@@ -110,7 +111,7 @@ def print_csv(report: StepReport) -> None:
 def write_timeline(prediction: Prediction, slowest: int, path: Path) -> None:
     """The timeline of the first ranks and of the slowest one."""
     ranks = sorted({*range(min(_TRACED_RANKS, prediction.deployment.ranks)), slowest})
-    write_trace(prediction.timeline.spans(ranks), path)
+    write_trace(predicted_timeline(prediction, ranks), path)
 
 
 def _times(report: StepReport) -> Table:

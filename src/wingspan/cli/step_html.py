@@ -17,6 +17,7 @@ from wingspan.schedule.price import price_per_million_tokens
 from wingspan.schedule.result import StepReport
 from wingspan.simulate.memory import memory_use
 from wingspan.simulate.planning import Plan
+from wingspan.simulate.predicted_timeline import predicted_timeline
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.service import Offer
 from wingspan.simulate.service_plan import ServicePlan
@@ -31,7 +32,7 @@ def write_step(prediction: Prediction, report: StepReport, path: Path) -> None:
     page = step_page(
         report,
         conditions(deployment),
-        spans=prediction.timeline.spans(list(representative(report))),
+        spans=predicted_timeline(prediction, list(representative(report))).spans,
         capacity_bytes=deployment.cluster.gpu.memory_bytes,
     )
     part = memory_use(deployment).breaking_part
@@ -106,7 +107,7 @@ def write_plan(plan: Plan, path: Path, price: float | None = None) -> None:
         conditions(plan.shown.deployment),
         gpus=plan.shown.gpus,
         layout=plan.shown.deployment.layout,
-        spans=prediction.timeline.spans(list(representative(plan.shown.report))),
+        spans=predicted_timeline(prediction, list(representative(plan.shown.report))).spans,
         capacity_bytes=plan.shown.deployment.cluster.gpu.memory_bytes,
         breaking_part=plan.breaking_part,
         mends=_mends(plan.ways),

@@ -38,25 +38,7 @@ def close_up(spans: Sequence[Span], ranks: dict[int, str]) -> tuple[Figure, int,
 
 
 def _shown(spans: Iterable[Span], ranks: dict[int, str]) -> list[Span]:
-    """One span for each transfer (they come one per peer), of the chosen ranks."""
-    merged: dict[tuple[object, ...], Span] = {}
-    for span in spans:
-        if span.rank not in ranks:
-            continue
-        key = (span.rank, span.stream, span.operation, span.start_seconds, span.end_seconds, span.layer)
-        before = merged.get(key)
-        merged[key] = span if before is None else _joined(before, span)
-    return sorted(merged.values(), key=lambda span: span.start_seconds)
-
-
-def _joined(one: Span, other: Span) -> Span:
-    return one.model_copy(
-        update={
-            "peer": None,
-            "sent_bytes": (one.sent_bytes or 0) + (other.sent_bytes or 0),
-            "received_bytes": (one.received_bytes or 0) + (other.received_bytes or 0),
-        }
-    )
+    return sorted((span for span in spans if span.rank in ranks), key=lambda span: span.start_seconds)
 
 
 def _gantt(

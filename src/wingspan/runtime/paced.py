@@ -122,7 +122,7 @@ def run_paced(
         pace: this rank's.
         experts_LTK: which logical experts each of this rank's tokens chooses in each MoE layer.
         phase: prefill or decode.
-        keep_spans: also keep the last step's timeline.
+        keep_spans: also keep the timeline.
 
     Raises:
         RuntimeError: a row came back changed: experts that give rows back must leave a token as it was.
@@ -131,8 +131,7 @@ def run_paced(
     recorder = Recorder(world.rank, world.size, keep_spans=keep_spans, keep_steps=step.steps)
     model = _PacedModel(transport, step, pace, torch.from_numpy(experts_LTK), recorder)
     for number in range(step.steps + 1):
-        if number == step.steps:
-            recorder.spans.clear()
+        recorder.spans = [] if number == 1 else recorder.spans  # the first one warmed up
         model.monitor.take()  # every step has the same load
         transport.share(torch.zeros(1))  # begin together
         recorder.begin_step(phase, experts_LTK.shape[1])
@@ -218,5 +217,4 @@ class _PacedModel:
     def _compute(self, operation: Operation, layer: int | None) -> None:
         start = self._recorder.now()
         time.sleep(self._pace.seconds(operation, layer))
-        micro_batch = self._step.micro_batch if self._paced.flow.micro_batches > 1 else None
-        self._recorder.compute(operation, SpanKey(layer, micro_batch), start)
+        self._recorder.compute(operation, SpanKey(layer, self._step.micro_batch_or_none), start)

@@ -20,12 +20,14 @@ from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.measuring.choices import PhaseChoices, joined
 from wingspan.runtime.measuring.report import RankMeasurement, peak_memory_bytes, step_report
+from wingspan.runtime.measuring.timeline import run_timeline
 from wingspan.runtime.model.engine import Engine, Model, load
 from wingspan.runtime.model.reference import Check, check
 from wingspan.runtime.model.step import SEQUENTIAL, Flow
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.rebalance_result import RebalanceEvent
-from wingspan.schedule.result import Span, StepReport
+from wingspan.schedule.result import StepReport
+from wingspan.schedule.run_timeline import RunTimeline
 from wingspan.specs.memory import MemoryPart
 from wingspan.specs.placement import Placement
 from wingspan.traffic.distinct import Choice
@@ -76,7 +78,8 @@ class RunResult:
     decode: StepReport | None
     load_seconds: float
     check: Check | None = None
-    spans: list[Span] = field(default_factory=list)
+    timeline: RunTimeline = field(default_factory=RunTimeline)
+    """Empty where no spans were kept."""
     rebalance: list[RebalanceEvent] | None = None
     """The log of live balancing; None where it was off."""
     choices: Mapping[str, RoutingTrace] = field(default_factory=dict)
@@ -234,5 +237,4 @@ def _bring_together(
             [logits[p.index] for p in request.prompts],
             greedy=not request.sampling.temperature,
         )
-    spans = [span for rank in ranks for span in rank.spans]
-    return RunResult(outputs, prefill, reports["decode"], load_seconds, checked, spans)
+    return RunResult(outputs, prefill, reports["decode"], load_seconds, checked, run_timeline(ranks))

@@ -41,7 +41,10 @@ class Stream(StrEnum):
 
 
 class Span(FrozenResult):
-    """One stretch of a timeline: what one stream of one rank did, when, and with whom."""
+    """One stretch of a timeline: what one stream of one rank did, when, and to whom it sent.
+
+    `Operation.WAIT` on the compute stream is waiting for slower ranks; a gap beside a transfer is a transfer exposed.
+    """
 
     rank: int
     stream: Stream
@@ -51,9 +54,21 @@ class Span(FrozenResult):
     layer: int | None = None
     micro_batch: int | None = None
     chunk: int | None = None
-    peer: int | None = None
-    sent_bytes: int | None = None
-    received_bytes: int | None = None
+    peers: tuple[int, ...] = Field(default=(), description="ranks that rows of this transfer leave for")
+    peer_bytes: tuple[int, ...] = Field(default=(), description="bytes to each of `peers`; measured only")
+    sent_bytes: int | None = Field(default=None, description="to all other ranks; measured only")
+    received_bytes: int | None = Field(default=None, description="from all other ranks; measured only")
+
+
+class StepSpan(FrozenResult):
+    """One step of one rank: from when it began until it ended there."""
+
+    rank: int
+    phase: Literal["prefill", "decode", "mixed"]
+    number: int = Field(description="among the run's steps of this phase, from 1; the same on every rank")
+    tokens: int | None = Field(default=None, description="of this rank; measured only")
+    start_seconds: float
+    end_seconds: float
 
 
 class LinkUse(FrozenResult):

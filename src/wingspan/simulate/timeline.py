@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wingspan.schedule.result import Operation, Span, Stream
+from wingspan.schedule.result import Operation, Stream
 from wingspan.schedule.schedule import Schedule
 from wingspan.specs.kernels import ContentionKernel
 
@@ -58,23 +58,6 @@ class Timeline:
     def _beside(self, transfers: NDArray[np.int64] | list[int]) -> Array:
         starts, ends, compute = self.starts_NR, self.ends_NR, self.numbers(Stream.COMPUTE)
         return overlap_seconds(starts[transfers], ends[transfers], starts[compute], ends[compute])[0]
-
-    def spans(self, ranks: Sequence[int]) -> list[Span]:
-        """The tasks of some ranks, for a trace."""
-        return [
-            Span(
-                rank=rank,
-                stream=task.stream,
-                operation=task.operation,
-                start_seconds=float(self.starts_NR[n, rank]),
-                end_seconds=float(self.ends_NR[n, rank]),
-                layer=task.layer,
-                micro_batch=task.micro_batch if self.schedule.micro_batches > 1 else None,
-                chunk=task.chunk if self.schedule.chunks > 1 else None,
-            )
-            for rank in ranks
-            for n, task in enumerate(self.schedule.tasks)
-        ]
 
 
 def execute(

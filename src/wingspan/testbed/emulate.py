@@ -17,10 +17,12 @@ from wingspan.routing.draws import draw_choices
 from wingspan.routing.trace import RoutingTrace
 from wingspan.runtime.dispatch.choice import DispatchOptions
 from wingspan.runtime.measuring.report import step_report
+from wingspan.runtime.measuring.timeline import run_timeline
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.paced import PacedStep, run_paced
 from wingspan.runtime.transport.transport import Transport
-from wingspan.schedule.result import LinkUse, Span, StepReport
+from wingspan.schedule.result import LinkUse, StepReport
+from wingspan.schedule.run_timeline import RunTimeline
 from wingspan.simulate.pace import ModelledPace
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.emulation import on_links
@@ -88,15 +90,15 @@ def run_emulated(
     *,
     keep_spans: bool = False,
     in_testbed: bool = False,
-) -> tuple[StepReport, list[Span]] | None:
-    """Collective: paced steps of what `emulated` made; on rank 0 their report and the last one's timeline.
+) -> tuple[StepReport, RunTimeline] | None:
+    """Collective: paced steps of what `emulated` made; on rank 0 their report and timeline.
 
     Args:
         transport: the group.
         deployment: from `emulated`.
         choices_RLTK: of all tokens.
         steps: to measure, after one that warms up.
-        keep_spans: also keep the last step's timeline.
+        keep_spans: also keep the timeline.
         in_testbed: ranks are in its nodes: the report then holds what the kernel counted on their links.
     """
     step, workload = paced_step(deployment, steps), deployment.workload
@@ -117,7 +119,7 @@ def run_emulated(
     if carried is not None:
         counts = [count for _, count in gathered[:: transport.world.ranks_per_node]]
         report = _with_kernel(report, counts, steps + 1, deployment.used_cluster)
-    return report, [span for r in ranks for span in r.spans]
+    return report, run_timeline(ranks)
 
 
 def paced_step(deployment: Deployment, steps: int) -> PacedStep:

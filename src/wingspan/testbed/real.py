@@ -17,7 +17,8 @@ from wingspan.runtime.generation.prompts import Prompt
 from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.run import Listener, RunRequest, run
 from wingspan.runtime.transport.transport import Transport
-from wingspan.schedule.result import Span, StepReport
+from wingspan.schedule.result import StepReport
+from wingspan.schedule.run_timeline import RunTimeline
 from wingspan.simulate.work import contexts
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.workload import RecordedRouting
@@ -73,8 +74,8 @@ def work_of(deployment: Deployment, steps: int) -> StepWork:
 
 def run_step(
     transport: Transport, request: RunRequest, tokenizer: Tokenizer, phase: str
-) -> tuple[StepReport, list[Span], RoutingTrace] | None:
-    """Collective: the step, measured; on rank 0 its report, timeline and its tokens' choices.
+) -> tuple[StepReport, RunTimeline, RoutingTrace] | None:
+    """Collective: the step, measured; on rank 0 its report, the run's timeline and its tokens' choices.
 
     A prefill runs once before, to warm up.
     """
@@ -87,7 +88,7 @@ def run_step(
     report = result.prefill if phase == "prefill" else result.decode
     if report is None:
         raise RuntimeError("no step was measured")
-    return report, result.spans, result.choices[phase]
+    return report, result.timeline, result.choices[phase]
 
 
 def as_run(given: Deployment, machine: Cluster, ranks_per_node: int, choices: RoutingTrace) -> Deployment:

@@ -16,6 +16,26 @@ KEPT_STEPS = 1000
 """The latest steps of each phase that are kept, up to 13 kB each: who generates without end must not grow."""
 
 
+@dataclass(frozen=True)
+class SpanKey:
+    """Where in a step something happens."""
+
+    layer: int | None = None
+    micro_batch: int | None = None
+    chunk: int | None = None
+
+
+@dataclass(frozen=True)
+class HeldUp:
+    """By how much one exchange held this rank up, and when."""
+
+    operation: Operation
+    exposed_seconds: float
+    key: SpanKey
+    held: tuple[tuple[float, float], ...] = ()
+    """From when until when, in order; kept for a timeline."""
+
+
 @dataclass
 class StepRecord:
     """One step of one rank."""
@@ -26,19 +46,10 @@ class StepRecord:
     seconds: float = 0.0
     operation_seconds: dict[Operation, float] = field(default_factory=dict)
     """Busy time; a transfer counts from start to end, whatever was computed meanwhile, and no less than is exposed."""
-    exposed_seconds: list[tuple[Operation, float]] = field(default_factory=list)
-    """What each exchange held this rank up, in the order in which all ranks meet in them."""
+    exchanges: list[HeldUp] = field(default_factory=list)
+    """In the order in which all ranks meet in them."""
     sent_R: list[int] = field(default_factory=list)
     received_R: list[int] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class SpanKey:
-    """Where in a step something happens."""
-
-    layer: int | None = None
-    micro_batch: int | None = None
-    chunk: int | None = None
 
 
 class Recorder:
@@ -48,11 +59,11 @@ class Recorder:
         rank: this one.
         ranks: in the group.
         keep_spans: for a timeline.
-        keep_steps: the most of each phase; older ones are dropped.
+        keep_steps: the most of each phase; older ones are dropped. None: all.
     """
 
     def __init__(
-        self, rank: int, ranks: int, *, keep_spans: bool = False, keep_steps: int = KEPT_STEPS
+        self, rank: int, ranks: int, *, keep_spans: bool = False, keep_steps: int | None = KEPT_STEPS
     ) -> None:
         self._rank = rank
         self._ranks = ranks
@@ -107,21 +118,29 @@ class Recorder:
         key: SpanKey,
         start_seconds: float,
         end_seconds: float,
-        exposed_seconds: float,
+        held: Sequence[tuple[float, float]],
         moved: tuple[Sequence[int], Sequence[int]],
     ) -> None:
-        """Record an exchange: when it was under way, what it held this rank up, its bytes to and from every rank."""
+        """Record an exchange.
+
+        Args:
+            operation: dispatch or combine.
+            key: where in the step.
+            start_seconds, end_seconds: when it was under way.
+            held: from when until when this rank did nothing else, in order.
+            moved: bytes to every rank, and from every rank.
+        """
         if self._step is None:
             return
+        exposed_seconds = sum(end - start for start, end in held)
         self._add(operation, max(end_seconds - start_seconds, exposed_seconds))
-        self._step.exposed_seconds.append((operation, exposed_seconds))
+        kept = tuple(held) if self._keep_spans else ()
+        self._step.exchanges.append(HeldUp(operation, exposed_seconds, key, kept))
         for peer, (sent, received) in enumerate(zip(*moved, strict=True)):
             self._step.sent_R[peer] += sent
             self._step.received_R[peer] += received
-            if self._keep_spans and peer != self._rank and (sent or received):
-                self._span(
-                    Stream.COMMUNICATION, operation, key, start_seconds, end_seconds, peer, (sent, received)
-                )
+        if self._keep_spans:
+            self._span(Stream.COMMUNICATION, operation, key, start_seconds, end_seconds, moved)
 
     def _add(self, operation: Operation, seconds: float) -> None:
         if self._step is not None:
@@ -135,9 +154,10 @@ class Recorder:
         key: SpanKey,
         start: float,
         end: float,
-        peer: int | None = None,
-        moved_bytes: tuple[int, int] | None = None,
+        moved: tuple[Sequence[int], Sequence[int]] = ((), ()),
     ) -> None:
+        sent, received = ({r: size for r, size in enumerate(of) if size and r != self._rank} for of in moved)
+        travels = stream is Stream.COMMUNICATION
         self.spans.append(
             Span(
                 rank=self._rank,
@@ -148,8 +168,9 @@ class Recorder:
                 layer=key.layer,
                 micro_batch=key.micro_batch,
                 chunk=key.chunk,
-                peer=peer,
-                sent_bytes=moved_bytes[0] if moved_bytes else None,
-                received_bytes=moved_bytes[1] if moved_bytes else None,
+                peers=tuple(sent),
+                peer_bytes=tuple(sent.values()),
+                sent_bytes=sum(sent.values()) if travels else None,
+                received_bytes=sum(received.values()) if travels else None,
             )
         )

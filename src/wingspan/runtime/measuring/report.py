@@ -166,8 +166,8 @@ def _exposed_and_waited(
     waited = {op: np.zeros(len(steps_R)) for op in _EXCHANGES}
     for step_R in zip(*steps_R, strict=True):
         # All ranks meet in the same exchanges in the same order, so one rank's record names them for all.
-        kinds = [op for op, _ in step_R[0].exposed_seconds]
-        exposed_RX = np.array([[seconds for _, seconds in step.exposed_seconds] for step in step_R])
+        kinds = [exchange.operation for exchange in step_R[0].exchanges]
+        exposed_RX = np.array([[each.exposed_seconds for each in step.exchanges] for step in step_R])
         for op in _EXCHANGES:
             seconds_RX = exposed_RX[:, [kind is op for kind in kinds]]
             exposed[op] += seconds_RX.sum(axis=1) / len(steps_R[0])

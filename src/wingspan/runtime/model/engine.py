@@ -18,7 +18,7 @@ from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers, DispatchOptions
 from wingspan.runtime.dispatch.dispatcher import Dispatcher
 from wingspan.runtime.measuring.monitor import LoadMonitor
-from wingspan.runtime.measuring.recorder import Recorder
+from wingspan.runtime.measuring.recorder import KEPT_STEPS, Recorder
 from wingspan.runtime.model.architecture import MoeShape, build_on_meta, load_config, moe_shape
 from wingspan.runtime.model.checkpoint import Checkpoint
 from wingspan.runtime.model.experts import LocalExperts
@@ -153,7 +153,9 @@ def load(
         model.folder, structure, model.config, model.shape, placement, world.rank, model.dtype
     )
     nn.Module.to(loaded, device)
-    recorder = Recorder(world.rank, world.size, keep_spans=keep_spans)
+    recorder = Recorder(
+        world.rank, world.size, keep_spans=keep_spans, keep_steps=None if keep_spans else KEPT_STEPS
+    )
     monitor = LoadMonitor(placement.num_layers, placement.num_experts, device)
     buffers, step = Buffers(), Step()
     numbers = [f"{path}." for path, _ in decoder_layers(loaded, model.shape.paths)]
@@ -169,7 +171,7 @@ def load(
     return_freed_memory()
     keep_freed_memory()
     install(loaded, layers)
-    instrument(loaded, layers, recorder)
+    instrument(loaded, layers, recorder, step)
     return Engine(
         loaded,
         model.config,

@@ -10,16 +10,20 @@ from torch import nn
 from wingspan.runtime.measuring.recorder import Recorder, SpanKey
 from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.runtime.model.shared_expert import SharedExpert, takes_hidden_states_alone
+from wingspan.runtime.model.step import Step
 from wingspan.schedule.result import Operation
 
 
-def instrument(model: nn.Module, layers: dict[str, ExpertParallelLayer], recorder: Recorder) -> None:
+def instrument(
+    model: nn.Module, layers: dict[str, ExpertParallelLayer], recorder: Recorder, step: Step
+) -> None:
     """Record attention, dense MLPs, gates, shared experts, embedding and head of every step.
 
     Args:
         model: a causal language model.
         layers: the expert-parallel layer at each experts module's path.
         recorder: takes the times.
+        step: says which micro-batch is computed.
     """
     blocks = _blocks_with_experts(layers)
     for number, (path, decoder_layer) in enumerate(decoder_layers(model, layers)):
@@ -29,12 +33,12 @@ def instrument(model: nn.Module, layers: dict[str, ExpertParallelLayer], recorde
                 _time_shared_experts(child, block, recorder)
                 _time_gate(child, block)
             elif operation := operation_of(name, child):
-                _time(child, operation, number, recorder)
+                _time(child, operation, number, recorder, step)
     embedding = model.get_input_embeddings()  # type: ignore[operator]
     head = model.get_output_embeddings()  # type: ignore[operator]
     for module, operation in ((embedding, Operation.EMBED), (head, Operation.HEAD)):
         if module is not None:
-            _time(module, operation, None, recorder)
+            _time(module, operation, None, recorder, step)
 
 
 def _blocks_with_experts(layers: dict[str, ExpertParallelLayer]) -> dict[str, ExpertParallelLayer]:
@@ -63,14 +67,14 @@ def operation_of(name: str, module: nn.Module) -> Operation | None:
     return None
 
 
-def _time(module: nn.Module, operation: Operation, layer: int | None, recorder: Recorder) -> None:
+def _time(module: nn.Module, operation: Operation, layer: int | None, recorder: Recorder, step: Step) -> None:
     start = [0.0]
 
     def before(*_: Any) -> None:
         start[0] = recorder.now()
 
     def after(*_: Any) -> None:
-        recorder.compute(operation, SpanKey(layer), start[0])
+        recorder.compute(operation, SpanKey(layer, step.micro_batch_or_none), start[0])
 
     _hook(module, before, after)
 

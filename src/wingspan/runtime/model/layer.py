@@ -76,8 +76,8 @@ class ExpertParallelLayer:
 
     def span_key(self, chunk: int | None = None) -> SpanKey:
         """Where in the step this layer is, for the recorder."""
-        micro_batch = self._step.micro_batch if self._step.flow.micro_batches > 1 else None
-        return SpanKey(self.number, micro_batch, chunk if self._step.flow.chunks > 1 else None)
+        chunked = self._step.flow.chunks > 1
+        return SpanKey(self.number, self._step.micro_batch_or_none, chunk if chunked else None)
 
     def _exchange_and_compute(
         self, all_TD: torch.Tensor, x_MD: torch.Tensor, experts_MK: torch.Tensor, weights_MK: torch.Tensor
@@ -128,11 +128,11 @@ class ExpertParallelLayer:
 
 
 class _Clock:
-    """When an exchange began, and how long it has held this rank up so far."""
+    """When an exchange began, and from when until when it has held this rank up so far."""
 
     def __init__(self, start_seconds: float) -> None:
         self.start_seconds = start_seconds
-        self.exposed_seconds = 0.0
+        self.held: list[tuple[float, float]] = []
 
 
 class _Chunk:
@@ -160,7 +160,7 @@ class _Chunk:
         self._pending_dispatch = self._dispatcher.send(self._route)
         # From the clock's start, because the first chunk's began with the exchange of counts.
         since = begun if self._number else self.dispatched.start_seconds
-        self.dispatched.exposed_seconds += self._recorder.now() - since
+        self.dispatched.held.append((since, self._recorder.now()))
 
     def compute(self) -> None:
         """Wait for the rows, and let this rank's experts have them."""
@@ -179,7 +179,7 @@ class _Chunk:
             raise RuntimeError("the schedule combines a chunk before its experts")
         self._returned = _Clock(self._recorder.now())
         self._pending_combine = self._dispatcher.send_back(self._rows_out, self._handle)
-        self._returned.exposed_seconds = self._recorder.now() - self._returned.start_seconds
+        self._returned.held.append((self._returned.start_seconds, self._recorder.now()))
 
     def take(self) -> torch.Tensor:
         """Wait for the weighted sums."""
@@ -192,7 +192,7 @@ class _Chunk:
     def _wait(self, pending: Pending[Value], clock: _Clock) -> Value:
         start = self._recorder.now()
         value = pending.wait()
-        clock.exposed_seconds += self._recorder.now() - start
+        clock.held.append((start, self._recorder.now()))
         return value
 
     def _moved(self, operation: Operation, pending: Pending[Any], clock: _Clock, traffic: PeerBytes) -> None:
@@ -203,7 +203,7 @@ class _Chunk:
             self._layer.span_key(self._number),
             began,
             ended,
-            clock.exposed_seconds,
+            clock.held,
             (traffic.sent_R, traffic.received_R),
         )
 

@@ -81,3 +81,8 @@ class Step:
     """Called when a transfer is under way: another micro-batch may go on here."""
     communication: CommunicationStream = field(default_factory=CommunicationStream)
     """Where exchanges run beside compute."""
+
+    @property
+    def micro_batch_or_none(self) -> int | None:
+        """Which micro-batch is computed; None where there is but one."""
+        return self.micro_batch if self.flow.micro_batches > 1 else None
