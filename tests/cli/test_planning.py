@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.cli.without_torch import run_without_torch
+from tests.report.test_perfetto import check_trace
 from wingspan.cli.main import _PANELS, application
 from wingspan.errors import InputError
 from wingspan.placement.simple import linear
@@ -61,7 +62,10 @@ def test_simulate_writes_a_trace(tmp_path: Path) -> None:
     _run("simulate", "mixtral-8x7b", "--schedule", "two-batch", "--trace", trace)
     events = json.loads(trace.read_text())["traceEvents"]
     assert {e["pid"] for e in events} == set(range(8))
-    assert {e["args"].get("micro_batch") for e in events if e["ph"] == "X"} == {0, 1}
+    check_trace(events)
+    slices = [e for e in events if e["ph"] == "X"]
+    assert {e["args"]["micro_batch"] for e in slices if e["name"] == "expert"} == {0, 1}
+    assert {"decode", "decode step", "micro-batch 1", "dispatch"} <= {e["name"] for e in slices}
 
 
 def test_a_saved_deployment_is_simulated_alike_and_diffed(tmp_path: Path) -> None:
