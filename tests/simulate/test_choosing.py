@@ -2,7 +2,9 @@
 
 from tests.simulate.builders import cluster, deployment
 from wingspan.deployment import Deployment, Options
+from wingspan.describe import Description, template_of
 from wingspan.placement.spec import PlacementSpec
+from wingspan.simulate.knee import ENOUGH
 from wingspan.simulate.memory import largest_batch, longest_context, memory_use
 from wingspan.simulate.planning import make_plan
 from wingspan.simulate.search import best_of_each_ep
@@ -102,3 +104,35 @@ def test_a_plan_shows_the_fastest() -> None:
     assert plan.shown.tokens_per_second_per_gpu == max(c.tokens_per_second_per_gpu for c in plan.choices)
     assert plan.breaking_part is None
     assert list(plan.batches.values()) == sorted(plan.batches.values(), reverse=True)
+
+
+def _prefill(context: int) -> Deployment:
+    return template_of(Description("mixtral-8x7b", phase="prefill", context=context))
+
+
+def test_a_prefill_step_is_no_longer_than_its_tokens_are_worth() -> None:
+    plan = make_plan(_prefill(4096), 4, fixed_batch=False)
+    most = plan.sizes[0]
+    rates = {c.deployment.workload.tokens_per_gpu: c.tokens_per_second_per_gpu for c in plan.sizes}
+    chosen = plan.shown.deployment.workload.tokens_per_gpu
+    assert chosen == min(batch for batch, rate in rates.items() if rate >= ENOUGH * max(rates.values()))
+    assert plan.shown.report.step_seconds < 0.6 * most.report.step_seconds
+    assert simulate(plan.shown.deployment) == plan.shown.report
+    assert plan.shown in plan.choices
+    asked = make_plan(_prefill(4096), 4, fixed_batch=False, longest_step_seconds=10.0)
+    assert asked.sizes == []
+    assert asked.shown.deployment.workload.tokens_per_gpu > chosen
+
+
+def test_a_prefill_step_holds_a_whole_prompt() -> None:
+    """Where memory has no room for one, nothing fits: a step of a part of it would be no answer."""
+    fits = make_plan(_prefill(4096), 2, fixed_batch=False)
+    work = fits.shown.deployment.workload
+    assert work.tokens_per_gpu >= 4096
+    held = max(c.peak_bytes for c in fits.sizes)
+    start = _prefill(32768)
+    gpu = start.cluster.gpu.model_copy(update={"memory_bytes": 0.9 * held})
+    small = start.model_copy(update={"cluster": start.cluster.model_copy(update={"gpu": gpu})})
+    plan = make_plan(small, 2, fixed_batch=False)
+    assert plan.choices == []
+    assert plan.shown.deployment.workload.tokens_per_gpu == 32768

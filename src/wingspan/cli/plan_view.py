@@ -14,6 +14,8 @@ from wingspan.cli.console import Console
 from wingspan.cli.simulate_view import describe, fit_line, memory_table
 from wingspan.report.units import parameters_text, thousands
 from wingspan.schedule.price import price_per_million_tokens
+from wingspan.simulate.group_search import MOST_PREFILL
+from wingspan.simulate.knee import ENOUGH
 from wingspan.simulate.planning import Plan
 from wingspan.simulate.search import DeploymentChoice
 from wingspan.specs.execution import DispatcherKind
@@ -39,13 +41,10 @@ def show(plan: Plan, out: Path | None, price: float | None = None) -> None:
         )
     capacity = deployment.cluster.gpu.memory_bytes
     console.print(fit_line(plan.shown.report, capacity))
-    if plan.choices and deployment.workload.phase == "prefill" and deployment.planned is not None:
-        kept = deployment.planned
-        if kept.tokens_per_gpu is None and kept.longest_step_seconds is None:
-            console.print(
-                "the batch is the one with most tokens/s, of those up to 32,768 that fit; a prompt waits for such a "
-                "step: bound it with --longest-step-ms, or plan for requests with --ttft"
-            )
+    if plan.sizes:
+        console.print()
+        console.print(_sizes(plan))
+        console.print(_why_this_size(plan))
     console.print()
     console.print(memory_table(plan.shown.report, capacity))
     if plan.breaking_part is not None:
@@ -84,6 +83,7 @@ def to_json(plan: Plan, price: float | None = None) -> str:
             "memory_bytes": {part: sizes[rank] for part, sizes in plan.shown.report.memory_bytes.items()},
             "gpu_memory_bytes": plan.shown.deployment.cluster.gpu.memory_bytes,
             "largest_batch_by_context": plan.batches,
+            "batches_of_the_best": [_record(choice, price) for choice in plan.sizes],
             "ways_out": [
                 {
                     "change": way.text,
@@ -204,11 +204,43 @@ def _way(table: Table, text: str, changed: str, peak_bytes: float, rate: float) 
     table.add_row(text, changed, f"{peak_bytes / 1e9:.1f}", f"{rate:,.0f}")
 
 
+def _sizes(plan: Plan) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+    for column in ("tokens per GPU", "step ms", "tokens/s/GPU", "of most"):
+        table.add_column(column, justify="right", no_wrap=True)
+    most = plan.sizes[0].tokens_per_second_per_gpu
+    for choice in plan.sizes:
+        rate = choice.tokens_per_second_per_gpu
+        table.add_row(
+            f"{choice.deployment.workload.tokens_per_gpu:,}",
+            _milliseconds(choice.report.step_seconds),
+            f"{rate:,.0f}",
+            f"{rate / most:.0%}",
+            style="bold" if choice is plan.shown else None,
+        )
+    return table
+
+
+def _why_this_size(plan: Plan) -> str:
+    largest = plan.sizes[0].deployment.workload.tokens_per_gpu
+    if largest >= MOST_PREFILL:
+        limit = "larger ones are not tried"
+    else:
+        limit = (
+            "memory holds no more" if largest in plan.batches.values() else "more do not fit, or gain nothing"
+        )
+    return (
+        f"A prompt waits for a step, so of a batch and its halves the smallest with {ENOUGH:.0%} of the tokens/s is "
+        f"taken; {largest:,}: {limit}. Limits: --longest-step-ms, or --ttft for requests."
+    )
+
+
 def _batches(plan: Plan) -> Table:
     unit = "sequences" if plan.shown.deployment.workload.phase == "decode" else "tokens"
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
     table.add_column("context", justify="right")
     table.add_column(f"most {unit} per GPU that fit", justify="right")
     for context, batch in plan.batches.items():
-        table.add_row(f"{context:,}", f"{batch:,}")
+        short = unit == "tokens" and batch < context
+        table.add_row(f"{context:,}", f"none: a prompt is longer than {batch:,}" if short else f"{batch:,}")
     return table

@@ -16,7 +16,7 @@ from wingspan.specs.placement import Placement
 from wingspan.specs.workload import UniformRouting
 
 _MOST_DECODE = 1024
-_MOST_PREFILL = 32768
+MOST_PREFILL = 32768
 """Largest batches tried: beyond these more tokens gain nothing, because every product is bound by arithmetic."""
 _LONG_ENOUGH = 0.995
 """A step so close below the longest one allowed holds as large a batch as estimates can tell."""
@@ -154,11 +154,9 @@ class GroupSearch:
 
     def _smaller_batches(self, best: EstimatedDeployment) -> list[EstimatedDeployment]:
         found: list[EstimatedDeployment] = []
-        work = self._start.workload
-        least = work.context.mean_tokens if work.phase == "prefill" else self._wanted.least_batch
         while not self._wanted.fixed_batch:
             batch = best.deployment.workload.tokens_per_gpu // 2
-            half = self._at(best.way, batch) if batch >= least else None
+            half = self._at(best.way, batch) if batch >= self._wanted.least_batch else None
             if half is None or half.tokens_per_second_per_gpu <= best.tokens_per_second_per_gpu:
                 break
             found.append(best := half)
@@ -174,9 +172,7 @@ class GroupSearch:
         largest = largest_batch(deployment, wanted.held_context, self._placement(way)[1])
         if wanted.fixed_batch:
             return self._at(way, asked if asked <= largest else 0)
-        most = min(
-            largest, _MOST_DECODE if work.phase == "decode" else max(_MOST_PREFILL, wanted.least_batch)
-        )
+        most = min(largest, _MOST_DECODE if work.phase == "decode" else max(MOST_PREFILL, wanted.least_batch))
         if most < wanted.least_batch:
             return None
         if wanted.longest_step_seconds is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from wingspan.deployment import Deployment
 from wingspan.errors import InputError
 from wingspan.placement.spec import Strategy
+from wingspan.simulate.knee import halved, knee
 from wingspan.simulate.layouts import Kept, ep_sizes
 from wingspan.simulate.memory import largest_batch, memory_use
 from wingspan.simulate.search import DeploymentChoice, best_of_each_ep, of_group
@@ -26,6 +27,8 @@ class Plan:
         breaking_part: what overflows the memory of `shown`; None if it fits.
         ways: changes after which `shown` fits; empty if it does.
         batches: the most sequences (prefill: tokens) per GPU that fit at each length of context.
+        sizes: of a prefill whose batch was free, `shown` and its other batches, from the one with most tokens/s down;
+            else empty.
     """
 
     choices: list[DeploymentChoice]
@@ -33,6 +36,7 @@ class Plan:
     breaking_part: str | None
     ways: list[WayOut]
     batches: dict[int, int]
+    sizes: list[DeploymentChoice]
 
 
 def make_plan(
@@ -44,6 +48,8 @@ def make_plan(
     kept: Kept | None = None,
 ) -> Plan:
     """Compare EP sizes.
+
+    A prefill step takes the batch that is worth its time (`knee.py`), where neither batch nor step is asked for.
 
     Args:
         template: model, hardware, work and options; placement and sharding are chosen.
@@ -65,15 +71,18 @@ def make_plan(
     )
     if not choices and longest_step_seconds is not None:
         _check_not_only_slow(template, gpus, longest_step_seconds, fixed_batch, kept)
-    fastest = max(choices, key=lambda choice: choice.tokens_per_second_per_gpu, default=None)
-    shown = fastest or _as_asked(template, gpus, kept)
+    free = template.workload.phase == "prefill" and not fixed_batch and longest_step_seconds is None
+    curves = [halved(choice) if free else [choice] for choice in choices]
+    best = max(curves, key=lambda curve: knee(curve).tokens_per_second_per_gpu, default=[])
+    shown = knee(best) if best else _as_asked(template, gpus, kept)
     use = memory_use(shown.deployment)
     return Plan(
-        choices=choices,
+        choices=[knee(curve) for curve in curves],
         shown=shown,
         breaking_part=use.breaking_part,
         ways=ways_out(shown.deployment),
         batches=_batches(shown.deployment),
+        sizes=best if free else [],
     )
 
 
@@ -81,10 +90,9 @@ def _check_not_only_slow(
     template: Deployment, gpus: int, longest_seconds: float, fixed_batch: bool, kept: Kept
 ) -> None:
     """Raise if memory would have had room, and only the limit on the step left nothing."""
-    one = template.workload.tokens_per_gpu if fixed_batch else 1
-    small = template.model_copy(
-        update={"workload": template.workload.model_copy(update={"tokens_per_gpu": one})}
-    )
+    work = template.workload
+    one = work.tokens_per_gpu if fixed_batch else work.tokens_per_sequence
+    small = template.model_copy(update={"workload": work.model_copy(update={"tokens_per_gpu": one})})
     steps = [c.report.step_seconds for c in best_of_each_ep(small, gpus, fixed_batch=True, kept=kept)]
     if steps:
         tokens = f"{one} new token{'s' if one > 1 else ''}"

@@ -69,14 +69,15 @@ def best_of_each_ep(
         template: model, hardware, work and options; its placement, attention and schedule, with `fixed_batch` False
             its batch, and where none is asked for its dispatcher, are replaced.
         gpus: all GPUs; each EP group takes as many as it needs.
-        fixed_batch: keep the workload's tokens per GPU.
+        fixed_batch: keep the workload's tokens per GPU; else a step holds whole prompts, one or more.
         longest_step_seconds: leave out what takes longer (in decode: the time per output token).
         kept: slots and placement that are asked for.
 
     Raises:
         InputError: the GPUs do not fill whole nodes.
     """
-    wanted = Wanted(fixed_batch, longest_step_seconds, kept=kept or Kept())
+    least = 1 if fixed_batch else template.workload.tokens_per_sequence
+    wanted = Wanted(fixed_batch, longest_step_seconds, least_batch=least, kept=kept or Kept())
     sizes = ep_sizes(template.model.experts.count, template.cluster.part(gpus))
     found = found_at(template, gpus, sizes, wanted, cut=True)
     best = settled(found, gpus, wanted)
