@@ -1,6 +1,7 @@
 """How long one launch of matrix products takes: tiles in waves against bytes read and written.
 
-Shapes: P products of one launch (a rank's experts; 1 for a plain product), J widths of a tile, `...` anything before.
+Shapes: P products of one launch (a rank's experts; 1 for a plain product), J widths of a tile, `...` anything
+before; J stands first, where numpy is quick to reduce it.
 """
 
 from __future__ import annotations
@@ -44,20 +45,21 @@ def computing_seconds(
     """
     kernel, rate = cluster.kernels.matmul, cluster.gpu.sustained_flops(precision)
     if not kernel.processors:
-        divided: Array = 2 * rows_P.sum(-1) * inner * columns / rate
+        divided: Array = 2 * _total(rows_P) * inner * columns / rate
         return divided
-    likely = np.minimum(rows_P.sum(-1), 1.0)
+    likely = np.minimum(_total(rows_P), 1.0)
     sure = np.where(likely > 0, likely, 1.0)
-    column_tile_J = np.asarray(kernel.column_tiles, np.float64)
-    column_tiles_J = np.ceil(np.asarray(columns)[..., None] / column_tile_J)
+    before = (1,) * max(likely.ndim, np.ndim(columns))
+    column_tile_J = np.asarray(kernel.column_tiles, np.float64).reshape(-1, *before)
+    column_tiles_J = np.ceil(columns / column_tile_J)
     best: Array = np.asarray(np.inf)
     for row_tile in kernel.row_tiles:
-        row_tiles = np.where(rows_P < 1, rows_P, np.ceil(rows_P / row_tile)).sum(-1) / sure
-        waves_J = np.ceil(row_tiles[..., None] * column_tiles_J / kernel.processors)
+        row_tiles = _total(np.where(rows_P < 1, rows_P, np.ceil(rows_P / row_tile))) / sure
+        waves_J = np.ceil(row_tiles * column_tiles_J / kernel.processors)
         step_J = np.maximum(
             kernel.inner_step_seconds, 2 * row_tile * column_tile_J * kernel.processors / rate
         )
-        best = np.minimum(best, (waves_J * step_J).min(-1))
+        best = np.minimum(best, (waves_J * step_J).min(axis=0))
     seconds: Array = best * likely * inner
     return seconds
 
@@ -66,7 +68,7 @@ def moved_bytes(
     rows_P: Array, inner: Array, columns: Array, weights: Precision, activations: Precision
 ) -> Array:
     """Weights of each product with rows, once; its rows in, and out in 16 bits or more: (...,)."""
-    active, rows = np.minimum(rows_P, 1.0).sum(-1), rows_P.sum(-1)
+    active, rows = _total(np.minimum(rows_P, 1.0)), _total(rows_P)
     out = max(activations.bytes, 2.0)
     moved: Array = (
         active * inner * columns * weights.bytes + rows * inner * activations.bytes + rows * columns * out
@@ -77,3 +79,9 @@ def moved_bytes(
 def wider(one: Precision, other: Precision) -> Precision:
     """The precision in which a product of the two is computed: that with more bytes."""
     return one if one.bytes >= other.bytes else other
+
+
+def _total(values_P: Array) -> Array:
+    """Sum over the products: (...,). One expert per GPU is the usual case, and numpy's sums of one value take long."""
+    total: Array = values_P[..., 0] if values_P.shape[-1] == 1 else values_P.sum(-1)
+    return total

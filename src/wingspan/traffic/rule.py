@@ -104,14 +104,16 @@ class NearestFirst:
         held_LX = slots_LX != EMPTY
         own_LX = held_LX.astype(np.float64)
         expert_LX = np.where(held_LX, slots_LX, 0)
-        domain_X = np.arange(slots) // (slots // domains)
         layer, slot = np.nonzero(held_LX)
-        place = (layer * domains + domain_X[slot]) * num_experts + expert_LX[layer, slot]
-        held_by_LGE = np.bincount(place, minlength=layers * domains * num_experts)
-        held_by_LGE = held_by_LGE.reshape(layers, domains, num_experts)
-        replicas_LE = held_by_LGE.sum(axis=1)
+        expert = expert_LX[layer, slot]
+        replicas_LE = np.bincount(layer * num_experts + expert, minlength=layers * num_experts)
         if replicas_LE.max() == 1:
             return Parts(own_LX[:, None, :], own_LX)
+        replicas_LE = replicas_LE.reshape(layers, num_experts)
+        domain_X = np.arange(slots) // (slots // domains)
+        place = (layer * domains + domain_X[slot]) * num_experts + expert
+        held_by_LGE = np.bincount(place, minlength=layers * domains * num_experts)
+        held_by_LGE = held_by_LGE.reshape(layers, domains, num_experts)
         in_source_LGX = np.take_along_axis(held_by_LGE, expert_LX[:, None, :], axis=2)
         everywhere_LX = np.take_along_axis(replicas_LE, expert_LX, axis=1)
         is_own_GX = domain_X[None, :] == np.arange(domains)[:, None]
