@@ -14,9 +14,11 @@ def linear(num_layers: int, num_experts: int, num_ranks: int, slots_per_rank: in
     Example: 6 experts, 4 ranks, 2 slots give `[[0, 1], [2, 3], [4, -], [5, -]]`.
     """
     check_fits(num_experts, num_ranks, slots_per_rank)
-    slots_RS = np.full((num_ranks, slots_per_rank), EMPTY, dtype=np.int64)
-    for rank, held in enumerate(np.array_split(np.arange(num_experts), num_ranks)):
-        slots_RS[rank, : len(held)] = held
+    rank_R, slot_S = np.arange(num_ranks), np.arange(slots_per_rank)
+    each, over = divmod(num_experts, num_ranks)
+    first_R1 = (rank_R * each + np.minimum(rank_R, over))[:, None]
+    held_R1 = (each + (rank_R < over))[:, None]
+    slots_RS = np.where(slot_S < held_R1, first_R1 + slot_S, EMPTY)
     return Placement(np.repeat(slots_RS[None], num_layers, axis=0), num_experts)
 
 

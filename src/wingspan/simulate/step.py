@@ -47,10 +47,11 @@ def predict(deployment: Deployment, placement: Placement | None = None) -> Predi
         InputError: as `simulate`.
     """
     cluster, model, workload = deployment.used_cluster, deployment.model, deployment.workload
-    placement = deployment.build_placement() if placement is None else placement
+    shares_LE = expert_shares(model, workload)
+    placement = deployment.placement.build(shares_LE) if placement is None else placement
     schedule = deployment.build_schedule()
     parts = schedule.micro_batches * schedule.chunks
-    loads_PLE = _loads(deployment, parts)
+    loads_PLE = _loads(deployment, shares_LE, parts)
     load_LE = loads_PLE.sum(axis=0)
     traffic = deployment.traffic(placement, load_LE)
     cut = deployment.options.expert_tensor_parallel
@@ -96,9 +97,9 @@ def predict(deployment: Deployment, placement: Placement | None = None) -> Predi
     )
 
 
-def _loads(deployment: Deployment, parts: int) -> Array:
+def _loads(deployment: Deployment, shares_LE: Array, parts: int) -> Array:
     """Tokens per expert in each part of the step: (parts, L, E)."""
-    shares_LE, tokens = expert_shares(deployment.model, deployment.workload), deployment.tokens
+    tokens = deployment.tokens
     if not deployment.workload.fluctuating:
         return np.repeat((shares_LE * (tokens / parts))[None], parts, axis=0)
     return draw_loads(shares_LE, tokens, parts, deployment.workload.seed)
@@ -108,8 +109,9 @@ def _slot_rows(placement: Placement, loads_PLE: Array, traffic: LayerTraffic) ->
     """Rows that each slot computes in each part: of its expert's load there the share that it has of the whole."""
     slots_LX = np.maximum(placement.slots_LRS.reshape(placement.num_layers, -1), 0)
     rows_LX = traffic.slot_rows_LRS.reshape(slots_LX.shape)
-    whole_LE = np.zeros(loads_PLE.shape[1:])
-    np.add.at(whole_LE, (np.arange(len(slots_LX))[:, None], slots_LX), rows_LX)
+    layers, experts = loads_PLE.shape[1:]
+    place_LX = np.arange(layers)[:, None] * experts + slots_LX
+    whole_LE = np.bincount(place_LX.ravel(), rows_LX.ravel(), layers * experts).reshape(layers, experts)
     share_LX = rows_LX / np.maximum(np.take_along_axis(whole_LE, slots_LX, axis=1), 1e-300)
     rows_PLX = np.take_along_axis(loads_PLE, slots_LX[None], axis=2) * share_LX
     return rows_PLX.reshape(len(loads_PLE), *placement.slots_LRS.shape)

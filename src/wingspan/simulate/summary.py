@@ -86,7 +86,7 @@ def _whole(out_LR: Array, back_LR: Array) -> list[int]:
 
 def _integers(values: Array) -> list[int]:
     """Rounded; Python's integers, which do not overflow."""
-    return [int(value) for value in np.rint(values)]
+    return [int(value) for value in np.rint(values).tolist()]
 
 
 def _links(prediction: Prediction, step: float) -> list[LinkUse]:

@@ -1,12 +1,13 @@
 """Execute a schedule over (rank x stream): when each task begins and ends on each rank.
 
-Shapes: N tasks, R ranks.
+Shapes: N tasks, M of the communication stream, R ranks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,18 +47,21 @@ class Timeline:
 
     def hidden_seconds(self, operation: Operation) -> Array:
         """Time per rank in which it computes while tasks of one kind of transfer are under way."""
-        numbers = [n for n, t in enumerate(self.schedule.tasks) if t.operation is operation]
-        return np.asarray(self._beside(numbers).sum(axis=0))
+        tasks = self.schedule.tasks
+        of_kind = [tasks[n].operation is operation for n in self.numbers(Stream.COMMUNICATION)]
+        return np.asarray(self._hidden_MR[of_kind].sum(axis=0))
 
     @property
     def overlaps(self) -> bool:
         """Whether some rank computes while its rows travel."""
-        transfer = self.numbers(Stream.COMMUNICATION)
-        return bool(len(transfer)) and bool(self._beside(transfer).any())
+        return bool(self._hidden_MR.any())
 
-    def _beside(self, transfers: NDArray[np.int64] | list[int]) -> Array:
-        starts, ends, compute = self.starts_NR, self.ends_NR, self.numbers(Stream.COMPUTE)
-        return overlap_seconds(starts[transfers], ends[transfers], starts[compute], ends[compute])[0]
+    @cached_property
+    def _hidden_MR(self) -> Array:
+        """Per task of the communication stream, in its order, and rank: the time in which the rank computes beside."""
+        starts, ends = self.starts_NR, self.ends_NR
+        transfer, compute = self.numbers(Stream.COMMUNICATION), self.numbers(Stream.COMPUTE)
+        return overlap_seconds(starts[transfer], ends[transfer], starts[compute], ends[compute])[0]
 
 
 def execute(
@@ -83,6 +87,8 @@ def execute(
     lost_transfer = 1 - 1 / contention.communication_slowdown
     if not len(transfer) or not (lost_compute or lost_transfer):
         return Timeline(schedule, starts, ends)
+    groups_M = np.array([groups[n] for n in transfer])
+    meetings = {group: transfer[groups_M == group] for group in set(groups_M.tolist())}
     for _ in range(_PASSES):
         beside_transfer, beside_compute = overlap_seconds(
             starts[transfer], ends[transfer], starts[compute], ends[compute]
@@ -90,20 +96,22 @@ def execute(
         if not beside_compute.any():
             break
         duration_NR = base_NR.copy()
-        duration_NR[compute] += beside_compute * lost_compute
-        duration_NR[transfer] += beside_transfer * lost_transfer
-        for group in {groups[n] for n in transfer}:
-            meeting = transfer[[groups[n] == group for n in transfer]]
+        beside_compute *= lost_compute
+        beside_transfer *= lost_transfer
+        duration_NR[compute] += beside_compute
+        duration_NR[transfer] += beside_transfer
+        for group, meeting in meetings.items():
             duration_NR[meeting] = _together(duration_NR[meeting], group)
         before = ends
         starts, ends = _run(schedule, duration_NR, groups)
-        if np.abs(ends - before).max() <= _CLOSE * ends.max():
+        moved_NR = np.subtract(ends, before, out=before)
+        if max(moved_NR.max(), -moved_NR.min()) <= _CLOSE * ends.max():
             break
     return Timeline(schedule, starts, ends)
 
 
 def _run(schedule: Schedule, duration_NR: Array, groups: Sequence[int]) -> tuple[Array, Array]:
-    starts, ends = np.zeros_like(duration_NR), np.zeros_like(duration_NR)
+    starts, ends = np.empty_like(duration_NR), np.empty_like(duration_NR)
     free: dict[Stream, Array] = {}
     nothing = np.zeros(duration_NR.shape[1])
     for n, task in enumerate(schedule.tasks):
@@ -134,7 +142,7 @@ def overlap_seconds(
     first_start_B, last_end_B = starts_BR.min(axis=1), ends_BR.max(axis=1)
     low_A = np.searchsorted(np.maximum.accumulate(last_end_B), starts_AR.min(axis=1), side="right")
     high_A = np.searchsorted(np.maximum.accumulate(first_start_B), ends_AR.max(axis=1), side="left")
-    beside_AR, beside_BR = np.zeros_like(starts_AR), np.zeros_like(starts_BR)
+    beside_AR, beside_BR = np.zeros(starts_AR.shape), np.zeros(starts_BR.shape)
     for number, (low, high) in enumerate(zip(low_A.tolist(), high_A.tolist(), strict=True)):
         if low < high:
             together = np.minimum(ends_AR[number], ends_BR[low:high])

@@ -71,15 +71,14 @@ class Placement:
         """Experts that each rank holds in all layers."""
         return np.asarray((self.slots_LRS != EMPTY).sum(axis=(0, 2)))
 
-    @property
+    @cached_property
     def replicas_LE(self) -> NDArray[np.int64]:
         """Number of slots that hold each logical expert: (layers, experts)."""
-        flat = self.slots_LRS.reshape(self.num_layers, -1)
-        layer = np.broadcast_to(np.arange(self.num_layers)[:, None], flat.shape)
-        held = flat != EMPTY
-        counts = np.zeros((self.num_layers, self.num_experts), dtype=np.int64)
-        np.add.at(counts, (layer[held], flat[held]), 1)
-        return counts
+        layers, experts = self.num_layers, self.num_experts
+        place_LRS = np.arange(layers)[:, None, None] * experts + self.slots_LRS
+        counts = np.bincount(place_LRS[self.slots_LRS != EMPTY], minlength=layers * experts)
+        counts.setflags(write=False)
+        return counts.reshape(layers, experts)
 
     def experts_on(self, layer: int, rank: int) -> list[int]:
         """Logical experts in `rank`'s slots of MoE layer `layer`, in slot order, empty slots left out."""
