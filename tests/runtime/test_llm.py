@@ -128,6 +128,7 @@ def test_as_many_samplings_as_prompts(folder):
         ({"schedule": "backwards"}, "`schedule` backwards"),
         ({"dispatcher": "pigeon"}, "`dispatcher` pigeon"),
         ({"transport": "pigeon"}, "`transport` pigeon"),
+        ({"row_precision": "int3"}, "`row_precision` int3"),
         ({"tokens_per_step": 16}, "leaves none for prefill"),
         ({"kv_tokens_per_rank": 0}, "kv_tokens_per_home is 0"),
     ],
@@ -135,6 +136,29 @@ def test_as_many_samplings_as_prompts(folder):
 def test_a_wrong_value_is_named_before_any_rank_starts(values, words, folder):
     with pytest.raises(InputError, match=words):
         LLM(folder, **{"ranks": 2, **values})
+    assert no_rank_is_left()
+
+
+def test_rows_travel_in_the_precision_asked_for(folder):
+    """Coarser rows give the model's probabilities, though not to the last bit."""
+
+    def likeliest(row_precision: str) -> float:
+        with LLM(folder, 2, dtype="float32", row_precision=row_precision) as llm:
+            number = llm.submit(PROMPTS[0], logprobs=1)
+            return llm.step().logprobs[number].top[0][1]
+
+    same, coarse = likeliest("same"), likeliest("float8")
+    assert same != coarse
+    assert coarse == pytest.approx(same, abs=0.1)
+
+
+def test_under_a_launcher_it_says_that_it_starts_its_ranks_itself(folder, monkeypatch):
+    launched = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}  # fmt: skip
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="started 2 processes, but this object starts its ranks itself"):
+        LLM(folder, 2)
     assert no_rank_is_left()
 
 

@@ -15,7 +15,6 @@ from wingspan.cli.runtime_import import need_runtime
 from wingspan.errors import InputError
 from wingspan.runtime.ranks.nodes import nodes_from_environment
 from wingspan.runtime.ranks.world import launch_from_environment
-from wingspan.specs.running import RowPrecision
 
 _KEY = "WINGSPAN_API_KEY"
 
@@ -64,6 +63,7 @@ def execute(
         transport=transport,
         dispatcher=setup.dispatcher or "auto",
         schedule=setup.schedule,
+        row_precision=setup.row_precision,
         sequences_per_rank=sequences_per_rank,
         tokens_per_step=tokens_per_step,
     ) as llm:
@@ -100,11 +100,6 @@ def _check_setup(setup: Setup, environment: Mapping[str, str]) -> None:
     if launch_from_environment(environment) is not None or nodes_from_environment(environment) is not None:
         raise InputError(
             "serve starts its ranks itself; call it without torchrun, mpirun, srun or testbed run"
-        )
-    if setup.row_precision is not RowPrecision.SAME:
-        raise InputError(
-            f"rows in {setup.row_precision}: a server's ranks send rows as they compute; plan it with "
-            "--activations bf16"
         )
     if not setup.shared_beside_dispatch:
         raise InputError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
@@ -26,11 +27,12 @@ from wingspan.runtime.model.engine import Model, check_weights, default_placemen
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.ranks.capacity import check_room
 from wingspan.runtime.ranks.device import select_device
+from wingspan.runtime.ranks.world import launch_from_environment
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.batching import UNLIMITED, BatchLimits
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.placement import Placement
-from wingspan.specs.running import transport_kind
+from wingspan.specs.running import RowPrecision, transport_kind
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,14 @@ class LLM:
         transport: auto, torch or shm.
         dispatcher: auto, flat, deduplicated or hierarchical.
         schedule: sequential, chunks:N or two-batch.
+        row_precision: of rows to the experts: same (as the model computes), bfloat16 or float8.
         sequences_per_rank: the most that a rank continues at a time; others wait.
         tokens_per_step: the most that a rank computes in a step; longer prompts take several steps where the model's
             caches allow it.
         kv_tokens_per_rank: tokens of KV cache that a rank has room for; None: as many as its sequences need.
 
     Raises:
-        InputError: no such model, or values that do not fit it.
+        InputError: no such model, values that do not fit it, or a launcher such as torchrun started this process.
         RunError: a rank died.
     """
 
@@ -90,12 +93,14 @@ class LLM:
         transport: str = "auto",
         dispatcher: str = "auto",
         schedule: str = "sequential",
+        row_precision: str = "same",
         sequences_per_rank: int = 16,
         tokens_per_step: int = 512,
         kv_tokens_per_rank: int | None = None,
     ) -> None:
         if ranks < 1:
             raise InputError(f"`ranks` {ranks}: use 1 or more")
+        _check_no_launcher(os.environ)
         described = describe(Path(model), dtype_named(dtype))
         check_weights(described)
         slots = experts_per_rank or -(-described.shape.num_experts // ranks)
@@ -109,7 +114,9 @@ class LLM:
             sequences_per_rank,
             tokens_per_step,
         )
-        options = DispatchOptions(None if dispatcher == "auto" else _dispatcher_kind(dispatcher))
+        options = DispatchOptions(
+            None if dispatcher == "auto" else _dispatcher_kind(dispatcher), _row_precision(row_precision)
+        )
         flow = flow_named(schedule)
 
         tokenizer = Tokenizer(Path(model))
@@ -329,3 +336,19 @@ def _dispatcher_kind(name: str) -> DispatcherKind:
     if name not in [*DispatcherKind]:
         raise InputError(f"`dispatcher` {name}: use auto, {', '.join(DispatcherKind)}")
     return DispatcherKind(name)
+
+
+def _row_precision(name: str) -> RowPrecision:
+    if name not in [*RowPrecision]:
+        raise InputError(f"`row_precision` {name}: use {', '.join(RowPrecision)}")
+    return RowPrecision(name)
+
+
+def _check_no_launcher(environment: Mapping[str, str]) -> None:
+    """Every process of a launch would start ranks of its own, and none would meet the others."""
+    launch = launch_from_environment(environment)
+    if launch is not None and launch.size > 1:
+        raise InputError(
+            f"{launch.launcher} started {launch.size} processes, but this object starts its ranks itself; "
+            "start one process without a launcher"
+        )
