@@ -33,6 +33,7 @@ from wingspan.runtime.model.engine import default_placement, describe
 from wingspan.runtime.model.reference import Check, check
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.run import Listener, RunRequest
+from wingspan.runtime.start import EngineSetup
 from wingspan.runtime.transport.transport import Transport
 from wingspan.specs.running import transport_kind
 
@@ -96,16 +97,18 @@ def _checkpoint(case: Case, folder: Path) -> Path:
 def _run(case: Case, checkpoint: Path, result: Path) -> Answers:
     model = describe(checkpoint, getattr(torch, case.dtype))
     request = RunRequest(
-        model,
-        default_placement(model.shape, case.ranks, case.slots),
+        EngineSetup(
+            model,
+            default_placement(model.shape, case.ranks, case.slots),
+            CPU,
+            DispatchOptions(case.dispatch),
+            dict(zip(("prefill", "decode"), map(flow_named, case.flows), strict=True)),
+            parse_rebalance(case.rebalance),
+        ),
         [Prompt(n, list(ids), None, n % case.ranks) for n, ids in enumerate(case.prompts)],
         case.new_tokens,
         Sampling(),
-        CPU,
-        DispatchOptions(case.dispatch),
-        flows=dict(zip(("prefill", "decode"), map(flow_named, case.flows), strict=True)),
         check=True,
-        rebalance=parse_rebalance(case.rebalance),
     )
     check_context(request.prompts, case.new_tokens, model.config)
     tokenizer = Tokenizer(checkpoint)

@@ -312,6 +312,15 @@ def save_deployment(deployment: Deployment, path: Path) -> None:
     write_text(path, text + "\n")
 
 
+def is_deployment(text: str) -> bool:
+    """Whether this names a deployment file, and no model."""
+    try:
+        data = json_value(Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and {"model", "cluster", "workload"} <= data.keys()
+
+
 def load_deployment(path: Path) -> Deployment:
     """Read a deployment file.
 

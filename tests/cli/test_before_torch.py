@@ -47,7 +47,10 @@ CASES: list[tuple[list[str], str]] = [
     ([*RUN, "--top-p", "nan", "--temperature", "1"], "--top-p nan"),
     ([*RUN, "--min-p", "1.5", "--temperature", "1"], "--min-p 1.5"),
     (["run", TINY, "--ranks", "0", "--prompt", "a"], "--ranks 0: use 1 or more"),
-    (["run", TINY, "--ranks", "4", "--prompt", "a"], "--ranks 8 or --experts-per-rank 2"),
+    (
+        ["run", TINY, "--ranks", "4", "--experts-per-rank", "1", "--prompt", "a"],
+        "--ranks 8 or --experts-per-rank 2",
+    ),
     ([*RUN, "--experts-per-rank", "0"], "--experts-per-rank 0"),
     ([*RUN, "--ranks-per-node", "3"], "--ranks-per-node 3"),
     (["run", TINY, "--ranks", "8", "--prompts-file", "none.txt"], "none.txt: no such file"),

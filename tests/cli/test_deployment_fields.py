@@ -1,4 +1,4 @@
-"""Every field of a deployment acts in `run` and `compare`, is refused, or belongs to what one line says is left out.
+"""Every field of a deployment acts in `run`, `LLM`, `serve` and `compare`, is refused, or is said to be left out.
 
 The tables are held to the schema: a new field must be put into them.
 """
@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from tests.cli.command import TINY
-from wingspan.cli.run_setup import Asked, planned_step, read_setup
+from wingspan.cli.serve import serve
 from wingspan.deployment import Deployment, load_deployment, save_deployment
 from wingspan.errors import InputError
 from wingspan.placement.simple import round_robin
 from wingspan.placement.spec import PlacementSpec
+from wingspan.runtime import llm, start
+from wingspan.runtime.llm import LLM
+from wingspan.runtime.model.engine import describe
+from wingspan.runtime.setup.setup import Asked, read_setup
+from wingspan.runtime.start import engine_setup
 from wingspan.schedule.result import Operation
 from wingspan.specs.cluster import load_cluster
 from wingspan.specs.models import load_model
@@ -62,7 +69,7 @@ _ONLY_PLAN = "read by `plan` alone: what its search was to keep; docs/planning.m
 _REMARKS = "predictions repeat them beside their figures; the slots that run are as read"
 _SENT = "paced ranks have no weights, and say so"
 
-# field: what it does in `run`, in `compare`, in `compare --compute real`; or why it has nothing to do there.
+# field: what it does in `run` (so in `LLM` and `serve`), in `compare`, in `compare --compute real`; or why nothing.
 FIELDS: dict[str, tuple[str, str, str]] = {
     "cluster": (SAID, ACTS, "the prediction is of this machine; the table names it"),
     "workload.phase": (ACTS, ACTS, ACTS),
@@ -106,7 +113,7 @@ def _leaves(data: Any, key: str = "") -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def start() -> Deployment:
+def planned() -> Deployment:
     return Deployment(
         model=load_model(TINY),
         cluster=load_cluster("h100-sxm"),
@@ -116,8 +123,8 @@ def start() -> Deployment:
     )
 
 
-def _changed(start: Deployment, changes: dict[str, Any], path: Path) -> Path:
-    save_deployment(start, path)
+def _changed(planned: Deployment, changes: dict[str, Any], path: Path) -> Path:
+    save_deployment(planned, path)
     data = json.loads(path.read_text())
     for key, value in changes.items():
         *inside, last = key.split(".")
@@ -133,13 +140,44 @@ def _changed(start: Deployment, changes: dict[str, Any], path: Path) -> Path:
 
 def _run(path: Path) -> tuple[Any, Any]:
     """What runs, and what is said of it."""
-    setup = read_setup(Asked(str(path)), {})
-    assert setup.deployment is not None
-    ranks = setup.placement.ranks
+    setup = read_setup(Asked(path), {})
+    ranks = setup.group({}).size
     flow = (setup.schedule, setup.shared_beside_dispatch)
-    what = (setup.ranks, setup.ranks_per_node, setup.build_placement(7, 8, ranks).to_dict(), flow, setup.dispatcher,
+    what = (ranks, setup.ranks_per_node, setup.build_placement(7, 8, ranks).to_dict(), flow, setup.dispatcher,
             setup.dtype, setup.row_precision)  # fmt: skip
-    return what, (setup.notes, planned_step(setup.deployment, "d.json"))
+    return what, (setup.notes, setup.planned_step)
+
+
+class _CapturedError(Exception):
+    """Holds what ranks would have been started with."""
+
+
+def _object(path: Path, make: Any = LLM) -> tuple[Any, Any]:
+    """What an `LLM` starts its ranks with, and warns of."""
+    said, made = [], []
+
+    def start_none(_prepare: Any, group: Any, _device: Any) -> Any:
+        raise _CapturedError(group.size, group.ranks_per_node)
+
+    def keep(*given: Any) -> Any:
+        made.append(engine_setup(*given))
+        return made[0]
+
+    with (
+        mock.patch.object(llm, "ObeyingRanks", start_none),
+        mock.patch.object(llm, "engine_setup", keep),
+        mock.patch.object(llm._LOG, "warning", lambda _, line: said.append(line)),
+        mock.patch.object(start, "describe", cache(describe)),
+        pytest.raises(_CapturedError) as group,
+    ):
+        make(path)
+    (engine,) = made
+    what = (group.value.args, engine.placement.to_dict(), engine.flows, engine.dispatch, engine.model.dtype)
+    return what, said
+
+
+def _server(path: Path) -> tuple[Any, Any]:
+    return _object(path, lambda file: serve(str(file), port=0))
 
 
 def _paced(path: Path) -> tuple[Any, Any]:
@@ -167,18 +205,18 @@ def _real(path: Path) -> tuple[Any, Any]:
     return (*what, prompts, given.options.reserve_share, given.workload.phase), notes
 
 
-def test_every_field_of_the_schema_is_here(start):
-    keys = set(_leaves(start.model_dump(mode="json")))
+def test_every_field_of_the_schema_is_here(planned):
+    keys = set(_leaves(planned.model_dump(mode="json")))
     # A model is held to its checkpoint's, key by key; the version says how the file is read.
     assert keys - {"model", "schema_version"} == set(FIELDS) == set(OTHER)
 
 
-@pytest.mark.parametrize(("way", "column"), [(_run, 0), (_paced, 1), (_real, 2)])
-def test_every_field_acts_is_refused_or_said(start, tmp_path, way, column):
-    before = way(_changed(start, {}, tmp_path / "d.json"))
+@pytest.mark.parametrize(("way", "column"), [(_run, 0), (_object, 0), (_server, 0), (_paced, 1), (_real, 2)])
+def test_every_field_acts_is_refused_or_said(planned, tmp_path, way, column):
+    before = way(_changed(planned, {}, tmp_path / "d.json"))
     wrong = {}
     for field, others in OTHER.items():
-        path = _changed(start, others, tmp_path / "d.json")
+        path = _changed(planned, others, tmp_path / "d.json")
         try:
             what, said = way(path)
         except InputError:

@@ -117,7 +117,7 @@ def test_overlap_auto_predicts_and_says_what_it_chose(wingspan, cluster):
     [
         (["nowhere"], "nowhere: no such folder"),
         (["seed"], "wingspan create seed"),
-        ([TINY, "--prompt", "a", "--ranks", "4"], "--ranks 8 or --experts-per-rank 2"),
+        ([TINY, "--prompt", "a", "--ranks", "4", "--experts-per-rank", "1"], "--ranks 8 or --experts-per-rank 2"),
         ([TINY, "--prompt", "a", "--ranks", "0"], "--ranks 0"),
         ([TINY, "--prompt", "a", "--experts-per-rank", "0"], "--experts-per-rank 0"),
         ([TINY, "--prompt", "a", "--ranks", "8", "--ranks-per-node", "3"], "--ranks-per-node 3"),

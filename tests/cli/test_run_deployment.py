@@ -177,7 +177,7 @@ def test_without_ranks_it_takes_this_machines_cores(wingspan):
     report = json.loads(done.out)["report"]
     each = -(-EXPERTS // min(EXPERTS, usable_cores()))
     assert (report["ranks"], report["experts_per_rank"]) == (-(-EXPERTS // each), each)
-    assert each == 1 or f"--ranks {EXPERTS} puts one on each" in done.err
+    assert each == 1 or f"{EXPERTS} ranks have one each" in done.err
 
 
 def test_plan_place_and_run_are_one_chain(wingspan, ran, tmp_path):

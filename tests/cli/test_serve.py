@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 
 import httpx2 as httpx
@@ -16,7 +15,7 @@ from tests.server.running import server
     [
         (("--host", "0.0.0.0"), "WINGSPAN_API_KEY"),
         (("--host", "not.an.address"), "--host not.an.address"),
-        (("--ranks", "2"), "--ranks 8"),
+        (("--ranks", "2", "--experts-per-rank", "1"), "--ranks 8"),
         (("--ranks", "8", "--placement", "best"), "--placement best"),
         (("--schedule", "auto"), "--schedule auto"),
         (("--dispatcher", "pigeons"), "--dispatcher"),
@@ -55,16 +54,6 @@ def test_under_a_launcher_it_is_refused(wingspan, monkeypatch):
     done = wingspan("serve", "models/tiny")
     assert done.code == 2
     assert "torchrun" in done.err
-
-
-def test_what_a_deployment_says_and_a_server_cannot_do_is_refused(wingspan, tmp_path):
-    file = tmp_path / "d.json"
-    assert wingspan("plan", "models/tiny", "--gpus", "4", "--out", str(file)).code == 0
-    said = json.loads(file.read_text())
-    said["options"]["shared_beside_dispatch"] = False
-    file.write_text(json.dumps(said))
-    done = wingspan("serve", str(file))
-    assert (done.code, "shared_beside_dispatch" in done.err) == (2, True)
 
 
 def test_a_deployment_is_served_as_it_says_with_every_option(wingspan, tmp_path):

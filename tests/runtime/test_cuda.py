@@ -19,6 +19,7 @@ from wingspan.runtime.model.engine import default_placement, describe
 from wingspan.runtime.model.slot_linear import grouped_linear, linear_by_slot
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.run import Listener, RunRequest, run
+from wingspan.runtime.start import EngineSetup
 from wingspan.runtime.transport.transport import Transport
 from wingspan.specs.execution import DispatcherKind
 
@@ -36,14 +37,16 @@ def test_a_run_on_gpus_equals_plain_transformers(name: str, ranks: int, overlap:
     model = describe(folder)
     flow = flow_named(overlap)
     request = RunRequest(
-        model,
-        default_placement(model.shape, ranks, -(-model.shape.num_experts // ranks)),
+        EngineSetup(
+            model,
+            default_placement(model.shape, ranks, -(-model.shape.num_experts // ranks)),
+            CUDA,
+            DispatchOptions(DispatcherKind.FLAT),
+            {"prefill": flow, "decode": flow},
+        ),
         [Prompt(n, ids, None, n % ranks) for n, ids in enumerate(([5, 9, 17], [1], [7, 8], [100]))],
         4,
         Sampling(),
-        CUDA,
-        DispatchOptions(DispatcherKind.FLAT),
-        flows={"prefill": flow, "decode": flow},
         check=True,
     )
 

@@ -157,7 +157,7 @@ def test_under_a_launcher_it_says_that_it_starts_its_ranks_itself(folder, monkey
                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}  # fmt: skip
     for name, value in launched.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match="started 2 processes, but this object starts its ranks itself"):
+    with pytest.raises(InputError, match="started 2 processes, but this one starts its ranks itself"):
         LLM(folder, 2)
     assert no_rank_is_left()
 

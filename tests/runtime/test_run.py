@@ -19,6 +19,7 @@ from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.model.engine import default_placement, describe
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.run import Listener, RunRequest, RunResult, run
+from wingspan.runtime.start import EngineSetup
 from wingspan.schedule.result import Operation
 from wingspan.specs.families import model_from_config
 from wingspan.specs.memory import WEIGHTS, MemoryPart
@@ -36,13 +37,12 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def request(folder: Path, ranks: int, slots: int, prompts: Any = PROMPTS, **options: Any) -> RunRequest:
     model = describe(folder)
+    engine = {key: options.pop(key) for key in ("dispatch", "flows", "rebalance") if key in options}
     return RunRequest(
-        model=model,
-        placement=default_placement(model.shape, ranks, slots),
+        EngineSetup(model, default_placement(model.shape, ranks, slots), CPU, **engine),
         prompts=[Prompt(n, list(ids), None, n % ranks) for n, ids in enumerate(prompts)],
         max_new_tokens=options.pop("max_new_tokens", 4),
         sampling=options.pop("sampling", Sampling()),
-        device=CPU,
         check=options.pop("check", True),
         **options,
     )

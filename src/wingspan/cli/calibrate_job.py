@@ -11,8 +11,8 @@ from wingspan.cli.launched import check_wait_is_used, patience
 from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.cli.progress import progress
 from wingspan.cli.runtime_import import need_runtime
-from wingspan.cli.values import choice
 from wingspan.runtime.launch.group import Group
+from wingspan.specs.reading import choice
 from wingspan.specs.running import Device, TransportKind
 
 

@@ -15,7 +15,6 @@ from wingspan.cli.launched import check_wait_is_used, patience
 from wingspan.cli.launched import given as options_given
 from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.cli.runtime_import import need_runtime
-from wingspan.cli.values import choice
 from wingspan.deployment import load_deployment
 from wingspan.errors import InputError
 from wingspan.runtime.launch.group import Group
@@ -26,6 +25,7 @@ from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.step import predict
 from wingspan.simulate.summary import step_report
 from wingspan.specs.cluster import load_cluster
+from wingspan.specs.reading import choice
 from wingspan.specs.running import TransportKind
 
 if TYPE_CHECKING:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wingspan.cli.launched import patience
-from wingspan.cli.run_setup import Asked, Setup, read_setup
 from wingspan.cli.runtime_import import need_runtime
 from wingspan.deployment import Deployment
 from wingspan.errors import InputError
 from wingspan.placement.spec import PlacementSpec
-from wingspan.runtime.launch.group import Group
+from wingspan.runtime.setup.setup import Asked, Setup, read_setup
 from wingspan.schedule.result import StepReport
 from wingspan.schedule.run_timeline import RunTimeline
 from wingspan.simulate.prediction import Prediction
@@ -57,10 +56,11 @@ def compare_real(
         finish: shows it.
         keep_spans: also keep the timeline.
     """
-    setup = read_setup(Asked(str(deployment), checkpoint, ranks_per_node=ranks_per_node), os.environ)
+    asked = Asked(deployment, checkpoint, ranks_per_node=ranks_per_node, transport=transport)
+    setup = read_setup(asked, os.environ)
     if setup.deployment is None:
         raise InputError(f"{deployment}: not a deployment file")
-    group = Group.find(os.environ, setup.ranks, setup.ranks_per_node, transport)
+    group = setup.group(os.environ)
     need_runtime()
     from wingspan.runtime import api as runtime
     from wingspan.runtime.calibration import calibrate
@@ -70,28 +70,14 @@ def compare_real(
         print(f"wingspan: {note}", file=sys.stderr)
     device = runtime.select_device("cpu")
     group = group.meet(os.environ, device, patience(wait_seconds))
-    model = runtime.describe(setup.folder, runtime.dtype_named(setup.dtype))
-    runtime.check_weights(model)
-    placement = setup.build_placement(len(model.shape.paths), model.shape.num_experts, group.size)
+    engine = runtime.engine_setup(setup, group, device)
     planned = _ran(setup, setup.deployment).model_copy(
-        update={"placement": PlacementSpec.explicit(placement)}
+        update={"placement": PlacementSpec.explicit(engine.placement)}
     )
     work = work_of(planned, steps)
-    runtime.check_context(work.prompts, work.new_tokens, model.config)
+    runtime.check_context(work.prompts, work.new_tokens, engine.model.config)
     request = runtime.RunRequest(
-        model,
-        placement,
-        work.prompts,
-        work.new_tokens,
-        runtime.Sampling(),
-        device,
-        runtime.DispatchOptions(setup.dispatcher, setup.row_precision),
-        flows=dict.fromkeys(
-            ("prefill", "decode"),
-            runtime.flow_named(setup.schedule, shared_beside_dispatch=setup.shared_beside_dispatch),
-        ),
-        keep_spans=keep_spans,
-        ignore_eos=True,
+        engine, work.prompts, work.new_tokens, runtime.Sampling(), keep_spans=keep_spans, ignore_eos=True
     )
     tokenizer = runtime.Tokenizer(setup.folder)
     phase = planned.workload.phase

@@ -21,11 +21,11 @@ def create(
 
       wingspan run /tmp/seed-small --ranks 16 --prompt "def main():"
     """
-    from wingspan.cli.config_facts import config_facts
-    from wingspan.cli.model_argument import find_model
     from wingspan.cli.outputs import check_output_folder
     from wingspan.cli.runtime_import import need_runtime
     from wingspan.report.units import bytes_text
+    from wingspan.runtime.setup.config_facts import config_facts
+    from wingspan.runtime.setup.model_folder import find_model
 
     path = find_model(model)
     check_output_folder(folder)

@@ -45,10 +45,10 @@ def inspect(
 
       wingspan inspect models/tiny --runtime
     """
-    from wingspan.cli.config_facts import config_facts
     from wingspan.cli.inspect_light import figures
-    from wingspan.cli.model_argument import find_model
     from wingspan.errors import InputError
+    from wingspan.runtime.setup.config_facts import config_facts
+    from wingspan.runtime.setup.model_folder import find_model
 
     path = find_model(model)
     facts = config_facts(path)

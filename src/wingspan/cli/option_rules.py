@@ -166,8 +166,8 @@ _PRECISIONS = {"weights", "activations", "kv"}
 
 
 def _check_precision(text: str, option: str) -> None:
-    from wingspan.cli.values import choice
     from wingspan.specs.precision import Precision
+    from wingspan.specs.reading import choice
 
     choice(text, option, Precision)
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from wingspan.cli.console import Console
 from wingspan.cli.place_view import show, show_export
 from wingspan.cli.progress import progress
-from wingspan.cli.run_setup import is_deployment
-from wingspan.deployment import Deployment, load_deployment, save_deployment
+from wingspan.deployment import Deployment, is_deployment, load_deployment, save_deployment
 from wingspan.describe import Description, model_of
 from wingspan.errors import InputError
 from wingspan.interop.export import export_filled, target

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from wingspan.cli.config_facts import config_facts
 from wingspan.cli.console import Console
 from wingspan.cli.launched import check_wait_is_used, given, patience
-from wingspan.cli.model_argument import find_checkpoint
 from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.cli.runtime_import import need_runtime
-from wingspan.cli.values import choice
 from wingspan.errors import InputError
 from wingspan.routing.trace_file import TraceFile
 from wingspan.runtime.launch.group import Group
+from wingspan.runtime.setup.config_facts import config_facts
+from wingspan.runtime.setup.model_folder import find_checkpoint
+from wingspan.specs.reading import choice
 from wingspan.specs.running import Device, WeightType
 from wingspan.writing import is_stream, json_text
 

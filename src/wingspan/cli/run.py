@@ -7,42 +7,28 @@ from typing import Annotated
 
 import typer
 
+from wingspan.cli.engine_options import (
+    Checkpoint,
+    EngineDispatcher,
+    EngineDtype,
+    EnginePlacement,
+    EngineRanks,
+    EngineSchedule,
+    EngineSlots,
+    EngineSource,
+    RebalanceText,
+    RowPrecision,
+)
 from wingspan.cli.options import Device, Json, RanksPerNode, Transport, WaitSeconds
 
 
 def run(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="Folder of a checkpoint in the Hugging Face format, or a deployment file; options then change the "
-            "file's values.",
-        ),
-    ],
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(help="Folder of a deployment's weights, where the file names none or another."),
-    ] = None,
-    ranks: Annotated[
-        int | None,
-        typer.Option(
-            help="Ranks to start on this machine (default: the deployment's or placement's, else one per core); under "
-            "torchrun, mpirun or Slurm theirs are used."
-        ),
-    ] = None,
-    experts_per_rank: Annotated[
-        int | None,
-        typer.Option(
-            help="Slots per rank and layer: 1 is wide expert parallelism (default with --ranks), more the baseline."
-        ),
-    ] = None,
+    source: EngineSource,
+    checkpoint: Checkpoint = None,
+    ranks: EngineRanks = None,
+    experts_per_rank: EngineSlots = None,
     ranks_per_node: RanksPerNode = None,
-    placement: Annotated[
-        str | None,
-        typer.Option(
-            help="linear (default), round-robin, random, balanced, or a file that place, import or plan wrote."
-        ),
-    ] = None,
+    placement: EnginePlacement = None,
     prompt: Annotated[list[str] | None, typer.Option(help="Text to continue; repeatable.")] = None,
     prompts_file: Annotated[
         Path | None, typer.Option(help="File with one prompt per line; - reads standard input.")
@@ -59,24 +45,10 @@ def run(
         typer.Option(help="Sample among tokens at least this share as likely as the likeliest."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="auto (the deployment's, else the checkpoint's; default), float32 or bfloat16."),
-    ] = None,
+    dtype: EngineDtype = None,
     device: Device = "cpu",
-    rebalance: Annotated[
-        str,
-        typer.Option(
-            help='Move experts while running: auto (when the gain exceeds the cost), "every N" steps, or off.'
-        ),
-    ] = "off",
-    schedule: Annotated[
-        str | None,
-        typer.Option(
-            help="Order of a step: sequential (default, or the deployment's), chunks:N (rows leave in N parts), "
-            "two-batch, or auto: by prediction."
-        ),
-    ] = None,
+    rebalance: RebalanceText = "off",
+    schedule: EngineSchedule = None,
     cluster: Annotated[
         str | None,
         typer.Option(
@@ -84,19 +56,8 @@ def run(
         ),
     ] = None,
     transport: Transport = "auto",
-    dispatcher: Annotated[
-        str | None,
-        typer.Option(
-            help="How rows travel: flat (one per token and expert), deduplicated (per token and rank), hierarchical "
-            "(per token and node), or auto: whichever sends least (default, or the deployment's)."
-        ),
-    ] = None,
-    row_precision: Annotated[
-        str | None,
-        typer.Option(
-            help="Of rows to the experts: same (as the model's; default, or the deployment's), bfloat16 or float8."
-        ),
-    ] = None,
+    dispatcher: EngineDispatcher = None,
+    row_precision: RowPrecision = None,
     check: Annotated[
         bool,
         typer.Option("--check", help="Compare with the model in a single process; exit 1 if it differs."),

@@ -6,32 +6,25 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wingspan.balance.settings import parse_rebalance
 from wingspan.cli.launched import check_wait_is_used, patience, prompt_text
 from wingspan.cli.launched import given as options_given
 from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.cli.run_prompts import built_in_prompts, read_prompts
-from wingspan.cli.run_setup import Asked, Setup, planned_step, read_setup
 from wingspan.cli.run_view import RunView, say_many_ranks
 from wingspan.cli.runtime_import import need_runtime
-from wingspan.cli.values import choice
 from wingspan.errors import InputError, RunError
 from wingspan.runtime.launch.group import Group
-from wingspan.runtime.ranks.capacity import check_room
+from wingspan.runtime.setup.setup import AUTO, Asked, Setup, read_setup
 from wingspan.specs.cluster import load_cluster
-from wingspan.specs.placement import Placement
-from wingspan.specs.running import Device, TransportKind
 from wingspan.writing import json_text, write_json
 
 if TYPE_CHECKING:
-    from wingspan.cli.execution_choice import Execution
-    from wingspan.runtime.api import Model, Prompt, RunResult, Tokenizer
+    from wingspan.runtime.api import EngineSetup, Prompt, RunResult
     from wingspan.runtime.transport.transport import Transport
 
 _IMPORT_BEGUN_SECONDS = time.time()
@@ -93,13 +86,8 @@ def execute(arguments: Arguments) -> None:
     _check_values(arguments)
     setup = read_setup(_asked(arguments), os.environ)
     folder, facts = setup.folder, setup.facts
-    group = Group.find(os.environ, setup.ranks, setup.ranks_per_node, arguments.transport)
+    group = setup.group(os.environ)
     check_wait_is_used(arguments.wait_seconds, group)
-    if group.size == 1 and arguments.rebalance != "off":
-        raise InputError(
-            f"--rebalance {arguments.rebalance}: one rank has nowhere to move experts to; use --ranks 2 or more"
-        )
-    facts.check_placement(group.size, setup.placement.experts_per_rank)
     given = read_prompts(
         arguments.texts,
         arguments.prompts_file,
@@ -114,43 +102,31 @@ def execute(arguments: Arguments) -> None:
     from wingspan.runtime import api as runtime
 
     seconds_importing = time.time() - _IMPORT_BEGUN_SECONDS
-    device = runtime.select_device(arguments.device)
+    device = runtime.select_device(setup.device)
     group = group.meet(os.environ, device, patience(arguments.wait_seconds))
-    model = runtime.describe(folder, runtime.dtype_named(setup.dtype))
-    runtime.check_weights(model)
-    if group.launch is None and device.type == "cpu":
-        check_room(group.size, runtime.rank_bytes(model, setup.placement.experts_per_rank))
-    placement = setup.build_placement(len(model.shape.paths), model.shape.num_experts, group.size)
+    engine = runtime.engine_setup(setup, group, device)
+    model = engine.model
     tokenizer = runtime.Tokenizer(folder)
-    notes = setup.notes
-    if setup.deployment is not None:
-        notes = (*notes, planned_step(setup.deployment, arguments.source))
+    notes = runtime.remarks(setup, model, tokenizer)
     if not given:
         given, said = built_in_prompts(tokenizer, model.config.get_text_config().vocab_size, group.size)
-        notes = (*notes, said)
+        notes.append(said)
     if given.texts and tokenizer.why_no_text:
         raise InputError(f"{tokenizer.why_no_text}; or give the prompts as --prompt-ids 5,9,17")
     prompts = runtime.assign(given.texts, given.id_lists, tokenizer, model.config, group.size)
     runtime.check_context(prompts, arguments.max_new_tokens, model.config)
     if group.rank in (None, 0):
-        _say_what_is_left_out(model, tokenizer, notes)
-    chosen = _execution(arguments, setup, group, prompts, placement)
+        for note in notes:
+            print(f"wingspan: {note}", file=sys.stderr)
+    engine, reason = _by_prediction(arguments, setup, group, prompts, engine)
     request = runtime.RunRequest(
-        model,
-        placement,
+        engine,
         prompts,
         arguments.max_new_tokens,
         runtime.Sampling(
             arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed, arguments.min_p
         ),
-        device,
-        runtime.DispatchOptions(chosen.dispatcher, setup.row_precision, setup.plugin),
-        flows={
-            phase: runtime.flow_named(name, shared_beside_dispatch=setup.shared_beside_dispatch)
-            for phase, name in chosen.schedules.items()
-        },
         check=arguments.check,
-        rebalance=parse_rebalance(arguments.rebalance),
         keep_spans=arguments.trace is not None,
     )
     view = RunView(
@@ -159,7 +135,7 @@ def execute(arguments: Arguments) -> None:
         arguments.max_new_tokens,
         runtime.process_started_seconds(),
         seconds_importing,
-        chosen.reason,
+        reason,
         quiet=arguments.as_json,
     )
 
@@ -172,65 +148,52 @@ def execute(arguments: Arguments) -> None:
         group.run(
             work,
             device,
-            {}
-            if group.place is None
-            else _given(arguments, prompts, chosen, placement, runtime.fingerprint(folder)),
+            {} if group.place is None else _given(arguments, prompts, engine, runtime.fingerprint(folder)),
         )
 
 
 def _given(
     arguments: Arguments,
     prompts: list[Prompt],
-    chosen: Execution,
-    placement: Placement,
+    engine: EngineSetup,
     fingerprint: dict[str, str],
 ) -> dict[str, str]:
     """What all ranks that a launcher started must have alike; paths may differ, what they lead to may not."""
     return {
         **options_given(arguments, _MAY_DIFFER),
-        "the schedule": str(chosen.schedules),
-        "the dispatcher": str(chosen.dispatcher),
-        "the placement": sha256(placement.slots_LRS.tobytes()).hexdigest()[:16],
+        "the schedule": str({phase: flow.name for phase, flow in engine.flows.items()}),
+        "the dispatcher": str(engine.dispatch.kind),
+        "the placement": sha256(engine.placement.slots_LRS.tobytes()).hexdigest()[:16],
         "number of prompts": str(len(prompts)),
         **{f"prompt {number}": prompt_text(prompt) for number, prompt in enumerate(prompts)},
         **fingerprint,
     }
 
 
-def _say_what_is_left_out(model: Model, tokenizer: Tokenizer, notes: Sequence[str]) -> None:
-    """What the checkpoint asks for and this run does not do: on standard error, a line each."""
-    for note in notes:
-        print(f"wingspan: {note}", file=sys.stderr)
-    if model.not_applied:
-        print(
-            f"wingspan: generation_config.json is not followed in {', '.join(model.not_applied)}",
-            file=sys.stderr,
-        )
-    if tokenizer.problem:
-        print(f"wingspan: only ids, no text: {tokenizer.problem}", file=sys.stderr)
-
-
 def _asked(arguments: Arguments) -> Asked:
     return Asked(**{f.name: getattr(arguments, f.name) for f in fields(Asked)})
 
 
-def _execution(
-    arguments: Arguments, setup: Setup, group: Group, prompts: list[Prompt], placement: Placement
-) -> Execution:
-    """The schedule of each phase, and the dispatcher: as asked for, or by prediction."""
-    from wingspan.cli.execution_choice import Execution, choose
+def _by_prediction(
+    arguments: Arguments, setup: Setup, group: Group, prompts: list[Prompt], engine: EngineSetup
+) -> tuple[EngineSetup, str]:
+    """With `--schedule auto` the schedule of each phase and the dispatcher that are predicted fastest, and why."""
+    if setup.schedule != AUTO:
+        return engine, ""
+    from wingspan.cli.execution_choice import choose
+    from wingspan.runtime.api import flows_of
 
-    if setup.schedule != "auto":
-        return Execution(dict.fromkeys(("prefill", "decode"), setup.schedule), setup.dispatcher, "")
-    return choose(
+    chosen = choose(
         setup.folder,
         arguments.cluster or "",
         group,
-        placement,
+        engine.placement,
         prompts,
         arguments.max_new_tokens,
         setup.dispatcher,
     )
+    dispatch = replace(engine.dispatch, kind=chosen.dispatcher)
+    return replace(engine, flows=flows_of(setup, chosen.schedules), dispatch=dispatch), chosen.reason
 
 
 def _finish(result: RunResult, arguments: Arguments, view: RunView) -> None:
@@ -257,11 +220,6 @@ def _finish(result: RunResult, arguments: Arguments, view: RunView) -> None:
 
 def _check_values(arguments: Arguments) -> None:
     """What can be refused before seconds go into importing torch."""
-    parse_rebalance(arguments.rebalance)
-    device = choice(arguments.device, "--device", Device)
-    transport = choice(arguments.transport, "--transport", TransportKind)
-    if transport is TransportKind.SHM and device is Device.CUDA:
-        raise InputError("--transport shm moves rows of the CPU; use --transport torch on cuda")
     if arguments.schedule == "auto" and arguments.cluster is None:
         raise InputError(
             "--schedule auto: predicts by a cluster file; make one with wingspan calibrate, give --cluster"

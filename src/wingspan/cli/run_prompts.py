@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wingspan.cli.config_facts import ConfigFacts
 from wingspan.cli.values import ids
 from wingspan.errors import InputError
 from wingspan.interop.files import read_text
+from wingspan.runtime.setup.config_facts import ConfigFacts
 
 if TYPE_CHECKING:
     from wingspan.runtime.api import Tokenizer

@@ -6,29 +6,28 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.options import Transport, WeightType
+from wingspan.cli.engine_options import (
+    Checkpoint,
+    EngineDispatcher,
+    EngineDtype,
+    EnginePlacement,
+    EngineRanks,
+    EngineSchedule,
+    EngineSlots,
+    EngineSource,
+    RebalanceText,
+    RowPrecision,
+)
+from wingspan.cli.options import Device, RanksPerNode, Transport
 
 
 def serve(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="Folder of a checkpoint in the Hugging Face format, or a deployment file; options then change the "
-            "file's values.",
-        ),
-    ],
-    ranks: Annotated[
-        int | None,
-        typer.Option(help="Ranks to start on this machine (default: the deployment's, else one per core)."),
-    ] = None,
-    experts_per_rank: Annotated[int | None, typer.Option(help="Slots per rank and layer.")] = None,
-    placement: Annotated[
-        str | None,
-        typer.Option(
-            help="linear (default), round-robin, random, balanced, or a file that place, import or plan wrote."
-        ),
-    ] = None,
+    source: EngineSource,
+    checkpoint: Checkpoint = None,
+    ranks: EngineRanks = None,
+    experts_per_rank: EngineSlots = None,
+    ranks_per_node: RanksPerNode = None,
+    placement: EnginePlacement = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any that is free.")] = 8000,
     host: Annotated[
         str,
@@ -59,14 +58,13 @@ def serve(
     vllm_metrics: Annotated[
         bool, typer.Option("--vllm-metrics", help="Give the metrics under vLLM's names too.")
     ] = False,
-    schedule: Annotated[
-        str | None, typer.Option(help="sequential (default, or the deployment's), chunks:N or two-batch.")
-    ] = None,
-    dispatcher: Annotated[
-        str | None, typer.Option(help="flat, deduplicated, hierarchical, or auto (default).")
-    ] = None,
+    dtype: EngineDtype = None,
+    device: Device = "cpu",
+    rebalance: RebalanceText = "off",
+    schedule: EngineSchedule = None,
     transport: Transport = "auto",
-    dtype: WeightType = "auto",
+    dispatcher: EngineDispatcher = None,
+    row_precision: RowPrecision = None,
 ) -> None:
     """Serve a MoE model over ranks, by OpenAI's API: /v1/completions, /v1/chat/completions.
 
@@ -81,34 +79,35 @@ def serve(
 
       wingspan plan models/tiny --gpus 8 --out d.json && wingspan serve d.json --port 8001
     """
-    from wingspan.cli.run_setup import Asked, read_setup
     from wingspan.cli.serve_job import Listen, execute
+    from wingspan.runtime.setup.setup import Asked
 
-    setup = read_setup(
+    execute(
         Asked(
             source,
+            checkpoint=checkpoint,
             ranks=ranks,
+            ranks_per_node=ranks_per_node,
             experts_per_rank=experts_per_rank,
             placement=placement,
             schedule=schedule,
             dispatcher=dispatcher,
             dtype=dtype,
+            row_precision=row_precision,
+            rebalance=rebalance,
+            device=device,
+            transport=transport,
         ),
-        {},
-    )
-    execute(
-        setup,
         Listen(
             host=host,
             port=port,
             anybody=anybody,
-            name=model_name or setup.folder.resolve().name,
+            name=model_name,
             max_waiting=max_waiting,
             origins=tuple(allow_origin or ()),
             most_body_bytes=int(max_body_mb * 1e6),
             vllm_metrics=vllm_metrics,
         ),
-        transport=transport,
         sequences_per_rank=max_sequences,
         tokens_per_step=step_tokens,
     )

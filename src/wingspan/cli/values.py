@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-from enum import StrEnum
-from importlib.metadata import entry_points
 from typing import TypeVar
 
 from wingspan.errors import InputError
-from wingspan.specs.execution import DISPATCHER_PLUGINS, DispatcherKind
 
 T = TypeVar("T")
-E = TypeVar("E", bound=StrEnum)
 
 _MOST_DIGITS = 30
 _LONGEST_SHOWN = 60
@@ -68,39 +64,6 @@ def words(text: str, option: str) -> list[str]:
     if not all(values):
         raise InputError(f"{option} {text!r}: a name is empty")
     return _once(values, text, option)
-
-
-def choice(text: str, option: str, kind: type[E]) -> E:
-    """The one of `kind` that has this name.
-
-    Raises:
-        InputError: there is none; names the option and all that there are.
-    """
-    try:
-        return kind(text)
-    except ValueError:
-        known = list(kind)
-        names = " or ".join(known) if len(known) == 2 else f"one of {', '.join(known)}"
-        raise InputError(f"{option} {text}: use {names}") from None
-
-
-def plugin_names() -> list[str]:
-    """The dispatchers that other installed packages bring."""
-    return sorted(entry_points(group=DISPATCHER_PLUGINS).names - {"auto", *DispatcherKind})
-
-
-def dispatcher_or_auto(text: str, option: str) -> DispatcherKind | None:
-    """The dispatcher of this name; None for `auto`.
-
-    Raises:
-        InputError: there is none; names the option and all that there are.
-    """
-    if text == "auto":
-        return None
-    if text not in [*DispatcherKind]:
-        known = ", ".join([*DispatcherKind, *plugin_names()])
-        raise InputError(f"{option} {text}: use one of auto, {known}")
-    return DispatcherKind(text)
 
 
 def ids(text: str, option: str) -> list[int]:

@@ -20,10 +20,12 @@ from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.ranks.device import select_device
 from wingspan.runtime.record import Recorded, RecordRequest, cut_windows, record
 from wingspan.runtime.run import Listener, RunRequest, RunResult, run
+from wingspan.runtime.start import EngineSetup, engine_setup, flows_of, remarks
 
 __all__ = [
     "Check",
     "DispatchOptions",
+    "EngineSetup",
     "Listener",
     "Model",
     "ModelSummary",
@@ -42,13 +44,16 @@ __all__ = [
     "default_placement",
     "describe",
     "dtype_named",
+    "engine_setup",
     "fingerprint",
     "flow_named",
+    "flows_of",
     "load",
     "measure_links",
     "process_started_seconds",
     "rank_bytes",
     "record",
+    "remarks",
     "run",
     "select_device",
     "summarize",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Self, TypeVar, cast
 from transformers import PreTrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
+from wingspan.balance.settings import Rebalance
+from wingspan.deployment import Deployment
 from wingspan.errors import InputError
-from wingspan.runtime.dispatch.choice import DispatchOptions
 from wingspan.runtime.generation.generate import Generator
 from wingspan.runtime.generation.ledger import Continuation, FinishReason, StepResult
 from wingspan.runtime.generation.prompts import check_ids, check_length
@@ -22,17 +24,14 @@ from wingspan.runtime.generation.requests import Length, Request
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.launch.obeying import Obey, ObeyingRanks
-from wingspan.runtime.model.architecture import dtype_named
-from wingspan.runtime.model.engine import Model, check_weights, default_placement, describe, load, rank_bytes
-from wingspan.runtime.model.step import flow_named
-from wingspan.runtime.ranks.capacity import check_room
 from wingspan.runtime.ranks.device import select_device
-from wingspan.runtime.ranks.world import launch_from_environment
+from wingspan.runtime.setup.setup import Asked, read_setup
+from wingspan.runtime.start import engine_setup, remarks, start
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.batching import UNLIMITED, BatchLimits
-from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.placement import Placement
-from wingspan.specs.running import RowPrecision, transport_kind
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,19 +57,26 @@ class LLM:
     """A Mixture-of-Experts model over ranks of this machine, each with its own experts and its own sequences.
 
     Requests join and leave between steps. The ranks live until `close`, or as long as the thread that made them; use
-    it as a context manager.
+    it as a context manager. What is done otherwise than the deployment or the checkpoint says is a warning in the log.
 
     Args:
-        model: folder of a checkpoint in the Hugging Face format.
-        ranks: processes to start; each is a home for sequences.
-        experts_per_rank: slots of a rank in each layer; None: as few as hold all experts.
-        placement: which expert lives in which slot; None: in order.
-        dtype: auto (the checkpoint's), float32 or bfloat16.
+        source: folder of a checkpoint in the Hugging Face format, a deployment, or a deployment's file; what is given
+            beside a deployment changes what it says.
+        ranks: processes to start, each a home for sequences; None: the deployment's, else one per core.
+        experts_per_rank: slots of a rank in each layer; None: the deployment's, else as few as hold all experts.
+        checkpoint: folder of a deployment's weights, where it names none or another.
+        ranks_per_node: that count as one node; None: the deployment's, else all.
+        placement: which expert lives in which slot, a file of that, or linear, round-robin, random or balanced; None:
+            the deployment's, else linear.
+        dtype: auto (the deployment's, else the checkpoint's; so is None), float32 or bfloat16.
         device: cpu or cuda.
         transport: auto, torch or shm.
-        dispatcher: auto, flat, deduplicated or hierarchical.
-        schedule: sequential, chunks:N or two-batch.
-        row_precision: of rows to the experts: same (as the model computes), bfloat16 or float8.
+        dispatcher: auto, flat, deduplicated, hierarchical, or another package's; None: the deployment's, else auto.
+        schedule: sequential, chunks:N or two-batch; None: the deployment's, else sequential.
+        row_precision: of rows to the experts: same (as the model computes), bfloat16 or float8; None: the
+            deployment's, else same.
+        rebalance: how experts move while requests are answered: off, auto (where the gain exceeds the cost), `every N`
+            steps, or the settings themselves.
         sequences_per_rank: the most that a rank continues at a time; others wait.
         tokens_per_step: the most that a rank computes in a step; longer prompts take several steps where the model's
             caches allow it.
@@ -83,60 +89,65 @@ class LLM:
 
     def __init__(
         self,
-        model: str | Path,
-        ranks: int = 4,
+        source: Deployment | str | Path,
+        ranks: int | None = None,
         experts_per_rank: int | None = None,
         *,
-        placement: Placement | None = None,
-        dtype: str = "auto",
+        checkpoint: str | Path | None = None,
+        ranks_per_node: int | None = None,
+        placement: Placement | str | Path | None = None,
+        dtype: str | None = None,
         device: str = "cpu",
         transport: str = "auto",
-        dispatcher: str = "auto",
-        schedule: str = "sequential",
-        row_precision: str = "same",
+        dispatcher: str | None = None,
+        schedule: str | None = None,
+        row_precision: str | None = None,
+        rebalance: Rebalance | str = "off",
         sequences_per_rank: int = 16,
         tokens_per_step: int = 512,
         kv_tokens_per_rank: int | None = None,
     ) -> None:
-        if ranks < 1:
-            raise InputError(f"`ranks` {ranks}: use 1 or more")
-        _check_no_launcher(os.environ)
-        described = describe(Path(model), dtype_named(dtype))
-        check_weights(described)
-        slots = experts_per_rank or -(-described.shape.num_experts // ranks)
-        used = placement or default_placement(described.shape, ranks, slots)
-        _check_placement(used, described, ranks)
-        on = select_device(device)
-        if on.type == "cpu":
-            check_room(ranks, rank_bytes(described, used.slots_per_rank))
+        asked = Asked(
+            source,
+            checkpoint=checkpoint,
+            ranks=ranks,
+            ranks_per_node=ranks_per_node,
+            experts_per_rank=experts_per_rank,
+            placement=placement,
+            schedule=schedule,
+            dispatcher=dispatcher,
+            dtype=dtype,
+            row_precision=row_precision,
+            rebalance=rebalance,
+            device=device,
+            transport=transport,
+        )
+        setup = read_setup(asked, os.environ)
+        group = setup.own_group(os.environ)
         limits = BatchLimits(
             UNLIMITED.kv_tokens_per_home if kv_tokens_per_rank is None else kv_tokens_per_rank,
             sequences_per_rank,
             tokens_per_step,
         )
-        options = DispatchOptions(
-            None if dispatcher == "auto" else _dispatcher_kind(dispatcher), _row_precision(row_precision)
-        )
-        flow = flow_named(schedule)
-
-        tokenizer = Tokenizer(Path(model))
+        engine = engine_setup(setup, group, select_device(setup.device))
+        tokenizer = Tokenizer(setup.folder)
+        for line in remarks(setup, engine.model, tokenizer):
+            _LOG.warning("%s", line)
 
         def prepare(joined: Transport) -> Obey:
             # Every rank's loading bar on one terminal would tell nobody anything.
             disable_progress_bar()  # type: ignore[no-untyped-call]
-            engine = load(described, used, joined, on, dispatch=options)
-            flows = {"prefill": flow, "decode": flow}
-            generator = Generator(engine, flows, limits=limits, tokenizer=tokenizer.backend)
+            generator = start(joined, engine, limits, tokenizer=tokenizer.backend).generator
             return lambda command: _obey(generator, command)
 
         self.tokenizer = tokenizer
-        self._model = described
+        self._model = engine.model
         self._limits = limits
         self._held: dict[int, Continuation] = {}
         self._new: list[Request] = []
         self._withdrawn: list[int] = []
         self._submitted = 0
-        self._ranks = ObeyingRanks(prepare, ranks, on, transport_kind(transport))
+        self._ranks = ObeyingRanks(prepare, group, engine.device)
 
     def __enter__(self) -> Self:
         return self
@@ -322,33 +333,3 @@ def _one_for_each(given: T | Sequence[T], kind: type[T], name: str, prompts: int
     if len(several) != prompts:
         raise InputError(f"{len(several)} {name}s for {prompts} prompts; give one for all, or one for each")
     return several
-
-
-def _check_placement(placement: Placement, model: Model, ranks: int) -> None:
-    wanted = len(model.shape.paths), model.shape.num_experts, ranks
-    given = placement.num_layers, placement.num_experts, placement.num_ranks
-    for name, has, needs in zip(("MoE layers", "experts", "ranks"), given, wanted, strict=True):
-        if has != needs:
-            raise InputError(f"the placement has {has} {name}, this model on these ranks {needs}")
-
-
-def _dispatcher_kind(name: str) -> DispatcherKind:
-    if name not in [*DispatcherKind]:
-        raise InputError(f"`dispatcher` {name}: use auto, {', '.join(DispatcherKind)}")
-    return DispatcherKind(name)
-
-
-def _row_precision(name: str) -> RowPrecision:
-    if name not in [*RowPrecision]:
-        raise InputError(f"`row_precision` {name}: use {', '.join(RowPrecision)}")
-    return RowPrecision(name)
-
-
-def _check_no_launcher(environment: Mapping[str, str]) -> None:
-    """Every process of a launch would start ranks of its own, and none would meet the others."""
-    launch = launch_from_environment(environment)
-    if launch is not None and launch.size > 1:
-        raise InputError(
-            f"{launch.launcher} started {launch.size} processes, but this object starts its ranks itself; "
-            "start one process without a launcher"
-        )

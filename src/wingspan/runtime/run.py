@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from time import monotonic
 from typing import Any, Literal
 
-import torch
-
-from wingspan.balance.settings import Rebalance
 from wingspan.routing.trace import RoutingTrace
 from wingspan.runtime.balance.rebalancer import Rebalancer
-from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, DispatchOptions
 from wingspan.runtime.generation.generate import Generator
 from wingspan.runtime.generation.prompts import Prompt
 from wingspan.runtime.generation.requests import Length, Request
@@ -21,16 +16,15 @@ from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.measuring.choices import PhaseChoices, joined
 from wingspan.runtime.measuring.report import RankMeasurement, peak_memory_bytes, step_report
 from wingspan.runtime.measuring.timeline import run_timeline
-from wingspan.runtime.model.engine import Engine, Model, load
+from wingspan.runtime.model.engine import Engine
 from wingspan.runtime.model.reference import Check, check
-from wingspan.runtime.model.step import SEQUENTIAL, Flow
+from wingspan.runtime.model.step import SEQUENTIAL
+from wingspan.runtime.start import EngineSetup, start
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.rebalance_result import RebalanceEvent
 from wingspan.schedule.result import StepReport
 from wingspan.schedule.run_timeline import RunTimeline
 from wingspan.specs.memory import MemoryPart
-from wingspan.specs.placement import Placement
-from wingspan.traffic.distinct import Choice
 
 OnTokens = Callable[[dict[int, int]], None]
 """Called on rank 0 after each step with the new token of each prompt (prompt index -> id)."""
@@ -40,20 +34,14 @@ OnTokens = Callable[[dict[int, int]], None]
 class RunRequest:
     """What to run; the same on every rank."""
 
-    model: Model
-    placement: Placement
+    engine: EngineSetup
     prompts: list[Prompt]
     max_new_tokens: int
     sampling: Sampling
-    device: torch.device
-    dispatch: DispatchOptions = DEFAULT_DISPATCH
-    flows: Mapping[str, Flow] = field(default_factory=dict)
-    """The schedule of each phase; sequential where none is named."""
     check: bool = False
     keep_spans: bool = False
-    rebalance: Rebalance | None = None
     keep_choices: bool = False
-    """Also keep which experts every token chose; not beside `rebalance`, which looks at them too."""
+    """Also keep which experts every token chose; not beside rebalancing, which looks at them too."""
     ignore_eos: bool = False
     """The model's own end-of-text tokens end nothing: every prompt gets all its new tokens."""
 
@@ -114,12 +102,11 @@ def run(
     transport: Transport, request: RunRequest, tokenizer: Tokenizer, listener: Listener
 ) -> RunResult | None:
     """Take part in a run. Collective; returns the result on rank 0, None elsewhere."""
-    engine, load_seconds = _load(transport, request)
+    started = start(transport, request.engine, keep_logits=request.check, keep_spans=request.keep_spans)
+    engine, generator, rebalancer = started.engine, started.generator, started.rebalancer
     if transport.world.rank == 0:
-        listener.on_loaded(load_seconds)
-    rebalancer = _rebalancer(engine, request)
+        listener.on_loaded(started.load_seconds)
     choices = _observe_choices(engine) if request.keep_choices else None
-    generator = Generator(engine, request.flows, rebalancer, keep_logits=request.check)
     token_ids = _generate(generator, request, listener if transport.world.rank == 0 else None)
     events = None if rebalancer is None else rebalancer.finish()
     measurement = _measurement(engine, generator, rebalancer)
@@ -127,9 +114,9 @@ def run(
     if parts is None:
         return None
     result = _bring_together(
-        [part[:2] for part in parts], token_ids, request, tokenizer, transport, load_seconds
+        [part[:2] for part in parts], token_ids, request, tokenizer, transport, started.load_seconds
     )
-    kept = joined([part[2] for part in parts], request.placement.num_experts)
+    kept = joined([part[2] for part in parts], request.engine.placement.num_experts)
     return replace(result, rebalance=events, choices=kept)
 
 
@@ -154,37 +141,6 @@ def _generate(generator: Generator, request: RunRequest, listener: Listener | No
         if listener is not None:
             listener.on_tokens(tokens)
     return [token_ids[prompt.index] for prompt in request.prompts]
-
-
-def _rebalancer(engine: Engine, request: RunRequest) -> Rebalancer | None:
-    """None where nothing can move: switched off, or a single rank."""
-    if request.rebalance is None or engine.transport.world.size == 1:
-        return None
-    return Rebalancer(
-        request.rebalance,
-        engine.transport,
-        request.placement,
-        list(engine.layers.values()),
-        engine.dispatchers,
-        engine.monitor,
-        engine.recorder,
-        request.model.config.get_text_config().hidden_size * request.model.dtype.itemsize,
-        Choice(request.placement.num_experts, request.model.shape.top_k),
-        request.device,
-    )
-
-
-def _load(transport: Transport, request: RunRequest) -> tuple[Engine, float]:
-    start = monotonic()
-    engine = load(
-        request.model,
-        request.placement,
-        transport,
-        request.device,
-        dispatch=request.dispatch,
-        keep_spans=request.keep_spans,
-    )
-    return engine, monotonic() - start
 
 
 def _measurement(engine: Engine, generator: Generator, rebalancer: Rebalancer | None) -> RankMeasurement:
@@ -215,7 +171,11 @@ def _bring_together(
     ranks: list[RankMeasurement] = [measurement for measurement, _ in parts]
     reports: dict[Literal["prefill", "decode"], StepReport | None] = {
         phase: step_report(
-            ranks, phase, request.placement, transport.world, request.flows.get(phase, SEQUENTIAL).name
+            ranks,
+            phase,
+            request.engine.placement,
+            transport.world,
+            request.engine.flows.get(phase, SEQUENTIAL).name,
         )
         for phase in ("prefill", "decode")
     }
@@ -230,8 +190,8 @@ def _bring_together(
     if request.check:
         logits = {number: kept for _, of_rank in parts for number, kept in of_rank.items()}
         checked = check(
-            request.model.folder,
-            request.model.dtype,
+            request.engine.model.folder,
+            request.engine.model.dtype,
             [p.ids for p in request.prompts],
             tokens,
             [logits[p.index] for p in request.prompts],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from importlib.metadata import entry_points
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -71,3 +72,8 @@ class DispatcherKind(StrEnum):
     """One row per (token, rank), straight to it: sums of a rank come back as one row."""
     HIERARCHICAL = "hierarchical"
     """One row per (token, node), forwarded inside; sums of a node come back as one row. For large batches."""
+
+
+def plugin_names() -> list[str]:
+    """The dispatchers that other installed packages bring."""
+    return sorted(entry_points(group=DISPATCHER_PLUGINS).names - {"auto", *DispatcherKind})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ class Spec(BaseModel):
 
 
 S = TypeVar("S", bound=Spec)
+E = TypeVar("E", bound=StrEnum)
 
 
 def parse(kind: type[S], data: Mapping[str, Any], source: str) -> S:
@@ -40,6 +42,20 @@ def parse(kind: type[S], data: Mapping[str, Any], source: str) -> S:
         return kind.model_validate(data)
     except ValidationError as error:
         raise InputError(f"{source}: {_first_line(kind, error)}") from None
+
+
+def choice(text: str, name: str, kind: type[E]) -> E:
+    """The one of `kind` that has this name.
+
+    Raises:
+        InputError: there is none; names it and all that there are.
+    """
+    try:
+        return kind(text)
+    except ValueError:
+        known = list(kind)
+        names = " or ".join(known) if len(known) == 2 else f"one of {', '.join(known)}"
+        raise InputError(f"{name} {text}: use {names}") from None
 
 
 def near_name(name: str, known: Iterable[str]) -> str | None:

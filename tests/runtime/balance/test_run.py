@@ -18,6 +18,7 @@ from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.model.engine import default_placement, describe
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.run import Listener, RunRequest, RunResult, run
+from wingspan.runtime.start import EngineSetup
 from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.schedule.rebalance_result import Decision, Migrated
 
@@ -43,15 +44,17 @@ def execute(
 ) -> RunResult:
     model = describe(folder)
     request = RunRequest(
-        model=model,
-        placement=default_placement(model.shape, ranks, slots),
+        EngineSetup(
+            model,
+            default_placement(model.shape, ranks, slots),
+            torch.device("cpu"),
+            rebalance=EAGER,
+            **options,
+        ),
         prompts=[Prompt(n, list(ids), None, n % ranks) for n, ids in enumerate(PROMPTS)],
         max_new_tokens=24,
         sampling=Sampling(),
-        device=torch.device("cpu"),
         check=True,
-        rebalance=EAGER,
-        **options,
     )
 
     def work(transport: Any) -> RunResult | None:

@@ -29,6 +29,7 @@ from wingspan.runtime.model.engine import default_placement, describe
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.paced import PacedStep, run_paced
 from wingspan.runtime.run import Listener, RunRequest, run
+from wingspan.runtime.start import EngineSetup
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.result import Operation
 
@@ -121,13 +122,15 @@ def in_a_forward(transport: Transport, death: Death, model: Path, overlap: str) 
         _die_in_attention(3 * flow.micro_batches, death)
     described = describe(model)
     request = RunRequest(
-        model=described,
-        placement=default_placement(described.shape, RANKS, 2),
+        EngineSetup(
+            described,
+            default_placement(described.shape, RANKS, 2),
+            CPU,
+            flows={"prefill": flow, "decode": flow},
+        ),
         prompts=[Prompt(n, [n + 1, n + 2, n + 3], None, n % RANKS) for n in range(2 * RANKS)],
         max_new_tokens=50,
         sampling=Sampling(),
-        device=CPU,
-        flows={"prefill": flow, "decode": flow},
     )
     run(transport, request, Tokenizer(model), Listener(lambda seconds: None, lambda tokens: None))
 

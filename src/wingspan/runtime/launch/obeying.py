@@ -12,11 +12,10 @@ from multiprocessing.connection import Connection, wait
 import torch
 
 from wingspan.errors import RunError
+from wingspan.runtime.launch.group import Group
 from wingspan.runtime.launch.start import started_ranks
-from wingspan.runtime.ranks.capacity import check_room
 from wingspan.runtime.transport.choice import chosen
 from wingspan.runtime.transport.transport import Transport
-from wingspan.specs.running import TransportKind
 
 Obey = Callable[[object], object]
 """What a rank does at a command; rank 0's result is the answer."""
@@ -30,9 +29,8 @@ class ObeyingRanks:
 
     Args:
         prepare: makes a rank ready over its transport, and says how it obeys.
-        size: number of ranks.
+        group: the ranks to fork.
         device: where their tensors live.
-        kind: how rows move between them.
 
     Raises:
         WingspanError: a rank raised it while it made itself ready, or died.
@@ -41,13 +39,11 @@ class ObeyingRanks:
     def __init__(
         self,
         prepare: Callable[[Transport], Obey],
-        size: int,
+        group: Group,
         device: torch.device,
-        kind: TransportKind = TransportKind.AUTO,
     ) -> None:
-        check_room(size)
-        self.size = size
-        pipes = [Pipe() for _ in range(size)]
+        self.size = group.size
+        pipes = [Pipe() for _ in range(group.size)]
 
         def live(joined: Transport) -> None:
             # Ctrl-C reaches every process of a terminal; what it means is decided by who commands.
@@ -57,11 +53,13 @@ class ObeyingRanks:
                 ours.close()
                 if theirs is not mine:
                     theirs.close()
-            with chosen(kind, joined, device) as transport:
+            with chosen(group.kind, joined, device) as transport:
                 _obey_all(prepare(transport), mine, answers=joined.world.rank == 0)
 
         stack = ExitStack()
-        self._ranks = stack.enter_context(started_ranks(live, size, size, device))
+        self._ranks = stack.enter_context(
+            started_ranks(live, group.size, group.ranks_per_node, device, group.nodes)
+        )
         for _, theirs in pipes:
             theirs.close()
         self._pipes = [ours for ours, _ in pipes]

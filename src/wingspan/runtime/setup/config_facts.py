@@ -29,13 +29,13 @@ class ConfigFacts:
     spec: ModelSpec | None = None
     """The whole model, where the planner knows its family."""
 
-    def check_placement(self, ranks: int, experts_per_rank: int) -> None:
-        """Raise `InputError` where the experts of a layer do not fit the slots."""
-        if self.experts is not None:
+    def check_placement(self, ranks: int, experts_per_rank: int | None) -> None:
+        """Raise `InputError` where the experts of a layer do not fit the slots; None: as many as they need."""
+        if self.experts is not None and experts_per_rank is not None:
             check_fits(self.experts, ranks, experts_per_rank)
             if experts_per_rank > self.experts:
                 raise InputError(
-                    f"--experts-per-rank {experts_per_rank}: a layer has {self.experts} experts, and a rank that held "
+                    f"`experts_per_rank` {experts_per_rank}: a layer has {self.experts} experts, and a rank that held "
                     f"one twice would gain nothing; use at most {self.experts}"
                 )
 
@@ -61,7 +61,7 @@ class ConfigFacts:
         longest = self.longest_tokens
         if longest is not None and tokens + max_new_tokens > longest:
             raise InputError(
-                f"prompt {number} has {tokens} tokens; with --max-new-tokens {max_new_tokens} that exceeds the "
+                f"prompt {number} has {tokens} tokens; with `max_new_tokens` {max_new_tokens} that exceeds the "
                 f"model's context of {longest}; at most {max(0, longest - tokens)} would fit"
             )
 

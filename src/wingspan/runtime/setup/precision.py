@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wingspan.cli.values import choice
 from wingspan.deployment import Deployment
 from wingspan.errors import InputError
 from wingspan.specs.precision import Precision
+from wingspan.specs.reading import choice
 from wingspan.specs.running import RowPrecision, WeightType, row_precision
 
 _COMPUTED = {Precision.FP32: WeightType.FLOAT32, Precision.BF16: WeightType.BFLOAT16}
@@ -30,14 +30,14 @@ def run_precision(
 
     Args:
         deployment: None = a checkpoint alone.
-        source: its file.
-        dtype, rows: as the options say; None = as the deployment says, or the checkpoint's own.
+        source: its name.
+        dtype, rows: as asked; None = as the deployment says, or the checkpoint's own.
 
     Raises:
         InputError: a deployment's weights or rows in a format that ranks do not compute or send in.
     """
-    asked = None if dtype is None else choice(dtype, "--dtype", WeightType)
-    asked_rows = None if rows is None else choice(rows, "--row-precision", RowPrecision)
+    asked = None if dtype is None else choice(dtype, "`dtype`", WeightType)
+    asked_rows = None if rows is None else choice(rows, "`row_precision`", RowPrecision)
     if deployment is None:
         return RunPrecision(asked or WeightType.AUTO, asked_rows or RowPrecision.SAME)
     wanted = deployment.workload.precisions(deployment.model)
@@ -71,8 +71,8 @@ def _weights(weights: Precision, expert_weights: Precision, source: str) -> Weig
         else f"{weights} weights and {expert_weights} experts"
     )
     raise InputError(
-        f"{source}: {text}: ranks compute in one of bf16 and fp32; give --dtype bfloat16 to run it so, or plan it with "
-        "--weights bf16"
+        f"{source}: {text}: ranks compute in one of bf16 and fp32; give `dtype` bfloat16 to run it so, or plan it with "
+        "bf16 weights"
     )
 
 
@@ -81,4 +81,4 @@ def _rows(dispatch: Precision, combine: Precision, own: Precision, source: str) 
     try:
         return row_precision(dispatch, combine, own)
     except InputError as error:
-        raise InputError(f"{source}: {error}; give --row-precision same to run it so") from None
+        raise InputError(f"{source}: {error}; give `row_precision` same to run it so") from None
