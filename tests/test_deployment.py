@@ -29,7 +29,7 @@ def test_a_layer_of_slots_is_a_line(tmp_path: Path) -> None:
     save_deployment(made, path)
     lines = path.read_text().splitlines()
     assert max(len(line) for line in lines) < 2000
-    assert len(lines) < 400
+    assert len(lines) < 450
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,8 @@ def test_a_layer_of_slots_is_a_line(tmp_path: Path) -> None:
         ("{", ["not JSON"]),
         ("[1]", ["object"]),
         ("{}", ["schema_version"]),
-        ('{"schema_version": 2}', ["schema_version", "2"]),
-        ('{"schema_version": 1}', ["missing"]),
+        ('{"schema_version": 1}', ["schema_version", "1"]),
+        ('{"schema_version": 2}', ["missing"]),
     ],
 )
 def test_what_is_not_a_deployment_is_named(tmp_path: Path, text: str, words: list[str]) -> None:

@@ -26,7 +26,7 @@ from wingspan.routing.trace import RoutingTrace
 from wingspan.schedule.schedule import Layers, Schedule, schedule_of
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import DispatcherKind, ScheduleText, parse_schedule
-from wingspan.specs.model import HeadAttention, ModelSpec
+from wingspan.specs.model import ModelSpec
 from wingspan.specs.placement import Placement
 from wingspan.specs.reading import Spec, parse
 from wingspan.specs.workload import RecordedRouting, Workload
@@ -39,7 +39,7 @@ from wingspan.traffic.planes import plane_of
 from wingspan.traffic.shares import expert_shares
 from wingspan.writing import is_stream, json_text, write_text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever a file of the version before would be read otherwise."""
 
 
@@ -104,7 +104,7 @@ class Planned(Spec):
 class Deployment(Spec):
     """What is to be predicted, or run."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = SCHEMA_VERSION
     model: ModelSpec
     cluster: Cluster
     workload: Workload
@@ -149,7 +149,7 @@ class Deployment(Spec):
         ranks, in_node = self.ranks, min(self.ranks, self.cluster.gpus_per_node)
         cut = self.options.expert_tensor_parallel
         for name, group, parts, unit in (
-            ("attention_ranks", self.options.attention_ranks, self.model.attention.heads, "heads"),
+            ("attention_ranks", self.options.attention_ranks, self.model.heads, "heads"),
             (
                 "expert_tensor_parallel",
                 cut,
@@ -229,17 +229,6 @@ class Deployment(Spec):
         """The dispatcher by which rows travel; None where all ranks share each expert, or there is one rank."""
         return None if self.ranks == self.options.expert_tensor_parallel else self.dispatcher
 
-    @property
-    def kv_heads_share(self) -> float:
-        """Share of a layer's cached values that one rank of an attention group holds.
-
-        Heads divide over the group as far as there are key-value heads; a latent row is kept whole by each.
-        """
-        attention = self.model.attention
-        if isinstance(attention, HeadAttention):
-            return 1 / min(self.options.attention_ranks, attention.kv_heads)
-        return 1.0
-
     def build_placement(self) -> Placement:
         """The placement of every MoE layer.
 
@@ -281,7 +270,9 @@ class Deployment(Spec):
         """The order of operations."""
         layers = Layers(
             count=self.model.layers,
-            dense=frozenset(self.model.dense_layers),
+            dense=self.model.layers_with(lambda kind: kind.dense is not None),
+            moe=frozenset(self.model.moe_layers),
+            mixing=self.model.layers_with(lambda kind: bool(kind.mixers)),
             shared_expert=self.model.experts.shared_intermediate > 0,
             shared_beside_dispatch=self.options.shared_beside_dispatch,
             tensor_parallel=self.options.attention_ranks > 1,

@@ -6,25 +6,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wingspan.cost.attention import (
-    AttentionShape,
     decode_attention_seconds,
     prefill_attention_seconds,
     prefill_layer_seconds,
 )
 from wingspan.specs.cluster import load_cluster
+from wingspan.specs.mixers import HeadAttention, LatentAttention
 from wingspan.specs.precision import Precision
 
 SEED, H100 = load_cluster("seed-ideal"), load_cluster("h100-sxm")
 BF16 = Precision.BF16
-MHA = AttentionShape.grouped(128, 128, 128)
-MLA = AttentionShape.latent_decode(128, 512, 64)
+HEADS = HeadAttention(heads=128, kv_heads=128, head_dim=128)
+LATENT = LatentAttention(heads=128, query_rank=1536, kv_rank=512, nope_dim=128, rope_dim=64, value_dim=128)
+(MHA,), (MLA,) = HEADS.cores(1, absorbed=True), LATENT.cores(1, absorbed=True)
 
 
 def test_what_is_kept_per_token():
     assert MHA.cached_values == 2 * 128 * 128
-    assert AttentionShape.grouped(128, 8, 128).cached_values == 2 * 8 * 128
+    (few,) = HeadAttention(heads=128, kv_heads=8, head_dim=128).cores(1, absorbed=True)
+    assert few.cached_values == 2 * 8 * 128
     assert MLA.cached_values == 576
-    assert AttentionShape.latent_prefill(128, 128, 64, 128).query_width == 192
+    assert LATENT.cores(1, absorbed=False)[0].query_width == 192
 
 
 def test_decode_of_the_seeds_attention_reads_its_cache():

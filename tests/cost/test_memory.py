@@ -23,7 +23,6 @@ def _holding(**changes: object) -> Holding:
         "slots_per_layer": 1,
         "ranks": 64,
         "attention_ranks": 1,
-        "kv_share": 1.0,
         "tokens": 1.0,
         "sequences": 1.0,
         "context": 1.0,
@@ -66,19 +65,18 @@ def test_cache_of_seed_is_four_megabytes_a_token() -> None:
 
 def test_windowed_layers_keep_their_window() -> None:
     of = load_model("gpt-oss-120b")
-    each = of.attention.kv_values_per_token * 2
+    each = of.mixers[0][0].values_per_token * 2
     got = kv_cache_bytes(of, _precisions(of), _holding(context=1000))
     assert got == each * (18 * 1000 + 18 * 128)
 
 
 def test_heads_divide_over_a_group_and_a_latent_row_does_not() -> None:
     heads, latent = load_model("qwen3-235b-a22b"), load_model("deepseek-v3")
-    alone, shared = _holding(context=100), _holding(context=100, attention_ranks=4, kv_share=0.25)
-    whole = _holding(context=100, attention_ranks=4, kv_share=1.0)
+    alone, shared = _holding(context=100), _holding(context=100, attention_ranks=4)
     assert kv_cache_bytes(heads, _precisions(heads), shared) == kv_cache_bytes(
         heads, _precisions(heads), alone
     )
-    assert kv_cache_bytes(latent, _precisions(latent), whole) == 4 * kv_cache_bytes(
+    assert kv_cache_bytes(latent, _precisions(latent), shared) == 4 * kv_cache_bytes(
         latent, _precisions(latent), alone
     )
 

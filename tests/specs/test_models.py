@@ -40,7 +40,7 @@ def test_seed_attention_and_cache() -> None:
 
 
 def test_latent_cache_is_one_row_per_token() -> None:
-    assert load_model("deepseek-v3").attention.kv_values_per_token == 512 + 64
+    assert load_model("deepseek-v3").kv_values_per_token == 61 * (512 + 64)
 
 
 def test_the_shipped_checkpoint_is_read_by_its_folder() -> None:
@@ -52,8 +52,8 @@ def test_the_shipped_checkpoint_is_read_by_its_folder() -> None:
 def test_published_precision_of_parts() -> None:
     oss = load_model("gpt-oss-120b")
     assert (oss.weights, oss.expert_weights) == (Precision.BF16, Precision.FP4)
-    assert oss.attention.kind == "heads"
-    assert oss.attention.windowed_layers == tuple(range(0, 36, 2))
+    windows = [kind.mixers[0].window_tokens for kind in map(oss.kind_of, range(oss.layers))]
+    assert windows == [128, None] * 18
 
 
 def test_what_is_not_a_model_is_named(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ _OPTIONS = {
 """For each field of a `Description` that commands have: its option."""
 
 _DEFAULTS = {"source": inspect.Parameter.empty, "expected_loads": False}
-"""Of fields whose default is not None, or that must be given."""
+"""Fields whose default is not None, or that must be given."""
 
 
 def described(

@@ -23,7 +23,6 @@ from wingspan.simulate.service import Offer
 from wingspan.simulate.service_plan import ServicePlan
 from wingspan.simulate.step import predict
 from wingspan.simulate.ways_out import WayOut, ways_out
-from wingspan.specs.model import HeadAttention
 
 
 def write_step(prediction: Prediction, report: StepReport, path: Path) -> None:
@@ -119,7 +118,6 @@ def conditions(deployment: Deployment) -> dict[str, str]:
     """What a reader must know of a deployment to trust its figures."""
     model, cluster, work = deployment.model, deployment.used_cluster, deployment.workload
     precisions, gpu = work.precisions(model), cluster.gpu
-    heads = isinstance(model.attention, HeadAttention)
     kind = "sequences" if work.phase == "decode" else "tokens"
     routing = {k: v for k, v in work.routing.model_dump().items() if k not in ("kind", "loads")}
     detail = ", ".join(f"{name} {value}" for name, value in routing.items())
@@ -128,7 +126,7 @@ def conditions(deployment: Deployment) -> dict[str, str]:
     shared = f" on a card that {sharing} share" if sharing > 1 else ""
     return {
         "Model": f"{model.name}: {model.layers} layers, {len(model.moe_layers)} with {model.experts.count} experts, "
-        f"top-{model.experts.per_token}; {'heads' if heads else 'latent'} attention",
+        f"top-{model.experts.per_token}; mixers: {', '.join(sorted({mixer.kind for mixer, _ in model.mixers}))}",
         "Cluster": f"{cluster.name}: {cluster.nodes} node{'s' if cluster.nodes > 1 else ''} of "
         f"{cluster.gpus_per_node} {gpu.name}",
         "GPU": f"{gpu.memory_bytes / 1e9:.0f} GB at {gpu.memory_bandwidth_bytes_per_second / 1e12:.2f} TB/s",

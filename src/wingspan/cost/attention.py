@@ -1,58 +1,20 @@
-"""How long an attention core takes: queries against keys and values, without the projections around it."""
+"""How long a mixer takes between its projections: queries against what is cached, or a state's update."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wingspan.specs.cluster import Cluster
+from wingspan.specs.mixers.core import Core, Recurrence
 from wingspan.specs.precision import Precision
 
 Seconds = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class AttentionShape:
-    """What one layer's attention core multiplies, on one rank.
-
-    Args:
-        query_heads: heads of the queries on this rank.
-        query_width: width of one head's query and key.
-        value_width: width of one head's value.
-        cached_values: numbers kept per token of context (keys and values of all heads; MLA: the latent vector).
-    """
-
-    query_heads: int
-    query_width: int
-    value_width: int
-    cached_values: int
-
-    @classmethod
-    def grouped(cls, query_heads: int, key_value_heads: int, head_width: int) -> AttentionShape:
-        """MHA (as many key-value heads as query heads) and GQA."""
-        return cls(query_heads, head_width, head_width, 2 * key_value_heads * head_width)
-
-    @classmethod
-    def latent_decode(cls, query_heads: int, latent: int, rope: int) -> AttentionShape:
-        """MLA with the projections absorbed: all heads read one latent vector (DeepSeek-V3: 512 + 64)."""
-        return cls(query_heads, latent + rope, latent, latent + rope)
-
-    @classmethod
-    def latent_prefill(cls, query_heads: int, nope: int, rope: int, value_width: int) -> AttentionShape:
-        """MLA with keys and values expanded per head (DeepSeek-V3: 128 + 64 and 128)."""
-        return cls(query_heads, nope + rope, value_width, query_heads * (nope + rope + value_width))
-
-    @property
-    def flops_per_pair(self) -> float:
-        """FLOP for one query token against one token of context, all heads."""
-        return 2.0 * self.query_heads * (self.query_width + self.value_width)
-
-
 def prefill_attention_seconds(
     cluster: Cluster,
-    shape: AttentionShape,
+    core: Core,
     new_tokens: ArrayLike,
     past_tokens: ArrayLike,
     precision: Precision,
@@ -63,14 +25,14 @@ def prefill_attention_seconds(
     kernel = cluster.kernels.attention
     padded = np.ceil(new / kernel.query_tile) * kernel.query_tile if kernel.query_tile > 1 else new
     pairs = sequences * (padded * past + padded * (padded + kernel.query_tile) / 2)
-    busy = pairs * shape.flops_per_pair / (cluster.gpu.sustained_flops(precision) * kernel.prefill_share)
+    busy = pairs * core.flops_per_pair / (cluster.gpu.sustained_flops(precision) * kernel.prefill_share)
     begun = kernel.prefill_launch_seconds + np.maximum(sequences - 1, 0) * kernel.sequence_seconds
     return np.where((new > 0) & (sequences > 0), busy + begun, 0.0)
 
 
 def decode_attention_seconds(
     cluster: Cluster,
-    shape: AttentionShape,
+    core: Core,
     sequences: ArrayLike,
     context: ArrayLike,
     precision: Precision,
@@ -80,12 +42,38 @@ def decode_attention_seconds(
     sequences, context = (np.asarray(a, dtype=np.float64) for a in (sequences, context))
     kernel = cluster.kernels.attention
     pairs = sequences * context
-    computing = pairs * shape.flops_per_pair / (cluster.gpu.sustained_flops(precision) * kernel.decode_share)
-    read = pairs * shape.cached_values * cache_precision.bytes
+    computing = pairs * core.flops_per_pair / (cluster.gpu.sustained_flops(precision) * kernel.decode_share)
+    read = pairs * core.cached_values * cache_precision.bytes
     reading = read / cluster.gpu.sustained_memory_bytes_per_second
     unhidden = kernel.decode_unhidden_share * np.minimum(computing, reading)
     busy = np.maximum(computing, reading) + unhidden
     return np.where(sequences > 0, busy + kernel.decode_launch_seconds, 0.0)
+
+
+def recurrence_seconds(
+    cluster: Cluster,
+    recurrence: Recurrence,
+    sequences: ArrayLike,
+    tokens: ArrayLike,
+    precision: Precision,
+    *,
+    decode: bool,
+) -> Seconds:
+    """A state's update and read by `tokens` of `sequences`, each of which reads and writes its state once.
+
+    A decode step is bound by the state's bytes, a prefill computes it in chunks at the rate of the causal core:
+    no kernel of either was measured here, so both are estimates.
+    """
+    sequences, tokens = (np.asarray(a, dtype=np.float64) for a in (sequences, tokens))
+    kernel = cluster.kernels.attention
+    share, launch = (
+        (kernel.decode_share, kernel.decode_launch_seconds)
+        if decode
+        else (kernel.prefill_share, kernel.prefill_launch_seconds)
+    )
+    computing = tokens * recurrence.flops_per_token / (cluster.gpu.sustained_flops(precision) * share)
+    moving = 2 * sequences * recurrence.state_bytes / cluster.gpu.sustained_memory_bytes_per_second
+    return np.where(tokens > 0, np.maximum(computing, moving) + launch, 0.0)
 
 
 def prefill_layer_seconds(cluster: Cluster, kernel_seconds: ArrayLike) -> Seconds:

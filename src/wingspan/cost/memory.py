@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.memory import MemoryPart
-from wingspan.specs.model import HeadAttention, ModelSpec
+from wingspan.specs.model import ModelSpec
 from wingspan.specs.workload import Precisions
 from wingspan.traffic.links import row_bytes
 
@@ -32,7 +32,6 @@ class Holding:
         slots_per_layer: experts held in one layer, at most.
         ranks: all of them.
         attention_ranks: ranks over which attention, dense layers, embedding and head are cut.
-        kv_share: share of a layer's cached values on one rank of such a group.
         tokens: new tokens of the rank in the step.
         sequences: sequences whose cache the rank holds.
         context: tokens cached for each, after the step.
@@ -47,7 +46,6 @@ class Holding:
     slots_per_layer: int
     ranks: int
     attention_ranks: int
-    kv_share: float
     tokens: float
     sequences: float
     context: float
@@ -85,15 +83,14 @@ def weight_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> 
 
 
 def kv_cache_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> float:
-    """The cache of all sequences; a windowed layer keeps its window only."""
-    attention = model.attention
-    windowed = attention.windowed_layers if isinstance(attention, HeadAttention) else ()
-    window = attention.window_tokens if isinstance(attention, HeadAttention) else None
-    within = min(holding.context, window) if window else holding.context
-    layers_tokens = (model.layers - len(windowed)) * holding.context + len(windowed) * within
-    values = holding.sequences * layers_tokens * attention.kv_values_per_token
+    """The cache and the states of all sequences; a windowed layer keeps its window only."""
+    group, values, states = holding.attention_ranks, 0.0, 0.0
+    for mixer, layers in model.mixers:
+        share = layers * mixer.cache_share(group)
+        values += share * float(mixer.cached_values(holding.context))
+        states += share * mixer.state_bytes
     # A group of tensor-parallel ranks holds the sequences of all its ranks together.
-    return values * precisions.kv.bytes * holding.kv_share * holding.attention_ranks
+    return holding.sequences * group * (values * precisions.kv.bytes + states)
 
 
 def activation_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> Bytes:
@@ -102,14 +99,15 @@ def activation_bytes(model: ModelSpec, precisions: Precisions, holding: Holding)
     tokens, group = holding.tokens, holding.attention_ranks
     gathered = tokens * group
     stream = 2 * tokens * holding.copies * hidden * _RESIDUAL_BYTES
-    widest = max(outputs for _, outputs in model.attention.projections(hidden)) / group
+    widest = max(outputs for mixer, _ in model.mixers for _, outputs in mixer.projections(hidden)) / group
     attention = gathered * (hidden + 2 * widest) * _RESIDUAL_BYTES
     inner = experts.matrices * experts.intermediate / holding.expert_tensor_parallel
-    dense = gathered * (hidden + experts.matrices * model.dense_intermediate / group) * _RESIDUAL_BYTES
+    mlps = [kind.dense.matrices * kind.dense.intermediate for kind in model.kinds if kind.dense]
+    dense = gathered * (hidden + max(mlps, default=0) / group) * _RESIDUAL_BYTES
     routed = np.asarray(holding.rows_R) / holding.parts * (hidden * act + inner * _RESIDUAL_BYTES)
     shared = tokens * experts.matrices * experts.shared_intermediate * _RESIDUAL_BYTES
     logits = holding.sequences * model.vocabulary * _LOGIT_BYTES
-    layer = np.maximum(np.maximum(attention, dense if model.dense_layers else 0.0), routed + shared)
+    layer = np.maximum(np.maximum(attention, dense if mlps else 0.0), routed + shared)
     return np.asarray(np.maximum(stream + layer, stream + logits), dtype=np.float64)
 
 

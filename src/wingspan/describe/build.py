@@ -10,6 +10,7 @@ from wingspan.describe.description import Description, asked_cluster, is_open, n
 from wingspan.describe.slots import explicit_slots, kept_placement, on_as_many_gpus, sized, strategy_named
 from wingspan.describe.work import described, put, set_seed, spread_sequences
 from wingspan.specs.cluster import Cluster
+from wingspan.specs.model import ModelSpec
 from wingspan.specs.reading import parse
 
 
@@ -45,7 +46,8 @@ def template_of(said: Description, longest_step_seconds: float | None = None) ->
         InputError: as `deployment_of`.
     """
     data, cluster = described(said), asked_cluster(said)
-    data["placement"] = {"ranks": 1, "experts_per_rank": data["model"]["experts"]["count"]}
+    experts = parse(ModelSpec, data["model"], name_of(said)).experts
+    data["placement"] = {"ranks": 1, "experts_per_rank": experts.count}
     data["options"]["attention_ranks"] = 1
     shared = data["options"].pop("expert_tensor_parallel", 1)
     before = data.get("planned") or {"dispatcher": data["options"].get("dispatcher")}

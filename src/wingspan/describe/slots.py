@@ -73,7 +73,7 @@ def sized(data: dict[str, Any], said: Description, cluster: Cluster | None) -> d
         raise InputError(
             f"{name_of(said)}: its placement is explicit; `ranks` and `experts_per_rank` would need another one"
         )
-    experts, slots = data["model"]["experts"]["count"], said.experts_per_rank
+    experts, slots = parse(ModelSpec, data["model"], name_of(said)).experts.count, said.experts_per_rank
     shared = data["options"].get("expert_tensor_parallel", 1)
     if said.ranks is not None and said.ranks % shared:
         raise InputError(f"`expert_tensor_parallel` {shared} must divide the {said.ranks} ranks")

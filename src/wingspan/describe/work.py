@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from wingspan.deployment import load_deployment
+from wingspan.deployment import SCHEMA_VERSION, load_deployment
 from wingspan.describe.description import Description, file_of, model_of, name_of
 from wingspan.errors import InputError
 from wingspan.specs.execution import parse_schedule, schedule_text
@@ -56,7 +56,7 @@ def _start(said: Description) -> dict[str, Any]:
         return load_deployment(file).model_dump(mode="json")
     model = model_of(said)
     return {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "model": model.model_dump(mode="json"),
         "cluster": None,
         "workload": {"phase": "decode", "context": {}},

@@ -61,7 +61,9 @@ class Layers:
 
     Args:
         count: all layers.
-        dense: those without experts.
+        dense: those with an MLP that every token passes.
+        moe: those with experts; None: all that are not dense.
+        mixing: those with attention or another mixer; None: all.
         shared_expert: MoE layers have a shared expert.
         shared_beside_dispatch: it computes while the rows travel; otherwise before they leave.
         tensor_parallel: attention and dense layers gather their tokens before and scatter sums after.
@@ -73,12 +75,22 @@ class Layers:
 
     count: int
     dense: frozenset[int] = frozenset()
+    moe: frozenset[int] | None = None
+    mixing: frozenset[int] | None = None
     shared_expert: bool = False
     shared_beside_dispatch: bool = True
     tensor_parallel: bool = False
     expert_parallel: bool = True
     expert_tensor_parallel: bool = False
     replicated: bool = False
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether rows travel in it."""
+        return layer not in self.dense if self.moe is None else layer in self.moe
+
+    def has_mixer(self, layer: int) -> bool:
+        """Whether tokens are mixed in it."""
+        return self.mixing is None or layer in self.mixing
 
 
 def sequential(layers: Layers) -> Schedule:
@@ -97,10 +109,8 @@ def chunked(layers: Layers, chunks: int) -> Schedule:
     build = _Builder(layers, chunks)
     build.embed(0)
     for layer in range(layers.count):
-        build.attention(layer, 0)
-        if layer in layers.dense:
-            build.dense(layer, 0)
-        else:
+        build.before_experts(layer, 0)
+        if layers.has_experts(layer):
             build.gate(layer, 0)
             build.experts_in_chunks(layer, 0)
     build.head(0)
@@ -120,13 +130,11 @@ def two_batch(layers: Layers) -> Schedule:
         build.embed(batch)
     for layer in range(layers.count):
         for batch in both:
-            build.attention(layer, batch)
-            if layer in layers.dense:
-                build.dense(layer, batch)
-            else:
+            build.before_experts(layer, batch)
+            if layers.has_experts(layer):
                 build.gate(layer, batch)
                 build.dispatch(layer, batch, 0)
-        if layer not in layers.dense:
+        if layers.has_experts(layer):
             for batch in both:
                 build.shared_expert(layer, batch, late=True)
                 build.expert(layer, batch, 0)
@@ -165,11 +173,12 @@ class _Builder:
     def head(self, batch: int) -> None:
         self._chain(Operation.HEAD, None, batch)
 
-    def attention(self, layer: int, batch: int) -> None:
-        self._gathered(Operation.ATTENTION, layer, batch)
-
-    def dense(self, layer: int, batch: int) -> None:
-        self._gathered(Operation.DENSE, layer, batch)
+    def before_experts(self, layer: int, batch: int) -> None:
+        """Mixers and dense MLP of a layer, as far as it has them."""
+        if self.layers.has_mixer(layer):
+            self._gathered(Operation.ATTENTION, layer, batch)
+        if layer in self.layers.dense:
+            self._gathered(Operation.DENSE, layer, batch)
 
     def gate(self, layer: int, batch: int) -> None:
         self._chain(Operation.GATE, layer, batch)

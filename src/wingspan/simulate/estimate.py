@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wingspan.deployment import Deployment
 from wingspan.schedule.schedule import COMMUNICATION
 from wingspan.simulate.step import predict
-from wingspan.specs.model import HeadAttention, ModelSpec
 from wingspan.specs.placement import Placement
 from wingspan.specs.workload import RecordedRouting
 
@@ -37,17 +37,25 @@ class ShortModel:
 
     def __init__(self, deployment: Deployment) -> None:
         model = deployment.model
-        kept = sorted({*model.dense_layers[:1], *model.moe_layers[:_MOE_LAYERS]})
+        # The first of every kind, and some with experts: the very first of those has nothing before it to wait for.
+        firsts = {model.order.index(kind) for kind in set(model.order)}
+        kept = sorted({*firsts, *model.moe_layers[:_MOE_LAYERS]})
         self._whole = model
-        self._model = _of_layers(model, kept)
+        self._model = model.with_layers(kept)
+        self._moe_kept = [n for n, layer in enumerate(model.moe_layers) if layer in kept]
 
     def cut(self, deployment: Deployment) -> Deployment:
         """The deployment with the short model."""
         workload, placement = deployment.workload, deployment.placement
         if placement.slots is not None:
-            placement = placement.model_copy(update={"slots": placement.slots[:_MOE_LAYERS]})
+            placement = placement.model_copy(
+                update={"slots": tuple(placement.slots[n] for n in self._moe_kept)}
+            )
         if isinstance(workload.routing, RecordedRouting):
-            routing = workload.routing.model_copy(update={"loads": workload.routing.loads[:_MOE_LAYERS]})
+            loads = workload.routing.loads
+            routing = workload.routing.model_copy(
+                update={"loads": tuple(loads[n % len(loads)] for n in self._moe_kept)}
+            )
             workload = workload.model_copy(update={"routing": routing})
         return deployment.model_copy(
             update={"model": self._model, "workload": workload, "placement": placement}
@@ -76,23 +84,17 @@ class ShortModel:
             if task.layer is not None:
                 ends[task.layer] = max(ends[task.layer], end)
         lasts = np.diff(ends, prepend=0.0)
-        moe, dense = list(self._model.moe_layers), list(self._model.dense_layers)
-        more = (len(self._whole.moe_layers) - len(moe)) * float(lasts[moe[1:] or moe].mean())
-        if dense:
-            more += (len(self._whole.dense_layers) - len(dense)) * float(lasts[dense].mean())
+        more = sum(self._missing(kind) * self._mean(kind, lasts) for kind in set(self._model.order))
         step = timeline.step_seconds
         computing = [number for number, task in enumerate(tasks) if task.operation not in COMMUNICATION]
         busy_R = (timeline.ends_NR[computing] - timeline.starts_NR[computing]).sum(axis=0)
         return Estimate(step + more, (step + more) * float(busy_R.max()) / step)
 
+    def _missing(self, kind: int) -> int:
+        return self._whole.layers_of(kind) - self._model.layers_of(kind)
 
-def _of_layers(model: ModelSpec, kept: list[int]) -> ModelSpec:
-    """The model with only these layers, in their order."""
-    changes: dict[str, object] = {
-        "layers": len(kept),
-        "dense_layers": tuple(new for new, layer in enumerate(kept) if layer in model.dense_layers),
-    }
-    if isinstance(model.attention, HeadAttention):
-        windowed = tuple(new for new, layer in enumerate(kept) if layer in model.attention.windowed_layers)
-        changes["attention"] = model.attention.model_copy(update={"windowed_layers": windowed})
-    return model.model_copy(update=changes)
+    def _mean(self, kind: int, seconds: NDArray[np.float64]) -> float:
+        """The mean over the kept layers of a kind, without the first that has experts where there are others."""
+        of_kind = [layer for layer, other in enumerate(self._model.order) if other == kind]
+        later = [layer for layer in of_kind if layer != self._model.moe_layers[0]]
+        return float(seconds[later or of_kind].mean())

@@ -115,7 +115,7 @@ class GroupSearch:
         return sorted(found, key=lambda f: -f.tokens_per_second_per_gpu)
 
     def _ways(self, slots: int) -> list[EstimatedDeployment]:
-        heads = self._start.model.attention.heads
+        heads = self._start.model.heads
         groups = attention_groups(self._ranks, self._start.cluster, heads, self._shared)
         even = slots * (self._ranks // self._shared) == self._start.model.experts.count
         plain = even and isinstance(self._start.workload.routing, UniformRouting)

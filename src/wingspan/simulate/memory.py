@@ -176,7 +176,6 @@ def _sizes(
         slots_per_layer=placement.slots_per_rank,
         ranks=deployment.ranks,
         attention_ranks=options.attention_ranks,
-        kv_share=deployment.kv_heads_share,
         tokens=tokens,
         sequences=sequences,
         context=cached,

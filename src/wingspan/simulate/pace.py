@@ -13,7 +13,6 @@ from wingspan.cost.layer import LayerSizes, price_experts
 from wingspan.deployment import Deployment
 from wingspan.schedule.result import Operation
 from wingspan.simulate.work import Cost, Work
-from wingspan.specs.model import HeadAttention
 
 
 class ModelledPace:
@@ -26,8 +25,7 @@ class ModelledPace:
     """
 
     def __init__(self, deployment: Deployment, micro_batches: int, rank: int) -> None:
-        attention = deployment.model.attention
-        self._windowed = frozenset(attention.windowed_layers if isinstance(attention, HeadAttention) else ())
+        self._order = deployment.model.order
         self._cluster = deployment.used_cluster
         self._sizes = LayerSizes.of(
             deployment.model,
@@ -40,19 +38,19 @@ class ModelledPace:
         work = self._work
         self._alike = {
             Operation.EMBED: self._own(work.embed()),
-            Operation.DENSE: self._own(work.dense()),
             Operation.GATE: self._own(work.gate()),
             Operation.SHARED_EXPERT: self._own(work.shared_expert()),
             Operation.HEAD: self._own(work.head()),
         }
-        self._attention = {
-            windowed: self._own(work.attention(windowed=windowed)) for windowed in (False, True)
-        }
+        self._of_kind = [
+            {operation: self._own(cost) for operation, cost in work.of_kind(kind).items()}
+            for kind in deployment.model.kinds
+        ]
 
     def seconds(self, operation: Operation, layer: int | None) -> float:
         """One operation of one micro-batch in layer `layer`."""
-        if operation is Operation.ATTENTION:
-            return self._attention[layer in self._windowed]
+        if layer is not None and operation in (Operation.ATTENTION, Operation.DENSE):
+            return self._of_kind[self._order[layer]].get(operation, 0.0)
         return self._alike[operation]
 
     def experts_seconds(self, layer: int, rows_S: Sequence[int]) -> float:  # noqa: ARG002 - all layers' experts cost alike

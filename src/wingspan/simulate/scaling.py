@@ -25,7 +25,7 @@ def with_experts(model: ModelSpec, count: int) -> ModelSpec:
             "groups_per_token": 1,
         }
     )
-    return model.model_copy(update={"experts": experts})
+    return model.with_experts(experts)
 
 
 def one_expert_per_gpu(

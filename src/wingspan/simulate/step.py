@@ -19,7 +19,6 @@ from wingspan.simulate.summary import step_report
 from wingspan.simulate.timeline import execute
 from wingspan.simulate.work import Cost, Work
 from wingspan.specs.cluster import Cluster
-from wingspan.specs.model import HeadAttention
 from wingspan.specs.placement import Placement
 from wingspan.traffic.layers import LayerTraffic
 from wingspan.traffic.shares import expert_shares
@@ -162,15 +161,14 @@ class _Prices:
         self._moe_index = {layer: index for index, layer in enumerate(model.moe_layers)}
         self._experts_PLR = experts_PLR
         self._transfers = transfers
-        attention = model.attention
-        self._windowed = frozenset(attention.windowed_layers if isinstance(attention, HeadAttention) else ())
-        self._attention = {
-            windowed: self._whole(work.attention(windowed=windowed))
-            for windowed in {layer in self._windowed for layer in range(model.layers)}
+        self._order = model.order
+        self._of_kind = {
+            (operation, number): self._whole(cost)
+            for number, kind in enumerate(model.kinds)
+            for operation, cost in work.of_kind(kind).items()
         }
         self._alike = {
             Operation.EMBED: self._whole(work.embed()),
-            Operation.DENSE: self._whole(work.dense()),
             Operation.GATE: self._whole(work.gate()),
             Operation.SHARED_EXPERT: self._whole(work.shared_expert()),
             Operation.HEAD: self._whole(work.head()),
@@ -182,8 +180,8 @@ class _Prices:
         if task.operation in self._alike and not task.of_experts:
             return self._alike[task.operation]
         layer = -1 if task.layer is None else task.layer
-        if task.operation is Operation.ATTENTION:
-            return self._attention[layer in self._windowed]
+        if task.operation in (Operation.ATTENTION, Operation.DENSE):
+            return self._of_kind[task.operation, self._order[layer]]
         if task.operation is Operation.EXPERT:
             where = (task.micro_batch * self._chunks + task.chunk, self._moe_index[layer])
             cost = self._experts_PLR

@@ -114,7 +114,7 @@ def _pairs(deployment: Deployment, wanted: float) -> list[WayOut]:
 
 def _attention(deployment: Deployment) -> Iterator[_Change]:
     """Attention, dense layers, embedding and head cut over the ranks of a node, ever finer."""
-    options, heads = deployment.options, deployment.model.attention.heads
+    options, heads = deployment.options, deployment.model.heads
     for group in attention_groups(
         deployment.ranks, deployment.cluster, heads, options.expert_tensor_parallel
     ):

@@ -6,23 +6,28 @@ Shapes: R ranks, S slots per rank, P parts of a step or products of an operation
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wingspan.cost.attention import (
-    AttentionShape,
     decode_attention_seconds,
     prefill_attention_seconds,
     prefill_layer_seconds,
+    recurrence_seconds,
     unrecorded_layer_seconds,
 )
 from wingspan.cost.compute import BatchRegime, elementwise_seconds, matmul_seconds, wider
 from wingspan.deployment import Deployment
 from wingspan.errors import InputError
 from wingspan.limits import MOST_DRAWS
+from wingspan.schedule.result import Operation
 from wingspan.specs.cluster import Cluster
-from wingspan.specs.model import HeadAttention, ModelSpec
+from wingspan.specs.mixers import Mixer
+from wingspan.specs.mixers.core import Core, Recurrence
+from wingspan.specs.model import DenseMlp, LayerKind
 from wingspan.specs.precision import Precision
 
 Array = NDArray[np.float64]
@@ -64,7 +69,6 @@ class Work:
         self._precisions = deployment.workload.precisions(deployment.model)
         self._batch = BatchRegime.of(deployment.workload.phase, deployment.sending)
         self._group = deployment.options.attention_ranks
-        self._kv_share = deployment.kv_heads_share
         self._cut = deployment.options.expert_tensor_parallel
         # In a group whose ranks all hold all tokens each does for all what is not cut.
         self._copies = self._cut if deployment.replicated else 1
@@ -79,24 +83,18 @@ class Work:
         """Look the tokens' rows up."""
         return self._stream()
 
-    def attention(self, *, windowed: bool) -> Cost:
-        """Norm, projections and the attention core of one layer, with the sliding window or without."""
-        tokens = self._shared_tokens
-        inner_P, columns_P = np.array(self._model.attention.projections(self._model.hidden), np.float64).T
-        # Column-parallel ones lose outputs to the group, row-parallel ones inputs: the same product either way.
-        products = self._matmul(
-            tokens, inner_P[:, None], columns_P[:, None] / self._group, self._precisions.weights
-        )
-        cost = self._stream() + products.over_products() + self._attention_core(windowed)
-        if self._batch is BatchRegime.SMALL:
-            return cost
-        unrecorded = self._batch is BatchRegime.UNRECORDED
-        layer_seconds = unrecorded_layer_seconds if unrecorded else prefill_layer_seconds
-        return Cost(layer_seconds(self._cluster, cost.seconds), cost.flops, cost.moved_bytes)
+    def of_kind(self, kind: LayerKind) -> dict[Operation, Cost]:
+        """What layers of this kind compute beside experts, by operation."""
+        found = {Operation.ATTENTION: self.attention(kind)} if kind.mixers else {}
+        return found if kind.dense is None else {**found, Operation.DENSE: self.dense(kind.dense)}
 
-    def dense(self) -> Cost:
-        """Norm and MLP of a dense layer."""
-        return self._stream() + self._mlp(self._shared_tokens, self._model.dense_intermediate / self._group)
+    def attention(self, kind: LayerKind) -> Cost:
+        """Norm, projections and core of every mixer of a layer of this kind."""
+        return _sum([self._mixer(mixer) for mixer in kind.mixers])
+
+    def dense(self, mlp: DenseMlp) -> Cost:
+        """Norm and MLP of a layer."""
+        return self._stream() + self._mlp(self._shared_tokens, mlp.intermediate / self._group, mlp.matrices)
 
     def gate(self) -> Cost:
         """Norm and router of an MoE layer; routers stay in 16 bits or more."""
@@ -107,7 +105,7 @@ class Work:
     def shared_expert(self) -> Cost:
         """The shared experts on the rank's own tokens; cut like the others where all ranks hold all tokens."""
         width = self._model.experts.shared_intermediate / self._copies
-        return self._mlp(self._tokens, width)
+        return self._mlp(self._tokens, width, self._model.experts.matrices)
 
     def head(self) -> Cost:
         """Last norm and logits: of every sequence's last token."""
@@ -135,36 +133,64 @@ class Work:
         )
         return Cost(seconds_PLR, 2.0 * values * rows, moved)
 
-    def _attention_core(self, windowed: bool) -> Cost:
-        model, precisions, cluster = self._model, self._precisions, self._cluster
-        attention = model.attention
-        lengths_RB = self._contexts_RB
-        if windowed and isinstance(attention, HeadAttention):
-            lengths_RB = np.minimum(lengths_RB, float(attention.window_tokens or 0))
-        core = wider(precisions.activations, Precision.BF16)
-        shape = _shape(model, self._group, self._kv_share, self._batch)
-        width = shape.query_heads * (shape.query_width + shape.value_width)
+    def _mixer(self, mixer: Mixer) -> Cost:
+        tokens, precisions = self._shared_tokens, self._precisions
+        inner_P, columns_P = np.array(mixer.projections(self._model.hidden), np.float64).T
+        # Column-parallel ones lose outputs to the group, row-parallel ones inputs: the same product either way.
+        products = self._matmul(
+            tokens, inner_P[:, None], columns_P[:, None] / self._group, precisions.weights
+        )
+        cost = self._stream() + products.over_products()
+        for core in mixer.cores(self._group, absorbed=self._batch is not BatchRegime.LARGE):
+            cost = cost + self._core(core)
+        recurrence = mixer.recurrence(self._group)
+        if recurrence is not None:
+            cost = cost + self._recurrence(recurrence)
+        if self._batch is BatchRegime.SMALL:
+            return cost
+        unrecorded = self._batch is BatchRegime.UNRECORDED
+        layer_seconds = unrecorded_layer_seconds if unrecorded else prefill_layer_seconds
+        return Cost(layer_seconds(self._cluster, cost.seconds), cost.flops, cost.moved_bytes)
+
+    def _core(self, core: Core) -> Cost:
+        precisions, cluster = self._precisions, self._cluster
+        precision = wider(precisions.activations, Precision.BF16)
         sequences = self._shared_sequences
         if self._batch is not BatchRegime.LARGE:
-            context_R = lengths_RB.mean(axis=1)
-            seconds = decode_attention_seconds(cluster, shape, sequences, context_R, core, precisions.kv)
-            pairs = sequences * context_R
-            return Cost(seconds, 2 * pairs * width, pairs * shape.cached_values * precisions.kv.bytes)
-        pairs_R = _causal_pairs(self._contexts_RB, lengths_RB).mean(axis=1)
+            keys_R = core.seen(self._contexts_RB).mean(axis=1)
+            seconds = decode_attention_seconds(cluster, core, sequences, keys_R, precision, precisions.kv)
+            pairs = sequences * keys_R
+            return Cost(
+                seconds, pairs * core.flops_per_pair, pairs * core.cached_values * precisions.kv.bytes
+            )
+        pairs_R = core.pairs(self._contexts_RB).mean(axis=1)
         # Sequences of one length with as many pairs cost the same.
         alike_R = (np.sqrt(1 + 8 * pairs_R) - 1) / 2
-        seconds = prefill_attention_seconds(cluster, shape, alike_R, 0.0, core, sequences)
+        seconds = prefill_attention_seconds(cluster, core, alike_R, 0.0, precision, sequences)
         pairs = sequences * pairs_R
-        moved = np.broadcast_to(self._shared_tokens * shape.cached_values * precisions.kv.bytes, pairs.shape)
-        return Cost(seconds, 2 * pairs * width, moved)
+        moved = np.broadcast_to(self._shared_tokens * core.cached_values * precisions.kv.bytes, pairs.shape)
+        return Cost(seconds, pairs * core.flops_per_pair, moved)
+
+    def _recurrence(self, recurrence: Recurrence) -> Cost:
+        tokens, sequences = self._shared_tokens, self._shared_sequences
+        precision = wider(self._precisions.activations, Precision.BF16)
+        seconds = recurrence_seconds(
+            self._cluster,
+            recurrence,
+            sequences,
+            tokens,
+            precision,
+            decode=self._batch is not BatchRegime.LARGE,
+        )
+        return Cost(seconds, tokens * recurrence.flops_per_token, 2 * sequences * recurrence.state_bytes)
 
     def _stream(self) -> Cost:
         """Read and write every token's row."""
         return self._elementwise(self._tokens * self._model.hidden * 2)
 
-    def _mlp(self, tokens: ArrayLike, intermediate: float) -> Cost:
+    def _mlp(self, tokens: ArrayLike, intermediate: float, matrices: int) -> Cost:
         hidden, weights = self._model.hidden, self._precisions.weights
-        up = self._matmul(tokens, hidden, (self._model.experts.matrices - 1) * intermediate, weights)
+        up = self._matmul(tokens, hidden, (matrices - 1) * intermediate, weights)
         return up + self._matmul(tokens, intermediate, hidden, weights)
 
     def _matmul(self, rows: ArrayLike, inner: ArrayLike, columns: ArrayLike, weights: Precision) -> Cost:
@@ -180,16 +206,6 @@ class Work:
     def _elementwise(self, values: ArrayLike) -> Cost:
         moved = np.asarray(values, dtype=np.float64) * _STREAM_BYTES
         return Cost(elementwise_seconds(self._cluster, moved, self._batch), np.zeros(()), moved)
-
-
-def _shape(model: ModelSpec, group: int, kv_share: float, batch: BatchRegime) -> AttentionShape:
-    attention = model.attention
-    heads = attention.heads // group
-    if isinstance(attention, HeadAttention):
-        return AttentionShape.grouped(heads, round(attention.kv_heads * kv_share), attention.head_dim)
-    if batch is not BatchRegime.LARGE:
-        return AttentionShape.latent_decode(heads, attention.kv_rank, attention.rope_dim)
-    return AttentionShape.latent_prefill(heads, attention.nope_dim, attention.rope_dim, attention.value_dim)
 
 
 def contexts(deployment: Deployment) -> Array:
@@ -221,9 +237,8 @@ def _alike(values_R: Array) -> Array:
     return values_R[:1] if (values_R == values_R[0]).all() else values_R
 
 
-def _causal_pairs(length: Array, window: Array) -> Array:
-    """Pairs of (query, key) over a prompt, each query seeing at most `window` keys."""
-    return np.asarray(length * window - window * (window - 1) / 2)
+def _sum(costs: list[Cost]) -> Cost:
+    return reduce(add, costs, Cost(np.zeros(1), np.zeros(1), np.zeros(1)))
 
 
 def _at_least_16_bits(precision: Precision) -> Precision:

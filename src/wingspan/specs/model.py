@@ -1,98 +1,41 @@
 """The model as the planner sees it: sizes of every part, no weights and no code.
 
-Parameter counts are exact for the families of `families.py`. "Parameters" are values, not bytes.
+A model is a list of layers, each with its mixers, its dense MLP and its experts, of which any may be missing.
+Parameter counts are exact for the families of `families`. "Parameters" are values, not bytes.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections import Counter
+from collections.abc import Callable
+from functools import cached_property
+from math import gcd
+from typing import Self
 
 from pydantic import Field, model_validator
 
-from wingspan.limits import (
-    MOST_SLOTS,
-    MOST_WIDTH,
-    ContextTokens,
-    ExpertCount,
-    Heads,
-    Layers,
-    Width,
-)
+from wingspan.limits import MOST_LAYERS, MOST_SLOTS, MOST_WIDTH, ExpertCount, Width
 from wingspan.limits import Parameters as ParameterCount
+from wingspan.specs.mixers import Mixer
 from wingspan.specs.precision import Precision
 from wingspan.specs.reading import Spec
 
 
-class HeadAttention(Spec):
-    """Multi-head attention (MHA), or with fewer key and value heads (GQA, MQA).
+class DenseMlp(Spec):
+    """An MLP that every token passes."""
 
-    The cache keeps one key and one value per key-value head: `2 x kv_heads x head_dim` values a token.
-    """
-
-    kind: Literal["heads"] = "heads"
-    heads: Heads
-    kv_heads: Heads
-    head_dim: Heads
-    extra_parameters: ParameterCount = Field(
-        default=0, description="biases, norms of queries and keys, sinks"
-    )
-    window_tokens: ContextTokens | None = Field(default=None, description="context that windowed layers see")
-    windowed_layers: tuple[int, ...] = Field(default=(), description="layers with a sliding window")
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.heads % self.kv_heads:
-            raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
-        if self.windowed_layers and self.window_tokens is None:
-            raise ValueError("windowed_layers need window_tokens")
-        return self
-
-    def projections(self, hidden: int) -> tuple[tuple[int, int], ...]:
-        """(inputs, outputs) of every matrix of one layer; queries, keys and values are one product."""
-        width, kv_width = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        return ((hidden, width + 2 * kv_width), (width, hidden))
+    intermediate: Width = Field(description="inner width, of all that a layer has together")
+    gated: bool = Field(description="three matrices, down(act(gate) x up), instead of two")
+    extra_parameters: ParameterCount = Field(default=0, description="biases")
 
     @property
-    def kv_values_per_token(self) -> int:
-        """Cached values per token and layer."""
-        return 2 * self.kv_heads * self.head_dim
+    def matrices(self) -> int:
+        """Weight matrices."""
+        return 3 if self.gated else 2
 
-
-class LatentAttention(Spec):
-    """Multi-head latent attention (MLA, arXiv:2405.04434 section 2.1): the cache keeps one compressed row a token.
-
-    The cached row has `kv_rank + rope_dim` values, whatever the number of heads.
-    """
-
-    kind: Literal["latent"] = "latent"
-    heads: Heads
-    query_rank: Width | None = Field(default=None, description="None: queries are not compressed")
-    kv_rank: Width
-    nope_dim: Heads
-    rope_dim: Heads
-    value_dim: Heads
-    extra_parameters: ParameterCount = Field(default=0, description="biases, norms of the compressed rows")
-
-    def projections(self, hidden: int) -> tuple[tuple[int, int], ...]:
-        """(inputs, outputs) of every matrix of one layer."""
-        queries = self.heads * (self.nope_dim + self.rope_dim)
-        to_queries: tuple[tuple[int, int], ...] = ((hidden, queries),)
-        if self.query_rank is not None:
-            to_queries = ((hidden, self.query_rank), (self.query_rank, queries))
-        return (
-            *to_queries,
-            (hidden, self.kv_rank + self.rope_dim),
-            (self.kv_rank, self.heads * (self.nope_dim + self.value_dim)),
-            (self.heads * self.value_dim, hidden),
-        )
-
-    @property
-    def kv_values_per_token(self) -> int:
-        """Cached values per token and layer."""
-        return self.kv_rank + self.rope_dim
-
-
-Attention = Annotated[HeadAttention | LatentAttention, Field(discriminator="kind")]
+    def parameters(self, hidden: int) -> int:
+        """All values of the MLP."""
+        return self.matrices * hidden * self.intermediate + self.extra_parameters
 
 
 class Experts(Spec):
@@ -131,27 +74,40 @@ class Experts(Spec):
         return 3 if self.gated else 2
 
 
+class LayerKind(Spec):
+    """One kind of layer: what mixes tokens in it, and what each token passes."""
+
+    mixers: tuple[Mixer, ...] = Field(default=(), max_length=4)
+    dense: DenseMlp | None = None
+    experts: Experts | None = None
+    norm_parameters: ParameterCount = Field(description="norms outside the mixers")
+
+    @model_validator(mode="after")
+    def _has_something(self) -> Self:
+        if not (self.mixers or self.dense or self.experts):
+            raise ValueError("a layer needs a mixer, a dense MLP or experts")
+        return self
+
+
 class ModelSpec(Spec):
     """A Mixture-of-Experts decoder.
 
     Raises (through `parse`):
-        InputError: a layer number out of range, or no MoE layer.
+        InputError: a layer of no kind, no MoE layer, or MoE layers whose experts differ.
     """
 
     name: str
     source: str = Field(default="", description="where the figures were found")
     hidden: Width
     vocabulary: Width
-    layers: Layers
-    dense_layers: tuple[int, ...] = Field(default=(), description="numbers of the layers without experts")
-    dense_intermediate: int = Field(
-        default=0, ge=0, le=MOST_WIDTH, description="inner width of a dense layer's MLP"
+    kinds: tuple[LayerKind, ...] = Field(min_length=1, description="kinds of layer")
+    order: tuple[int, ...] = Field(
+        min_length=1,
+        max_length=MOST_LAYERS,
+        description="of each layer, from the first, the number of its kind",
     )
-    attention: Attention
-    experts: Experts
     tied_embeddings: bool = False
-    norm_parameters: ParameterCount = Field(description="all norms outside attention, whole model")
-    dense_extra_parameters: ParameterCount = Field(default=0, description="biases of one dense MLP")
+    norm_parameters: ParameterCount = Field(default=0, description="norms outside the layers")
     head_extra_parameters: ParameterCount = Field(default=0, description="the head's bias")
     weights: Precision = Field(default=Precision.BF16, description="as published, all but experts")
     expert_weights: Precision = Field(default=Precision.BF16, description="as published, routed experts")
@@ -161,72 +117,153 @@ class ModelSpec(Spec):
 
     @model_validator(mode="after")
     def _check_layers(self) -> Self:
-        outside = [layer for layer in self.dense_layers if not 0 <= layer < self.layers]
-        if outside:
-            raise ValueError(f"dense layer {outside[0]} is not among layers 0..{self.layers - 1}")
-        if len(set(self.dense_layers)) == self.layers:
+        unknown = [kind for kind in self.order if not 0 <= kind < len(self.kinds)]
+        if unknown:
+            raise ValueError(f"order names kind {unknown[0]}, and there are kinds 0..{len(self.kinds) - 1}")
+        if not self.moe_layers:
             raise ValueError("every layer is dense: no experts to place")
-        if self.dense_layers and not self.dense_intermediate:
-            raise ValueError("dense_layers need dense_intermediate")
-        experts = self.experts.count * (self.layers - len(set(self.dense_layers)))
+        different = {kind.experts for kind in self.kinds if kind.experts is not None}
+        if len(different) > 1:
+            raise ValueError("experts of MoE layers differ; all must have the same count, top-k and widths")
+        if not any(kind.mixers for kind in self.kinds):
+            raise ValueError("no layer has a mixer")
+        experts = self.experts.count * len(self.moe_layers)
         if experts > MOST_SLOTS:
             raise ValueError(f"{experts:,} experts over all layers are more than {MOST_SLOTS:,}")
         return self
 
     @property
+    def layers(self) -> int:
+        """How many there are."""
+        return len(self.order)
+
+    def kind_of(self, layer: int) -> LayerKind:
+        """What a layer is."""
+        return self.kinds[self.order[layer]]
+
+    def layers_of(self, kind: int) -> int:
+        """How many layers are of a kind, by its number."""
+        return self._counts[kind]
+
+    @cached_property
+    def _counts(self) -> Counter[int]:
+        return Counter(self.order)
+
+    def layers_with(self, having: Callable[[LayerKind], bool]) -> frozenset[int]:
+        """Numbers of the layers whose kind has something."""
+        kinds = {number for number, kind in enumerate(self.kinds) if having(kind)}
+        return frozenset(layer for layer, kind in enumerate(self.order) if kind in kinds)
+
+    @cached_property
     def moe_layers(self) -> tuple[int, ...]:
         """Numbers of the layers with experts."""
-        dense = set(self.dense_layers)
-        return tuple(layer for layer in range(self.layers) if layer not in dense)
+        return tuple(sorted(self.layers_with(lambda kind: kind.experts is not None)))
+
+    @cached_property
+    def dense_layers(self) -> tuple[int, ...]:
+        """Numbers of the layers without experts."""
+        return tuple(sorted(self.layers_with(lambda kind: kind.experts is None)))
+
+    @property
+    def experts(self) -> Experts:
+        """Those of each MoE layer."""
+        return next(kind.experts for kind in self.kinds if kind.experts is not None)
+
+    @cached_property
+    def mixers(self) -> tuple[tuple[Mixer, int], ...]:
+        """Every mixer of the model, and in how many layers it is."""
+        found: Counter[Mixer] = Counter()
+        for number, kind in enumerate(self.kinds):
+            for mixer in kind.mixers:
+                found[mixer] += self.layers_of(number)
+        return tuple(found.items())
+
+    @cached_property
+    def heads(self) -> int:
+        """Parts into which every mixer can be cut: the greatest common divisor of their heads."""
+        return gcd(*(mixer.heads for mixer, _ in self.mixers))
+
+    def with_experts(self, experts: Experts) -> ModelSpec:
+        """The model with other experts in its MoE layers."""
+        kinds = (
+            kind if kind.experts is None else kind.model_copy(update={"experts": experts})
+            for kind in self.kinds
+        )
+        return self._with(kinds=tuple(kinds))
+
+    def with_layers(self, kept: list[int]) -> ModelSpec:
+        """The model with only these layers, in this order."""
+        return self._with(order=tuple(self.order[layer] for layer in kept))
+
+    def _with(self, **changes: object) -> ModelSpec:
+        """A new one, checked: a copy would keep what was counted of this one."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return ModelSpec(**{**fields, **changes})
 
     @property
     def kv_values_per_token(self) -> int:
         """Cached values per token over all layers, as long as no window ends."""
-        return self.layers * self.attention.kv_values_per_token
+        return sum(count * mixer.values_per_token for mixer, count in self.mixers)
 
-    def mlp_parameters(self, intermediate: int) -> int:
-        """Matrices of a dense MLP or of shared experts of that inner width, gated like the experts."""
-        return self.experts.matrices * self.hidden * intermediate
+    def kind_parameters(self, kind: LayerKind) -> Parameters:
+        """Parameters of one layer; its experts are those of one layer."""
+        hidden, experts = self.hidden, kind.experts
+        matrices = sum(a * b for mixer in kind.mixers for a, b in mixer.projections(hidden))
+        counted = Parameters(
+            attention=matrices + sum(mixer.extra_parameters for mixer in kind.mixers),
+            dense=kind.dense.parameters(hidden) if kind.dense else 0,
+            norms=kind.norm_parameters,
+        )
+        if experts is None:
+            return counted
+        bias = ((experts.matrices - 1) * experts.intermediate + hidden) if experts.bias else 0
+        shared = experts.matrices * hidden * experts.shared_intermediate
+        return counted.model_copy(
+            update={
+                "router": experts.count * hidden + experts.router_extra_parameters,
+                "shared_experts": shared + experts.shared_extra_parameters,
+                "expert": experts.matrices * hidden * experts.intermediate + bias,
+                "experts_per_layer": experts.count,
+                "experts_per_token": experts.per_token,
+                "moe_layers": 1,
+            }
+        )
 
-    @property
+    @cached_property
     def parameters(self) -> Parameters:
         """Parameters of every part."""
-        experts = self.experts
-        moe = len(self.moe_layers)
-        bias = ((experts.matrices - 1) * experts.intermediate + self.hidden) if experts.bias else 0
-        shared = self.mlp_parameters(experts.shared_intermediate) + experts.shared_extra_parameters
-        matrices = sum(a * b for a, b in self.attention.projections(self.hidden))
         embedding = self.vocabulary * self.hidden
+        each = [(self.kind_parameters(kind), self.layers_of(n)) for n, kind in enumerate(self.kinds)]
+        moe = next(one for one, _ in each if one.moe_layers)
         return Parameters(
             embedding=embedding,
             head=(0 if self.tied_embeddings else embedding) + self.head_extra_parameters,
-            attention=self.layers * (matrices + self.attention.extra_parameters),
-            dense=len(self.dense_layers)
-            * (self.mlp_parameters(self.dense_intermediate) + self.dense_extra_parameters),
-            router=moe * (experts.count * self.hidden + experts.router_extra_parameters),
-            shared_experts=moe * shared,
-            norms=self.norm_parameters,
-            expert=self.mlp_parameters(experts.intermediate) + bias,
-            experts_per_layer=experts.count,
-            experts_per_token=experts.per_token,
-            moe_layers=moe,
+            attention=sum(one.attention * count for one, count in each),
+            dense=sum(one.dense * count for one, count in each),
+            router=sum(one.router * count for one, count in each),
+            shared_experts=sum(one.shared_experts * count for one, count in each),
+            norms=sum(one.norms * count for one, count in each) + self.norm_parameters,
+            expert=moe.expert,
+            experts_per_layer=moe.experts_per_layer,
+            experts_per_token=moe.experts_per_token,
+            moe_layers=len(self.moe_layers),
         )
 
 
 class Parameters(Spec):
     """Parameters of each part, over all layers; `expert` is one routed expert of one layer."""
 
-    embedding: int
-    head: int
-    attention: int
-    dense: int
-    router: int
-    shared_experts: int
-    norms: int
-    expert: int
-    experts_per_layer: int
-    experts_per_token: int
-    moe_layers: int
+    embedding: int = 0
+    head: int = 0
+    attention: int = 0
+    dense: int = 0
+    router: int = 0
+    shared_experts: int = 0
+    norms: int = 0
+    expert: int = 0
+    experts_per_layer: int = 0
+    experts_per_token: int = 0
+    moe_layers: int = 0
 
     @property
     def routed_experts(self) -> int:

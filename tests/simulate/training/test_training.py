@@ -6,6 +6,7 @@ from wingspan.simulate.training.layout import STATES, Recompute, TrainingLayout,
 from wingspan.simulate.training.memory import fullest, layer_bytes, stage_parameters, stages
 from wingspan.simulate.training.planning import plan_training
 from wingspan.specs.cluster import load_cluster
+from wingspan.specs.model import LayerKind
 from wingspan.specs.models import load_model
 from wingspan.specs.workload import Context, Workload
 
@@ -20,12 +21,16 @@ def _layout(pipeline: int = 4, data: int = 64, experts: int = 64, states: int = 
 def test_published_memory_of_deepseek_v3() -> None:
     """arXiv:2603.07685, tables 3 and 4: a stage of 15 MoE layers, of PP 4 x EP 64 on 256 GPUs in BF16."""
     layout = _layout()
-    stage = next(s for s in stages(_V3, layout, 64) if (s.moe_layers, s.beside) == (15, 0))
+    stage = next(
+        s
+        for s in stages(_V3, layout, 64)
+        if (len(s.kinds), s.beside) == (15, 0) and all(kind.experts for kind in s.kinds)
+    )
     common, experts = stage_parameters(_V3, layout, stage)
     assert 6 * (common + experts) == pytest.approx(36.4e9, rel=0.02)
     assert 12 * (common / 64 + experts) == pytest.approx(32.1e9, rel=0.02)
     rows = 15 * 4 * 4096
-    every, fewer = (layer_bytes(_V3, r, moe=True) * rows for r in (Recompute.NONE, Recompute.SELECTIVE))
+    every, fewer = (layer_bytes(_V3, stage.kinds[0], r) * rows for r in (Recompute.NONE, Recompute.SELECTIVE))
     assert every == pytest.approx(131.0e9, rel=0.05)
     assert every - fewer == pytest.approx(42.4e9, rel=0.05)
 
@@ -44,7 +49,7 @@ def test_stages_hold_all_layers_and_parameters() -> None:
     for pipeline in (1, 4, 7, 61):
         layout = TrainingLayout(pipeline, 64, 64, Recompute.NONE, STATES[0])
         found = stages(_V3, layout, 100)
-        assert sum(s.dense_layers + s.moe_layers for s in found) == 61
+        assert sum(len(s.kinds) for s in found) == 61
         held = sum(
             common + 64 * experts for common, experts in (stage_parameters(_V3, layout, s) for s in found)
         )
@@ -59,9 +64,9 @@ def test_zero_divides_what_it_says() -> None:
     assert none.activations == one.activations == three.activations
 
 
-@pytest.mark.parametrize("moe", [True, False])
-def test_computing_more_again_keeps_less(moe: bool) -> None:
-    kept = [layer_bytes(_V3, recompute, moe=moe) for recompute in Recompute]
+@pytest.mark.parametrize("kind", _V3.kinds, ids=["dense", "moe"])
+def test_computing_more_again_keeps_less(kind: LayerKind) -> None:
+    kept = [layer_bytes(_V3, kind, recompute) for recompute in Recompute]
     assert kept == sorted(kept, reverse=True)
     assert kept[-1] == 2 * _V3.hidden
 

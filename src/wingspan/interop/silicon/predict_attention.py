@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.cost.attention import (
-    AttentionShape,
     decode_attention_seconds,
     prefill_attention_seconds,
     prefill_layer_seconds,
@@ -22,6 +21,8 @@ from wingspan.cost.attention import (
 from wingspan.cost.compute import BatchRegime, matmul_seconds
 from wingspan.interop.silicon.tables import MeasurementTable
 from wingspan.specs.cluster import Cluster
+from wingspan.specs.mixers import LatentAttention
+from wingspan.specs.mixers.core import Core
 from wingspan.specs.precision import Precision
 
 Array = NDArray[np.float64]
@@ -31,9 +32,21 @@ _HEADS, _HIDDEN, _QUERY_RANK, _KV_RANK, _NOPE, _ROPE, _VALUE = 128, 7168, 1536, 
 """DeepSeek-V3, arXiv:2412.19437, section 4.2."""
 
 
+def _core(heads: int, *, absorbed: bool) -> Core:
+    of = LatentAttention(
+        heads=heads,
+        query_rank=_QUERY_RANK,
+        kv_rank=_KV_RANK,
+        nope_dim=_NOPE,
+        rope_dim=_ROPE,
+        value_dim=_VALUE,
+    )
+    return of.cores(1, absorbed=absorbed)[0]
+
+
 def latent_decode_core(table: MeasurementTable) -> Predict:
     """The decode core of all 128 heads."""
-    shape = AttentionShape.latent_decode(_HEADS, _KV_RANK, _ROPE)
+    shape = _core(_HEADS, absorbed=True)
     sequences, context = table.number("batch_size"), table.number("kv_len")
     return lambda cluster: decode_attention_seconds(
         cluster, shape, sequences, context, Precision.BF16, Precision.BF16
@@ -42,7 +55,7 @@ def latent_decode_core(table: MeasurementTable) -> Predict:
 
 def latent_prefill_core(table: MeasurementTable) -> Predict:
     """The prefill core of all 128 heads over one sequence; the table leaves the rotary part of the keys out."""
-    shape = AttentionShape.latent_prefill(_HEADS, _NOPE, _ROPE, _VALUE)
+    shape = _core(_HEADS, absorbed=False)
     tokens = table.number("seq_len")
     return lambda cluster: prefill_attention_seconds(cluster, shape, tokens, 0.0, Precision.BF16)
 
@@ -58,7 +71,7 @@ def latent_prefill_layer(table: MeasurementTable) -> Predict:
 
 
 def _decode_layer(cluster: Cluster, heads: int, sequences: Array, context: Array) -> Array:
-    shape = AttentionShape.latent_decode(heads, _KV_RANK, _ROPE)
+    shape = _core(heads, absorbed=True)
     core = decode_attention_seconds(cluster, shape, sequences, context, Precision.BF16, Precision.BF16)
     absorbed = [(_NOPE, heads * _KV_RANK), (_KV_RANK, heads * _VALUE)]
     # Per head its own product of all tokens: the same weights and arithmetic as one product that wide.
@@ -75,7 +88,7 @@ def _decode_layer(cluster: Cluster, heads: int, sequences: Array, context: Array
 
 
 def _prefill_layer(cluster: Cluster, heads: int, sequences: Array, length: Array) -> Array:
-    shape = AttentionShape.latent_prefill(heads, _NOPE, _ROPE, _VALUE)
+    shape = _core(heads, absorbed=False)
     core = prefill_attention_seconds(cluster, shape, length, 0.0, Precision.BF16, sequences)
     projections = [
         (_HIDDEN, _QUERY_RANK + _KV_RANK + _ROPE),

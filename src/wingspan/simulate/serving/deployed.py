@@ -19,7 +19,6 @@ from wingspan.simulate.serving.times import GridTimes, Surface
 from wingspan.simulate.step import simulate
 from wingspan.simulate.work import Work
 from wingspan.specs.memory import MemoryPart
-from wingspan.specs.model import HeadAttention
 from wingspan.specs.placement import Placement
 
 
@@ -157,11 +156,8 @@ def seconds_per_pair(deployment: Deployment, caps: Caps) -> float:
 
 def _attention_seconds(step: Deployment) -> float:
     """All layers' attention, on the rank where it takes longest."""
-    attention, layers = step.model.attention, step.model.layers
-    windowed = len(attention.windowed_layers) if isinstance(attention, HeadAttention) else 0
-    work = Work(step, step.used_cluster, 1)
-    counted = ((windowed, True), (layers - windowed, False))
-    costs = [count * work.attention(windowed=narrow).seconds for count, narrow in counted if count]
+    model, work = step.model, Work(step, step.used_cluster, 1)
+    costs = [model.layers_of(n) * work.attention(kind).seconds for n, kind in enumerate(model.kinds)]
     return float(np.max(sum(costs, np.zeros(1))))
 
 

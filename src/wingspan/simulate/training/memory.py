@@ -7,10 +7,11 @@ attention that keeps no scores, gated and routed experts.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from wingspan.simulate.training.layout import Recompute, TrainingLayout
-from wingspan.specs.model import LatentAttention, ModelSpec
+from wingspan.specs.model import LayerKind, ModelSpec
 
 _BF16 = 2
 _LOSS_BYTES = 4 + 2
@@ -37,8 +38,8 @@ class TrainingMemory:
 class Stage:
     """A stage's layers and what else lies there."""
 
-    dense_layers: int
-    moe_layers: int
+    kinds: tuple[LayerKind, ...]
+    """What its layers are, from the first."""
     beside: int
     """Parameters of embedding or head."""
     micro_batches: int
@@ -70,17 +71,16 @@ def stages(model: ModelSpec, layout: TrainingLayout, micro_batches: int) -> list
     In 1F1B stage i of p has p - i micro-batches under way (arXiv:2205.05198, section 4.2.3).
     """
     each, more = divmod(model.layers, layout.pipeline)
-    dense, parameters = set(model.dense_layers), model.parameters
+    parameters = model.parameters
     found, first = [], 0
     for number in range(layout.pipeline):
         count = each + (number >= layout.pipeline - more)
-        held = range(first, first + count)
+        held = tuple(model.kind_of(layer) for layer in range(first, first + count))
         first += count
         last = number == layout.pipeline - 1
         found.append(
             Stage(
-                dense_layers=sum(layer in dense for layer in held),
-                moe_layers=sum(layer not in dense for layer in held),
+                kinds=held,
                 beside=(parameters.embedding if number == 0 else 0) + (parameters.head if last else 0),
                 micro_batches=min(layout.pipeline - number, micro_batches),
                 logits=last,
@@ -91,36 +91,28 @@ def stages(model: ModelSpec, layout: TrainingLayout, micro_batches: int) -> list
 
 def stage_parameters(model: ModelSpec, layout: TrainingLayout, stage: Stage) -> tuple[float, float]:
     """Parameters that every rank of a stage has, and those of the experts that one rank has."""
-    parameters = model.parameters
-    moe, dense = (
-        stage.moe_layers / len(model.moe_layers),
-        stage.dense_layers / max(len(model.dense_layers), 1),
-    )
-    share = (stage.moe_layers + stage.dense_layers) / model.layers
-    common = (parameters.attention + parameters.norms) * share + parameters.dense * dense + stage.beside
-    common += (parameters.router + parameters.shared_experts) * moe
-    experts = parameters.expert * parameters.experts_per_layer * stage.moe_layers / layout.experts
-    return common, experts
+    each = [(model.kind_parameters(kind), count) for kind, count in Counter(stage.kinds).items()]
+    common = sum((one.beside_experts) * count for one, count in each) + stage.beside
+    experts = sum(one.routed_experts * count for one, count in each) / layout.experts
+    return float(common), experts
 
 
-def layer_bytes(model: ModelSpec, recompute: Recompute, *, moe: bool) -> float:
+def layer_bytes(model: ModelSpec, kind: LayerKind, recompute: Recompute) -> float:
     """What one layer keeps of one token until backward; of experts as many rows as a token has (even routing)."""
-    hidden, attention, experts = model.hidden, model.attention, model.experts
+    hidden, experts, dense = model.hidden, kind.experts, kind.dense
     if recompute is Recompute.FULL:
         return _BF16 * hidden
     every = recompute is Recompute.NONE
-    *to_heads, (attended, _) = attention.projections(hidden)
-    outputs = sum(columns for _, columns in to_heads)
-    if isinstance(attention, LatentAttention) and not every:
-        # The compressed rows are kept, and projected up again.
-        outputs = attention.kv_rank + attention.rope_dim
-        outputs += attention.query_rank or attention.heads * (attention.nope_dim + attention.rope_dim)
-    norms = 2 * hidden if every else 0
-    values = 2 * hidden + norms + outputs + attended
+    # Each half of a layer keeps its input, and its norm's output.
+    values = (1 + every) * hidden * (bool(kind.mixers) + bool(dense or experts))
+    for mixer in kind.mixers:
+        values += sum(mixer.kept_columns(hidden, selective=not every))
+    if dense:
+        values += (dense.matrices - 1 + every) * dense.intermediate
+    if experts is None:
+        return _BF16 * values
     # Up (and gate) products, and the activation's product.
     inner = experts.matrices - 1 + every
-    if not moe:
-        return _BF16 * (values + inner * model.dense_intermediate)
     rows = experts.per_token * (2 * hidden + inner * experts.intermediate)
     return _BF16 * (values + rows + inner * experts.shared_intermediate) + 4 * experts.count
 
@@ -137,17 +129,15 @@ def _memory(
             return each * (common + experts)
         return each * (common / layout.data + experts / replicas)
 
-    layers = max(stage.dense_layers + stage.moe_layers, 1)
+    layers = max(len(stage.kinds), 1)
     # The layer that computes and the next, which is fetched meanwhile.
     gathered = states.gathered * (common - stage.beside + experts) * min(2, layers) / layers
     gathered += states.gathered * stage.beside
-    kept = {moe: layer_bytes(model, layout.recompute, moe=moe) for moe in (False, True)}
-    one = stage.dense_layers * kept[False] + stage.moe_layers * kept[True]
-    again = (
-        layer_bytes(model, Recompute.NONE, moe=stage.moe_layers > 0)
-        if layout.recompute is Recompute.FULL
-        else 0.0
-    )
+    each = [(kind, count) for kind, count in Counter(stage.kinds).items()]
+    one = sum(count * layer_bytes(model, kind, layout.recompute) for kind, count in each)
+    again = 0.0
+    if layout.recompute is Recompute.FULL:
+        again = max((layer_bytes(model, kind, Recompute.NONE) for kind, _ in each), default=0.0)
     logits = model.vocabulary * _LOSS_BYTES if stage.logits else 0.0
     return TrainingMemory(
         weights=held(states.weights, 3) + gathered,

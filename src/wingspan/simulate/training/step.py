@@ -16,7 +16,6 @@ from wingspan.deployment import Deployment
 from wingspan.simulate.estimate import ShortModel
 from wingspan.simulate.training.layout import Recompute, TrainingLayout
 from wingspan.simulate.training.memory import layer_bytes, stage_parameters, stages
-from wingspan.specs.model import LatentAttention
 from wingspan.specs.precision import Precision
 from wingspan.traffic.planes import plane_of
 
@@ -62,15 +61,14 @@ def forward_of(deployment: Deployment) -> Forward:
     # A prefill computes the logits of each prompt's last token; training those of all.
     logits = matmul_seconds(cluster, tokens, model.hidden, model.vocabulary, Precision.BF16, Precision.BF16)
     again = 0.0
-    if isinstance(attention := model.attention, LatentAttention):
-        for inner, columns in attention.projections(model.hidden):
-            if inner in (attention.kv_rank, attention.query_rank):
-                up = matmul_seconds(cluster, tokens, inner, columns, weights.weights, weights.activations)
-                again += model.layers * float(up)
+    for mixer, layers in model.mixers:
+        for inner, columns in mixer.recomputed(model.hidden):
+            up = matmul_seconds(cluster, tokens, inner, columns, weights.weights, weights.activations)
+            again += layers * float(up)
     saved = sum(
-        count
-        * (layer_bytes(model, Recompute.NONE, moe=moe) - layer_bytes(model, Recompute.SELECTIVE, moe=moe))
-        for moe, count in ((True, len(model.moe_layers)), (False, len(model.dense_layers)))
+        model.layers_of(n)
+        * (layer_bytes(model, kind, Recompute.NONE) - layer_bytes(model, kind, Recompute.SELECTIVE))
+        for n, kind in enumerate(model.kinds)
     )
     again += float(elementwise_seconds(cluster, saved * tokens))
     head = float(logits)

@@ -1,0 +1,104 @@
+"""From a transformers `config.json` to a `ModelSpec`, without transformers.
+
+Most families share field names under a few spellings; `Family` holds what the file does not say.
+A config of a family that is not listed is refused, because its parameters would be guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from wingspan.errors import InputError
+from wingspan.limits import MOST_LAYERS
+from wingspan.specs.families.experts import EXPERTS, dense_layers, dense_of, experts_of
+from wingspan.specs.families.family import Family
+from wingspan.specs.families.mixers import mixers_of
+from wingspan.specs.families.precision import precisions_of
+from wingspan.specs.families.reader import Reader
+from wingspan.specs.families.table import FAMILIES
+from wingspan.specs.model import LayerKind, ModelSpec
+from wingspan.specs.reading import parse
+
+
+def model_from_config(config: Mapping[str, Any], source: str) -> ModelSpec:
+    """Sizes of the model that a `config.json` describes.
+
+    Args:
+        config: its content; a multimodal model's text part (`text_config`) is taken.
+        source: where it came from; errors start with it.
+
+    Raises:
+        InputError: the family is unknown, the model has no experts, or a field is missing or unfit.
+    """
+    if "text_config" in config and isinstance(config["text_config"], Mapping):
+        return model_from_config({**_shared_fields(config), **config["text_config"]}, source)
+    reader = Reader(config, source)
+    return _model(reader, _family(reader))
+
+
+def _shared_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("quantization_config", "dtype", "torch_dtype", "tie_word_embeddings", "name")
+    return {name: config[name] for name in names if name in config}
+
+
+def _family(reader: Reader) -> Family:
+    kind = reader.config.get("model_type")
+    if not isinstance(kind, str):
+        raise InputError(
+            f'{reader.source}: no "model_type"; is this the config.json of a transformers model?'
+        )
+    if not any(reader.config.get(key) for key in EXPERTS):
+        raise InputError(
+            f"{reader.source}: {kind} has no experts (none of {', '.join(EXPERTS)}); "
+            "Wingspan plans Mixture-of-Experts models"
+        )
+    if kind not in FAMILIES:
+        raise InputError(
+            f"{reader.source}: model_type {kind!r} is not among the families whose sizes are known "
+            f"({', '.join(sorted(FAMILIES))}); if it has the modules of one of them, write that model_type"
+        )
+    return FAMILIES[kind]
+
+
+def _model(reader: Reader, family: Family) -> ModelSpec:
+    layers = _layers(reader, family)
+    kinds = list(dict.fromkeys(layers))
+    hidden, vocabulary = reader.integer("hidden_size"), reader.integer("vocab_size")
+    head_bias = reader.flag("lm_head_bias", "use_bias", default=False)
+    weights, expert_weights = precisions_of(reader)
+    return parse(
+        ModelSpec,
+        {
+            "name": str(reader.optional("name", "_name_or_path") or reader.type),
+            "source": str(reader.optional("source") or reader.source),
+            "hidden": hidden,
+            "vocabulary": vocabulary,
+            "kinds": kinds,
+            "order": [kinds.index(layer) for layer in layers],
+            "tied_embeddings": reader.flag("tie_word_embeddings", default=family.tied_by_default),
+            "norm_parameters": hidden * family.norm_values,
+            "head_extra_parameters": vocabulary if head_bias else 0,
+            "weights": weights,
+            "expert_weights": expert_weights,
+            "max_context": reader.optional("max_position_embeddings"),
+        },
+        reader.source,
+    )
+
+
+def _layers(reader: Reader, family: Family) -> list[LayerKind]:
+    """Every layer, from the first."""
+    count = reader.integer("num_hidden_layers", most=MOST_LAYERS)
+    experts, without = experts_of(reader, family), dense_layers(reader, family, count)
+    dense = dense_of(reader, gated=experts.gated) if without else None
+    norms = family.norms * reader.integer("hidden_size") * family.norm_values
+    return [
+        LayerKind(
+            mixers=mixers_of(reader, family, layer),
+            dense=dense if layer in without else None,
+            experts=None if layer in without else experts,
+            norm_parameters=norms,
+        )
+        for layer in range(count)
+    ]

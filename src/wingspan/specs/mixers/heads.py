@@ -1,0 +1,71 @@
+"""Attention by heads: MHA, GQA, MQA, with or without a window."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field, model_validator
+
+from wingspan.limits import ContextTokens, Heads
+from wingspan.specs.mixers.base import BaseMixer, Matrices
+from wingspan.specs.mixers.core import Core
+
+
+class HeadAttention(BaseMixer):
+    """Multi-head attention (MHA), or with fewer key and value heads (GQA, MQA).
+
+    The cache keeps one key and one value per key-value head and token, of the last `window_tokens` where there is a
+    window (or a chunk, which is as long at most).
+    """
+
+    kind: Literal["heads"] = "heads"
+    kv_heads: Heads
+    head_dim: Heads
+    value_dim: Heads | None = Field(default=None, description="width of one head's value; None: head_dim")
+    window_tokens: ContextTokens | None = Field(default=None, description="context that it sees; None: all")
+    gated_output: Literal["none", "head", "values"] = Field(
+        default="none", description="a gate on the output: none, one per head, or one per value"
+    )
+    keys_are_values: bool = Field(default=False, description="one projection gives keys and values")
+    own_cache: bool = Field(default=True, description="False: reads keys and values of an earlier layer")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
+        return self
+
+    @property
+    def _value_dim(self) -> int:
+        return self.head_dim if self.value_dim is None else self.value_dim
+
+    def projections(self, hidden: int) -> Matrices:
+        """Queries, keys, values and a gate as one product, and the output."""
+        queries, attended = self.heads * self.head_dim, self.heads * self._value_dim
+        gate = {"none": 0, "head": self.heads, "values": attended}[self.gated_output]
+        values = 0 if self.keys_are_values else self._value_dim
+        both = self.kv_heads * (self.head_dim + values) if self.own_cache else 0
+        return ((hidden, queries + both + gate), (attended, hidden))
+
+    def cache_share(self, group: int) -> float:
+        """As far as there are key-value heads."""
+        return 1 / min(group, self.kv_heads)
+
+    @property
+    def values_per_token(self) -> int:
+        """A key and a value per key-value head."""
+        return self.kv_heads * (self.head_dim + self._value_dim) if self.own_cache else 0
+
+    def cached_values(self, context: ArrayLike) -> NDArray[np.float64]:
+        """Those of the window."""
+        kept = np.asarray(context, dtype=np.float64)
+        if self.window_tokens is not None:
+            kept = np.minimum(kept, self.window_tokens)
+        return kept * self.values_per_token
+
+    def cores(self, group: int, *, absorbed: bool) -> tuple[Core, ...]:  # noqa: ARG002 - alike in both
+        """The heads of a rank against its key-value heads."""
+        read = round(self.kv_heads * self.cache_share(group)) * (self.head_dim + self._value_dim)
+        return (Core(self.heads // group, self.head_dim, self._value_dim, read, self.window_tokens),)

@@ -1,0 +1,108 @@
+"""Latent attention (MLA), and with an index that chooses the tokens to read (DSA)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from wingspan.limits import ContextTokens, Heads, Width
+from wingspan.specs.mixers.base import BaseMixer, Matrices
+from wingspan.specs.mixers.core import Core
+from wingspan.specs.reading import Spec
+
+
+class TokenIndex(Spec):
+    """The lightning indexer of DeepSeek sparse attention (arXiv:2512.02556, section 2.1).
+
+    It scores every token of the context with few narrow heads and one key a token; the attention reads the
+    `top_tokens` best.
+    """
+
+    heads: Heads
+    head_dim: Heads
+    top_tokens: ContextTokens
+
+
+class LatentAttention(BaseMixer):
+    """Multi-head latent attention (MLA, arXiv:2405.04434 section 2.1): the cache keeps one compressed row a token.
+
+    The cached row has `kv_rank + rope_dim` values, whatever the number of heads; an index adds its key.
+    """
+
+    kind: Literal["latent"] = "latent"
+    query_rank: Width | None = Field(default=None, description="None: queries are not compressed")
+    kv_rank: Width
+    nope_dim: Heads
+    rope_dim: int = Field(ge=0, le=1 << 14, description="0: no position is rotated in")
+    value_dim: Heads
+    index: TokenIndex | None = Field(
+        default=None, description="chooses what is read; None: everything is, or what the layer before chose"
+    )
+    shared_top_tokens: ContextTokens | None = Field(
+        default=None, description="tokens read by a layer that takes the choice of one before"
+    )
+    output_gate: bool = Field(default=False, description="one gate per value of the output")
+
+    def projections(self, hidden: int) -> Matrices:
+        """Down and up again for queries, and for keys with values; an index's own; the output."""
+        queries = self.heads * (self.nope_dim + self.rope_dim)
+        to_queries: Matrices = ((hidden, queries),)
+        if self.query_rank is not None:
+            to_queries = ((hidden, self.query_rank), (self.query_rank, queries))
+        gate: Matrices = ((hidden, self.heads * self.value_dim),) if self.output_gate else ()
+        return (
+            *to_queries,
+            (hidden, self.kv_rank + self.rope_dim),
+            (self.kv_rank, self.heads * (self.nope_dim + self.value_dim)),
+            *self._index_projections(hidden),
+            *gate,
+            (self.heads * self.value_dim, hidden),
+        )
+
+    def _index_projections(self, hidden: int) -> Matrices:
+        if self.index is None:
+            return ()
+        # Queries from the compressed ones; a key and one weight per head from the hidden state.
+        width = self.index.heads * self.index.head_dim
+        return ((self.query_rank or hidden, width), (hidden, self.index.head_dim + self.index.heads))
+
+    def cache_share(self, group: int) -> float:  # noqa: ARG002 - as every kind takes it
+        """A latent row is kept whole by each rank."""
+        return 1.0
+
+    @property
+    def values_per_token(self) -> int:
+        """The compressed row, and the index's key."""
+        return self.kv_rank + self.rope_dim + (self.index.head_dim if self.index else 0)
+
+    def cores(self, group: int, *, absorbed: bool) -> tuple[Core, ...]:
+        """The index over all tokens, and all heads over the rows that are read.
+
+        Absorbed, all heads read one latent row (DeepSeek-V3: 512 + 64); otherwise keys and values are expanded per
+        head (DeepSeek-V3: 128 + 64 and 128).
+        """
+        heads, row = self.heads // group, self.kv_rank + self.rope_dim
+        most = self.index.top_tokens if self.index else self.shared_top_tokens
+        # Chosen rows differ from query to query: they are read as latent rows in a prefill too.
+        if absorbed or most is not None:
+            main = Core(heads, row, self.kv_rank, row, most)
+        else:
+            key = self.nope_dim + self.rope_dim
+            main = Core(heads, key, self.value_dim, heads * (key + self.value_dim))
+        if self.index is None:
+            return (main,)
+        return (Core(self.index.heads, self.index.head_dim, 0, self.index.head_dim), main)
+
+    def kept_columns(self, hidden: int, *, selective: bool) -> tuple[int, int]:
+        """Selectively, the compressed rows are kept and projected up again."""
+        every, attended = super().kept_columns(hidden, selective=selective)
+        if not selective:
+            return every, attended
+        queries = self.query_rank or self.heads * (self.nope_dim + self.rope_dim)
+        return queries + self.kv_rank + self.rope_dim, attended
+
+    def recomputed(self, hidden: int) -> Matrices:
+        """The up-projections of compressed rows."""
+        compressed = (self.kv_rank, self.query_rank)
+        return tuple(matrix for matrix in self.projections(hidden)[:-1] if matrix[0] in compressed)

@@ -1,0 +1,53 @@
+"""Mixers that keep a state instead of a cache: linear attention, state spaces, short convolutions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from wingspan.limits import Width
+from wingspan.specs.mixers.base import BaseMixer, Matrices
+from wingspan.specs.mixers.core import Recurrence
+
+_STATE_BYTES, _FILTER_BYTES = 4, 2
+"""Recurrent states stay in FP32, the inputs of a convolution in BF16 (as transformers and SGLang keep them)."""
+_FLOPS_PER_STATE_VALUE = 6
+"""Decay, the outer product's update and the read: a multiply and an add each."""
+
+
+class LinearMixer(BaseMixer):
+    """A state of `heads` matrices, `key_dim x value_dim` each, behind a short convolution.
+
+    Gated delta net, KDA, lightning attention and Mamba-2 differ in the matrices that lead in, which `inward` gives;
+    what they keep and compute per token is of one form. A short convolution alone has matrices of no size.
+    """
+
+    kind: Literal["linear"] = "linear"
+    key_dim: int = Field(default=0, ge=0, le=1 << 14)
+    value_dim: int = Field(default=0, ge=0, le=1 << 14)
+    inward: tuple[tuple[Width, Width], ...] = Field(
+        description="(inputs, outputs) of every matrix but the last"
+    )
+    attended: Width = Field(description="inputs of the last matrix, which leads back to the hidden state")
+    filtered: int = Field(default=0, ge=0, le=1 << 24, description="channels of the convolution")
+    filter_taps: int = Field(default=0, ge=0, le=1 << 10, description="values of each channel that are kept")
+
+    def projections(self, hidden: int) -> Matrices:
+        """Those that lead in, and the one back."""
+        return (*self.inward, (self.attended, hidden))
+
+    @property
+    def state_values(self) -> int:
+        """Values of all heads' states."""
+        return self.heads * self.key_dim * self.value_dim
+
+    @property
+    def state_bytes(self) -> int:
+        """State and the convolution's last inputs."""
+        return self.state_values * _STATE_BYTES + self.filtered * self.filter_taps * _FILTER_BYTES
+
+    def recurrence(self, group: int) -> Recurrence:
+        """The heads of a rank."""
+        flops = _FLOPS_PER_STATE_VALUE * self.state_values + 2 * self.filtered * self.filter_taps
+        return Recurrence(flops / group, self.state_bytes * self.cache_share(group))
