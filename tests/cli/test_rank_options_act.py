@@ -45,7 +45,8 @@ ROWS: dict[str, dict[str, tuple[str, ...]]] = {
         "--rebalance": (*RUN, "--rebalance", "every 0"), "--schedule": (*RUN, "--schedule", "chunks:2"),
         "--cluster": (*RUN, "--cluster", "h800"), "--transport": (*RUN, "--transport", "pigeon"),
         "--dispatcher": (*RUN, "--dispatcher", "deduplicated"), "--row-precision": (*RUN, "--row-precision", "float8"),
-        "--check": (*RUN, "--check"), "--trace": (*RUN, "--trace", FILE), "--out": (*RUN, "--out", FILE),
+        "--check": (*RUN, "--check"), "--trace": (*RUN, "--trace", FILE),
+        "--html": (*RUN, "--html", FILE), "--out": (*RUN, "--out", FILE),
         "--wait-seconds": (*RUN, "--wait-seconds", "5"), "--json": RUN[:-1],
     },
     "record": {

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.report.examples import CONDITIONS, serving, step, sweep
+from tests.report.test_perfetto import moved, timeline
 from wingspan.errors import InputError
 from wingspan.report.page import Page, Section, Table, Tile, render, write_page
 from wingspan.report.palette import MEMORY, OPERATIONS, SHADES, style
 from wingspan.report.plan_page import Alternative, plan_page
+from wingspan.report.run_page import run_page
 from wingspan.report.serving_page import serving_page
 from wingspan.report.step_page import step_page
 from wingspan.report.sweep_page import sweep_page
@@ -39,6 +41,13 @@ def pages() -> dict[str, Page]:
             capacity_bytes=4e10,
             breaking_part="kv cache",
             mends=mends,
+        ),
+        "run": run_page(
+            report.model_copy(update={"source": "measured", "steps": 3}),
+            report,
+            timeline(3),
+            [moved()],
+            CONDITIONS,
         ),
         "sweep": sweep_page(sweep()),
         "serving": serving_page(serving((4, 64, 256))),
@@ -210,3 +219,23 @@ def test_a_report_of_nothing_still_makes_a_page() -> None:
         }
     )  # fmt: skip
     assert render(step_page(empty, {})).startswith("<!doctype html>")
+
+
+def test_a_run_says_which_step_is_drawn_and_marks_what_was_moved(all_pages: dict[str, Page]) -> None:
+    titles = {section.title: section for section in all_pages["run"].sections}
+    near = next(section for title, section in titles.items() if "close up" in title)
+    assert re.search(r"Drawn is decode step \d of 3, the one of median length", near.see)
+    assert near.figure is not None
+    assert "wait" in {bar["name"] for bar in near.figure["data"]}
+    every = titles["Every decode step"].figure
+    assert every is not None
+    assert [(shape["x0"], shape["x1"]) for shape in every["layout"]["shapes"]] == [(1.5, 2.5)]
+    assert "3 experts moved" in titles["Live balancing"].see
+    assert titles["The prefill"].table is not None
+
+
+def test_a_slow_rate_is_never_nothing() -> None:
+    report, _ = step()
+    slow = report.model_copy(update={"tokens_per_second": 0.0321})
+    values = [tile.value + tile.remark for tile in step_page(slow, CONDITIONS).tiles]
+    assert "0.0320.002 per GPU" in values
