@@ -63,7 +63,7 @@ def exchange(
     item_LGB = item_LGB.copy()
     if nodes < 2:
         return item_LGB
-    joined_LGP = benefit_LGP + _joined(item_LGB, affinity_LPP)
+    joined_LGP = np.ascontiguousarray(benefit_LGP + _joined(item_LGB, affinity_LPP))
     active = np.arange(len(item_LGB))
     schedule = tournament(nodes)
     improved = np.zeros(len(item_LGB), dtype=np.bool_)
@@ -130,9 +130,12 @@ def _swap_best(
     i_M, j_M = i_LHC[at, won, from_a], j_LHC[at, won, from_b]
     item_LGB[layers, a_M, place_a[at, won, from_a]] = j_M
     item_LGB[layers, b_M, place_b[at, won, from_b]] = i_M
-    moved_MP = affinity_LPP[layers, j_M] - affinity_LPP[layers, i_M]
-    joined_LGP[layers, a_M] += moved_MP
-    joined_LGP[layers, b_M] -= moved_MP
+    items, nodes = affinity_LPP.shape[1], joined_LGP.shape[1]
+    affinity_XP, joined_XP = affinity_LPP.reshape(-1, items), joined_LGP.reshape(-1, items)
+    moved_MP = affinity_XP.take(layers * items + j_M, axis=0)
+    moved_MP -= affinity_XP.take(layers * items + i_M, axis=0)
+    joined_XP[layers * nodes + a_M] += moved_MP
+    joined_XP[layers * nodes + b_M] -= moved_MP
     return np.asarray(wins_LH.any(axis=1))
 
 
