@@ -104,7 +104,7 @@ class Planned(Spec):
 class Deployment(Spec):
     """What is to be predicted, or run."""
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[2] = 2
     model: ModelSpec
     cluster: Cluster
     workload: Workload
