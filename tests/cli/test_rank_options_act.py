@@ -64,6 +64,7 @@ ROWS: dict[str, dict[str, tuple[str, ...]]] = {
         "--cluster": (*COMPARE, "--cluster", "none.yaml"), "--time-scale": (*COMPARE, "--time-scale", "0"),
         "--ranks-per-node": (*COMPARE, "--ranks-per-node", "1"), "--steps": (*COMPARE, "--steps", "2"),
         "--transport": (*COMPARE, "--transport", "pigeon"), "--trace": (*COMPARE, "--trace", FILE),
+        "--html": (*COMPARE, "--html", FILE),
         "--wait-seconds": (*COMPARE, "--wait-seconds", "5"), "--json": COMPARE[:-1],
     },
     "calibrate": {
