@@ -12,7 +12,7 @@ from tests.report.examples import serving, step, sweep
 from wingspan.report.palette import PAPER
 from wingspan.report.rows import csv_text, serving_rows, step_rows, sweep_rows
 from wingspan.report.sweep_figures import THROUGHPUT, best_points, heat_map, lines, reads_as_lines
-from wingspan.report.terminal import serving_table, sweep_table
+from wingspan.report.terminal import sentences, serving_table, sweep_table
 from wingspan.report.units import bytes_text, count_text, seconds_text, share_text, time_scale
 from wingspan.schedule.serving_result import Percentiles
 
@@ -50,7 +50,7 @@ def printed(table: object) -> list[str]:
 
 
 def test_tables_fit_a_terminal_of_80_columns_uncut() -> None:
-    for table in (sweep_table(sweep()), serving_table(serving((4, 256)))):
+    for table in (sweep_table(sweep(), 80), serving_table(serving((4, 256)), 80)):
         shown = printed(table)
         assert max(len(line.rstrip()) for line in shown) <= 80
         assert "…" not in "".join(shown)
@@ -69,11 +69,15 @@ def test_an_overloaded_and_priced_table_is_not_cut_either() -> None:
         )
         for point in report.points
     ]
-    shown = printed(serving_table(report.model_copy(update={"points": hard})))
+    shown = printed(serving_table(report.model_copy(update={"points": hard}), 80))
     assert max(len(line.rstrip()) for line in shown) <= 80
     assert "…" not in "".join(shown)
-    for digits in ("123k", "12.3k", "100k", "1.23k", "99.9k"):
+    for digits in ("123,457", "12,346", "99,999", "1,234", "99.90", "1.23", "1,234"):
         assert digits in "".join(shown)
+
+
+def test_equal_sentences_become_one_with_their_count() -> None:
+    assert [text.plain for text in sentences(["a", "b", "a", "a"])] == ["- a (3 times)", "- b"]
 
 
 def test_csv_has_every_rank_point_and_load_in_full() -> None:

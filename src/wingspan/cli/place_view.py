@@ -12,7 +12,7 @@ from wingspan.cli.console import Console
 from wingspan.deployment import Deployment
 from wingspan.interop.export import Written
 from wingspan.placement.objective import Objective
-from wingspan.report.units import bytes_text, seconds_text
+from wingspan.report.columns import bytes_column, seconds_column
 from wingspan.simulate.placing import Comparison
 
 
@@ -70,19 +70,27 @@ def _table(result: Comparison) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     moved = any(score.experts_moved is not None for score in result.scores.values())
     table.add_column("strategy", no_wrap=True)
-    for name in ("max/mean", "across", "card", "experts", "links", "step", *(["moved"] if moved else [])):
+    scores = [*result.scores.values()]
+    figures = {
+        "across": bytes_column([score.across_bytes for score in scores]),
+        "card": bytes_column([score.busiest_card_bytes for score in scores]),
+        "experts": seconds_column([score.experts_seconds for score in scores]),
+        "links": seconds_column([score.exchanges_seconds for score in scores]),
+        "step": seconds_column([score.step_seconds for score in scores]),
+    }
+    heads = [f"{name}\n{unit}" for name, (unit, _) in figures.items()]
+    for name in ("max/mean", *heads, *(["moved"] if moved else [])):
         table.add_column(name, justify="right", no_wrap=True)
-    fastest = min(score.step_seconds for score in result.scores.values())
-    for name, score in result.scores.items():
-        step = seconds_text(score.step_seconds)
+    fastest = min(score.step_seconds for score in scores)
+    rows = zip(
+        result.scores.items(), zip(*(texts for _, texts in figures.values()), strict=True), strict=True
+    )
+    for (name, score), (*texts, step) in rows:
         table.add_row(
             name,
             f"{score.imbalance:.3f}",
-            bytes_text(score.across_bytes),
-            bytes_text(score.busiest_card_bytes),
-            seconds_text(score.experts_seconds),
-            seconds_text(score.exchanges_seconds),
+            *texts,
             f"[bold]{step}[/bold]" if score.step_seconds <= fastest * 1.001 else step,
-            *([str(score.experts_moved)] if moved else []),
+            *([f"{score.experts_moved:,}"] if moved else []),
         )
     return table

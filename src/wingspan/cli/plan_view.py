@@ -12,7 +12,9 @@ from rich.table import Table
 
 from wingspan.cli.console import Console
 from wingspan.cli.simulate_view import describe, fit_line, memory_table
-from wingspan.report.units import parameters_text, thousands
+from wingspan.deployment import Deployment
+from wingspan.report.columns import Column, aligned, counts_column, price_columns, seconds_column, table
+from wingspan.report.units import parameters_text
 from wingspan.schedule.price import price_per_million_tokens
 from wingspan.simulate.group_search import MOST_PREFILL
 from wingspan.simulate.knee import ENOUGH
@@ -30,7 +32,8 @@ def show(plan: Plan, out: Path | None, price: float | None = None) -> None:
     deployment = plan.shown.deployment
     console.print(model_line(deployment.model))
     if plan.choices:
-        console.print(_choices(plan, price))
+        console.print(f"{plan.shown.gpus} GPUs, {_work(deployment)}: the fastest that fits")
+        console.print(_choices(plan, price, console.width))
         console.print()
         groups = plan.shown.gpus // deployment.ranks
         beside = f"{groups} groups side by side, each " if groups > 1 else ""
@@ -43,7 +46,7 @@ def show(plan: Plan, out: Path | None, price: float | None = None) -> None:
     console.print(fit_line(plan.shown.report, capacity))
     if plan.sizes:
         console.print()
-        console.print(_sizes(plan))
+        console.print(_sizes(plan, console.width))
         console.print(_why_this_size(plan))
     console.print()
     console.print(memory_table(plan.shown.report, capacity))
@@ -56,6 +59,10 @@ def show(plan: Plan, out: Path | None, price: float | None = None) -> None:
         console.print(f"[dim]- {remark}[/dim]")
     if out is not None:
         console.print(f"deployment: {out} (wingspan simulate {out})")
+
+
+def _work(deployment: Deployment) -> str:
+    return f"{deployment.workload.phase}, context {deployment.workload.context.mean_tokens}"
 
 
 def model_line(model: ModelSpec) -> str:
@@ -129,38 +136,32 @@ def _record(choice: DeploymentChoice, price: float | None = None) -> dict[str, A
     }
 
 
-def _choices(plan: Plan, price: float | None) -> Table:
-    work = plan.shown.deployment.workload
-    title = f"{plan.shown.gpus} GPUs, {work.phase}, context {work.context.mean_tokens}: the fastest that fits"
-    table = Table(
-        box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, title=title, title_justify="left"
-    )
-    columns = ("groups", "slots\n/GPU", "attn.\nGPUs", "batch\n/GPU", "rows", "schedule", "step\nms")
-    unit, divisor = thousands(max(choice.tokens_per_second for choice in plan.choices))
-    # Beside a price the total has no room; it is in the CSV.
-    last = f"{unit}tokens/s\nall GPUs" if price is None else "price\n/million"
-    for column in (*columns, "tokens/s\n/GPU", last, "exp.", "GB"):
-        left = column in ("groups", "rows", "schedule")
-        table.add_column(column, justify="left" if left else "right", no_wrap=True)
-    for choice in plan.choices:
-        record = _record(choice, price)
-        table.add_row(
-            _groups(choice),
-            str(record["experts_per_rank"]),
-            str(record["attention_ranks"]),
-            str(record["tokens_per_gpu"]),
-            _rows(choice),
-            record["schedule"],
-            _milliseconds(record["step_seconds"]),
-            f"{record['tokens_per_second_per_gpu']:,.0f}",
-            f"{record['tokens_per_second'] / divisor:,.0f}"
-            if price is None
-            else f"{record['price_per_million_tokens']:.3g}",
-            f"{record['exposed_communication_share']:.0%}",
-            _gigabytes(record["peak_memory_bytes"]),
-            style="bold" if choice is plan.shown else None,
-        )
-    return table
+def _choices(plan: Plan, price: float | None, width: int) -> Table:
+    """A row for each layout; where they find no room, first the rate of all GPUs is left to the CSV."""
+    choices = plan.choices
+    reports = [choice.report for choice in choices]
+    step_unit, steps = seconds_column([report.step_seconds for report in reports])
+    rate_unit, rates = counts_column([choice.tokens_per_second_per_gpu for choice in choices], widest=7)
+    total_unit, totals = counts_column([choice.tokens_per_second for choice in choices], widest=7)
+    prices = [
+        None if price is None else price_per_million_tokens(price, choice.tokens_per_second_per_gpu)
+        for choice in choices
+    ]
+    columns = [
+        Column("groups", [_groups(choice) for choice in choices], words=True),
+        Column("slots\n/GPU", [str(report.experts_per_rank) for report in reports]),
+        Column("attn.\nGPUs", [str(choice.deployment.options.attention_ranks) for choice in choices]),
+        Column("batch\n/GPU", [str(choice.deployment.workload.tokens_per_gpu) for choice in choices]),
+        Column("rows", [_rows(choice) for choice in choices], words=True, spared=1),
+        Column("schedule", [report.schedule for report in reports], words=True),
+        Column(f"step\n{step_unit}", steps),
+        Column(f"{rate_unit}tokens/s\n/GPU", rates),
+        Column(f"{total_unit}tokens/s\nall GPUs", totals, spared=2),
+        *price_columns("price\n/million", prices),
+        Column("exp.", [f"{report.overhead:.0%}" for report in reports]),
+        Column("GB", aligned([max(report.peak_memory_bytes) / 1e9 for report in reports], widest=5)),
+    ]
+    return table(columns, ["bold" if choice is plan.shown else None for choice in choices], width)
 
 
 def _groups(choice: DeploymentChoice) -> str:
@@ -174,15 +175,6 @@ def _rows(choice: DeploymentChoice) -> str:
     if choice.deployment.placement.ranks == 1 < choice.report.ranks:
         return "-"
     return "hier." if choice.deployment.dispatcher is DispatcherKind.HIERARCHICAL else "flat"
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1e3:.1f}" if seconds < 1 else f"{seconds * 1e3:.0f}"
-
-
-def _gigabytes(size_bytes: float) -> str:
-    """Four characters up to a terabyte."""
-    return f"{size_bytes / 1e9:.{1 if size_bytes < 99.95e9 else 0}f}"
 
 
 def _ways(plan: Plan) -> Table:
@@ -204,21 +196,16 @@ def _way(table: Table, text: str, changed: str, peak_bytes: float, rate: float) 
     table.add_row(text, changed, f"{peak_bytes / 1e9:.1f}", f"{rate:,.0f}")
 
 
-def _sizes(plan: Plan) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
-    for column in ("tokens per GPU", "step ms", "tokens/s/GPU", "of most"):
-        table.add_column(column, justify="right", no_wrap=True)
-    most = plan.sizes[0].tokens_per_second_per_gpu
-    for choice in plan.sizes:
-        rate = choice.tokens_per_second_per_gpu
-        table.add_row(
-            f"{choice.deployment.workload.tokens_per_gpu:,}",
-            _milliseconds(choice.report.step_seconds),
-            f"{rate:,.0f}",
-            f"{rate / most:.0%}",
-            style="bold" if choice is plan.shown else None,
-        )
-    return table
+def _sizes(plan: Plan, width: int) -> Table:
+    rates = [choice.tokens_per_second_per_gpu for choice in plan.sizes]
+    unit, steps = seconds_column([choice.report.step_seconds for choice in plan.sizes])
+    columns = [
+        Column("tokens\n/GPU", [f"{choice.deployment.workload.tokens_per_gpu:,}" for choice in plan.sizes]),
+        Column(f"step\n{unit}", steps),
+        Column("tokens/s\n/GPU", aligned(rates, widest=7)),
+        Column("\nof most", [f"{rate / rates[0]:.0%}" for rate in rates]),
+    ]
+    return table(columns, ["bold" if choice is plan.shown else None for choice in plan.sizes], width)
 
 
 def _why_this_size(plan: Plan) -> str:

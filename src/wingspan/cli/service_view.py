@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from wingspan.cli.console import Console
 from wingspan.cli.plan_view import model_line
+from wingspan.report.columns import Column, aligned, price_columns, seconds_column, table
 from wingspan.schedule.price import price_per_million_tokens
 from wingspan.simulate.service import Offer, PhaseGroup, ServiceGoal
 from wingspan.simulate.service_plan import Considered, ServicePlan
@@ -25,18 +25,22 @@ def show(plan: ServicePlan, price: float | None, then: Mapping[str, Sequence[str
     console.print(model_line(plan.template.model))
     console.print(asked_line(plan))
     console.print()
+    judged = [(one.offer, one.reason) for one in plan.considered if one.offer and one.kind != "prefill"]
     if plan.best is None:
-        console.print("[red]nothing keeps these limits[/red] in the memory there is; what comes near:")
+        near = "; what comes near:" if judged else ""
+        console.print(f"[red]nothing keeps these limits[/red] in the memory there is{near}")
     else:
         _show_best(console, plan.best, price)
     console.print()
-    console.print(_considered_table(plan, price))
-    console.print()
+    if judged:
+        console.print(_considered_table(judged, plan.best, price, console.width))
+        console.print()
     for line in left_out(plan):
         console.print(f"[dim]{line}[/dim]")
     if plan.frontier:
         console.print()
-        console.print(_frontier_table(plan, price))
+        console.print("[dim]frontier: the most tokens/s per GPU for each speed that users see[/dim]")
+        console.print(_frontier_table(plan, price, console.width))
         console.print()
     for title, lines in then.items():
         console.print(f"[bold]{title}[/bold]")
@@ -109,20 +113,40 @@ def _show_best(console: Console, best: Offer, price: float | None) -> None:
         console.print(line)
 
 
-def _considered_table(plan: ServicePlan, price: float | None) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
-    for name in ("decode", "prefill"):
-        table.add_column(name, no_wrap=True)
-    names = ["slots\n/GPU", "batch\n/GPU", "TTFT\ns", "TPOT\nms", "tokens/s\n/user", "tokens/s\n/GPU"]
-    for name in (*names, *([] if price is None else ["price\n/M"])):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column(" why not")
-    for one in plan.considered:
-        if one.offer is not None and one.kind != "prefill":
-            best = one.offer is plan.best
-            why = " the best" if best else f" {one.reason}"
-            table.add_row(*_cells(one.offer, price), why, style="bold" if best else None)
-    return table
+def _considered_table(
+    judged: Sequence[tuple[Offer, str]], best: Offer | None, price: float | None, width: int
+) -> Table:
+    why = ["the best" if offer is best else reason for offer, reason in judged]
+    return _table_of([offer for offer, _ in judged], price, Column("why not", why, words=True), best, width)
+
+
+def _table_of(
+    offers: Sequence[Offer], price: float | None, remarks: Column, best: Offer | None, width: int
+) -> Table:
+    tpot_unit, between = seconds_column([offer.tpot_seconds for offer in offers])
+    rates = [offer.tokens_per_second_per_gpu for offer in offers]
+    prices = [None if price is None else price_per_million_tokens(price, rate) for rate in rates]
+    columns = [
+        Column("decode", [counted(offer.decode.ranks, offer.decode_groups) for offer in offers], words=True),
+        Column("prefill", [_prefill(offer) for offer in offers], words=True),
+        Column(
+            "slots\n/GPU",
+            [str(offer.decode.deployment.placement.experts_per_rank) for offer in offers],
+            spared=1,
+        ),
+        Column("batch\n/GPU", [str(offer.decode.batch) for offer in offers]),
+        Column("TTFT\ns", aligned([offer.ttft_seconds for offer in offers], widest=4)),
+        Column(f"TPOT\n{tpot_unit}", between),
+        Column("tokens/s\n/user", aligned([offer.tokens_per_second_per_user for offer in offers])),
+        Column("tokens/s\n/GPU", aligned(rates, widest=7)),
+        *price_columns("price\n/M", prices),
+        remarks,
+    ]
+    return table(columns, ["bold" if offer is best else None for offer in offers], width)
+
+
+def _prefill(offer: Offer) -> str:
+    return counted(offer.prefill.ranks, offer.prefill_groups) if offer.prefill else "together"
 
 
 def _alike(considered: Sequence[Considered]) -> Iterator[list[Considered]]:
@@ -145,26 +169,6 @@ def counted(ranks: int, count: int) -> str:
     return f"EP {ranks}" + (f" x {count}" if count > 1 else "")
 
 
-def _cells(offer: Offer, price: float | None) -> list[str]:
-    rate = offer.tokens_per_second_per_gpu
-    return [
-        counted(offer.decode.ranks, offer.decode_groups),
-        counted(offer.prefill.ranks, offer.prefill_groups) if offer.prefill else "together",
-        str(offer.decode.deployment.placement.experts_per_rank),
-        str(offer.decode.batch),
-        _digits(offer.ttft_seconds, 2),
-        _digits(offer.tpot_seconds * 1e3, 1),
-        _digits(offer.tokens_per_second_per_user, 1),
-        f"{rate:,.0f}",
-        *([] if price is None else [f"{price_per_million_tokens(price, rate):.3g}"]),
-    ]
-
-
-def _digits(value: float, decimals: int) -> str:
-    """So many decimals, fewer where it has many digits before them."""
-    return f"{value:,.{max(0, decimals - (value >= 100) - (value >= 1000))}f}"
-
-
 def left_out(plan: ServicePlan) -> list[str]:
     """What has no row: EP sizes that cannot decode, or do both, and the other ones that could prefill."""
     lines = []
@@ -181,27 +185,9 @@ def _reasons(considered: Sequence[Considered]) -> str:
     return "; ".join(f"{_sizes(rows)} {rows[-1].reason}" for rows in _alike(considered))
 
 
-def _frontier_table(plan: ServicePlan, price: float | None) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=0,
-        pad_edge=False,
-        show_edge=False,
-        title="frontier: the most tokens/s per GPU for each speed that users see",
-        title_justify="left",
-        title_style="dim",
-    )
-    for name in ("decode", "prefill"):
-        table.add_column(name, no_wrap=True)
-    names = ("slots\n/GPU", "batch\n/GPU", "TTFT\ns", "TPOT\nms", "tokens/s\n/user", "tokens/s\n/GPU")
-    for name in (*names, *([] if price is None else ["price\n/M"])):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("")
-    for offer in plan.frontier:
-        best = offer is plan.best
-        mark = " the best" if best else "" if offer.meets else " over"
-        table.add_row(*_cells(offer, price), mark, style="bold" if best else None)
-    return table
+def _frontier_table(plan: ServicePlan, price: float | None, width: int) -> Table:
+    marks = ["the best" if offer is plan.best else "" if offer.meets else "over" for offer in plan.frontier]
+    return _table_of(plan.frontier, price, Column("", marks, words=True), plan.best, width)
 
 
 def to_json(plan: ServicePlan, price: float | None, then: Mapping[str, Sequence[str]]) -> str:

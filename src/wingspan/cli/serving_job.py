@@ -13,7 +13,7 @@ from wingspan.limits import MOST_CONTEXT, MOST_REQUESTS, MOST_TOKENS
 from wingspan.report.page import write_page
 from wingspan.report.rows import csv_text, serving_rows
 from wingspan.report.serving_page import serving_page
-from wingspan.report.terminal import sentences, serving_table
+from wingspan.report.terminal import sentences, serving_head, serving_table
 from wingspan.report.units import count_text
 from wingspan.schedule.serving_result import ServingLimits, ServingReport
 from wingspan.simulate.serving.predict import Serving, predict_serving
@@ -118,7 +118,9 @@ def _show(report: ServingReport, arguments: ServingArguments) -> None:
             f"{count_text(group.kv_tokens_per_home * group.homes)} tokens of KV cache, "
             f"{count_text(group.sequences_per_home * group.homes)} sequences"
         )
-    console.print(serving_table(report))
+    console.print(f"[dim]{serving_head(report)}[/dim]\n")
+    console.print(serving_table(report, console.width))
+    console.print()
     if report.limits.any:
         highest = report.highest_load_requests_per_second
         searched = "" if arguments.find_limit else " of those given (--find-limit searches)"

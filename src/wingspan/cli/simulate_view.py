@@ -9,6 +9,7 @@ from rich.table import Table
 
 from wingspan.cli.console import Console
 from wingspan.deployment import Deployment
+from wingspan.report.columns import bytes_column
 from wingspan.report.perfetto import write_trace
 from wingspan.report.rows import csv_text, step_rows
 from wingspan.report.step_accounts import hidden_account, time_account
@@ -25,7 +26,7 @@ def show(deployment: Deployment, report: StepReport, trace: Path | None) -> None
     console.print(describe(deployment))
     error = "" if report.relative_error is None else f" (+- {report.relative_error:.0%})"
     console.print(
-        f"\n[bold]step {report.step_seconds * 1e3:.2f} ms[/bold]{error}   "
+        f"\n[bold]step {report.step_seconds * 1e3:,.2f} ms[/bold]{error}   "
         f"[bold]{report.tokens_per_second / report.ranks:,.0f} tokens/s per GPU[/bold]   "
         f"{report.tokens_per_second:,.0f} in all"
     )
@@ -129,15 +130,16 @@ def _times(report: StepReport) -> Table:
 
 
 def _time_row(table: Table, name: str, seconds: float, report: StepReport) -> None:
-    table.add_row(name, f"{seconds * 1e3:.2f}", f"{seconds / report.step_seconds:.1%}")
+    table.add_row(name, f"{seconds * 1e3:,.2f}", f"{seconds / report.step_seconds:.1%}")
 
 
 def _links(report: StepReport) -> Table:
     table = _table("use of the hardware", "busiest GPU", "of peak")
     for name, share in report.utilisation.items():
         table.add_row(name, "", f"{share:.1%}")
-    for link in report.links:
-        table.add_row(f"{link.link} link", f"{link.busiest_bytes / 1e9:.2f} GB", f"{link.utilisation:.1%}")
+    unit, busiest = bytes_column([link.busiest_bytes for link in report.links])
+    for link, text in zip(report.links, busiest, strict=True):
+        table.add_row(f"{link.link} link", f"{text} {unit}", f"{link.utilisation:.1%}")
     return table
 
 

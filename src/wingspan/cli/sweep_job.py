@@ -9,7 +9,7 @@ from pathlib import Path
 from wingspan.cli.console import Console
 from wingspan.cli.progress import progress
 from wingspan.cli.values import integers
-from wingspan.report.terminal import sentences, sweep_table
+from wingspan.report.terminal import SWEEP_HEAD, sentences, sweep_table
 from wingspan.schedule.sweep_result import SweepResult
 from wingspan.simulate.sweep import Axis, Setting, sweep
 from wingspan.simulate.sweep_start import settle
@@ -41,7 +41,9 @@ def show(result: SweepResult, html: Path | None) -> None:
     for name, value in result.conditions.items():
         console.print(f"[dim]{name}:[/dim] {value}")
     if len(result.points) <= _MOST_ROWS:
-        console.print(sweep_table(result))
+        console.print(f"[dim]{SWEEP_HEAD}[/dim]\n")
+        console.print(sweep_table(result, console.width))
+        console.print()
     else:
         console.print(f"\n{len(result.points)} points; --csv or --json for all, --html for pictures\n")
     for line in (*sentences(result.findings), *sentences(result.notes)):

@@ -4,63 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from wingspan.report.columns import Column, aligned, counts_column, price_columns, seconds_column, table
 from wingspan.report.serving_page import limits_text
-from wingspan.report.units import count_text, value_text
-from wingspan.schedule.serving_result import LoadPoint, ServingReport
-from wingspan.schedule.sweep_result import SweepPoint, SweepResult
+from wingspan.report.units import value_text
+from wingspan.schedule.serving_result import LoadPoint, Percentiles, ServingReport
+from wingspan.schedule.sweep_result import SweepAxis, SweepPoint, SweepResult
+
+SWEEP_HEAD = (
+    "eff.: parallel efficiency; exp.: the mean rank has nothing to compute; hot: hottest expert over the mean; "
+    "GB: on the fullest GPU"
+)
+"""What the columns of a sweep's table are."""
 
 
-def sweep_table(result: SweepResult) -> Table:
-    """Every point; those that do not fit into memory in red."""
-    table = _table(
-        "eff.: parallel efficiency; exp.: mean rank has nothing to compute;\nhot: hottest expert / mean"
-    )
-    for axis in result.axes:
-        _column(table, _SHORT.get(axis.name, axis.name), left=not axis.numeric)
-    priced = any(point.price_per_million_tokens is not None for point in result.points)
-    for name in ("step\nms", "tok/s\n/GPU", *(["price\n/M"] if priced else []), *_LATER):
-        _column(table, name)
-    for point in result.points:
-        table.add_row(
-            *(value_text(point.at[axis.name]) for axis in result.axes),
-            *_sweep_figures(point),
-            style=None if point.fits else "red",
-        )
-    return table
+def sweep_table(result: SweepResult, width: int) -> Table:
+    """Every point, those that do not fit into memory in red; figures that find no room in `width` are in the CSV."""
+    axes = [_axis_column(axis, result.points) for axis in result.axes]
+    styles = [None if point.fits else "red" for point in result.points]
+    return table([*axes, *_sweep_figures(result.points)], styles, width)
 
 
-def serving_table(report: ServingReport) -> Table:
+def serving_table(report: ServingReport, width: int) -> Table:
     """Every load; those that break a limit in red."""
-    head = "offered, done, done within limits: requests/s; TTFT in s, TPOT in ms"
-    table = _table(f"{head}\n{limits_text(report)}" if report.limits.any else head)
-    latencies = ("TTFT\np50", "\np90", "\np99", "TPOT\np50", "\np90", "\np99")
-    priced = any(point.price_per_million_output_tokens is not None for point in report.points)
-    for name in (
-        "offered",
-        "done",
-        "good",
-        "output\ntok/s",
-        *latencies,
-        *(["cost of\n1 M out"] if priced else []),
-    ):
-        _column(table, name)
-    for point in report.points:
-        cost = point.price_per_million_output_tokens
-        costs = [] if not priced else ["-" if cost is None else _short(cost)]
-        table.add_row(*_serving_figures(point), *costs, style=None if point.meets_limits else "red")
-    return table
+    styles = [None if point.meets_limits else "red" for point in report.points]
+    return table(_serving_figures(report.points), styles, width)
+
+
+def serving_head(report: ServingReport) -> str:
+    """What the columns of a table of loads are, and the limits."""
+    head = "offered, done, good (done within all limits): requests/s"
+    return f"{head}; {limits_text(report)}" if report.limits.any else head
 
 
 def sentences(lines: Iterable[str]) -> list[Text]:
-    """One bullet for each line."""
-    return [Text(f"- {line}") for line in lines]
+    """One bullet for each line; those that are equal share one, with their count."""
+    counted: dict[str, int] = {}
+    for line in lines:
+        counted[line] = counted.get(line, 0) + 1
+    return [Text(f"- {line}" + (f" ({count} times)" if count > 1 else "")) for line, count in counted.items()]
 
 
-_LATER = ("eff.\n%", "exp.\n%", "hot", "GB", "fits")
 _SHORT = {
     "experts_per_rank": "exp\n/GPU",
     "tokens_per_gpu": "batch\n/GPU",
@@ -71,42 +57,45 @@ _SHORT = {
 }
 
 
-def _sweep_figures(point: SweepPoint) -> Sequence[str]:
-    price = point.price_per_million_tokens
-    return (
-        _short(point.step_seconds * 1e3),
-        _short(point.tokens_per_second_per_gpu),
-        *([] if price is None else [f"{price:.3g}"]),
-        f"{point.parallel_efficiency * 100:.1f}",
-        f"{point.exposed_share * 100:.1f}",
-        f"{point.imbalance:.2f}",
-        f"{point.peak_memory_bytes / 1e9:,.1f}",
-        "yes" if point.fits else "no",
-    )
+def _axis_column(axis: SweepAxis, points: Sequence[SweepPoint]) -> Column:
+    texts = [value_text(point.at[axis.name]) for point in points]
+    return Column(_SHORT.get(axis.name, axis.name), texts, words=not axis.numeric)
 
 
-def _serving_figures(point: LoadPoint) -> Sequence[str]:
-    ttft, tpot = point.ttft_seconds, point.tpot_seconds
-    return (
-        _short(point.offered_requests_per_second),
-        _short(point.completed_requests_per_second),
-        _short(point.goodput_requests_per_second),
-        _short(point.output_tokens_per_second),
-        *(_short(seconds) for seconds in (ttft.p50, ttft.p90, ttft.p99)),
-        *(_short(seconds * 1e3) for seconds in (tpot.p50, tpot.p90, tpot.p99)),
-    )
+def _sweep_figures(points: Sequence[SweepPoint]) -> list[Column]:
+    step_unit, steps = seconds_column([point.step_seconds for point in points])
+    rate_unit, rates = counts_column([point.tokens_per_second_per_gpu for point in points], widest=7)
+    return [
+        Column(f"step\n{step_unit}", steps),
+        Column(f"{rate_unit}tok/s\n/GPU", rates),
+        *price_columns("price\n/M", [point.price_per_million_tokens for point in points]),
+        Column("eff.\n%", [f"{point.parallel_efficiency * 100:.1f}" for point in points], spared=1),
+        Column("exp.\n%", [f"{point.exposed_share * 100:.1f}" for point in points], spared=2),
+        Column("hot", [f"{point.imbalance:.2f}" for point in points], spared=4),
+        Column("GB", aligned([point.peak_memory_bytes / 1e9 for point in points]), spared=3),
+        Column("fits", ["yes" if point.fits else "no" for point in points]),
+    ]
 
 
-def _short(figure: float) -> str:
-    """Three digits in five columns, as `12.3k`: eleven figures stand side by side."""
-    return count_text(figure).replace(" ", "")
+def _serving_figures(points: Sequence[LoadPoint]) -> list[Column]:
+    rate_unit, rates = counts_column([point.output_tokens_per_second for point in points])
+    return [
+        Column("offered", aligned([point.offered_requests_per_second for point in points])),
+        Column("done", aligned([point.completed_requests_per_second for point in points])),
+        Column("good", aligned([point.goodput_requests_per_second for point in points])),
+        Column(f"output\n{rate_unit}tok/s", rates),
+        *_percentiles("TTFT", [point.ttft_seconds for point in points]),
+        *_percentiles("TPOT", [point.tpot_seconds for point in points]),
+        *price_columns("cost of\n1 M out", [point.price_per_million_output_tokens for point in points]),
+    ]
 
 
-def _table(title: str) -> Table:
-    return Table(
-        title=title, title_justify="left", title_style="dim", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
-
-
-def _column(table: Table, name: str, *, left: bool = False) -> None:
-    table.add_column(name, justify="left" if left else "right", no_wrap=True)
+def _percentiles(name: str, spreads: Sequence[Percentiles]) -> list[Column]:
+    """Three columns in one unit."""
+    levels = [[getattr(spread, level) for spread in spreads] for level in ("p50", "p90", "p99")]
+    unit, texts = seconds_column([seconds for level in levels for seconds in level])
+    count = len(spreads)
+    return [
+        Column(f"{above}\n{level}", texts[number * count : (number + 1) * count])
+        for number, (above, level) in enumerate(((name, "p50"), (unit, "p90"), ("", "p99")))
+    ]

@@ -22,16 +22,6 @@ def count_text(count: float) -> str:
     return _scaled(count, _COUNTS, "") if count else "0"
 
 
-def whole_text(count: int) -> str:
-    """`42` is `42`, `1234567` is `1.23 M`."""
-    return str(count) if abs(count) < 1000 else count_text(count)
-
-
-def rate_text(per_second: float) -> str:
-    """As `count_text`, but two digits of what is below 0.1: a slow thing is never `0.00` a second."""
-    return f"{per_second:.2g}" if 0 < abs(per_second) < 0.1 else count_text(per_second)
-
-
 def parameters_text(parameters: float) -> str:
     """`671e9` is `671.0 B`, as model cards say it."""
     return f"{parameters / 1e9:.1f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"
@@ -42,14 +32,9 @@ def share_text(share: float) -> str:
     return f"{share * 100:.1f} %"
 
 
-def thousands(largest: float) -> tuple[str, float]:
-    """The unit of a column of counts up to `largest`, and what to divide them by, so that six digits suffice."""
-    return ("", 1.0) if largest < 1e6 else ("k ", 1e3) if largest < 1e9 else ("M ", 1e6)
-
-
 def value_text(value: float | str) -> str:
     """A value of an axis: words as they are, numbers without needless digits."""
-    return value if isinstance(value, str) else f"{value:g}"
+    return value if isinstance(value, str) else f"{value:.12g}"
 
 
 def time_scale(longest_seconds: float) -> tuple[float, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -99,7 +100,7 @@ class Setting:
             InputError: the GPUs cannot be cut so, or the deployment does not fit its model or cluster.
         """
         if self.impossible:
-            raise InputError(self.impossible)
+            raise InputError(f"sweep: {self.impossible}")
         unlike = self.experts != self.model.experts.count
         model = with_experts(self.model, self.experts) if unlike else self.model
         groups = self.ranks // self.cut
@@ -110,7 +111,7 @@ class Setting:
             "placement": {"ranks": groups, "experts_per_rank": -(-self.experts // groups)},
             "options": self.options,
         }
-        return parse(Deployment, parts, model.name)
+        return parse(Deployment, parts, "sweep")
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def sweep(
     described = [axis.described for axis in axes]
     points: list[SweepPoint] = []
     reports: list[StepReport] = []
-    skipped: dict[str, None] = {}
+    skipped: list[str] = []
     combinations = list(itertools.product(*(axis.choices for axis in axes)))
     # All are built before the first is predicted: what is wrong with the last shows at once.
     built = [_built(base, choices, skipped) for choices in combinations]
@@ -169,7 +170,7 @@ def sweep(
             reports.append(report)
         on_point()
     if not points:
-        raise InputError(f"nothing to predict; {'; '.join(skipped)}")
+        raise InputError(f"sweep: nothing to predict; {'; '.join(_left_out(skipped))}")
     return SweepResult(
         conditions=dict(conditions),
         axes=described,
@@ -178,20 +179,31 @@ def sweep(
             *findings(described, points),
             *best_points(described, points, longest_step_seconds),
         ],
-        notes=[*skipped, *_notes([setting for setting in built if setting is not None], reports)],
+        notes=[*_left_out(skipped), *_notes([setting for setting in built if setting is not None], reports)],
     )
 
 
-def _built(base: Setting, choices: Sequence[AxisValue], skipped: dict[str, None]) -> Setting | None:
+def _built(base: Setting, choices: Sequence[AxisValue], skipped: list[str]) -> Setting | None:
     """The setting of one combination, checked; None where its groups cannot be built, with the reason noted."""
     setting = base
     for choice in choices:
         setting = choice.apply(setting)
     if setting.impossible:
-        skipped[f"left out: {setting.impossible}"] = None
+        skipped.append(setting.impossible)
         return None
     setting.deployment()
     return setting
+
+
+def _left_out(reasons: Sequence[str]) -> list[str]:
+    """A sentence for each reason; those that differ in their numbers only share one."""
+    alike: dict[str, list[str]] = {}
+    for reason in dict.fromkeys(reasons):
+        alike.setdefault(re.sub(r"\d+", "", reason), []).append(reason)
+    return [
+        f"left out: {said[0]}" + (f", and {len(said) - 1} more like this" if len(said) > 1 else "")
+        for said in alike.values()
+    ]
 
 
 def _predicted(setting: Setting) -> tuple[Deployment, StepReport]:
@@ -205,10 +217,10 @@ def _check(axes: Sequence[Axis]) -> None:
         count *= len(axis.choices)
     if not axes or not count:
         raise InputError(
-            "nothing is varied; give at least one option several values, such as `ranks` 16..256"
+            "sweep: nothing is varied; give at least one option several values, such as `ranks` 16..256"
         )
     if count > MOST_POINTS:
-        raise InputError(f"{count:,} points are more than {MOST_POINTS:,}; give fewer values")
+        raise InputError(f"sweep: {count:,} points are more than {MOST_POINTS:,}; give fewer values")
 
 
 def _point(at: dict[str, Value], deployment: Deployment, report: StepReport) -> SweepPoint:
