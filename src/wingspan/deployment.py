@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from wingspan.errors import InputError
 from wingspan.limits import MOST_SLOTS, Ranks, Tokens
 from wingspan.placement.spec import PlacementSpec
-from wingspan.reading import json_value
+from wingspan.reading import check_kind, json_value
 from wingspan.routing.homes import spread_requests
 from wingspan.routing.trace import RoutingTrace
 from wingspan.schedule.schedule import Layers, Schedule, schedule_of
@@ -104,7 +104,7 @@ class Planned(Spec):
 class Deployment(Spec):
     """What is to be predicted, or run."""
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[2] = 2
     model: ModelSpec
     cluster: Cluster
     workload: Workload
@@ -326,6 +326,7 @@ def load_deployment(path: Path) -> Deployment:
         raise InputError(f"{path}: not JSON ({error})") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected an object, found {type(data).__name__}")
+    check_kind(data, str(path), "a deployment")
     version = data.get("schema_version")
     if version != SCHEMA_VERSION:
         raise InputError(

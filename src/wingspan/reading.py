@@ -41,6 +41,26 @@ def yaml_value(text: str) -> Any:
         raise yaml.YAMLError(str(error)) from None
 
 
+_KINDS = (
+    ({"schema_version", "model", "cluster"}, "a deployment"),
+    ({"schema_version", "slots"}, "a placement"),
+    ({"num_experts", "slots"}, "a placement"),
+    ({"physical_to_logical_map"}, "an engine's placement"),
+    ({"schema", "moe_layers"}, "a recorded load"),
+    ({"gpus_per_node", "gpu"}, "a cluster"),
+    ({"model_type"}, "a model's configuration"),
+)
+"""Keys that show what a file holds."""
+
+
+def check_kind(data: object, source: str, wanted: str) -> None:
+    """Raise `InputError` where the keys show that a file holds something else than is `wanted`, as `a cluster`."""
+    keys = set(data) if isinstance(data, dict) else set()
+    found = next((kind for shown, kind in _KINDS if shown <= keys), wanted)
+    if found != wanted:
+        raise InputError(f"{source}: holds {found}, and {wanted} is wanted")
+
+
 def is_lfs_pointer(path: Path) -> bool:
     """Whether a file is what `git clone` leaves without Git LFS: a few lines that stand for the real one."""
     try:

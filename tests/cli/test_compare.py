@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import TINY
+from tests.report.test_perfetto import check_trace
 
 CONFIG = {
     "model_type": "wingspan_moe", "vocab_size": 1000, "hidden_size": 256, "num_hidden_layers": 3,
@@ -61,14 +62,25 @@ def test_bytes_and_paced_compute_are_as_predicted(wingspan, saved, schedule, dis
         assert total >= 0.99 * sum(predicted["operation_seconds"][operation])
 
 
-def test_the_table_and_both_traces(wingspan, saved, tmp_path):
-    done = wingspan("compare", str(saved()), "--trace", str(tmp_path / "step"), "--steps", "1")
+def test_the_table_both_traces_and_the_page(wingspan, saved, tmp_path):
+    done = wingspan(
+        "compare", str(saved()), "--trace", str(tmp_path / "step"), "--html", str(tmp_path / "c.html"), "--steps", "2"
+    )  # fmt: skip
     assert done.code == 0, done.err
     assert "compute is paced" in " ".join(done.out.split())
-    for kind in ("predicted", "measured"):
+    for kind, steps in (("predicted", 1), ("measured", 2)):
         events = json.loads((tmp_path / f"step-{kind}.json").read_text())["traceEvents"]
+        check_trace(events)
         assert {e["pid"] for e in events} == {0, 1, 2, 3}
-        assert any(e["name"].startswith("dispatch") for e in events)
+        assert sum(e["name"] == "prefill step" and e["pid"] == 0 for e in events) == steps
+        assert {"dispatch", "attention", "wait"} <= {e["name"] for e in events}
+    page = (tmp_path / "c.html").read_text()
+    for words in (
+        "One prefill step on 4 ranks, predicted and paced",
+        "Drawn is prefill step",
+        "compute, measured",
+    ):
+        assert words in page, words
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,8 @@ ROWS: dict[str, dict[str, tuple[str, ...]]] = {
         "--rebalance": (*RUN, "--rebalance", "every 0"), "--schedule": (*RUN, "--schedule", "chunks:2"),
         "--cluster": (*RUN, "--cluster", "h800"), "--transport": (*RUN, "--transport", "pigeon"),
         "--dispatcher": (*RUN, "--dispatcher", "deduplicated"), "--row-precision": (*RUN, "--row-precision", "float8"),
-        "--check": (*RUN, "--check"), "--trace": (*RUN, "--trace", FILE), "--out": (*RUN, "--out", FILE),
+        "--check": (*RUN, "--check"), "--trace": (*RUN, "--trace", FILE),
+        "--html": (*RUN, "--html", FILE), "--out": (*RUN, "--out", FILE),
         "--wait-seconds": (*RUN, "--wait-seconds", "5"), "--json": RUN[:-1],
     },
     "record": {
@@ -63,6 +64,7 @@ ROWS: dict[str, dict[str, tuple[str, ...]]] = {
         "--cluster": (*COMPARE, "--cluster", "none.yaml"), "--time-scale": (*COMPARE, "--time-scale", "0"),
         "--ranks-per-node": (*COMPARE, "--ranks-per-node", "1"), "--steps": (*COMPARE, "--steps", "2"),
         "--transport": (*COMPARE, "--transport", "pigeon"), "--trace": (*COMPARE, "--trace", FILE),
+        "--html": (*COMPARE, "--html", FILE),
         "--wait-seconds": (*COMPARE, "--wait-seconds", "5"), "--json": COMPARE[:-1],
     },
     "calibrate": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections import Counter
 
@@ -97,6 +98,22 @@ def test_a_trace_has_slices_that_nest_and_every_byte_with_an_arrow(wingspan, tmp
     assert (sent[0], sent[1]) == (received[1], received[0])
     arrows = Counter(e["pid"] for e in events if e["ph"] == "s")
     assert arrows == Counter(e["pid"] for e in transfers if e["args"]["sent_bytes"])
+
+
+def test_the_page_is_of_the_measured_steps_with_balancing(wingspan, tmp_path):
+    page = tmp_path / "run.html"
+    done = wingspan(
+        "run", TINY, "--ranks", "2", "--experts-per-rank", "4", "--prompt", "a", "--prompt", "b", "--max-new-tokens",
+        "12", "--rebalance", "every 4", "--html", str(page),
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert f"page: {page} (open in a browser)" in " ".join(done.out.split())
+    text = page.read_text()
+    for words in ("One decode step on 2 ranks, measured", "Drawn is decode step", "Every decode step", "The prefill",
+                  "Live balancing", '"name": "wait"'):  # fmt: skip
+        assert words in text, words
+    assert ">0 tokens/s" not in text
+    assert "NaN" not in re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("cluster", ["h100-sxm", "seed-ideal"])

@@ -194,7 +194,6 @@ def test_lengths_without_times_arrive_as_drawn_ones(tmp_path: Path) -> None:
         (("--find-limit",), "needs a limit"),
         (("--rate", "0"), "must be above 0"),
         (("--schedule", "fastest"), "name one"),
-        (("--ttft-p99", "-1"), "ttft_p99_seconds"),
         (("--max-sequences", "64", "--step-tokens", "64"), "leaves none for prefill"),
     ],
 )

@@ -9,16 +9,45 @@ from pathlib import Path
 import pytest
 
 from tests.report.examples import CONDITIONS, serving, step, sweep
+from tests.report.test_perfetto import moved, timeline
 from wingspan.errors import InputError
+from wingspan.report.compare_page import compare_page
 from wingspan.report.page import Page, Section, Table, Tile, render, write_page
 from wingspan.report.palette import MEMORY, OPERATIONS, SHADES, style
 from wingspan.report.plan_page import Alternative, plan_page
+from wingspan.report.run_page import run_page
 from wingspan.report.serving_page import serving_page
 from wingspan.report.step_page import step_page
 from wingspan.report.sweep_page import sweep_page
 from wingspan.report.unfit import Mend
-from wingspan.schedule.result import Operation
+from wingspan.schedule.result import Operation, Span, StepReport, StepSpan
+from wingspan.schedule.run_timeline import RunTimeline
 from wingspan.specs.memory import MemoryPart
+
+
+def ran(predicted: StepReport) -> StepReport:
+    """The same step as measured: twice as long."""
+    doubled = {op: [2 * each for each in seconds] for op, seconds in predicted.operation_seconds.items()}
+    return predicted.model_copy(
+        update={
+            "source": "measured", "steps": 2, "step_seconds": 2 * predicted.step_seconds, "links": [],
+            "operation_seconds": doubled, "sent_across_nodes_bytes": [0] * predicted.ranks,
+        }
+    )  # fmt: skip
+
+
+def measured(spans: list[Span]) -> RunTimeline:
+    """Two steps of every rank, of which the first has the spans, at another time of the clock."""
+    later = [
+        s.model_copy(update={"start_seconds": s.start_seconds + 50, "end_seconds": s.end_seconds + 50})
+        for s in spans
+    ]
+    steps = [
+        StepSpan(rank=rank, phase="decode", number=n + 1, start_seconds=50.0 + n, end_seconds=51.0 + n)
+        for rank in {s.rank for s in spans}
+        for n in range(2)
+    ]
+    return RunTimeline(later, steps)
 
 
 def pages() -> dict[str, Page]:
@@ -39,6 +68,16 @@ def pages() -> dict[str, Page]:
             capacity_bytes=4e10,
             breaking_part="kv cache",
             mends=mends,
+        ),
+        "run": run_page(
+            report.model_copy(update={"source": "measured", "steps": 3}),
+            report,
+            timeline(3),
+            [moved()],
+            CONDITIONS,
+        ),
+        "compare": compare_page(
+            report, ran(report), RunTimeline(spans), measured(spans), CONDITIONS, ["in part"]
         ),
         "sweep": sweep_page(sweep()),
         "serving": serving_page(serving((4, 64, 256))),
@@ -210,3 +249,55 @@ def test_a_report_of_nothing_still_makes_a_page() -> None:
         }
     )  # fmt: skip
     assert render(step_page(empty, {})).startswith("<!doctype html>")
+
+
+def test_a_run_says_which_step_is_drawn_and_marks_what_was_moved(all_pages: dict[str, Page]) -> None:
+    titles = {section.title: section for section in all_pages["run"].sections}
+    near = next(section for title, section in titles.items() if "close up" in title)
+    assert re.search(r"Drawn is decode step \d of 3, the one of median length", near.see)
+    assert near.figure is not None
+    assert "wait" in {bar["name"] for bar in near.figure["data"]}
+    every = titles["Every decode step"].figure
+    assert every is not None
+    assert [(shape["x0"], shape["x1"]) for shape in every["layout"]["shapes"]] == [(1.5, 2.5)]
+    assert "3 experts moved" in titles["Live balancing"].see
+    assert titles["The prefill"].table is not None
+
+
+def test_a_slow_rate_is_never_nothing() -> None:
+    report, _ = step()
+    slow = report.model_copy(update={"tokens_per_second": 0.0321})
+    values = [tile.value + tile.remark for tile in step_page(slow, CONDITIONS).tiles]
+    assert "0.0320.002 per GPU" in values
+
+
+def test_a_comparison_lays_both_timelines_on_one_axis_and_says_every_error(
+    all_pages: dict[str, Page],
+) -> None:
+    sections = {section.title: section for section in all_pages["compare"].sections}
+    whole = sections["The whole step"].figure
+    assert whole is not None
+    bars = {bar["name"]: bar for bar in whole["data"]}["attention"]
+    by_source = {
+        of: sorted(
+            (base, length)
+            for row, base, length in zip(bars["y"], bars["base"], bars["x"], strict=True)
+            if of in row
+        )
+        for of in ("predicted", "measured")
+    }
+    assert by_source["predicted"]
+    for one, other in zip(by_source["predicted"], by_source["measured"], strict=True):
+        assert one == pytest.approx(other, abs=1e-3)
+    times = sections["Time of the mean rank"]
+    assert times.table is not None
+    rows = {row[0]: row[1:] for row in times.table.rows}
+    assert rows["attention"][2] == rows["step"][2] == "-50.0 %"
+    assert {bar["name"] for bar in times.figure["data"]} == {"predicted", "measured"}  # type: ignore[index]
+    sent = sections["Bytes that all ranks send in the step"].table
+    assert sent is not None
+    assert [row[3] for row in sent.rows] == ["0.0 %", "-"]
+    near = next(section for title, section in sections.items() if "close up" in title)
+    assert near.figure is not None
+    assert near.figure["layout"]["xaxis"]["title"]["text"].startswith("time since layer")
+    assert "in part" in all_pages["compare"].notes

@@ -86,6 +86,14 @@ def timeline(steps: int = 2) -> RunTimeline:
     return RunTimeline(spans, found)
 
 
+def moved() -> Migrated:
+    return Migrated(
+        first_step=1, last_step=2, layers=1, layers_rolled_back=0, experts_moved=3, moved_bytes=9, added_seconds=0.1,
+        longest_step_seconds=0.2, imbalance_before=2.0, imbalance_after=1.5, imbalance_predicted=1.4,
+        step_seconds_before=0.01, step_seconds_after=0.009,
+    )  # fmt: skip
+
+
 def test_slices_nest_by_phase_step_and_micro_batch_and_arrows_join_ranks() -> None:
     events = trace_events(timeline())
     check_trace(events)
@@ -115,13 +123,8 @@ def test_transfers_at_once_lie_on_threads_of_their_own() -> None:
 
 
 def test_migrations_and_rollbacks_stand_beside_the_steps() -> None:
-    moved = Migrated(
-        first_step=1, last_step=2, layers=1, layers_rolled_back=0, experts_moved=3, moved_bytes=9, added_seconds=0.1,
-        longest_step_seconds=0.2, imbalance_before=2.0, imbalance_after=1.5, imbalance_predicted=1.4,
-        step_seconds_before=0.01, step_seconds_after=0.009,
-    )  # fmt: skip
     lost = Rollback(step=3, layer=4, expert=1, source=0, destination=1, reason="lost")
-    events = trace_events(timeline(3), [moved, lost])
+    events = trace_events(timeline(3), [moved(), lost])
     check_trace(events)
     (migration,) = [e for e in events if e["name"] == "migration"]
     ends = [end(e) for e in events if e["name"] == "decode step" and e["pid"] == 0]

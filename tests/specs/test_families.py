@@ -1,5 +1,8 @@
 """Parameter counts of every family against the modules of transformers itself, built without memory."""
 
+import json
+from functools import cache
+
 import pytest
 
 from wingspan.errors import InputError
@@ -111,3 +114,35 @@ def test_text_part_of_a_multimodal_config() -> None:
     text = {**SMALL, "model_type": "mixtral", "num_local_experts": 8}
     nested = model_from_config({"model_type": "outer", "text_config": text}, "x")
     assert nested.parameters == model_from_config(text, "x").parameters
+
+
+@cache
+def _registry() -> list[str]:
+    """Types of transformers' experts registry whose families are known and that make text by themselves."""
+    pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from benchmarks.architectures import architectures, makes_text
+
+    return [
+        t
+        for t in architectures()
+        if makes_text(t) and transformers.CONFIG_MAPPING[t]().get_text_config().model_type in FAMILIES
+    ]
+
+
+def test_parameters_of_the_registrys_types_are_those_of_transformers() -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from benchmarks.architectures import tiny_configuration
+
+    wrong = {}
+    for kind in _registry():
+        text = tiny_configuration(kind).get_text_config()
+        with torch.device("meta"):
+            model = transformers.AutoModelForCausalLM.from_config(text)
+        expected = sum(parameter.numel() for parameter in model.parameters())
+        config = json.loads(json.dumps({**text.to_dict(), "model_type": text.model_type}, default=str))
+        found = model_from_config(config, kind).parameters.total
+        if found != expected:
+            wrong[kind] = (found, expected)
+    assert wrong == {}

@@ -42,10 +42,12 @@ def serve(
         float, typer.Option(min=0.0, max=10.0, help="Standard deviation / mean of both lengths.")
     ] = 0.5,
     ttft_p99: Annotated[
-        float | None, typer.Option(help="Limit in seconds for the time to first token, for goodput.")
+        float | None,
+        typer.Option(min=1e-6, help="Limit in seconds for the time to first token, for goodput."),
     ] = None,
     tpot_p99: Annotated[
-        float | None, typer.Option(help="Limit in seconds for the time per output token, for goodput.")
+        float | None,
+        typer.Option(min=1e-6, help="Limit in seconds for the time per output token, for goodput."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
     out: Annotated[

@@ -41,6 +41,9 @@ def compare(
         Path | None,
         typer.Option(help="Write NAME-predicted.json and NAME-measured.json for ui.perfetto.dev."),
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write both, figure beside figure, as one self-contained page.")
+    ] = None,
     wait_seconds: WaitSeconds = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Both reports and the errors as one JSON object.")
@@ -74,6 +77,7 @@ def compare(
             steps,
             transport,
             trace,
+            html,
             wait_seconds,
             as_json,
         )

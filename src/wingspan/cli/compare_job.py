@@ -17,6 +17,7 @@ from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.cli.runtime_import import need_runtime
 from wingspan.deployment import load_deployment
 from wingspan.errors import InputError
+from wingspan.report.ranks import representative
 from wingspan.runtime.launch.group import Group
 from wingspan.schedule.result import StepReport
 from wingspan.schedule.run_timeline import RunTimeline
@@ -31,7 +32,16 @@ from wingspan.specs.running import TransportKind
 if TYPE_CHECKING:
     from wingspan.runtime.transport.transport import Transport
 
-_MAY_DIFFER = {"deployment", "checkpoint", "cluster", "ranks_per_node", "trace", "wait_seconds", "as_json"}
+_MAY_DIFFER = {
+    "deployment",
+    "checkpoint",
+    "cluster",
+    "ranks_per_node",
+    "trace",
+    "html",
+    "wait_seconds",
+    "as_json",
+}
 """Options that ranks may have each its own, or that are compared by what they lead to."""
 
 
@@ -60,8 +70,20 @@ class CompareArguments:
     steps: int
     transport: str
     trace: Path | None
+    html: Path | None
     wait_seconds: float | None
     as_json: bool
+
+    @property
+    def keep_spans(self) -> bool:
+        """Whether some output shows the timeline."""
+        return self.trace is not None or self.html is not None
+
+    @property
+    def outputs(self) -> list[Path]:
+        """All files to write."""
+        traces = () if self.trace is None else trace_files(self.trace)
+        return [*traces, *(() if self.html is None else (self.html,))]
 
 
 def execute(arguments: CompareArguments) -> None:
@@ -82,15 +104,14 @@ def execute(arguments: CompareArguments) -> None:
         raise InputError(
             f"--time-scale {arguments.time_scale:g}: use a number above 0; 1 is the GPU's own pace"
         )
-    outputs = () if arguments.trace is None else trace_files(arguments.trace)
-    check_outputs(*outputs)
+    check_outputs(*arguments.outputs)
     choice(arguments.transport, "--transport", TransportKind)
     if choice(arguments.compute, "--compute", Compute) is Compute.REAL:
         alike = {
             **options_given(arguments, _MAY_DIFFER),
             "the deployment": given.model_dump_json(exclude=_PATHS),
         }
-        with cleared_up(*outputs):
+        with cleared_up(*arguments.outputs):
             compare_real(
                 arguments.deployment,
                 arguments.checkpoint,
@@ -101,7 +122,7 @@ def execute(arguments: CompareArguments) -> None:
                 arguments.wait_seconds,
                 alike,
                 partial(_finish, arguments=arguments),
-                keep_spans=arguments.trace is not None,
+                keep_spans=arguments.keep_spans,
             )
         return
     group = Group.find(os.environ, given.ranks, arguments.ranks_per_node, arguments.transport)
@@ -119,19 +140,18 @@ def execute(arguments: CompareArguments) -> None:
         found = links or runtime.with_links(given.cluster, runtime.measure_links(transport, device))
         per_node = transport.world.ranks_per_node
         deployment = emulate.emulated(given, found, per_node, arguments.time_scale, drawn_RLTK)
-        keep_spans = arguments.trace is not None
         measured = emulate.run_emulated(
             transport,
             deployment,
             drawn_RLTK,
             arguments.steps,
-            keep_spans=keep_spans,
+            keep_spans=arguments.keep_spans,
             in_testbed=group.nodes is not None,
         )
         if measured is not None:
             _finish(predict(deployment), *measured, arguments)
 
-    with cleared_up(*outputs):
+    with cleared_up(*arguments.outputs):
         group.run(
             work,
             device,
@@ -146,20 +166,23 @@ def execute(arguments: CompareArguments) -> None:
 def _finish(
     prediction: Prediction, measured: StepReport, timeline: RunTimeline, arguments: CompareArguments
 ) -> None:
-    """On rank 0: traces and tables."""
-    from wingspan.cli.compare_view import print_json, show
+    """On rank 0: tables, traces and the page."""
+    from wingspan.cli.compare_view import print_json, show, write_html
     from wingspan.report.perfetto import write_trace
 
     predicted = step_report(prediction)
     if arguments.as_json:
         print_json(predicted, measured)
     else:
-        show(prediction.deployment, predicted, measured, arguments.trace)
+        show(prediction.deployment, predicted, measured, arguments.trace, arguments.html)
     if arguments.trace is not None:
         ranks = range(min(8, predicted.ranks))
         to_predicted, to_measured = trace_files(arguments.trace)
         write_trace(predicted_timeline(prediction, ranks), to_predicted)
         write_trace(timeline.of_ranks(ranks), to_measured)
+    if arguments.html is not None:
+        beside = predicted_timeline(prediction, list(representative(measured)))
+        write_html(prediction.deployment, (predicted, measured), (beside, timeline), arguments.html)
 
 
 def trace_files(name: Path) -> tuple[Path, Path]:

@@ -14,7 +14,7 @@ from wingspan.cli.launched import check_wait_is_used, given, patience
 from wingspan.cli.outputs import check_outputs, cleared_up
 from wingspan.cli.runtime_import import need_runtime
 from wingspan.errors import InputError
-from wingspan.routing.trace_file import TraceFile
+from wingspan.routing.trace_file import TraceFile, check_trace_name
 from wingspan.runtime.launch.group import Group
 from wingspan.runtime.setup.config_facts import config_facts
 from wingspan.runtime.setup.model_folder import find_checkpoint
@@ -54,6 +54,7 @@ def execute(arguments: RecordArguments) -> None:
     folder = find_checkpoint(arguments.model)
     texts = read_texts(arguments.sources)
     check_outputs(arguments.out)
+    check_trace_name(arguments.out)
     choice(arguments.device, "--device", Device)
     choice(arguments.dtype, "--dtype", WeightType)
     group = Group.find(os.environ, arguments.ranks, arguments.ranks_per_node)

@@ -65,6 +65,10 @@ def run(
     trace: Annotated[
         Path | None, typer.Option(help="Write a Chrome/Perfetto trace of every operation and transfer.")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write timeline, breakdown, bytes, memory and load as one self-contained page."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -119,6 +123,7 @@ def run(
             row_precision=row_precision,
             check=check,
             trace=trace,
+            html=html,
             out=out,
             wait_seconds=wait_seconds,
             as_json=as_json,

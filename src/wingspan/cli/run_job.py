@@ -24,7 +24,7 @@ from wingspan.specs.cluster import load_cluster
 from wingspan.writing import json_text, write_json
 
 if TYPE_CHECKING:
-    from wingspan.runtime.api import EngineSetup, Prompt, RunResult
+    from wingspan.runtime.api import EngineSetup, Prompt, RunRequest, RunResult
     from wingspan.runtime.transport.transport import Transport
 
 _IMPORT_BEGUN_SECONDS = time.time()
@@ -40,6 +40,7 @@ _MAY_DIFFER = {
     "id_texts",
     "cluster",
     "trace",
+    "html",
     "out",
     "wait_seconds",
     "as_json",
@@ -76,6 +77,7 @@ class Arguments:
     row_precision: str | None
     check: bool
     trace: Path | None
+    html: Path | None
     out: Path | None
     wait_seconds: float | None
     as_json: bool
@@ -127,7 +129,7 @@ def execute(arguments: Arguments) -> None:
             arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed, arguments.min_p
         ),
         check=arguments.check,
-        keep_spans=arguments.trace is not None,
+        keep_spans=not (arguments.trace is None and arguments.html is None),
     )
     view = RunView(
         prompts,
@@ -142,9 +144,9 @@ def execute(arguments: Arguments) -> None:
     def work(transport: Transport) -> None:
         result = runtime.run(transport, request, tokenizer, view.listener())
         if result is not None:
-            _finish(result, arguments, view)
+            _finish(result, request, arguments, view)
 
-    with cleared_up(arguments.trace, arguments.out):
+    with cleared_up(arguments.trace, arguments.html, arguments.out):
         group.run(
             work,
             device,
@@ -196,12 +198,12 @@ def _by_prediction(
     return replace(engine, flows=flows_of(setup, chosen.schedules), dispatch=dispatch), chosen.reason
 
 
-def _finish(result: RunResult, arguments: Arguments, view: RunView) -> None:
+def _finish(result: RunResult, request: RunRequest, arguments: Arguments, view: RunView) -> None:
     """On rank 0: write and print everything, then fail if the check did."""
     if arguments.as_json:
         print(json_text(result.to_dict()), flush=True)
     else:
-        view.summary(result, arguments.trace)
+        view.summary(result, arguments.trace, arguments.html)
         sys.stdout.flush()
     if arguments.out is not None:
         write_json(arguments.out, result.to_dict())
@@ -209,6 +211,10 @@ def _finish(result: RunResult, arguments: Arguments, view: RunView) -> None:
         from wingspan.report.perfetto import write_trace
 
         write_trace(result.timeline, arguments.trace, result.rebalance or ())
+    if arguments.html is not None:
+        from wingspan.cli.run_html import write_run
+
+        write_run(result, request, arguments.html)
     if result.check is not None and not result.check.passed:
         check = result.check
         raise RunError(
@@ -232,4 +238,4 @@ def _check_values(arguments: Arguments) -> None:
         raise InputError(f"--top-p {arguments.top_p}: use a share above 0 and up to 1")
     if arguments.min_p is not None and not 0 <= arguments.min_p <= 1:
         raise InputError(f"--min-p {arguments.min_p}: use a share from 0 to 1")
-    check_outputs(arguments.trace, arguments.out)
+    check_outputs(arguments.trace, arguments.html, arguments.out)

@@ -15,7 +15,7 @@ from rich.text import Text
 from wingspan.cli.console import Console
 from wingspan.host import usable_cores
 from wingspan.report.rebalance import lines
-from wingspan.report.units import bytes_text
+from wingspan.report.units import bytes_text, rate_text
 from wingspan.schedule.rebalance_result import RebalanceEvent
 from wingspan.schedule.result import Operation, StepReport
 
@@ -115,7 +115,7 @@ class RunView:
         text = self._tokenizer.decode(self._ids[prompt])
         return text if text is not None else " " + ",".join(map(str, self._ids[prompt]))
 
-    def summary(self, result: RunResult, trace: Path | None) -> None:
+    def summary(self, result: RunResult, trace: Path | None, html: Path | None) -> None:
         """The outputs, then what the run took."""
         if self._live is not None:
             self._live.update(Text(""))
@@ -134,15 +134,18 @@ class RunView:
             self._console.print(_rebalance_text(result.rebalance))
         if trace is not None:
             self._console.print(f"trace: {trace} (open in ui.perfetto.dev or chrome://tracing)")
+        if html is not None:
+            self._console.print(f"page: {html} (open in a browser)")
         if result.check is not None:
             self._console.print(_check_line(result.check))
 
     def _speed_line(self, result: RunResult) -> str:
         first = self._first_token_seconds or 0.0
         decode = result.decode
-        speed = f"prefill {result.prefill.tokens_per_second:,.0f} tokens/s"
+        speed = f"prefill {rate_text(result.prefill.tokens_per_second)} tokens/s"
         if decode is not None:
-            speed += f"; decode {decode.tokens_per_second:,.0f} tokens/s, {decode.step_seconds * 1e3:.1f} ms a step"
+            speed += f"; decode {rate_text(decode.tokens_per_second)} tokens/s"
+            speed += f", {decode.step_seconds * 1e3:.1f} ms a step"
         return (
             f"{speed}; first token {first:.1f} s after the command "
             f"({self._importing_seconds:.1f} s imports, {result.load_seconds:.1f} s weights)"

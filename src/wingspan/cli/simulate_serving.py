@@ -54,10 +54,10 @@ def simulate_serving(
         int, typer.Option(min=2, help="Most tokens of a step, per GPU: prompts are cut into chunks of it.")
     ] = 1024,
     ttft_p99: Annotated[
-        float | None, typer.Option(help="Limit in seconds for the time to first token.")
+        float | None, typer.Option(min=1e-6, help="Limit in seconds for the time to first token.")
     ] = None,
     tpot_p99: Annotated[
-        float | None, typer.Option(help="Limit in seconds for the time per output token.")
+        float | None, typer.Option(min=1e-6, help="Limit in seconds for the time per output token.")
     ] = None,
     find_limit: Annotated[
         bool, typer.Option("--find-limit", help="Search the highest load within the limits.")

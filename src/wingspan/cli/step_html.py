@@ -13,6 +13,7 @@ from wingspan.report.ranks import representative
 from wingspan.report.service_page import ArrangementPoint, service_page
 from wingspan.report.step_page import step_page
 from wingspan.report.unfit import Mend, unfit
+from wingspan.report.units import bytes_text
 from wingspan.schedule.price import price_per_million_tokens
 from wingspan.schedule.result import StepReport
 from wingspan.simulate.memory import memory_use
@@ -120,7 +121,7 @@ def conditions(deployment: Deployment) -> dict[str, str]:
     precisions, gpu = work.precisions(model), cluster.gpu
     kind = "sequences" if work.phase == "decode" else "tokens"
     routing = {k: v for k, v in work.routing.model_dump().items() if k not in ("kind", "loads")}
-    detail = ", ".join(f"{name} {value}" for name, value in routing.items())
+    detail = ", ".join(f"{name} {value}" for name, value in routing.items() if value not in (None, (), []))
     group = deployment.options.attention_ranks
     beyond, sharing = cluster.scale_out.bandwidth_bytes_per_second, cluster.gpus_per_network_card
     shared = f" on a card that {sharing} share" if sharing > 1 else ""
@@ -129,7 +130,7 @@ def conditions(deployment: Deployment) -> dict[str, str]:
         f"top-{model.experts.per_token}; mixers: {', '.join(sorted({mixer.kind for mixer, _ in model.mixers}))}",
         "Cluster": f"{cluster.name}: {cluster.nodes} node{'s' if cluster.nodes > 1 else ''} of "
         f"{cluster.gpus_per_node} {gpu.name}",
-        "GPU": f"{gpu.memory_bytes / 1e9:.0f} GB at {gpu.memory_bandwidth_bytes_per_second / 1e12:.2f} TB/s",
+        "GPU": f"{gpu.memory_bytes / 1e9:.0f} GB at {bytes_text(gpu.memory_bandwidth_bytes_per_second)}/s",
         "Links, per GPU and direction": f"{cluster.scale_up.bandwidth_bytes_per_second / 1e9:.0f} GB/s within "
         f"{cluster.scale_up_domain_gpus} GPUs, {beyond / 1e9:.4g} GB/s beyond{shared}",
         "Work": f"{work.phase}, {work.tokens_per_gpu} {kind} per GPU, context {work.context.mean_tokens}",

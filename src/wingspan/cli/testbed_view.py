@@ -63,7 +63,7 @@ def show_outcome(outcome: Outcome) -> None:
 def show_status(found: list[FoundTestbed], links: dict[str, list[LinkCount]]) -> None:
     """One line per testbed, one row per node."""
     if not found:
-        print("no testbed is up; wingspan testbed up --nodes 4 --ranks-per-node 4 --rate 400mbit")
+        print("no testbed is up; wingspan testbed up --nodes 4 --ranks-per-node 4 --link-rate 400mbit")
     for testbed in found:
         state = describe(testbed.layout) if testbed.layout else "incomplete; remove it with down"
         print(f"testbed {testbed.name}: {state}; {len(testbed.processes)} processes in it")

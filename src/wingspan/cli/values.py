@@ -32,7 +32,8 @@ def integers(text: str, option: str, most: int = 2**63 - 1) -> list[int]:
             raise InputError(f"{option} {_short(text)}: {end:,} is more than {most:,}")
         if value < 1 or end < value:
             mend = "a range must rise from at least 1" if dots else "use 1 or more"
-            raise InputError(f"{option} {text}: {part.strip()}: {mend}")
+            where = "" if part == text else f"{part.strip()}: "
+            raise InputError(f"{option} {text}: {where}{mend}")
         while value <= end:
             values.append(value)
             value *= 2

@@ -71,13 +71,13 @@ class LayerSizes:
     ) -> LayerSizes:
         """A model's, in these precisions, cut over so many ranks; rows travel by the dispatcher, None: none do."""
         return cls(
-            hidden=model.hidden,
+            hidden=model.row_width,
             intermediate=model.experts.intermediate,
             gated=model.experts.gated,
             expert_weights=precisions.expert_weights,
             activations=precisions.activations,
-            out_row_bytes=row_bytes(model.hidden, precisions.dispatch),
-            back_row_bytes=row_bytes(model.hidden, precisions.combine),
+            out_row_bytes=row_bytes(model.row_width, precisions.dispatch),
+            back_row_bytes=row_bytes(model.row_width, precisions.combine),
             batch=BatchRegime.of(phase, dispatcher),
             cut=cut,
             replicated=replicated,

@@ -104,7 +104,7 @@ def activation_bytes(model: ModelSpec, precisions: Precisions, holding: Holding)
     inner = experts.matrices * experts.intermediate / holding.expert_tensor_parallel
     mlps = [kind.dense.matrices * kind.dense.intermediate for kind in model.kinds if kind.dense]
     dense = gathered * (hidden + max(mlps, default=0) / group) * _RESIDUAL_BYTES
-    routed = np.asarray(holding.rows_R) / holding.parts * (hidden * act + inner * _RESIDUAL_BYTES)
+    routed = np.asarray(holding.rows_R) / holding.parts * (model.row_width * act + inner * _RESIDUAL_BYTES)
     shared = tokens * experts.matrices * experts.shared_intermediate * _RESIDUAL_BYTES
     logits = holding.sequences * model.vocabulary * _LOGIT_BYTES
     layer = np.maximum(np.maximum(attention, dense if mlps else 0.0), routed + shared)
@@ -119,8 +119,8 @@ def buffer_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> 
     for any transport that fixes its shapes before a step). Others hold the rows that do arrive. Ranks that share
     experts hold what they gather and sum as well, and only that where all of them do.
     """
-    out = row_bytes(model.hidden, precisions.dispatch)
-    back = row_bytes(model.hidden, precisions.combine)
+    out = row_bytes(model.row_width, precisions.dispatch)
+    back = row_bytes(model.row_width, precisions.combine)
     tokens = holding.tokens / holding.parts
     in_flight, cut = 2 if holding.parts > 1 else 1, holding.expert_tensor_parallel
     rows_R = np.asarray(holding.rows_R, dtype=np.float64) / holding.parts

@@ -8,11 +8,11 @@ from typing import Any
 from wingspan.deployment import SCHEMA_VERSION, load_deployment
 from wingspan.describe.description import Description, file_of, model_of, name_of
 from wingspan.errors import InputError
-from wingspan.specs.execution import parse_schedule, schedule_text
+from wingspan.specs.execution import DispatcherKind, parse_schedule, schedule_text
 from wingspan.specs.model import ModelSpec
-from wingspan.specs.reading import parse
+from wingspan.specs.reading import choice, parse
 from wingspan.specs.routing_text import fitted, parse_routing
-from wingspan.specs.workload import Workload
+from wingspan.specs.workload import Workload, phase_named
 
 _USUAL_CONTEXT = 4096
 
@@ -21,7 +21,7 @@ def described(said: Description) -> dict[str, Any]:
     """Model, work and options as asked; placement and cluster as the deployment file has them, or None."""
     data = _start(said)
     workload, options = data["workload"], data["options"]
-    put(workload, "phase", said.phase)
+    put(workload, "phase", said.phase and phase_named(said.phase, "`phase`"))
     if said.total_sequences is not None and said.tokens_per_gpu is not None:
         raise InputError(
             f"`total_sequences` {said.total_sequences}: `tokens_per_gpu` says another batch; give one"
@@ -42,7 +42,8 @@ def described(said: Description) -> dict[str, Any]:
     put(workload, "fluctuating", False if said.expected_loads else None)
     for name in ("weights", "activations", "kv"):
         put(workload, name, getattr(said, name))
-    for name in ("dispatcher", "attention_ranks", "expert_tensor_parallel"):
+    put(options, "dispatcher", said.dispatcher and choice(said.dispatcher, "`dispatcher`", DispatcherKind))
+    for name in ("attention_ranks", "expert_tensor_parallel"):
         put(options, name, getattr(said, name))
     if said.schedule is not None:
         options["schedule"] = schedule_text(*parse_schedule(said.schedule))

@@ -72,6 +72,10 @@ def read(path: Path, options: ImportOptions) -> StoredPlacement:
     if isinstance(data, dict) and "physical_to_logical_map" in data:
         experts = _experts(options, data.get("num_logical_experts"), str(path))
         return from_physical(data["physical_to_logical_map"], str(path), options, experts=experts)
+    if isinstance(data, dict) and "layer_list" not in data:
+        raise InputError(
+            f"{path}: neither physical_to_logical_map, model_maps nor vLLM Ascend's layer_list in it"
+        )
     if isinstance(data, dict):
         return _from_ascend(data, str(path), options)
     if isinstance(data, list) and data and not isinstance(data[0], list):

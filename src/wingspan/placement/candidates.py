@@ -7,6 +7,9 @@ Shapes: L layers, E experts, P items (slots of a layer), G nodes, B places per n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
@@ -37,9 +40,9 @@ def gathered(
     counts_LE: Ints,
     slots_per_rank: int,
     worth_LEG: Floats,
-    spread: float,
-) -> Ints:
-    """Experts that tokens pick together on one node, heavy ones apart, each where it is worth most.
+    spreads: Sequence[float],
+) -> dict[float, Ints]:
+    """Experts that tokens pick together on one node, heavy ones apart, each where it is worth most; for each spread.
 
     Args:
         demand: of a step.
@@ -47,11 +50,26 @@ def gathered(
         counts_LE: slots per expert.
         slots_per_rank: slots per (layer, rank).
         worth_LEG: rows that an expert saves on a node.
-        spread: how strongly load repels load: 1 leaves of co-activation what exceeds chance; more balances nodes.
+        spreads: how strongly load repels load: 1 leaves of co-activation what exceeds chance; more balances nodes.
     """
     num_slots = objective.ranks * slots_per_rank
     items = Items.of(demand.load_LE, counts_LE, num_slots)
-    attraction_LPP = affinity(items, demand, counts_LE, objective.once_per_node, spread)
+    affinity = Affinity.of(items, demand, counts_LE, objective.once_per_node)
+    return {
+        spread: _gathered(items, affinity.at(spread), demand, objective, slots_per_rank, worth_LEG)
+        for spread in spreads
+    }
+
+
+def _gathered(
+    items: Items,
+    attraction_LPP: NDArray[np.float32],
+    demand: Demand,
+    objective: Objective,
+    slots_per_rank: int,
+    worth_LEG: Floats,
+) -> Ints:
+    """`gathered` at one spread."""
     grown_LGB = grow(attraction_LPP, items.load_LP, objective.nodes)
     layer = np.arange(len(grown_LGB))[:, None, None]
     benefit_LPG = _of_items(items, worth_LEG)
@@ -73,39 +91,68 @@ def without_replicas(
 ) -> Ints:
     """`gathered` with one slot per expert, over as few slots of each rank as that takes; the others stay empty."""
     used = -(-demand.num_experts // objective.ranks)
-    slots_LRS = gathered(
-        demand, objective, np.ones(demand.load_LE.shape, dtype=np.int64), used, worth_LEG, spread
-    )
+    ones_LE = np.ones(demand.load_LE.shape, dtype=np.int64)
+    slots_LRS = gathered(demand, objective, ones_LE, used, worth_LEG, [spread])[spread]
     return np.pad(slots_LRS, ((0, 0), (0, 0), (0, slots_per_rank - used)), constant_values=EMPTY)
 
 
-def affinity(
-    items: Items, demand: Demand, counts_LE: Ints, by_company: bool, spread: float
-) -> NDArray[np.float32]:
-    """How much two items belong on one node, in rows per step saved: (layers, items, items)."""
-    num_layers, num_items = items.expert_LP.shape
-    held_LP = items.expert_LP != EMPTY
-    expert_LP = np.where(held_LP, items.expert_LP, 0)
-    layer = np.arange(num_layers)[:, None]
-    share_LP = np.where(held_LP, 1.0 / counts_LE[layer, expert_LP], 0.0).astype(np.float32)
-    load_L = np.maximum(demand.load_LE.sum(axis=1), 1e-300)
-    together_LEE = demand.company() if by_company else np.zeros((num_layers, 0, 0))
-    partners_L = together_LEE.sum(axis=(1, 2)) / load_L if by_company else np.ones(num_layers)
-    repulsion_LP = items.load_LP * np.sqrt(spread * np.maximum(partners_L, 1e-3) / load_L)[:, None]
-    repulsion_LP = repulsion_LP.astype(np.float32)
-    result: NDArray[np.float32] = -repulsion_LP[:, :, None] * repulsion_LP[:, None, :]
-    if by_company:
-        together = together_LEE.astype(np.float32)
-        company = together[layer[..., None], expert_LP[:, :, None], expert_LP[:, None, :]]
-        company *= share_LP[:, :, None]
-        company *= share_LP[:, None, :]
-        result += company
-    twins = (items.expert_LP[:, :, None] == items.expert_LP[:, None, :]) & held_LP[:, :, None]
-    # Replicas of one expert serve more when they are on different nodes.
-    result[twins] = np.float32(-4.0 * demand.load_LE.max())
-    diagonal = np.arange(num_items)
-    result[:, diagonal, diagonal] = 0.0
-    return result
+@dataclass(frozen=True, eq=False)
+class Affinity:
+    """How much two items belong on one node, in rows per step saved, at any spread.
+
+    Args:
+        load_LP: of the items.
+        repulsion_L: of two items the product of their loads, times this and the spread, is what drives them apart.
+        company_LPP: what two items save on one node; None where a row is sent for each anyway.
+        twins_N: where, in (L, P, P), an item meets a replica of its own expert, or itself.
+        twins_lose: replicas of one expert serve more when they are on different nodes.
+    """
+
+    load_LP: Floats
+    repulsion_L: Floats
+    company_LPP: NDArray[np.float32] | None
+    twins_N: Ints
+    twins_lose: float
+
+    @classmethod
+    def of(cls, items: Items, demand: Demand, counts_LE: Ints, by_company: bool) -> Affinity:
+        """Of a demand's items; `by_company` where a token crosses to each node once."""
+        held_LP = items.expert_LP != EMPTY
+        expert_LP = np.where(held_LP, items.expert_LP, 0)
+        load_L = np.maximum(demand.load_LE.sum(axis=1), 1e-300)
+        company_LPP, partners_L = None, np.ones(len(load_L))
+        if by_company:
+            together_LEE = demand.company()
+            partners_L = together_LEE.sum(axis=(1, 2)) / load_L
+            company_LPP = np.stack(
+                [
+                    each.take(experts, 0).take(experts, 1)
+                    for each, experts in zip(together_LEE, expert_LP, strict=True)
+                ]
+            ).astype(np.float32)
+            counts_LP = np.take_along_axis(counts_LE, expert_LP, axis=1)
+            share_LP = np.where(held_LP, 1.0 / counts_LP, 0.0).astype(np.float32)
+            company_LPP *= share_LP[:, :, None]
+            company_LPP *= share_LP[:, None, :]
+        twins_LPP = (items.expert_LP[:, :, None] == items.expert_LP[:, None, :]) & held_LP[:, :, None]
+        return cls(
+            items.load_LP,
+            np.maximum(partners_L, 1e-3) / load_L,
+            company_LPP,
+            np.flatnonzero(twins_LPP),
+            4.0 * float(demand.load_LE.max()),
+        )
+
+    def at(self, spread: float) -> NDArray[np.float32]:
+        """Of every pair of items: (L, P, P), symmetric, nothing of an item with itself."""
+        repulsion_LP = (self.load_LP * np.sqrt(spread * self.repulsion_L)[:, None]).astype(np.float32)
+        result: NDArray[np.float32] = -repulsion_LP[:, :, None] * repulsion_LP[:, None, :]
+        if self.company_LPP is not None:
+            result += self.company_LPP
+        result.reshape(-1)[self.twins_N] = np.float32(-self.twins_lose)
+        diagonal = np.arange(result.shape[1])
+        result[:, diagonal, diagonal] = 0.0
+        return result
 
 
 def changed_replicas(slots_LRS: Ints, load_LE: Floats, worth_LEG: Floats, changes: int) -> Ints:
@@ -136,7 +183,7 @@ def _change_layer(slots_RS: Ints, load_E: Floats, worth_EG: Floats, nodes: int, 
         least = loss_RS.min()
         if not least < load_E[hot] / counts_E[hot]:
             return
-        crowded_R = np.isin(node_R, node_R[holds_R])
+        crowded_R = np.bincount(node_R[holds_R], minlength=nodes)[node_R] > 0
         value_RS = np.where(
             loss_RS == least, worth_EG[hot, node_R][:, None] - crowded_R[:, None] * load_E[hot], -np.inf
         )
@@ -163,7 +210,7 @@ def exchanged(
     )
     item_LGB = exchange(
         places_LGB,
-        affinity(items, demand, counts_LE, objective.once_per_node, spread),
+        Affinity.of(items, demand, counts_LE, objective.once_per_node).at(spread),
         _of_items(items, worth_LEG).transpose(0, 2, 1).astype(np.float32),
         least_gain,
         _rounds(objective.nodes),

@@ -106,10 +106,8 @@ def _fresh(demand: Demand, objective: Objective, slots_per_rank: int, worth_LEG:
     if objective.nodes > 1:
         num_slots = objective.ranks * slots_per_rank
         counts_LE = replica_counts(demand.load_LE, num_slots, objective.ranks, objective.nodes)
-        for spread in _SPREADS:
-            options[f"gathered, spread {spread:g}"] = candidates.gathered(
-                demand, objective, counts_LE, slots_per_rank, worth_LEG, spread
-            )
+        spread_out = candidates.gathered(demand, objective, counts_LE, slots_per_rank, worth_LEG, _SPREADS)
+        options |= {f"gathered, spread {spread:g}": slots for spread, slots in spread_out.items()}
         if counts_LE.sum() > counts_LE.size:
             # A replica is one more expert whose weights a rank reads: at small batches they cost more than they give.
             options["gathered, no replicas"] = candidates.without_replicas(
@@ -122,11 +120,10 @@ def _near_present(
     present_LRS: Ints, demand: Demand, objective: Objective, worth_LEG: Floats
 ) -> dict[str, Ints]:
     """Candidates that change the present a little."""
-    options = {}
+    options, slots_LRS, before = {}, present_LRS, 0
     for changes in _CHANGES:
-        options[f"{changes} replicas changed"] = candidates.changed_replicas(
-            present_LRS, demand.load_LE, worth_LEG, changes
-        )
+        slots_LRS = candidates.changed_replicas(slots_LRS, demand.load_LE, worth_LEG, changes - before)
+        options[f"{changes} replicas changed"], before = slots_LRS, changes
     if objective.nodes > 1:
         options["experts exchanged"] = candidates.exchanged(
             present_LRS, demand, objective, worth_LEG, least_gain=0.0, spread=_SPREADS[0]

@@ -10,6 +10,8 @@ from wingspan.schedule.schedule import COMMUNICATION
 
 _HIDDEN = "hidden behind compute"
 _WAITING = "waiting for slower ranks"
+SUMS = ("step", "all parts")
+"""What the entries above them add up to."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class Entry:
         if self.predicted is None or not self.measured:
             return None
         return self.predicted / self.measured
+
+    @property
+    def error(self) -> float | None:
+        """The prediction's, as a share of what was measured; None where it says nothing."""
+        return None if self.ratio is None else self.ratio - 1
 
 
 def time_account(report: StepReport) -> dict[str, float]:

@@ -8,7 +8,7 @@ from wingspan.report import step_figures as figures
 from wingspan.report.page import Page, Section, Table, Tile
 from wingspan.report.ranks import representative
 from wingspan.report.timeline import close_up, whole_step
-from wingspan.report.units import bytes_text, count_text, seconds_text, share_text
+from wingspan.report.units import bytes_text, rate_text, seconds_text, share_text, whole_text
 from wingspan.schedule.result import Operation, Span, StepReport
 
 
@@ -17,6 +17,7 @@ def step_page(
     conditions: Mapping[str, str],
     *,
     spans: Sequence[Span] = (),
+    drawn: str = "",
     capacity_bytes: float | None = None,
     more: Sequence[Section] = (),
 ) -> Page:
@@ -24,12 +25,13 @@ def step_page(
 
     Args:
         conditions: model, cluster, workload: what a reader must know to trust the figures.
-        spans: of any ranks; without any there is no timeline.
+        spans: of one step, of any ranks; without any there is no timeline.
+        drawn: which step that was, where there were several.
         capacity_bytes: memory of one GPU.
         more: sections to put after the first ones, such as a comparison with a baseline.
     """
     sections = [
-        *_timeline(report, spans),
+        *_timeline(report, spans, drawn),
         *more,
         _breakdown(report),
         _exposed(report),
@@ -60,11 +62,12 @@ def _tiles(report: StepReport, capacity_bytes: float | None) -> list[Tile]:
     filled = f"{share_text(peak / capacity_bytes)} of the GPU" if capacity_bytes else "on the fullest rank"
     error = "" if report.relative_error is None else f"± {report.relative_error * 100:.0f} %, "
     tiles = [
-        Tile("Step time", seconds_text(report.step_seconds), f"{error}{count_text(report.tokens)} tokens"),
+        Tile("Step time", seconds_text(report.step_seconds), f"{error}{whole_text(report.tokens)} tokens"),
         Tile(
             "Throughput, tokens/s",
-            count_text(report.tokens_per_second),
-            f"{count_text(report.tokens_per_second / report.ranks)} per GPU",
+            rate_text(report.tokens_per_second),
+            f"{rate_text(report.tokens_per_second / report.ranks)} per "
+            f"{'GPU' if report.source == 'predicted' else 'rank'}",
         ),
         Tile("Exposed communication", share_text(report.overhead), "of the step, on the mean rank"),
         Tile("Hottest expert", f"{report.imbalance:.2f} x mean", "tokens, per layer, mean over layers"),
@@ -76,7 +79,7 @@ def _tiles(report: StepReport, capacity_bytes: float | None) -> list[Tile]:
     return tiles
 
 
-def _timeline(report: StepReport, spans: Sequence[Span]) -> list[Section]:
+def _timeline(report: StepReport, spans: Sequence[Span], drawn: str) -> list[Section]:
     ranks = representative(report, {span.rank for span in spans})
     if not ranks:
         return []
@@ -88,7 +91,8 @@ def _timeline(report: StepReport, spans: Sequence[Span]) -> list[Section]:
         sections.append(
             Section(
                 f"{of}, close up",
-                f"Each rank has two rows: what it computes, and what travels meanwhile. {_gaps(spans)}",
+                "Each rank has two rows: what it computes, and what travels meanwhile. "
+                f"{_gaps(report, spans)} {drawn}".strip(),
                 picture,
                 caption="Hover over a bar for its times and bytes; drag to zoom, double-click to go back.",
             )
@@ -98,16 +102,17 @@ def _timeline(report: StepReport, spans: Sequence[Span]) -> list[Section]:
     sections.append(
         Section(
             "The whole step",
-            f"The same for all layers. Shown: {shown}, out of {report.ranks} ranks.",
+            f"The same for all layers. Shown: {shown}, out of {report.ranks} ranks.{'' if sections else f' {drawn}'}",
             whole_step(spans, ranks),
         )
     )
     return sections
 
 
-def _gaps(spans: Sequence[Span]) -> str:
+def _gaps(report: StepReport, spans: Sequence[Span]) -> str:
     if any(span.operation is Operation.WAIT for span in spans):
-        return "A gap in a compute row is a transfer that nothing hides; grey is waiting for slower ranks."
+        between = "" if report.source == "predicted" else ", or lies between operations"
+        return f"A gap in a compute row is a transfer that nothing hides{between}; grey is waiting for slower ranks."
     return "A gap in a compute row is time in which the rank waits: that is where communication is exposed."
 
 
@@ -118,20 +123,17 @@ def _breakdown(report: StepReport) -> Section:
         "Where the time goes",
         f"{pace} Where a compute bar ends before the dashed line, that rank waits for the rest of the step.",
         figures.breakdown(report),
-        Table(
-            (
-                "operation",
-                "mean rank",
-                "of the step",
-                f"rank {report.slowest_rank} (slowest)",
-                "longest",
-                "hidden, mean",
-            ),
-            figures.operation_rows(report),
-        ),
+        operation_table(report),
         caption="Transfers count as far as a rank computes nothing meanwhile, so each column adds up to the step; "
         "what is hidden behind compute stands beside it.",
     )
+
+
+def operation_table(report: StepReport) -> Table:
+    """What the mean rank and the slowest one spend on each operation."""
+    slowest = f"rank {report.slowest_rank} (slowest)"
+    headings = ("operation", "mean rank", "of the step", slowest, "longest", "hidden, mean")
+    return Table(headings, figures.operation_rows(report))
 
 
 def _exposed(report: StepReport) -> Section:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from wingspan.report.figures import Figure, axis, figure, row_axis
 from wingspan.report.palette import OPERATIONS, PAPER, ink_on
@@ -10,91 +11,144 @@ from wingspan.report.units import bytes_text, seconds_text, time_scale
 from wingspan.schedule.result import Operation, Span, Stream
 
 _ROW_HEIGHT = 34
+_PREDICTED, _MEASURED = ", predicted", ", measured"
+
+
+@dataclass(frozen=True)
+class _Bar:
+    """A span in its row, at seconds since the picture's begin."""
+
+    span: Span
+    row: str
+    begin: float
+    end: float
 
 
 def whole_step(spans: Sequence[Span], ranks: dict[int, str]) -> Figure:
     """All of the step; `ranks` are those to show, with their names."""
-    return _gantt(_shown(spans, ranks), ranks, labelled=False)
+    return _gantt(_placed(spans, ranks, _first(spans, ranks)), _rows(ranks, ("",)), labelled=False)
 
 
 def close_up(spans: Sequence[Span], ranks: dict[int, str]) -> tuple[Figure, int, int] | None:
     """Two neighbouring MoE layers from the middle of the step, with first and last layer; None without MoE layers."""
-    shown = _shown(spans, ranks)
-    layers = sorted({s.layer for s in shown if s.operation is Operation.EXPERT and s.layer is not None})
+    layers = _middle(spans, ranks)
+    if layers is None:
+        return None
+    origin = _first(spans, ranks)
+    bars, window = _near(_placed(spans, ranks, origin), layers)
+    return _gantt(bars, _rows(ranks, ("",)), labelled=True, window=window), *layers
+
+
+def both_steps(predicted: Sequence[Span], measured: Sequence[Span], ranks: dict[int, str]) -> Figure:
+    """Two steps from their begins on one axis, rank by rank a row of the one above a row of the other."""
+    bars = [
+        bar
+        for spans, of in ((predicted, _PREDICTED), (measured, _MEASURED))
+        for bar in _placed(spans, ranks, _first(spans, ranks), of)
+    ]
+    return _gantt(bars, _rows(ranks, (_PREDICTED, _MEASURED)), labelled=False)
+
+
+def both_close_up(
+    predicted: Sequence[Span], measured: Sequence[Span], ranks: dict[int, str]
+) -> tuple[Figure, int, int] | None:
+    """The same two layers of two steps, each from its own begin of the first; None without MoE layers."""
+    layers = _middle(predicted, ranks)
+    if layers is None or _middle(measured, ranks) is None:
+        return None
+    kept, longest = [], 0.0
+    for spans, of in ((predicted, _PREDICTED), (measured, _MEASURED)):
+        bars, (begin, end) = _near(_placed(spans, ranks, 0.0, of), layers)
+        kept += [replace(bar, begin=bar.begin - begin, end=bar.end - begin) for bar in bars]
+        longest = max(longest, end - begin)
+    rows, since = _rows(ranks, (_PREDICTED, _MEASURED)), f"time since layer {layers[0]} began"
+    return _gantt(kept, rows, labelled=True, window=(0.0, longest), since=since), *layers
+
+
+def _middle(spans: Sequence[Span], ranks: dict[int, str]) -> tuple[int, int] | None:
+    """Two neighbouring MoE layers from the middle of the step."""
+    computed = (span for span in spans if span.operation is Operation.EXPERT and span.rank in ranks)
+    layers = sorted({span.layer for span in computed if span.layer is not None})
     if not layers:
         return None
-    first = layers[(len(layers) - 1) // 2]
-    last = layers[min(len(layers) - 1, (len(layers) - 1) // 2 + 1)]
-    inside = [s for s in shown if s.layer is not None and first <= s.layer <= last]
-    begin, end = min(s.start_seconds for s in inside), max(s.end_seconds for s in inside)
-    # What overlaps the window from other layers belongs to the picture too: overlap is the point of it.
-    window = [s for s in shown if s.end_seconds > begin and s.start_seconds < end]
-    origin = min(s.start_seconds for s in shown)
-    return (
-        _gantt(window, ranks, labelled=True, window=(begin - origin, end - origin), origin=origin),
-        first,
-        last,
-    )
+    first = (len(layers) - 1) // 2
+    return layers[first], layers[min(len(layers) - 1, first + 1)]
 
 
-def _shown(spans: Iterable[Span], ranks: dict[int, str]) -> list[Span]:
-    return sorted((span for span in spans if span.rank in ranks), key=lambda span: span.start_seconds)
+def _near(bars: list[_Bar], layers: tuple[int, int]) -> tuple[list[_Bar], tuple[float, float]]:
+    """The bars of these layers, and when they begin and end.
+
+    What overlaps them from other layers belongs to the picture too: overlap is the point of it.
+    """
+    inside = [b for b in bars if b.span.layer is not None and layers[0] <= b.span.layer <= layers[1]]
+    begin, end = min(b.begin for b in inside), max(b.end for b in inside)
+    return [b for b in bars if b.end > begin and b.begin < end], (begin, end)
+
+
+def _first(spans: Sequence[Span], ranks: dict[int, str]) -> float:
+    return min((span.start_seconds for span in spans if span.rank in ranks), default=0.0)
+
+
+def _placed(spans: Sequence[Span], ranks: dict[int, str], origin: float, of: str = "") -> list[_Bar]:
+    ordered = sorted((s for s in spans if s.rank in ranks), key=lambda span: span.start_seconds)
+    return [
+        _Bar(s, _row(s.rank, ranks[s.rank], s.stream, of), s.start_seconds - origin, s.end_seconds - origin)
+        for s in ordered
+    ]
 
 
 def _gantt(
-    spans: list[Span],
-    ranks: dict[int, str],
+    bars: list[_Bar],
+    rows: list[str],
     *,
     labelled: bool,
     window: tuple[float, float] | None = None,
-    origin: float | None = None,
+    since: str = "time since the step began",
 ) -> Figure:
-    origin = min((s.start_seconds for s in spans), default=0.0) if origin is None else origin
-    begin, end = window or (0.0, max((s.end_seconds - origin for s in spans), default=0.0))
+    begin, end = window or (0.0, max((bar.end for bar in bars), default=0.0))
     scale, unit = time_scale(end)
-    rows = [_row(rank, name, stream) for rank, name in ranks.items() for stream in Stream]
-    several = len({s.micro_batch for s in spans}) > 1
+    several = len({bar.span.micro_batch for bar in bars} - {None}) > 1
     data = []
     for operation in OPERATIONS:
-        if own := [s for s in spans if s.operation is operation]:
-            bars = _bars(operation, own, ranks, origin, scale)
-            whole = [begin <= s.start_seconds - origin and s.end_seconds - origin <= end for s in own]
-            names = [_label(operation, s, several) if w else "" for s, w in zip(own, whole, strict=True)]
-            data.append(bars | _labels(operation, names) if labelled else bars)
+        if own := [bar for bar in bars if bar.span.operation is operation]:
+            whole = [begin <= bar.begin and bar.end <= end for bar in own]
+            names = [
+                _label(operation, bar.span, several) if w else "" for bar, w in zip(own, whole, strict=True)
+            ]
+            data.append(_drawn(operation, own, scale) | (_labels(operation, names) if labelled else {}))
     margin = (end - begin) * 0.005
     return figure(
         data,
         height=92 + _ROW_HEIGHT * len(rows),
         barmode="overlay",
         bargap=0.18,
-        xaxis=axis(
-            f"time since the step began, {unit}", range=[(begin - margin) * scale, (end + margin) * scale]
-        ),
+        xaxis=axis(f"{since}, {unit}", range=[(begin - margin) * scale, (end + margin) * scale]),
         yaxis=row_axis(rows),
         uniformtext={"minsize": 10, "mode": "hide"},
     )
 
 
-def _row(rank: int, name: str, stream: Stream) -> str:
-    return (
-        f"rank {rank} ({name})  {stream.value}"
-        if stream is Stream.COMPUTE
-        else f"rank {rank}  {stream.value}"
-    )
+def _rows(ranks: dict[int, str], sources: Sequence[str]) -> list[str]:
+    return [
+        _row(rank, name, stream, of) for rank, name in ranks.items() for stream in Stream for of in sources
+    ]
 
 
-def _bars(
-    operation: Operation, spans: list[Span], ranks: dict[int, str], origin: float, scale: float
-) -> dict[str, object]:
+def _row(rank: int, name: str, stream: Stream, of: str) -> str:
+    named = f"rank {rank} ({name})" if stream is Stream.COMPUTE and of != _MEASURED else f"rank {rank}"
+    return f"{named}  {stream.value}{of}"
+
+
+def _drawn(operation: Operation, bars: list[_Bar], scale: float) -> dict[str, object]:
     return {
         "type": "bar",
         "orientation": "h",
         "name": _name(operation),
-        "y": [_row(s.rank, ranks[s.rank], s.stream) for s in spans],
-        "base": [round((s.start_seconds - origin) * scale, 4) for s in spans],
-        "x": [round((s.end_seconds - s.start_seconds) * scale, 4) for s in spans],
+        "y": [bar.row for bar in bars],
+        "base": [round(bar.begin * scale, 4) for bar in bars],
+        "x": [round((bar.end - bar.begin) * scale, 4) for bar in bars],
         "marker": {"color": OPERATIONS[operation], "line": {"width": 0}},
-        "hovertext": [_hover(s, origin) for s in spans],
+        "hovertext": [_hover(bar) for bar in bars],
         "hoverinfo": "text",
     }
 
@@ -123,13 +177,13 @@ def _label(operation: Operation, span: Span, several: bool) -> str:
     return f"{name} {chr(ord('a') + span.micro_batch % 26)}"
 
 
-def _hover(span: Span, origin: float) -> str:
+def _hover(bar: _Bar) -> str:
+    span = bar.span
     parts = [f"<b>{_name(span.operation)}</b> on rank {span.rank}"]
     for label, value in (("layer", span.layer), ("micro-batch", span.micro_batch), ("chunk", span.chunk)):
         if value is not None:
             parts.append(f"{label} {value}")
-    start, length = span.start_seconds - origin, span.end_seconds - span.start_seconds
-    parts.append(f"from {seconds_text(start)}, for {seconds_text(length)}")
+    parts.append(f"from {seconds_text(bar.begin)}, for {seconds_text(bar.end - bar.begin)}")
     for label, size in (("sent", span.sent_bytes), ("received", span.received_bytes)):
         if size:
             parts.append(f"{label} {bytes_text(size)}")

@@ -22,6 +22,16 @@ def count_text(count: float) -> str:
     return _scaled(count, _COUNTS, "") if count else "0"
 
 
+def whole_text(count: int) -> str:
+    """`42` is `42`, `1234567` is `1.23 M`."""
+    return str(count) if abs(count) < 1000 else count_text(count)
+
+
+def rate_text(per_second: float) -> str:
+    """As `count_text`, but two digits of what is below 0.1: a slow thing is never `0.00` a second."""
+    return f"{per_second:.2g}" if 0 < abs(per_second) < 0.1 else count_text(per_second)
+
+
 def parameters_text(parameters: float) -> str:
     """`671e9` is `671.0 B`, as model cards say it."""
     return f"{parameters / 1e9:.1f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"

@@ -20,10 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.errors import InputError
-from wingspan.reading import json_value
+from wingspan.reading import check_kind, json_value
 from wingspan.routing.recorded_load import SCHEMA, RecordedLoad
 
 _LAYER, _EXPERT, _COUNT = ("layer", "layer_id"), ("expert", "expert_id"), ("count", "tokens", "load")
+_NO_LOADS = ("prompt", "output", "arrival", "timestamp", "generated")
+"""Words in the columns of tables of requests."""
 _MOST_CELLS = 100_000_000
 """The most that a list of pairs is spread out to; the largest models have some 50,000."""
 
@@ -47,6 +49,8 @@ def read_load(path: Path, experts: int | None = None) -> RecordedLoad:
             return _of_table(*_csv_columns(path), path, experts)
         if path.suffix == ".parquet":
             return _of_table(*_parquet_columns(path), path, experts)
+        if path.suffix in (".yaml", ".yml", ".txt"):
+            raise InputError("loads are JSON, .npy, .csv or .parquet")
         return _of_json(json_value(path.read_text(encoding="utf-8")), path)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -65,6 +69,7 @@ def _of_json(data: Any, path: Path) -> RecordedLoad:
         return _matrix(data, path)
     if isinstance(data, dict) and data.get("schema") == SCHEMA:
         return RecordedLoad.from_dict(data)
+    check_kind(data, "its JSON", "a recorded load")
     raise InputError(
         "neither a matrix of loads, layers x experts, nor a recorded load; `wingspan import` reads what an engine wrote"
     )
@@ -90,6 +95,8 @@ def _of_table(
 ) -> RecordedLoad:
     if names is not None and _column(names, _EXPERT) is not None:
         return _spread_out(_pairs(names, columns, path), path, experts)
+    if names is not None and (wrong := [name for name in names if any(w in name.lower() for w in _NO_LOADS)]):
+        raise InputError(f"its column {wrong[0]} is none of an expert: a table of requests, not of loads")
     number = None if names is None else _column(names, _LAYER)
     layers = None if number is None else tuple(_whole(columns[number], "layer").tolist())
     rows = np.stack([column for n, column in enumerate(columns) if n != number], axis=1)

@@ -23,13 +23,19 @@ import pyarrow.parquet as pq
 from wingspan.errors import InputError
 from wingspan.reading import json_value
 from wingspan.routing.trace import RoutingTrace, check_same_shape, concatenate
-from wingspan.writing import OutputFile, json_text
+from wingspan.writing import OutputFile, is_stream, json_text
 
 SCHEMA_VERSION = 1
 _KEY = "wingspan.routing_trace"
 _TOKEN_COLUMNS = {"step": "step_T", "request": "request_T", "home_rank": "home_rank_T"}
 _CHOICES_PER_ROW_GROUP = 8_000_000
 _MOST_TOKENS_PER_ROW_GROUP = 65_536
+
+
+def check_trace_name(path: Path) -> None:
+    """Raise `InputError` for a name under which a trace would not be found to be one."""
+    if path.suffix != ".parquet" and not is_stream(path):
+        raise InputError(f"{path}: a routing trace is a Parquet file; let its name end in .parquet")
 
 
 class TraceWriter:
@@ -40,6 +46,7 @@ class TraceWriter:
 
     def __init__(self, path: Path, origin: str) -> None:
         """Prepare to write `path`; `origin` says in words where the trace comes from."""
+        check_trace_name(path)
         self.path = path
         self.num_tokens = 0
         self._origin = origin

@@ -100,7 +100,7 @@ class Setting:
             InputError: the GPUs cannot be cut so, or the deployment does not fit its model or cluster.
         """
         if self.impossible:
-            raise InputError(f"sweep: {self.impossible}")
+            raise InputError(self.impossible)
         unlike = self.experts != self.model.experts.count
         model = with_experts(self.model, self.experts) if unlike else self.model
         groups = self.ranks // self.cut
@@ -111,7 +111,7 @@ class Setting:
             "placement": {"ranks": groups, "experts_per_rank": -(-self.experts // groups)},
             "options": self.options,
         }
-        return parse(Deployment, parts, "sweep")
+        return parse(Deployment, parts, model.name)
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def sweep(
             reports.append(report)
         on_point()
     if not points:
-        raise InputError(f"sweep: nothing to predict; {'; '.join(_left_out(skipped))}")
+        raise InputError(f"nothing to predict; {'; '.join(_left_out(skipped))}")
     return SweepResult(
         conditions=dict(conditions),
         axes=described,
@@ -217,10 +217,10 @@ def _check(axes: Sequence[Axis]) -> None:
         count *= len(axis.choices)
     if not axes or not count:
         raise InputError(
-            "sweep: nothing is varied; give at least one option several values, such as `ranks` 16..256"
+            "nothing is varied; give at least one option several values, such as `ranks` 16..256"
         )
     if count > MOST_POINTS:
-        raise InputError(f"sweep: {count:,} points are more than {MOST_POINTS:,}; give fewer values")
+        raise InputError(f"{count:,} points are more than {MOST_POINTS:,}; give fewer values")
 
 
 def _point(at: dict[str, Value], deployment: Deployment, report: StepReport) -> SweepPoint:

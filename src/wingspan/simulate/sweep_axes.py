@@ -122,7 +122,7 @@ def with_bandwidth(setting: Setting, gigabytes_per_second: Value) -> Setting:
     """
     bandwidth = float(gigabytes_per_second) * 1e9
     if not bandwidth > 0:
-        raise InputError(f"bandwidth {gigabytes_per_second} GB/s must be above 0")
+        raise InputError(f"`bandwidth` {bandwidth / 1e9:g}: GB/s must be above 0")
     card = bandwidth * setting.cluster.gpus_per_network_card
     link = setting.cluster.scale_out.model_copy(update={"bandwidth_bytes_per_second": card})
     return replace(setting, cluster=setting.cluster.model_copy(update={"scale_out": link}))

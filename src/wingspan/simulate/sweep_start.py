@@ -12,7 +12,7 @@ from wingspan.specs.cluster import Cluster, load_cluster
 from wingspan.specs.models import load_model
 from wingspan.specs.precision import Precision
 from wingspan.specs.reading import parse
-from wingspan.specs.workload import Workload
+from wingspan.specs.workload import Workload, phase_named
 
 _USUAL_CONTEXT = 4096
 _OPEN_EXPERTS = ("seed", "seed-gated", "seed-small")
@@ -49,7 +49,7 @@ def start(
     Raises:
         InputError: an unknown preset or file, or a value that is none.
     """
-    work = {"phase": phase, "tokens_per_gpu": 1, "context": 1, "seed": seed}
+    work = {"phase": phase_named(phase, "`phase`"), "tokens_per_gpu": 1, "context": 1, "seed": seed}
     precisions = {"weights": weights, "activations": activations, "kv": kv or Precision.BF16}
     found = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
     return Setting(

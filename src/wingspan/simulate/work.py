@@ -97,9 +97,18 @@ class Work:
         return self._stream() + self._mlp(self._shared_tokens, mlp.intermediate / self._group, mlp.matrices)
 
     def gate(self) -> Cost:
-        """Norm and router of an MoE layer; routers stay in 16 bits or more."""
-        return self._stream() + self._matmul(
-            self._tokens, self._model.hidden, self._model.experts.count, Precision.BF16
+        """Norm, router and projections of rows of an MoE layer; routers stay in 16 bits or more."""
+        model, experts = self._model, self._model.experts
+        cost = self._stream() + self._matmul(
+            self._tokens, model.hidden, experts.count + experts.zero, Precision.BF16
+        )
+        if experts.row_width is None:
+            return cost
+        inward = self._matmul(self._tokens, model.hidden, experts.row_width, self._precisions.weights)
+        return (
+            cost
+            + inward
+            + self._matmul(self._tokens, experts.row_width, model.hidden, self._precisions.weights)
         )
 
     def shared_expert(self) -> Cost:
@@ -124,9 +133,9 @@ class Work:
         model, precisions = self._model, self._precisions
         experts = model.experts
         intermediate = experts.intermediate / self._cut
-        values = experts.matrices * model.hidden * intermediate
+        values = experts.matrices * model.row_width * intermediate
         rows, active = rows_PLRS.sum(axis=-1), np.minimum(rows_PLRS, 1.0).sum(axis=-1)
-        width = 2 * model.hidden + 2 * experts.matrices * intermediate
+        width = 2 * model.row_width + 2 * experts.matrices * intermediate
         moved = (
             active * values * precisions.expert_weights.weight_bytes
             + rows * width * precisions.activations.bytes

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from wingspan.errors import InputError
-from wingspan.reading import yaml_value
+from wingspan.reading import check_kind, yaml_value
 from wingspan.specs.reading import near_name, read_yaml
 
 _PRESETS = "clusters"
@@ -133,6 +133,7 @@ def _file_data(name: str, within: tuple[str, ...]) -> dict[str, Any]:
     if name in within:
         raise InputError(f"{name}: its base leads back to itself ({' -> '.join((*within, name))})")
     data = _shipped(_PRESETS, name) if name in cluster_presets() else read_yaml(Path(name))
+    check_kind(data, name, "a cluster")
     base = data.pop("base", None)
     if base is None:
         return data

@@ -14,7 +14,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from wingspan.limits import MOST_LAYERS, MOST_SLOTS, MOST_WIDTH, ExpertCount, Width
+from wingspan.limits import MOST_EXPERTS, MOST_LAYERS, MOST_SLOTS, MOST_WIDTH, ExpertCount, Width
 from wingspan.limits import Parameters as ParameterCount
 from wingspan.specs.mixers import Mixer
 from wingspan.specs.precision import Precision
@@ -51,6 +51,11 @@ class Experts(Spec):
     )
     shared_extra_parameters: ParameterCount = Field(default=0, description="the shared expert's own gate")
     router_extra_parameters: ParameterCount = Field(default=0, description="the router's bias and norms")
+    row_width: Width | None = Field(
+        default=None,
+        description="values of a row that experts take, after a projection; None: the hidden state",
+    )
+    zero: int = Field(default=0, ge=0, le=MOST_EXPERTS, description="choices that compute nothing")
     groups: int = Field(default=1, ge=1, description="groups of experts of node-limited routing")
     groups_per_token: int = Field(default=1, ge=1, description="groups that one token may use")
 
@@ -73,6 +78,11 @@ class Experts(Spec):
         """Weight matrices of one expert."""
         return 3 if self.gated else 2
 
+    @property
+    def rows_per_token(self) -> float:
+        """Experts that compute for a token, where it chooses evenly among them and what computes nothing."""
+        return self.per_token * self.count / (self.count + self.zero)
+
 
 class LayerKind(Spec):
     """One kind of layer: what mixes tokens in it, and what each token passes."""
@@ -80,7 +90,7 @@ class LayerKind(Spec):
     mixers: tuple[Mixer, ...] = Field(default=(), max_length=4)
     dense: DenseMlp | None = None
     experts: Experts | None = None
-    norm_parameters: ParameterCount = Field(description="norms outside the mixers")
+    norm_parameters: ParameterCount = Field(description="norms, scales and streams outside mixers and MLPs")
 
     @model_validator(mode="after")
     def _has_something(self) -> Self:
@@ -107,6 +117,9 @@ class ModelSpec(Spec):
         description="of each layer, from the first, the number of its kind",
     )
     tied_embeddings: bool = False
+    embedding_extra_parameters: ParameterCount = Field(
+        default=0, description="further tables that tokens look up"
+    )
     norm_parameters: ParameterCount = Field(default=0, description="norms outside the layers")
     head_extra_parameters: ParameterCount = Field(default=0, description="the head's bias")
     weights: Precision = Field(default=Precision.BF16, description="as published, all but experts")
@@ -165,6 +178,11 @@ class ModelSpec(Spec):
         return tuple(sorted(self.layers_with(lambda kind: kind.experts is None)))
 
     @property
+    def row_width(self) -> int:
+        """Values of a row that travels to experts."""
+        return self.experts.row_width or self.hidden
+
+    @property
     def experts(self) -> Experts:
         """Those of each MoE layer."""
         return next(kind.experts for kind in self.kinds if kind.experts is not None)
@@ -216,15 +234,18 @@ class ModelSpec(Spec):
         )
         if experts is None:
             return counted
-        bias = ((experts.matrices - 1) * experts.intermediate + hidden) if experts.bias else 0
+        width = experts.row_width or hidden
+        bias = ((experts.matrices - 1) * experts.intermediate + width) if experts.bias else 0
+        projected = 2 * hidden * width if experts.row_width else 0
         shared = experts.matrices * hidden * experts.shared_intermediate
         return counted.model_copy(
             update={
-                "router": experts.count * hidden + experts.router_extra_parameters,
-                "shared_experts": shared + experts.shared_extra_parameters,
-                "expert": experts.matrices * hidden * experts.intermediate + bias,
+                "router": (experts.count + experts.zero) * hidden + experts.router_extra_parameters,
+                "shared_experts": shared + experts.shared_extra_parameters + projected,
+                "expert": experts.matrices * width * experts.intermediate + bias,
                 "experts_per_layer": experts.count,
                 "experts_per_token": experts.per_token,
+                "rows_per_token": experts.rows_per_token,
                 "moe_layers": 1,
             }
         )
@@ -236,7 +257,7 @@ class ModelSpec(Spec):
         each = [(self.kind_parameters(kind), self.layers_of(n)) for n, kind in enumerate(self.kinds)]
         moe = next(one for one, _ in each if one.moe_layers)
         return Parameters(
-            embedding=embedding,
+            embedding=embedding + self.embedding_extra_parameters,
             head=(0 if self.tied_embeddings else embedding) + self.head_extra_parameters,
             attention=sum(one.attention * count for one, count in each),
             dense=sum(one.dense * count for one, count in each),
@@ -246,6 +267,7 @@ class ModelSpec(Spec):
             expert=moe.expert,
             experts_per_layer=moe.experts_per_layer,
             experts_per_token=moe.experts_per_token,
+            rows_per_token=moe.rows_per_token,
             moe_layers=len(self.moe_layers),
         )
 
@@ -263,6 +285,7 @@ class Parameters(Spec):
     expert: int = 0
     experts_per_layer: int = 0
     experts_per_token: int = 0
+    rows_per_token: float = 0.0
     moe_layers: int = 0
 
     @property
@@ -284,4 +307,4 @@ class Parameters(Spec):
     @property
     def active(self) -> int:
         """What one token uses."""
-        return self.beside_experts + self.expert * self.experts_per_token * self.moe_layers
+        return self.beside_experts + round(self.expert * self.rows_per_token * self.moe_layers)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wingspan.errors import InputError
-from wingspan.reading import is_lfs_pointer, json_value, lfs_pointer_error
+from wingspan.reading import check_kind, is_lfs_pointer, json_value, lfs_pointer_error
 from wingspan.specs.families import model_from_config
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.reading import near_name
@@ -58,4 +58,5 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not JSON ({error})") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected an object, found {type(data).__name__}")
+    check_kind(data, str(path), "a model's configuration")
     return data

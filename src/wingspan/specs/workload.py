@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
@@ -14,6 +14,15 @@ from wingspan.routing.trace import RoutingTrace
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.precision import Precision
 from wingspan.specs.reading import Spec
+
+Phase = Literal["prefill", "decode"]
+
+
+def phase_named(text: str, name: str) -> str:
+    """A phase as it is; raises `InputError`, saying what `name` is, for what is none."""
+    if text not in get_args(Phase):
+        raise InputError(f"{name} {text}: use {' or '.join(get_args(Phase))}")
+    return text
 
 
 class Context(Spec):
@@ -118,7 +127,7 @@ class Precisions(Spec):
 class Workload(Spec):
     """One step's work. A precision left out follows from the model as published."""
 
-    phase: Literal["prefill", "decode"] = "decode"
+    phase: Phase = "decode"
     tokens_per_gpu: Tokens = Field(description="new tokens; in decode one per sequence")
     total_sequences: int | None = Field(
         default=None,

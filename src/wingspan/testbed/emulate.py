@@ -138,7 +138,7 @@ def paced_step(deployment: Deployment, steps: int) -> PacedStep:
     return PacedStep(
         layers=model.layers,
         moe_layers=tuple(model.moe_layers),
-        hidden=model.hidden,
+        hidden=model.row_width,
         dtype=torch.float32 if own is Precision.FP32 else torch.bfloat16,
         placement=deployment.build_placement(),
         shared_expert=model.experts.shared_intermediate > 0,

@@ -23,7 +23,7 @@ from wingspan.traffic.demand import Demand
 from wingspan.traffic.distinct import first_by_company, hit_by_chance
 from wingspan.traffic.layers import Domains, LayerTraffic
 from wingspan.traffic.links import Traffic
-from wingspan.traffic.rule import NEAREST_FIRST, ReplicaRule
+from wingspan.traffic.rule import NEAREST_FIRST, ReplicaRule, at_slots
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -150,7 +150,7 @@ def _flow(slots_LRS: Ints, demand: Demand, domains: Domains, rule: ReplicaRule) 
     expert_LX = np.where(held_LX, slots_LX, 0)
     tokens_LG, picked_LQE = _sources(demand, domains)
     parts = rule.parts(slots_LX, demand.num_experts, domains.count)
-    picked_LQX = np.take_along_axis(picked_LQE, expert_LX[:, None, :], axis=2)
+    picked_LQX = at_slots(picked_LQE, expert_LX)
     own_LQX = picked_LQX.reshape(layers, picked_LQX.shape[1], domains.count, -1)
     class_G = np.arange(domains.count) if picked_LQX.shape[1] > 1 else np.zeros(domains.count, dtype=np.int64)
     near_picked_LX = own_LQX[:, class_G, np.arange(domains.count)].reshape(layers, -1)

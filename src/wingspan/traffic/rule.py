@@ -114,15 +114,24 @@ class NearestFirst:
         place = (layer * domains + domain_X[slot]) * num_experts + expert
         held_by_LGE = np.bincount(place, minlength=layers * domains * num_experts)
         held_by_LGE = held_by_LGE.reshape(layers, domains, num_experts)
-        in_source_LGX = np.take_along_axis(held_by_LGE, expert_LX[:, None, :], axis=2)
-        everywhere_LX = np.take_along_axis(replicas_LE, expert_LX, axis=1)
-        is_own_GX = domain_X[None, :] == np.arange(domains)[:, None]
-        near = np.where(is_own_GX, 1 / np.maximum(in_source_LGX, 1), 0.0)
-        part = np.where(in_source_LGX > 0, near, 1 / everywhere_LX[:, None, :])
-        return Parts(np.where(held_LX[:, None, :], part, 0.0), own_LX)
+        # A domain that holds the expert sends to its own slots alone, another one to all alike.
+        elsewhere_LGE = np.where(held_by_LGE > 0, 0.0, 1 / np.maximum(replicas_LE, 1)[:, None, :])
+        part_LGX = at_slots(elsewhere_LGE, expert_LX)
+        near_X = np.arange(slots)
+        near_LX = held_by_LGE[np.arange(layers)[:, None], domain_X, expert_LX]
+        part_LGX[:, domain_X, near_X] = 1 / np.maximum(near_LX, 1)
+        part_LGX *= held_LX[:, None, :]
+        return Parts(part_LGX, own_LX)
 
 
 NEAREST_FIRST = NearestFirst()
+
+
+def at_slots(values_LQE: Floats, expert_LX: Ints) -> Floats:
+    """Look up the value of each slot's expert: (L, Q, X); layer by layer, which numpy does quickest."""
+    return np.stack(
+        [values_QE.take(experts, axis=1) for values_QE, experts in zip(values_LQE, expert_LX, strict=True)]
+    )
 
 
 def _slots_of_experts(slots_RS: Ints, num_experts: int) -> tuple[Ints, Ints]:

@@ -17,11 +17,22 @@ from wingspan.specs.workload import (
 
 
 def expert_shares(model: ModelSpec, workload: Workload) -> NDArray[np.float64]:
-    """Probability that a token picks each expert: (MoE layers, experts), a layer sums to top-k.
+    """Probability that a token picks each expert: (MoE layers, experts).
+
+    A layer sums to top-k, or to less where some choices compute nothing.
 
     Raises:
         InputError: recorded loads are of another number of experts.
     """
+    shares_LE = _shares(model, workload)
+    return (
+        shares_LE
+        if not model.experts.zero
+        else shares_LE * (model.experts.rows_per_token / model.experts.per_token)
+    )
+
+
+def _shares(model: ModelSpec, workload: Workload) -> NDArray[np.float64]:
     layers, experts, top_k = len(model.moe_layers), model.experts.count, model.experts.per_token
     routing = workload.routing
     if isinstance(routing, PowerLawRouting):

@@ -13,7 +13,7 @@ from typing import Any
 from wingspan.errors import InputError
 from wingspan.interop.files import read_json
 from wingspan.placement.simple import check_fits
-from wingspan.reading import is_lfs_pointer, lfs_pointer_error
+from wingspan.reading import check_kind, is_lfs_pointer, lfs_pointer_error
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.models import load_model
 
@@ -78,6 +78,7 @@ def config_facts(model: Path) -> ConfigFacts:
     config = read_json(file)
     if not isinstance(config, dict):
         raise InputError(f"{file}: expected an object, found {type(config).__name__}")
+    check_kind(config, str(file), "a model's configuration")
     if not isinstance(config.get("model_type"), str):
         raise InputError(f"{file}: not a configuration: it has no model_type")
     text = config.get("text_config")

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wingspan.errors import InputError
-from wingspan.limits import MOST_LAYERS
-from wingspan.specs.families.experts import EXPERTS, dense_layers, dense_of, experts_of
+from wingspan.specs.families.experts import EXPERTS, dense_layers, dense_of, experts_of, layer_count
 from wingspan.specs.families.family import Family
 from wingspan.specs.families.mixers import mixers_of
 from wingspan.specs.families.precision import precisions_of
@@ -25,21 +24,27 @@ def model_from_config(config: Mapping[str, Any], source: str) -> ModelSpec:
     """Sizes of the model that a `config.json` describes.
 
     Args:
-        config: its content; a multimodal model's text part (`text_config`) is taken.
+        config: its content; of a model of several parts the one that makes text is taken.
         source: where it came from; errors start with it.
 
     Raises:
         InputError: the family is unknown, the model has no experts, or a field is missing or unfit.
     """
-    if "text_config" in config and isinstance(config["text_config"], Mapping):
-        return model_from_config({**_shared_fields(config), **config["text_config"]}, source)
+    for name in _TEXT_PARTS:
+        if isinstance(config.get(name), Mapping):
+            return model_from_config({**_shared_fields(config), **config[name]}, source)
     reader = Reader(config, source)
     return _model(reader, _family(reader))
 
 
+_TEXT_PARTS = ("thinker_config", "text_config", "language_config", "llm_config")
+"""Keys under which wrappers of several parts keep the one that makes text."""
+_SHARED = ("model_type", "quantization_config", "dtype", "torch_dtype", "tie_word_embeddings", "name")
+"""Fields of a wrapper that hold for its text part where that says nothing."""
+
+
 def _shared_fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("quantization_config", "dtype", "torch_dtype", "tie_word_embeddings", "name")
-    return {name: config[name] for name in names if name in config}
+    return {name: config[name] for name in _SHARED if name in config}
 
 
 def _family(reader: Reader) -> Family:
@@ -76,6 +81,7 @@ def _model(reader: Reader, family: Family) -> ModelSpec:
             "vocabulary": vocabulary,
             "kinds": kinds,
             "order": [kinds.index(layer) for layer in layers],
+            "embedding_extra_parameters": family.embedding_extra(reader) if family.embedding_extra else 0,
             "tied_embeddings": reader.flag("tie_word_embeddings", default=family.tied_by_default),
             "norm_parameters": hidden * family.norm_values,
             "head_extra_parameters": vocabulary if head_bias else 0,
@@ -89,7 +95,9 @@ def _model(reader: Reader, family: Family) -> ModelSpec:
 
 def _layers(reader: Reader, family: Family) -> list[LayerKind]:
     """Every layer, from the first."""
-    count = reader.integer("num_hidden_layers", most=MOST_LAYERS)
+    if family.layer is not None:
+        return [family.layer(reader, family, n) for n in range(layer_count(reader))]
+    count = layer_count(reader)
     experts, without = experts_of(reader, family), dense_layers(reader, family, count)
     dense = dense_of(reader, gated=experts.gated) if without else None
     norms = family.norms * reader.integer("hidden_size") * family.norm_values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wingspan.errors import InputError
-from wingspan.limits import MOST_EXPERTS
+from wingspan.limits import MOST_EXPERTS, MOST_LAYERS
 from wingspan.specs.families.family import Family
 from wingspan.specs.families.reader import Reader
 from wingspan.specs.model import DenseMlp, Experts
@@ -14,6 +14,15 @@ EXPERTS = ("n_routed_experts", "num_local_experts", "num_experts", "moe_num_expe
 _TOP_K = ("num_experts_per_tok", "experts_per_token", "moe_k", "moe_topk")
 _WIDTH = ("moe_intermediate_size", "intermediate_size")
 _SHARED_COUNT = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
+
+
+def layer_count(reader: Reader) -> int:
+    """How many layers there are.
+
+    Raises:
+        InputError: the number is missing or unfit.
+    """
+    return reader.integer("num_hidden_layers", "n_layers", "num_layers", most=MOST_LAYERS)
 
 
 def experts_of(reader: Reader, family: Family) -> Experts:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
+
+from wingspan.specs.families.reader import Reader
+from wingspan.specs.mixers import Mixer
+from wingspan.specs.model import LayerKind
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,12 @@ class Family:
     tied_by_default: bool = False
     dense_by_default: int = 0
     """Layers without experts, from the first, where the config names none."""
+    mixers: Callable[[Reader, Family, int], tuple[Mixer, ...]] | None = None
+    """Reads the mixers of a layer, where they are neither heads nor latent."""
+    layer: Callable[[Reader, Family, int], LayerKind] | None = None
+    """Reads a whole layer, where it is not mixers followed by a dense MLP or by experts."""
+    embedding_extra: Callable[[Reader], int] | None = None
+    """Parameters of further tables that tokens look up."""
     norms: int = 2
     """Norms of a layer outside its mixers."""
 

@@ -15,15 +15,22 @@ def mixers_of(reader: Reader, family: Family, layer: int) -> tuple[Mixer, ...]:
     Raises:
         InputError: a field is missing or unfit.
     """
-    return (_latent(reader) if family.latent else _heads(reader, family, layer),)
+    if family.mixers is not None:
+        return family.mixers(reader, family, layer)
+    return (latent(reader) if family.latent else heads(reader, family, layer),)
 
 
-def _heads(reader: Reader, family: Family, layer: int) -> HeadAttention:
+def heads(reader: Reader, family: Family, layer: int) -> HeadAttention:
+    """Attention by heads, as most families spell it.
+
+    Raises:
+        InputError: a field is missing or unfit.
+    """
     hidden = reader.integer("hidden_size")
-    heads = reader.integer("num_attention_heads", layer=layer)
-    kv_heads = reader.integer("num_key_value_heads", default=heads, layer=layer)
-    head_dim = reader.integer("head_dim", default=hidden // max(1, heads))
-    widths = {"query": heads * head_dim, "key": kv_heads * head_dim}
+    count = reader.integer("num_attention_heads", layer=layer)
+    kv_heads = reader.integer("num_key_value_heads", default=count, layer=layer)
+    head_dim = reader.integer("head_dim", default=hidden // max(1, count))
+    widths = {"query": count * head_dim, "key": kv_heads * head_dim}
     norm = reader.flag("use_qk_norm", default=False) and reader.type == "glm4_moe"
     extra = {"none": 0, "head": 2 * head_dim, "width": widths["query"] + widths["key"]}[
         "head" if norm else family.query_key_norm
@@ -34,21 +41,26 @@ def _heads(reader: Reader, family: Family, layer: int) -> HeadAttention:
     if biased:
         extra += widths["query"] + 2 * widths["key"] + (hidden if family.output_bias else 0)
     if family.sinks:
-        extra += heads
+        extra += count
     return parse(
         HeadAttention,
         {
-            "heads": heads,
+            "heads": count,
             "kv_heads": kv_heads,
             "head_dim": head_dim,
             "extra_parameters": extra,
-            "window_tokens": _window(reader, family, layer),
+            "window_tokens": window_of(reader, family, layer),
         },
         reader.source,
     )
 
 
-def _latent(reader: Reader) -> LatentAttention:
+def latent(reader: Reader) -> LatentAttention:
+    """Latent attention, as DeepSeek spells it.
+
+    Raises:
+        InputError: a field is missing or unfit.
+    """
     # Published configs say null where queries are not compressed.
     query_rank = reader.integer("q_lora_rank", default=0) or None
     kv_rank = reader.integer("kv_lora_rank")
@@ -72,7 +84,7 @@ def _latent(reader: Reader) -> LatentAttention:
     )
 
 
-def _window(reader: Reader, family: Family, layer: int) -> int | None:
+def window_of(reader: Reader, family: Family, layer: int) -> int | None:
     """Tokens that a layer sees, where it does not see all."""
     window = reader.integer("sliding_window", "attention_chunk_size", default=0, most=MOST_CONTEXT) or None
     if window is None or reader.config.get("use_sliding_window") is False:
