@@ -1,12 +1,19 @@
 """Parameter counts of every family against the modules of transformers itself, built without memory."""
 
+from __future__ import annotations
+
 import json
 from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import pytest
 
 from wingspan.errors import InputError
 from wingspan.specs.families import FAMILIES, model_from_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 SMALL = {
     "vocab_size": 320,
@@ -71,8 +78,11 @@ CASES = [
 
 
 def test_every_family_but_an_alias_is_checked() -> None:
+    transformers = pytest.importorskip("transformers")
     # kimi_k2 has no code in transformers: its checkpoints name DeepSeek-V3's.
-    assert {kind for kind, _ in CASES} | {"kimi_k2"} == set(FAMILIES)
+    tried = {kind for kind, _ in CASES} | {"kimi_k2"}
+    tried |= {transformers.CONFIG_MAPPING[kind]().get_text_config().model_type for kind in _registry()}
+    assert tried == set(FAMILIES)
 
 
 @pytest.mark.parametrize(("kind", "fields"), CASES, ids=[f"{k}-{n}" for n, (k, _) in enumerate(CASES)])
@@ -118,31 +128,48 @@ def test_text_part_of_a_multimodal_config() -> None:
 
 @cache
 def _registry() -> list[str]:
-    """Types of transformers' experts registry whose families are known and that make text by themselves."""
+    """Types of transformers' experts registry whose families are known."""
     pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    from benchmarks.architectures import architectures, makes_text
+    from benchmarks.architectures import architectures
 
     return [
         t
         for t in architectures()
-        if makes_text(t) and transformers.CONFIG_MAPPING[t]().get_text_config().model_type in FAMILIES
+        if transformers.CONFIG_MAPPING[t]().get_text_config().model_type in FAMILIES
     ]
 
 
 def test_parameters_of_the_registrys_types_are_those_of_transformers() -> None:
     torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("transformers")
     from benchmarks.architectures import tiny_configuration
 
     wrong = {}
     for kind in _registry():
         text = tiny_configuration(kind).get_text_config()
         with torch.device("meta"):
-            model = transformers.AutoModelForCausalLM.from_config(text)
-        expected = sum(parameter.numel() for parameter in model.parameters())
+            expected = _modules_parameters(text)
         config = json.loads(json.dumps({**text.to_dict(), "model_type": text.model_type}, default=str))
         found = model_from_config(config, kind).parameters.total
         if found != expected:
             wrong[kind] = (found, expected)
     assert wrong == {}
+
+
+def _modules_parameters(text: PreTrainedConfig) -> int:
+    """Parameters of transformers' modules; where only a wrapper has the head, those of its text part and the head."""
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if text.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        model = AutoModelForCausalLM.from_config(text)
+        return sum(parameter.numel() for parameter in model.parameters())
+    module = import_module(type(text).__module__.replace(".configuration_", ".modeling_"))
+    (kind,) = (
+        found
+        for name, found in vars(module).items()
+        if getattr(found, "config_class", None) is type(text) and name.endswith(("TextModel", "4Model"))
+    )
+    head = 0 if getattr(text, "tie_word_embeddings", False) else text.vocab_size * text.hidden_size
+    return head + sum(parameter.numel() for parameter in kind(text).parameters())

@@ -100,13 +100,13 @@ def _layers(reader: Reader, family: Family) -> list[LayerKind]:
     count = layer_count(reader)
     experts, without = experts_of(reader, family), dense_layers(reader, family, count)
     dense = dense_of(reader, gated=experts.gated) if without else None
-    norms = family.norms * reader.integer("hidden_size") * family.norm_values
+    norm = reader.integer("hidden_size") * family.norm_values
     return [
         LayerKind(
             mixers=mixers_of(reader, family, layer),
             dense=dense if layer in without else None,
             experts=None if layer in without else experts,
-            norm_parameters=norms,
+            norm_parameters=norm * (family.norms + (0 if layer in without else family.moe_norms)),
         )
         for layer in range(count)
     ]

@@ -13,7 +13,13 @@ EXPERTS = ("n_routed_experts", "num_local_experts", "num_experts", "moe_num_expe
 """Spellings of how many experts a layer has."""
 _TOP_K = ("num_experts_per_tok", "experts_per_token", "moe_k", "moe_topk")
 _WIDTH = ("moe_intermediate_size", "intermediate_size")
-_SHARED_COUNT = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
+_SHARED_COUNT = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "num_shared_expert")
+_SHARED_WIDTH = ("shared_expert_intermediate_size", "shared_intermediate_size")
+"""Inner width of all shared experts together."""
+
+
+_FIRST_DENSE = ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
+"""Spellings of how many layers before the first with experts have none."""
 
 
 def layer_count(reader: Reader) -> int:
@@ -36,8 +42,8 @@ def experts_of(reader: Reader, family: Family) -> Experts:
     width = reader.integer(*_WIDTH)
     one = 1 if family.one_shared else 0
     shared = width * reader.integer(*_SHARED_COUNT, default=one, most=MOST_EXPERTS)
-    if reader.optional("shared_expert_intermediate_size") is not None:
-        shared = reader.integer("shared_expert_intermediate_size")
+    if reader.optional(*_SHARED_WIDTH) is not None:
+        shared = reader.integer(*_SHARED_WIDTH)
     groups = reader.integer("n_group", default=1) or 1
     gated = reader.flag("gated_experts", default=reader.type != "wingspan_moe")
     shared_bias = reader.flag("use_bias", "mlp_bias", default=False) and shared > 0
@@ -67,7 +73,7 @@ def dense_of(reader: Reader, *, gated: bool) -> DenseMlp:
     Raises:
         InputError: its width is missing or unfit.
     """
-    width = reader.integer("intermediate_size_mlp", "intermediate_size")
+    width = reader.integer("intermediate_size_mlp", "prefix_dense_intermediate_size", "intermediate_size")
     bias = reader.flag("use_bias", "mlp_bias", default=False)
     extra = (2 if gated else 1) * width + reader.integer("hidden_size") if bias else 0
     return parse(DenseMlp, {"intermediate": width, "gated": gated, "extra_parameters": extra}, reader.source)
@@ -98,7 +104,7 @@ def _named_dense(reader: Reader, family: Family, layers: int) -> list[int]:
         each = reader.listed("moe_layer_freq", "moe_layer_interval", of=int) or []
         return [n for n, sparse in enumerate(each) if not sparse]
     frequency = reader.integer("moe_layer_freq", "moe_layer_interval", default=1) or 1
-    start = reader.integer("first_k_dense_replace", "moe_layer_start_index", default=family.dense_by_default)
+    start = reader.integer(*_FIRST_DENSE, default=family.dense_by_default)
     # -1 stands for the last layer.
     to_the_end = reader.optional("moe_layer_end_index") in (None, -1)
     last = layers - 1 if to_the_end else reader.integer("moe_layer_end_index")

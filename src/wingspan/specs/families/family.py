@@ -27,6 +27,8 @@ class Family:
     """One learned logit per head."""
     windows: Literal["none", "alternate", "all"] = "none"
     """Layers with the config's `sliding_window` where it has no `layer_types`: every other from the first, or all."""
+    output_gate: Literal["none", "head", "values"] = "none"
+    """A gate on attention's output: one per head, or one per value."""
     expert_bias: bool = False
     router_bias: bool = False
     """A bias per expert that is a parameter (a buffer, as DeepSeek-V3's, is not)."""
@@ -47,6 +49,8 @@ class Family:
     """Parameters of further tables that tokens look up."""
     norms: int = 2
     """Norms of a layer outside its mixers."""
+    moe_norms: int = 0
+    """Further norms of a layer with experts."""
 
     @property
     def norm_values(self) -> int:

@@ -49,6 +49,7 @@ def heads(reader: Reader, family: Family, layer: int) -> HeadAttention:
             "kv_heads": kv_heads,
             "head_dim": head_dim,
             "extra_parameters": extra,
+            "gated_output": family.output_gate,
             "window_tokens": window_of(reader, family, layer),
         },
         reader.source,
@@ -86,13 +87,30 @@ def latent(reader: Reader) -> LatentAttention:
 
 def window_of(reader: Reader, family: Family, layer: int) -> int | None:
     """Tokens that a layer sees, where it does not see all."""
-    window = reader.integer("sliding_window", "attention_chunk_size", default=0, most=MOST_CONTEXT) or None
+    window = reader.integer(*_WINDOW, default=0, most=MOST_CONTEXT) or None
     if window is None or reader.config.get("use_sliding_window") is False:
         return None
     kinds = reader.listed("layer_types", of=str)
     if kinds is not None:
         narrow = layer < len(kinds) and kinds[layer] in ("sliding_attention", "chunked_attention")
         return window if narrow else None
+    pattern = reader.optional(*_PATTERN)
+    if pattern is not None:
+        return window if _is_narrow(reader, pattern, layer) else None
     if family.windows == "all":
         return window
     return window if family.windows == "alternate" and layer % 2 == 0 else None
+
+
+_WINDOW = ("sliding_window", "sliding_window_size", "attention_chunk_size")
+_PATTERN = ("hybrid_layer_pattern", "sliding_window_pattern", "global_attn_every_n_layers")
+
+
+def _is_narrow(reader: Reader, pattern: object, layer: int) -> bool:
+    """Whether a layer has the window: by a list of 0 and 1, letters L and G, or every so many layers without."""
+    if isinstance(pattern, list):
+        return layer < len(pattern) and pattern[layer] == 1
+    if isinstance(pattern, str) and pattern:
+        return pattern[layer % len(pattern)] == "L"
+    every = reader.integer(*_PATTERN[1:])
+    return every > 0 and (layer + 1) % every != 0

@@ -1,0 +1,60 @@
+"""Attention by heads whose layers differ in more than their windows."""
+
+from __future__ import annotations
+
+from wingspan.specs.families.family import Family
+from wingspan.specs.families.mixers import heads, window_of
+from wingspan.specs.families.reader import Reader
+from wingspan.specs.mixers import HeadAttention, Mixer
+from wingspan.specs.reading import parse
+
+
+def gated_heads(reader: Reader, family: Family, layer: int) -> tuple[Mixer, ...]:
+    """Beam: a gate per value of the output, with one bias per head, and norms of queries and keys."""
+    plain = heads(reader, family, layer)
+    return (
+        plain.model_copy(
+            update={"gated_output": "values", "extra_parameters": 2 * plain.head_dim + plain.heads}
+        ),
+    )
+
+
+def laguna_heads(reader: Reader, family: Family, layer: int) -> tuple[Mixer, ...]:
+    """Laguna: as many heads as the layer's entry says, and a gate per head or per value."""
+    plain = heads(reader, family, layer)
+    gating = reader.optional("gating")
+    gate = "none" if gating is False else "values" if gating == "per-element" else "head"
+    count = reader.integer("num_attention_heads_per_layer", "num_attention_heads", layer=layer)
+    return (
+        parse(
+            HeadAttention,
+            {
+                **plain.model_dump(),
+                "heads": count,
+                "gated_output": gate,
+                "extra_parameters": 2 * plain.head_dim,
+            },
+            reader.source,
+        ),
+    )
+
+
+def mimo_heads(reader: Reader, family: Family, layer: int) -> tuple[Mixer, ...]:
+    """MiMo-V2: layers with a window have their own key-value heads and a learned sink per head."""
+    plain, window = heads(reader, family, layer), window_of(reader, family, layer)
+    narrow = window is not None
+    kv_heads = plain.kv_heads
+    if narrow:
+        kv_heads = reader.integer("swa_num_key_value_heads", default=2 * kv_heads)
+    return (
+        parse(
+            HeadAttention,
+            {
+                **plain.model_dump(),
+                "kv_heads": kv_heads,
+                "value_dim": reader.integer("v_head_dim", default=plain.head_dim),
+                "extra_parameters": plain.extra_parameters + (plain.heads if narrow else 0),
+            },
+            reader.source,
+        ),
+    )
