@@ -116,7 +116,7 @@ class Affinity:
 
     @classmethod
     def of(cls, items: Items, demand: Demand, counts_LE: Ints, by_company: bool) -> Affinity:
-        """Of a demand's items; `by_company` where a token crosses to each node once."""
+        """Read it from a demand for its items; `by_company` where a token crosses to each node once."""
         held_LP = items.expert_LP != EMPTY
         expert_LP = np.where(held_LP, items.expert_LP, 0)
         load_L = np.maximum(demand.load_LE.sum(axis=1), 1e-300)
@@ -144,7 +144,7 @@ class Affinity:
         )
 
     def at(self, spread: float) -> NDArray[np.float32]:
-        """Of every pair of items: (L, P, P), symmetric, nothing of an item with itself."""
+        """Weigh every pair of items: (L, P, P), symmetric, nothing of an item with itself."""
         repulsion_LP = (self.load_LP * np.sqrt(spread * self.repulsion_L)[:, None]).astype(np.float32)
         result: NDArray[np.float32] = -repulsion_LP[:, :, None] * repulsion_LP[:, None, :]
         if self.company_LPP is not None:
