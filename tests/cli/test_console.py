@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -59,3 +60,15 @@ def test_a_log_gets_nothing(tmp_path):
     done = in_a_shell([*MAIN, *synthesize(tmp_path)])
     assert (done.returncode, done.stderr) == (0, "")
     assert "3,000 tokens" in done.stdout
+
+
+def test_record_counts_its_tokens_on_rank_0_alone(tmp_path):
+    seen = on_a_terminal(
+        "record", "models/tiny", "--text", "LICENSE", "--ranks", "2", "--max-tokens", "2000", "--request-tokens", "50",
+        "--out", str(tmp_path / "t.parquet"),
+    )[1]  # fmt: skip
+    assert "recording tokens" in seen
+    counts = [int(number.replace(",", "")) for number in re.findall(r"([\d,]+) of 2,000", seen)]
+    assert counts == sorted(counts)
+    assert 0 < counts[-1] <= 2000
+    assert "\x1b[2K" in seen[-60:]

@@ -13,7 +13,16 @@ from wingspan.report.palette import PAPER
 from wingspan.report.rows import csv_text, serving_rows, step_rows, sweep_rows
 from wingspan.report.sweep_figures import THROUGHPUT, best_points, heat_map, lines, reads_as_lines
 from wingspan.report.terminal import sentences, serving_table, sweep_table
-from wingspan.report.units import bytes_text, count_text, seconds_text, share_text, time_scale
+from wingspan.report.units import (
+    bytes_text,
+    count_text,
+    full_rate_text,
+    rate_text,
+    seconds_text,
+    share_text,
+    time_scale,
+    whole_text,
+)
 from wingspan.schedule.serving_result import Percentiles
 
 
@@ -124,3 +133,20 @@ def test_the_best_point_fits_if_any_does() -> None:
     changed = result.model_copy(update={"points": [*result.points[:4], fast_but_unfit, *result.points[5:]]})
     best = best_points(changed, [result.axes[0]])
     assert [point.at["ranks"] for point in best] == [16, 16]
+
+
+def test_a_rate_is_never_nothing() -> None:
+    assert [rate_text(rate) for rate in (0, 0.00321, 0.5, 123.4, 12345)] == [
+        "0",
+        "0.0032",
+        "0.50",
+        "123",
+        "12.3 k",
+    ]
+    assert [full_rate_text(rate) for rate in (0.00321, 5.25, 99.96, 12345.6)] == [
+        "0.0032",
+        "5.25",
+        "100",
+        "12,346",
+    ]
+    assert [whole_text(count) for count in (0, 42, 1_234_567)] == ["0", "42", "1.23 M"]

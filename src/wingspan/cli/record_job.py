@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-from wingspan.cli.console import Console
 from wingspan.cli.launched import check_wait_is_used, given, patience
 from wingspan.cli.outputs import check_outputs, cleared_up
+from wingspan.cli.progress import progress
 from wingspan.cli.runtime_import import need_runtime
 from wingspan.errors import InputError
+from wingspan.report.units import full_rate_text
 from wingspan.routing.trace_file import TraceFile, check_trace_name
 from wingspan.runtime.launch.group import Group
 from wingspan.runtime.setup.config_facts import config_facts
@@ -92,9 +91,8 @@ def execute(arguments: RecordArguments) -> None:
 
     def work(transport: Transport) -> None:
         quiet = arguments.as_json or transport.world.rank != 0
-        with _progress(tokens, quiet=quiet) as progress:
-            task = progress.add_task("", total=tokens)
-            result = runtime.record(transport, request, lambda done: progress.update(task, completed=done))
+        with progress("recording tokens", tokens, quiet=quiet) as advance:
+            result = runtime.record(transport, request, advance)
         if result is not None:
             _show(result, arguments)
 
@@ -152,18 +150,6 @@ def _check_length(tokens: int, longest: int | None) -> None:
         raise InputError(f"--request-tokens {tokens} exceeds the model's context; use at most {longest}")
 
 
-def _progress(tokens: int, *, quiet: bool) -> Progress:
-    return Progress(
-        TextColumn(f"recording {tokens:,} tokens"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=quiet or not Console(stderr=True).is_terminal,
-    )
-
-
 def _show(result: Recorded, arguments: RecordArguments) -> None:
     if is_stream(arguments.out):  # it may be standard output, and cannot be read back
         return
@@ -187,6 +173,6 @@ def _show(result: Recorded, arguments: RecordArguments) -> None:
         f"{arguments.out}: {result.tokens:,} tokens in {result.steps} steps, {file.num_layers} MoE layers, "
         f"top-{file.top_k} of {file.num_experts} experts, {file.num_ranks} home ranks\n"
         f"{size_bytes / 1e6:.2f} MB ({size_bytes / result.tokens:.1f} MB per million tokens), "
-        f"{result.tokens / max(result.seconds, 1e-9):,.0f} tokens/s",
+        f"{full_rate_text(result.tokens / max(result.seconds, 1e-9))} tokens/s",
         flush=True,
     )

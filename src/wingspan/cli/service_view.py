@@ -13,6 +13,7 @@ from rich.table import Table
 from wingspan.cli.console import Console
 from wingspan.cli.plan_view import model_line
 from wingspan.report.columns import Column, aligned, price_columns, seconds_column, table
+from wingspan.report.units import full_rate_text
 from wingspan.schedule.price import price_per_million_tokens
 from wingspan.simulate.service import Offer, PhaseGroup, ServiceGoal
 from wingspan.simulate.service_plan import Considered, ServicePlan
@@ -104,7 +105,7 @@ def _show_best(console: Console, best: Offer, price: float | None) -> None:
         else f", {price_per_million_tokens(price, best.tokens_per_second_per_gpu):.3g} per million output tokens"
     )
     console.print(
-        f"[bold]best: {kind}, {best.tokens_per_second_per_gpu:,.0f} tokens/s per GPU[/bold] "
+        f"[bold]best: {kind}, {full_rate_text(best.tokens_per_second_per_gpu)} tokens/s per GPU[/bold] "
         f"({best.requests_per_second:,.1f} requests/s in all){cost}; each user gets "
         f"{best.tokens_per_second_per_user:.1f} tokens/s, TTFT {best.ttft_seconds:.2f} s, "
         f"TPOT {best.tpot_seconds * 1e3:.1f} ms"

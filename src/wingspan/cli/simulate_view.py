@@ -13,6 +13,7 @@ from wingspan.report.columns import bytes_column
 from wingspan.report.perfetto import write_trace
 from wingspan.report.rows import csv_text, step_rows
 from wingspan.report.step_accounts import hidden_account, time_account
+from wingspan.report.units import full_rate_text
 from wingspan.schedule.result import StepReport
 from wingspan.simulate.predicted_timeline import predicted_timeline
 from wingspan.simulate.prediction import Prediction
@@ -27,8 +28,8 @@ def show(deployment: Deployment, report: StepReport, trace: Path | None) -> None
     error = "" if report.relative_error is None else f" (+- {report.relative_error:.0%})"
     console.print(
         f"\n[bold]step {report.step_seconds * 1e3:,.2f} ms[/bold]{error}   "
-        f"[bold]{report.tokens_per_second / report.ranks:,.0f} tokens/s per GPU[/bold]   "
-        f"{report.tokens_per_second:,.0f} in all"
+        f"[bold]{full_rate_text(report.tokens_per_second / report.ranks)} tokens/s per GPU[/bold]   "
+        f"{full_rate_text(report.tokens_per_second)} in all"
     )
     console.print(fit_line(report, deployment.cluster.gpu.memory_bytes))
     for table in (_times(report), _links(report), memory_table(report, deployment.cluster.gpu.memory_bytes)):

@@ -32,6 +32,11 @@ def rate_text(per_second: float) -> str:
     return f"{per_second:.2g}" if 0 < abs(per_second) < 0.1 else count_text(per_second)
 
 
+def full_rate_text(per_second: float) -> str:
+    """`12345.6` is `12,346`, and what is below 100 as `rate_text` says it."""
+    return f"{per_second:,.0f}" if abs(per_second) >= 100 else rate_text(per_second)
+
+
 def parameters_text(parameters: float) -> str:
     """`671e9` is `671.0 B`, as model cards say it."""
     return f"{parameters / 1e9:.1f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"

@@ -29,7 +29,7 @@ from wingspan.runtime.transport.transport import Transport
 from wingspan.specs.placement import Placement
 
 OnStep = Callable[[int], None]
-"""Called on rank 0 after each step with the number of tokens recorded so far."""
+"""Called on rank 0 after each step with the number of tokens that it recorded."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,9 @@ def record(transport: Transport, request: RecordRequest, on_step: OnStep) -> Rec
         number = -1
         for number, prompts in enumerate(steps):
             parts = transport.gather(_run_step(engine, recorder, prompts, number))
-            writer.append(concatenate(cast(list[RoutingTrace], parts)))
-            on_step(writer.num_tokens)
+            recorded = concatenate(cast(list[RoutingTrace], parts))
+            writer.append(recorded)
+            on_step(recorded.num_tokens)
     return Recorded(writer.num_tokens, number + 1, monotonic() - start)
 
 
