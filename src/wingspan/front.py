@@ -12,6 +12,7 @@ from wingspan.describe import Description, deployment_of, template_of
 from wingspan.errors import InputError
 from wingspan.simulate.layouts import Kept
 from wingspan.simulate.planning import Plan, make_plan
+from wingspan.simulate.search import Watch, unwatched
 from wingspan.simulate.service import ServiceGoal
 from wingspan.simulate.service_plan import ServicePlan, make_service_plan
 from wingspan.simulate.step import simulate as predicted
@@ -29,13 +30,20 @@ _USUAL_SEQUENCE = 4096
 """Tokens of a training sequence where nobody says."""
 
 
-def plan(said: Description, gpus: int | None = None, *, longest_step_seconds: float | None = None) -> Plan:
+def plan(
+    said: Description,
+    gpus: int | None = None,
+    *,
+    longest_step_seconds: float | None = None,
+    watch: Watch = unwatched,
+) -> Plan:
     """Compare EP sizes on a number of GPUs, and name the best.
 
     Args:
         said: model, cluster and work; its tokens per GPU are kept where they are given, else chosen.
         gpus: all GPUs (default: as many as the cluster says).
         longest_step_seconds: leave out what takes longer.
+        watch: is told of each EP size that is tried.
 
     Raises:
         InputError: what is said does not fit together, or nothing keeps the limit.
@@ -48,23 +56,27 @@ def plan(said: Description, gpus: int | None = None, *, longest_step_seconds: fl
         fixed_batch=(planned.tokens_per_gpu or planned.total_sequences) is not None,
         longest_step_seconds=planned.longest_step_seconds,
         kept=_kept(planned),
+        watch=watch,
     )
 
 
-def plan_requests(said: Description, goal: ServiceGoal, gpus: int | None = None) -> ServicePlan:
+def plan_requests(
+    said: Description, goal: ServiceGoal, gpus: int | None = None, *, watch: Watch = unwatched
+) -> ServicePlan:
     """Find the groups that serve most requests of a length within limits, split by phase or together.
 
     Args:
         said: model, cluster, routing and precisions; phase, batch and context follow from the requests.
         goal: how long requests are, and how soon their tokens must come.
         gpus: all GPUs (default: as many as the cluster says).
+        watch: is told of each EP size that is tried.
 
     Raises:
         InputError: what is said does not fit together.
     """
     template = template_of(said)
     return make_service_plan(
-        template, gpus or template.cluster.gpus, goal, _kept(template.planned or Planned())
+        template, gpus or template.cluster.gpus, goal, _kept(template.planned or Planned()), watch
     )
 
 

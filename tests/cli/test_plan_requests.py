@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -49,12 +50,53 @@ def test_the_commands_that_it_prints_run(wingspan: Command, tmp_path: Path) -> N
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("wingspan ")]
     others = [words[0] for words in commands if words[0] != "simulate"]
     assert others == ["place", "run", "serve", "simulate-serving"]
+    planned = [float(step) for step in re.findall(r"step\s+of\s+([\d.]+)\s+ms", done.out)]
+    predicted = []
     for words in commands:
         if words[0] == "simulate":
-            assert wingspan(*words).code == 0
+            step = json.loads(wingspan(*words, "--json").out)["step_seconds"]
+            predicted.append(round(step * 1e3, 1))
         if words[0] == "simulate-serving":
             served = wingspan(*words, "--num-requests", "40", "--json")
             assert served.code == 0, served.err
+    assert predicted == planned[::-1] != []
+
+
+@pytest.mark.parametrize(
+    "more", [("--redundant", "4"), ("--placement", "balanced"), ("--experts-per-rank", "4")]
+)
+def test_slots_that_are_asked_for_are_in_its_files(
+    wingspan: Command, tmp_path: Path, more: tuple[str, str]
+) -> None:
+    """With a load as routing: the printed commands have it, and `simulate` prints the step of the plan."""
+    load, out = tmp_path / "load.json", tmp_path / "found.json"
+    load.write_text(json.dumps([[100 + 50 * ((layer + e) % 5) for e in range(8)] for layer in range(7)]))
+    done = wingspan(*ASKED, *more, "--routing", str(load), "--out", str(out), "--kv", "fp8", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    then = " ".join(" ".join(found["commands"]["then"]).replace("\\", " ").split())
+    assert f"wingspan place {load} " in then
+    assert f"--routing {load} " in then
+    assert "--kv fp8" in then
+    best = found["best"]
+    step = json.loads(wingspan("simulate", str(out), "--json").out)["step_seconds"]
+    assert step == pytest.approx(best.get("decode_without_prompts_seconds", best["decode_step_seconds"]))
+
+
+def test_estimates_are_marked(wingspan: Command) -> None:
+    considered = json.loads(wingspan(*ASKED, "--json").out)["considered"]
+    kinds = {one["estimated"] for one in considered if "estimated" in one}
+    assert kinds == {True, False}
+    out = wingspan(*ASKED).out
+    assert "~ estimated from few layers" in out
+    assert [line for line in out.splitlines() if "the best" in line and "~" in line] == []
+
+
+def test_where_nothing_keeps_the_limits_nothing_is_written(wingspan: Command, tmp_path: Path) -> None:
+    out = tmp_path / "none.json"
+    done = wingspan(*ASKED, "--tpot", "0.000001", "--out", str(out))
+    assert f"nothing is written to {out}" in " ".join(done.out.split("\n"))
+    assert not out.exists()
 
 
 def test_only_a_checkpoint_can_be_served(wingspan: Command) -> None:

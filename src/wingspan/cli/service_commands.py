@@ -5,7 +5,10 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from wingspan.describe import Description
+from wingspan.describe.description import file_of
 from wingspan.interop.launch import LAUNCHERS, EngineLaunch
+from wingspan.placement.spec import Strategy
 from wingspan.simulate.service import Offer, PhaseGroup
 from wingspan.simulate.service_plan import ServicePlan
 from wingspan.specs.execution import ScheduleKind
@@ -20,48 +23,70 @@ def prefill_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}.prefill{out.suffix}")
 
 
-def commands(plan: ServicePlan, source: str, cluster: str, out: Path | None) -> dict[str, list[str]]:
+def commands(plan: ServicePlan, said: Description, out: Path | None) -> dict[str, list[str]]:
     """Titles, and below each its lines; none where nothing was found.
 
     Args:
         plan: what was found.
-        source, cluster: the model and the cluster, as they were named.
+        said: what was asked for.
         out: the file of the deployment that decodes, where one is written.
     """
     if plan.best is None:
         return {}
-    return {"then": _own(plan.best, source, cluster, out)} | _engines(plan.best)
+    return {"then": _own(plan.best, said, out)} | _engines(plan.best)
 
 
-def _own(best: Offer, source: str, cluster: str, out: Path | None) -> list[str]:
-    file = out or USUAL_OUT
+def _own(best: Offer, said: Description, out: Path | None) -> list[str]:
+    file, source = out or USUAL_OUT, str(said.source)
     files = [file, *([prefill_path(file)] if best.prefill else [])]
     lines = [] if out else [f"# with --out {file} added, the plan writes {' and '.join(map(str, files))}:"]
     for path in files:
         lines += _wrapped(["wingspan", "simulate", str(path)])
-    lines += _wrapped(["wingspan", "place", "TRACE", "--model", str(file), "--out", "placement.json"])
+    lines += _wrapped(["wingspan", "place", _recorded(said), "--model", str(file), "--out", "placement.json"])
     lines += _wrapped(["wingspan", "run", str(file), "--checkpoint", "FOLDER"])
     if any(Path(source).glob("*.safetensors")):
         lines += _wrapped(["wingspan", "serve", str(file)])
     if best.decode_groups > 1 or best.prefill_groups > 1:
         beside = " and one of those that prefill" if best.prefill else ""
         lines += [f"# requests for one of the groups that decode{beside}:"]
-    return [*lines, *_wrapped(["wingspan", "simulate-serving", source, *_serving_options(best, cluster)])]
+    if not _is_usual(best):
+        lines += ["# (it places experts linearly in the fewest slots, with the usual dispatch)"]
+    model = best.decode.deployment.model.name if file_of(said) else source
+    return [*lines, *_wrapped(["wingspan", "simulate-serving", model, *_serving_options(best, said)])]
 
 
-def _serving_options(best: Offer, cluster: str) -> list[str]:
+def _recorded(said: Description) -> str:
+    """The file that says how tokens choose; a name to replace where none was given."""
+    return said.routing if said.routing is not None and Path(said.routing).is_file() else "TRACE"
+
+
+def _is_usual(best: Offer) -> bool:
+    """Whether all groups are as `simulate-serving` makes them."""
+    groups = [best.decode, *([best.prefill] if best.prefill else [])]
+    return all(
+        group.deployment.placement.strategy is Strategy.LINEAR and group.redundant < group.ranks
+        for group in groups
+    )
+
+
+def _serving_options(best: Offer, said: Description) -> list[str]:
     goal, decode, prefill = best.goal, best.decode, best.prefill
     rate = best.requests_per_second / best.decode_groups
     if prefill is not None:
         rate = min(rate, prefill.requests_per_second)
-    options = decode.deployment.options
+    options, work = decode.deployment.options, decode.deployment.workload
     tokens = prefill.batch if prefill else decode.batch + (best.chunk_tokens or 0)
-    said = {
-        "--cluster": cluster,
+    values = {
+        "--cluster": said.cluster if isinstance(said.cluster, str) else decode.deployment.cluster.name,
         "--ranks": decode.ranks,
         "--separate-prefill": prefill.ranks if prefill else None,
         "--attention-ranks": options.attention_ranks if options.attention_ranks > 1 else None,
         "--schedule": options.schedule,
+        "--routing": said.routing,
+        "--weights": work.weights and work.weights.value,
+        "--activations": work.activations and work.activations.value,
+        "--kv": None if work.kv is Precision.BF16 else work.kv.value,
+        "--seed": work.seed or None,
         "--prompt-tokens": goal.prompt_tokens,
         "--output-tokens": goal.output_tokens,
         "--max-sequences": decode.batch,
@@ -72,7 +97,7 @@ def _serving_options(best: Offer, cluster: str) -> list[str]:
     }
     return [
         word
-        for name, value in said.items()
+        for name, value in values.items()
         if value is not None
         for word in (name, f"{value:g}" if isinstance(value, float) else str(value))
     ]

@@ -19,6 +19,8 @@ from wingspan.simulate.service import Offer, PhaseGroup, ServiceGoal
 from wingspan.simulate.service_plan import Considered, ServicePlan
 from wingspan.writing import json_text
 
+ESTIMATED = "~ estimated from few layers (1 or 2 % off, more under skew); the others predicted whole"
+
 
 def show(plan: ServicePlan, price: float | None, then: Mapping[str, Sequence[str]]) -> None:
     """Everything, at 80 columns; last `then`, titles and below each its commands."""
@@ -43,6 +45,8 @@ def show(plan: ServicePlan, price: float | None, then: Mapping[str, Sequence[str
         console.print("[dim]frontier: the most tokens/s per GPU for each speed that users see[/dim]")
         console.print(_frontier_table(plan, price, console.width))
         console.print()
+    if any(one.offer is not None and one.offer.estimated for one in plan.considered):
+        console.print(f"[dim]{ESTIMATED}[/dim]\n")
     for title, lines in then.items():
         console.print(f"[bold]{title}[/bold]")
         for line in lines:
@@ -89,12 +93,21 @@ def groups_line(kind: str, group: PhaseGroup, count: int) -> str:
     return (
         f"{kind}: {count} x EP {group.ranks}, {slots} expert{'s' if slots > 1 else ''} per GPU"
         f"{f' ({group.redundant} redundant)' if group.redundant else ''}, "
-        f"{group.batch:,} {work} per GPU and step of {group.step_seconds * 1e3:.1f} ms, "
+        f"{group.batch:,} {work} per GPU and {_step_text(group)}, "
         f"{'data-parallel attention' if attention == 1 else f'attention over {attention} GPUs'}, "
         f"{deployment.placement.strategy.value.replace('_', '-')} placement, {deployment.dispatcher.value} dispatch, "
         f"{options.schedule}; "
         f"{group.held_bytes / 1e9:.1f} of {deployment.cluster.gpu.memory_bytes / 1e9:.1f} GB"
+        f"{' with all sequences at their longest' if work == 'sequences' else ''}"
     )
+
+
+def _step_text(group: PhaseGroup) -> str:
+    """The step that `simulate` predicts of the group's file; where prompts come beside it, the mean as well."""
+    if group.decoding_seconds is None:
+        return f"step of {group.step_seconds * 1e3:.1f} ms"
+    mean, alone = group.step_seconds * 1e3, group.decoding_seconds * 1e3
+    return f"step of {alone:.1f} ms ({mean:.1f} ms in the mean, prompts beside it included)"
 
 
 def _show_best(console: Console, best: Offer, price: float | None) -> None:
@@ -139,11 +152,16 @@ def _table_of(
         Column("TTFT\ns", aligned([offer.ttft_seconds for offer in offers], widest=4)),
         Column(f"TPOT\n{tpot_unit}", between),
         Column("tokens/s\n/user", aligned([offer.tokens_per_second_per_user for offer in offers])),
-        Column("tokens/s\n/GPU", aligned(rates, widest=7)),
+        Column("tokens/s\n/GPU", _marked(offers, aligned(rates, widest=7))),
         *price_columns("price\n/M", prices),
         remarks,
     ]
     return table(columns, ["bold" if offer is best else None for offer in offers], width)
+
+
+def _marked(offers: Sequence[Offer], rates: Sequence[str]) -> list[str]:
+    """The rates, those that are estimated with a mark."""
+    return [f"~{rate}" if offer.estimated else rate for offer, rate in zip(offers, rates, strict=True)]
 
 
 def _prefill(offer: Offer) -> str:
@@ -247,6 +265,8 @@ def record(offer: Offer, price: float | None) -> dict[str, Any]:
             f"{name}_schedule": options.schedule,
             f"{name}_step_seconds": group.step_seconds,
         }
+        if group.decoding_seconds is not None:
+            values[f"{name}_without_prompts_seconds"] = group.decoding_seconds
     rate = offer.tokens_per_second_per_gpu
     return values | {
         "chunk_tokens": offer.chunk_tokens,
@@ -256,5 +276,6 @@ def record(offer: Offer, price: float | None) -> dict[str, Any]:
         "ttft_seconds": offer.ttft_seconds,
         "tpot_seconds": offer.tpot_seconds,
         "within_limits": offer.meets,
+        "estimated": offer.estimated,
         **({} if price is None else {"price_per_million_tokens": price_per_million_tokens(price, rate)}),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from wingspan.cli.service_view import counted, groups_lines, left_out, limits_text
+from wingspan.cli.service_view import ESTIMATED, counted, groups_lines, left_out, limits_text
 from wingspan.deployment import Deployment
 from wingspan.report.page import write_page
 from wingspan.report.plan_page import Alternative, plan_page
@@ -60,6 +60,7 @@ def write_service(plan: ServicePlan, path: Path, price: float | None) -> None:
         {
             "Requests": f"{goal.prompt_tokens:,} prompt and {goal.output_tokens:,} output tokens",
             "Limits": limits_text(goal),
+            "Figures": ESTIMATED,
             **conditions(best.decode.deployment if best else plan.template),
         },
         groups_lines(best) if best else [],
@@ -81,6 +82,7 @@ def _point(offer: Offer, why: str, price: float | None) -> ArrangementPoint:
         within=offer.meets,
         why=why,
         price=None if price is None else price_per_million_tokens(price, rate),
+        estimated=offer.estimated,
     )
 
 

@@ -22,6 +22,7 @@ class ArrangementPoint:
         within: both limits are kept.
         why: why it is not the best; empty: it is.
         price: of a million tokens; None: nobody said what a GPU costs.
+        estimated: from few layers of the model; marked with ~.
     """
 
     decode: str
@@ -33,6 +34,7 @@ class ArrangementPoint:
     within: bool
     why: str
     price: float | None
+    estimated: bool = False
 
 
 def service_page(
@@ -162,7 +164,7 @@ def _table(points: Sequence[ArrangementPoint]) -> Table | None:
             point.decode,
             point.prefill,
             count_text(point.per_user),
-            count_text(point.per_gpu),
+            f"{'~' if point.estimated else ''}{count_text(point.per_gpu)}",
             seconds_text(point.ttft_seconds),
             seconds_text(point.tpot_seconds),
             *([] if point.price is None else [f"{point.price:.3g}"]),

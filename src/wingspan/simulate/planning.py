@@ -10,7 +10,7 @@ from wingspan.placement.spec import Strategy
 from wingspan.simulate.knee import halved, knee
 from wingspan.simulate.layouts import Kept, ep_sizes
 from wingspan.simulate.memory import largest_batch, memory_use
-from wingspan.simulate.search import DeploymentChoice, best_of_each_ep, of_group
+from wingspan.simulate.search import DeploymentChoice, Watch, best_of_each_ep, of_group, unwatched
 from wingspan.simulate.step import simulate
 from wingspan.simulate.ways_out import WayOut, ways_out
 
@@ -46,6 +46,7 @@ def make_plan(
     fixed_batch: bool,
     longest_step_seconds: float | None = None,
     kept: Kept | None = None,
+    watch: Watch = unwatched,
 ) -> Plan:
     """Compare EP sizes.
 
@@ -57,6 +58,7 @@ def make_plan(
         fixed_batch: keep the workload's tokens per GPU instead of choosing the batch too.
         longest_step_seconds: limit on the step.
         kept: slots and placement that are asked for.
+        watch: looks on.
 
     Raises:
         InputError: the GPUs do not fill whole nodes, what fits takes longer than the limit, or no EP size suits the
@@ -67,7 +69,12 @@ def make_plan(
         template.model.experts.count, ep_sizes(template.model.experts.count, template.cluster.part(gpus))
     )
     choices = best_of_each_ep(
-        template, gpus, fixed_batch=fixed_batch, longest_step_seconds=longest_step_seconds, kept=kept
+        template,
+        gpus,
+        fixed_batch=fixed_batch,
+        longest_step_seconds=longest_step_seconds,
+        kept=kept,
+        watch=watch,
     )
     if not choices and longest_step_seconds is not None:
         _check_not_only_slow(template, gpus, longest_step_seconds, fixed_batch, kept)

@@ -5,7 +5,7 @@ Every way is estimated from few layers (`estimate.py`); what comes close to the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,14 @@ from wingspan.simulate.summary import step_report
 _CLOSE = 0.98
 """What is estimated at so much of the best rate or more is predicted whole: estimates are within a percent or two."""
 _MOST_CLOSE = 6
+
+Watch = Callable[[str, int, int], None]
+"""Told of an EP size that is tried next: its name, and that so many of so many are done."""
+
+
+def unwatched(size: str, done: int, of: int) -> None:
+    """Nobody looks on."""
+    del size, done, of
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,7 @@ def best_of_each_ep(
     fixed_batch: bool,
     longest_step_seconds: float | None = None,
     kept: Kept | None = None,
+    watch: Watch = unwatched,
 ) -> list[DeploymentChoice]:
     """For each EP size, and each number of ranks that cut all experts, the fastest deployment that fits.
 
@@ -72,6 +81,7 @@ def best_of_each_ep(
         fixed_batch: keep the workload's tokens per GPU; else a step holds whole prompts, one or more.
         longest_step_seconds: leave out what takes longer (in decode: the time per output token).
         kept: slots and placement that are asked for.
+        watch: looks on.
 
     Raises:
         InputError: the GPUs do not fill whole nodes.
@@ -79,7 +89,9 @@ def best_of_each_ep(
     least = 1 if fixed_batch else template.workload.tokens_per_sequence
     wanted = Wanted(fixed_batch, longest_step_seconds, least_batch=least, kept=kept or Kept())
     sizes = ep_sizes(template.model.experts.count, template.cluster.part(gpus))
-    found = found_at(template, gpus, sizes, wanted, cut=True)
+    found = found_at(
+        template, gpus, sizes, wanted, cut=True, begun=lambda i: watch(f"EP {sizes[i]}", i, len(sizes))
+    )
     best = settled(found, gpus, wanted)
     if best and longest_step_seconds is not None and not fixed_batch:
         fastest = max(best, key=lambda size: best[size].tokens_per_second_per_gpu)
@@ -88,17 +100,26 @@ def best_of_each_ep(
 
 
 def found_at(
-    template: Deployment, gpus: int, sizes: Sequence[int], wanted: Wanted, *, cut: bool = False
+    template: Deployment,
+    gpus: int,
+    sizes: Sequence[int],
+    wanted: Wanted,
+    *,
+    cut: bool = False,
+    begun: Callable[[int], None] | None = None,
 ) -> list[EstimatedDeployment]:
     """What fits of all that is tried on groups of these sizes, estimated; see `best_of_each_ep`.
 
     Experts lie whole on their ranks; with `cut` also in parts, over as many ranks as are asked for or over all.
+    `begun` is told the index of each size.
     """
     start = template.model_copy(update={"cluster": template.cluster.with_gpus(gpus)})
     asked = None if template.planned is None else template.planned.expert_tensor_parallel
     found: list[EstimatedDeployment] = []
     near = 0
-    for ranks in sizes:
+    for index, ranks in enumerate(sizes):
+        if begun is not None:
+            begun(index)
         group, width = of_group(start, ranks), template.model.experts.intermediate
         for each in expert_cuts(ranks, start.cluster, width, asked) if cut else [1]:
             here = GroupSearch(_with_cut(group, each), ranks, wanted, near).run()

@@ -89,6 +89,8 @@ class PhaseGroup:
         requests_per_second: what the group completes of its part, its prompts or its decoding.
         held_bytes: of the fullest rank, with each sequence's cache at its longest.
         transfer_seconds: a prompt's cache on its way to this group; 0 where it prefills itself.
+        decoding_seconds: of a group that does both, its step without prompts; else None.
+        estimated: from few layers; else the whole step is predicted.
     """
 
     deployment: Deployment
@@ -96,6 +98,8 @@ class PhaseGroup:
     requests_per_second: float
     held_bytes: float
     transfer_seconds: float = 0.0
+    decoding_seconds: float | None = None
+    estimated: bool = False
 
     @property
     def ranks(self) -> int:
@@ -117,11 +121,16 @@ class PhaseGroup:
 
 
 def prefill_group(
-    deployment: Deployment, step_seconds: float, held_bytes: float, goal: ServiceGoal
+    deployment: Deployment,
+    step_seconds: float,
+    held_bytes: float,
+    goal: ServiceGoal,
+    *,
+    estimated: bool = False,
 ) -> PhaseGroup:
     """A group that computes prompts and nothing else."""
     prompts = deployment.tokens / goal.prompt_tokens
-    return PhaseGroup(deployment, step_seconds, prompts / step_seconds, held_bytes)
+    return PhaseGroup(deployment, step_seconds, prompts / step_seconds, held_bytes, estimated=estimated)
 
 
 def decode_group(
@@ -130,10 +139,15 @@ def decode_group(
     held_bytes: float,
     goal: ServiceGoal,
     transfer_seconds: float = 0.0,
+    *,
+    decoding_seconds: float | None = None,
+    estimated: bool = False,
 ) -> PhaseGroup:
     """A group that decodes; where it prefills too, with the mean step of both."""
     rate = deployment.tokens / (goal.decode_steps * step_seconds)
-    return PhaseGroup(deployment, step_seconds, rate, held_bytes, transfer_seconds)
+    return PhaseGroup(
+        deployment, step_seconds, rate, held_bytes, transfer_seconds, decoding_seconds, estimated
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +178,11 @@ class Offer:
         """GPUs that are in a group."""
         prefill = self.prefill.ranks * self.prefill_groups if self.prefill else 0
         return prefill + self.decode.ranks * self.decode_groups
+
+    @property
+    def estimated(self) -> bool:
+        """Whether any of it comes from few layers only."""
+        return self.decode.estimated or (self.prefill is not None and self.prefill.estimated)
 
     @cached_property
     def requests_per_second(self) -> float:

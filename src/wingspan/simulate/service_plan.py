@@ -10,7 +10,7 @@ from wingspan.errors import InputError
 from wingspan.simulate.group_search import Way
 from wingspan.simulate.layouts import Kept
 from wingspan.simulate.memory import largest_batch
-from wingspan.simulate.search import with_workload
+from wingspan.simulate.search import Watch, unwatched, with_workload
 from wingspan.simulate.service import Offer, PhaseGroup, ServiceGoal, decode_group, frontier, split_offers
 from wingspan.simulate.service_search import Searched, ServiceSearch, why_not
 from wingspan.simulate.together import MOST_SEQUENCES
@@ -61,7 +61,9 @@ class ServicePlan:
     frontier: list[Offer]
 
 
-def make_service_plan(template: Deployment, gpus: int, goal: ServiceGoal, kept: Kept) -> ServicePlan:
+def make_service_plan(
+    template: Deployment, gpus: int, goal: ServiceGoal, kept: Kept, watch: Watch = unwatched
+) -> ServicePlan:
     """Search the best groups.
 
     Args:
@@ -69,6 +71,7 @@ def make_service_plan(template: Deployment, gpus: int, goal: ServiceGoal, kept: 
         gpus: all GPUs.
         goal: the requests and their limits.
         kept: slots and placement that are not to be chosen.
+        watch: looks on.
 
     Raises:
         InputError: the GPUs do not fill whole nodes, requests are longer than the model was made for, or no EP size
@@ -80,7 +83,7 @@ def make_service_plan(template: Deployment, gpus: int, goal: ServiceGoal, kept: 
             f"`prompt_tokens` {goal.prompt_tokens} and `output_tokens` {goal.output_tokens} are longer than the "
             f"{longest:,} tokens that {template.model.name} was made for; ask for fewer"
         )
-    search = ServiceSearch(template, gpus, goal, kept)
+    search = ServiceSearch(template, gpus, goal, kept, watch)
     kept.check(template.model.experts.count, search.sizes)
     found = search.run()
     best = found.best
@@ -180,7 +183,9 @@ def _every_batch(search: ServiceSearch, ranks: int) -> Iterator[PhaseGroup]:
             if way.schedule == ScheduleKind.TWO_BATCH and batch < 2:
                 continue
             seconds = search.short.estimate(step, placement).step_seconds
-            yield decode_group(step, seconds, float("nan"), search.goal, search.transfer_seconds)
+            yield decode_group(
+                step, seconds, float("nan"), search.goal, search.transfer_seconds, estimated=True
+            )
 
 
 def _thinned(points: list[Offer], best: Offer | None) -> list[Offer]:

@@ -19,9 +19,11 @@ from wingspan.simulate.layouts import Kept, ep_sizes, group_sizes
 from wingspan.simulate.memory import memory_use
 from wingspan.simulate.search import (
     DeploymentChoice,
+    Watch,
     enlarged,
     found_at,
     held_bytes,
+    unwatched,
     whole,
     with_workload,
 )
@@ -72,13 +74,16 @@ class ServiceSearch:
         gpus: all GPUs.
         goal: the requests and their limits.
         kept: slots and placement that are not to be chosen.
+        watch: looks on.
 
     Raises:
         InputError: the GPUs do not fill whole nodes, or requests are longer than the model was made for.
     """
 
-    def __init__(self, template: Deployment, gpus: int, goal: ServiceGoal, kept: Kept) -> None:
-        self.goal, self.gpus, self.kept = goal, gpus, kept
+    def __init__(
+        self, template: Deployment, gpus: int, goal: ServiceGoal, kept: Kept, watch: Watch = unwatched
+    ) -> None:
+        self.goal, self.gpus, self.kept, self._watch = goal, gpus, kept, watch
         # What a file's own plan was to keep of its batch says nothing here.
         self.start = with_workload(
             template.model_copy(update={"cluster": template.cluster.with_gpus(gpus), "planned": None}),
@@ -123,12 +128,23 @@ class ServiceSearch:
     @cached_property
     def found_decodes(self) -> list[EstimatedDeployment]:
         """Every way to decode that was estimated."""
-        return found_at(self.decoding, self.gpus, self.sizes, self.to_decode)
+        return self._found(self.decoding, self.to_decode, "decode", 0)
 
     @cached_property
     def found_prefills(self) -> list[EstimatedDeployment]:
         """Every way to prefill that was estimated."""
-        return found_at(self.prefilling, self.gpus, self.sizes, self.to_prefill)
+        return self._found(self.prefilling, self.to_prefill, "prefill", len(self.sizes))
+
+    def _found(self, start: Deployment, wanted: Wanted, phase: str, before: int) -> list[EstimatedDeployment]:
+        """What is estimated of each EP size, of which `before` are done for another phase."""
+
+        def begun(index: int) -> None:
+            self._begun(f"EP {self.sizes[index]} to {phase}", before + index)
+
+        return found_at(start, self.gpus, self.sizes, wanted, begun=begun)
+
+    def _begun(self, what: str, done: int) -> None:
+        self._watch(what, done, 2 * len(self.sizes) + len(self.together_sizes) + 1)
 
     def run(self) -> Searched:
         """Search."""
@@ -140,17 +156,25 @@ class ServiceSearch:
             for prefill in prefills.values()
             if (offer := self._best_split(prefill, decode))
         ]
-        offers += [offer for size in self.together_sizes if (offer := self._best_together(size))]
+        before = 2 * len(self.sizes)
+        for index, size in enumerate(self.together_sizes):
+            self._begun(f"EP {size} for both", before + index)
+            if offer := self._best_together(size):
+                offers.append(offer)
+        self._begun("the best, whole", before + len(self.together_sizes))
         return Searched(prefills, decodes, self._settled(offers))
 
     def decoding_group(self, found: EstimatedDeployment) -> PhaseGroup:
         """An estimated way to decode."""
         seconds = found.estimate.step_seconds
-        return decode_group(found.deployment, seconds, np.nan, self.goal, self.transfer_seconds)
+        return decode_group(
+            found.deployment, seconds, np.nan, self.goal, self.transfer_seconds, estimated=True
+        )
 
     def prefilling_group(self, found: EstimatedDeployment) -> PhaseGroup:
         """An estimated way to prefill."""
-        return prefill_group(found.deployment, found.estimate.step_seconds, np.nan, self.goal)
+        seconds = found.estimate.step_seconds
+        return prefill_group(found.deployment, seconds, np.nan, self.goal, estimated=True)
 
     def together_ways(self, ranks: int) -> list[Way]:
         """Slots, attention and schedule that were best for either phase at this EP size."""

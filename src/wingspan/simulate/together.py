@@ -41,7 +41,7 @@ class DeploymentTimes:
     def __init__(
         self, deployment: Deployment, goal: ServiceGoal, price: Callable[[Deployment], float], *, exact: bool
     ) -> None:
-        self._deployment, self._goal, self._price, self._exact = deployment, goal, price, exact
+        self._deployment, self._goal, self._price, self.exact = deployment, goal, price, exact
         caps = Caps(1, 1, goal.held_context, goal.held_context)
         self._per_pair = seconds_per_pair(deployment, caps)
         self._prefill: dict[int, float] = {}
@@ -57,7 +57,7 @@ class DeploymentTimes:
         """See `StepTimes`; a chunk is priced as whole prompts of its length, and the pairs that it has beyond."""
         del mean_tokens
         tokens = max(1.0, fullest_tokens)
-        if self._exact:
+        if self.exact:
             base = self._prompts(round(tokens))
         else:
             low = 2 ** math.floor(math.log2(tokens))
@@ -119,7 +119,14 @@ class Together:
             mean = decode + share / piece * (mixed - decode)
             ttft = mixed * (1 + math.ceil(goal.prompt_tokens / piece))
             step = _step(self.deployment, "decode", sequences, goal.mean_context)
-            group = decode_group(step, mean, self._held_bytes(free), goal)
+            group = decode_group(
+                step,
+                mean,
+                self._held_bytes(free),
+                goal,
+                decoding_seconds=decode,
+                estimated=not self.times.exact,
+            )
             count = self.gpus // self.deployment.ranks
             chunk = math.ceil(piece)
             offers.append(Offer(goal, self.gpus, group, count, ttft, mean, chunk_tokens=chunk))
