@@ -29,6 +29,7 @@ def plain_tokens(model: PreTrainedModel, request: Request) -> list[int]:
         stops |= {ends} if isinstance(ends, int) else set(ends or [])
     tokens: list[int] = []
     for logits_V in _logits(model, request, tokens):
+        _penalise(logits_V, request, tokens)
         tokens.append(by_hand(logits_V, request.sampling, request.stream, len(request.ids) + len(tokens)))
         if tokens[-1] in stops:
             break
@@ -50,6 +51,18 @@ def _logits(model: PreTrainedModel, request: Request, tokens: Sequence[int]) -> 
         cache = out.past_key_values
         yield out.logits[0, -1].double().numpy()
         new = [tokens[-1]]
+
+
+def _penalise(logits_V: NDArray[np.float64], request: Request, tokens: Sequence[int]) -> None:
+    """Biases and penalties, token by token; the repetition penalty looks at the prompt too."""
+    sampling = request.sampling
+    for token in {*request.ids, *tokens}:
+        factor = sampling.repetition_penalty
+        logits_V[token] *= 1 / factor if logits_V[token] > 0 else factor
+    for token in set(tokens):
+        logits_V[token] -= sampling.presence_penalty + sampling.frequency_penalty * tokens.count(token)
+    for token, bias in sampling.logit_bias:
+        logits_V[token] += bias
 
 
 def by_hand(logits_V: NDArray[np.float64], sampling: Sampling, stream: int, position: int) -> int:
@@ -90,6 +103,14 @@ SAMPLINGS = (
     Sampling(temperature=1.3, top_p=0.8, seed=2**70 - 1),
     Sampling(temperature=1.0, min_p=0.2, seed=-4),
     Sampling(temperature=2.0, top_k=20, top_p=0.9, min_p=0.01, seed=8),
+    Sampling(
+        temperature=0.9,
+        seed=5,
+        presence_penalty=1.5,
+        frequency_penalty=0.5,
+        repetition_penalty=1.4,
+        logit_bias=((9, 3.0),),
+    ),
 )
 
 LENGTHS = (
@@ -99,6 +120,7 @@ LENGTHS = (
     Length(9, ignore_eos=True),
     Length(6, end_ids=(7, 11)),
     Length(25),
+    Length(14),
 )
 
 

@@ -14,18 +14,24 @@ import psutil
 import pytest
 from benchmarks.architectures import tiny_configuration, write_checkpoint
 
+from tests.balance.inline_planner import InlinePlanner
 from tests.cli.command import REPOSITORY
 from tests.runtime.forked import on_ranks
 from tests.runtime.plain import LENGTHS, SAMPLINGS, mixed_requests, plain_model, plain_tokens
 from tests.runtime.test_run import SILENT, request
+from wingspan.balance import controller
+from wingspan.balance.settings import Rebalance
 from wingspan.errors import InputError, RunError
 from wingspan.runtime.generation.requests import Length, Request
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.llm import LLM
+from wingspan.runtime.model.engine import describe
 from wingspan.runtime.run import run
+from wingspan.schedule.rebalance_result import Migrated, RebalanceEvent
+from wingspan.specs.placement import EMPTY, Placement
 
-PROMPTS = ((5, 9, 17, 3), (1, 2), (7,), tuple(range(30, 43)), (8, 9, 10), (3, 1, 4, 1, 5, 9, 2, 6))
+PROMPTS = ((5, 9, 17, 3), (1, 2), (7,), tuple(range(30, 43)), (8, 9, 10), (3, 1, 4, 1, 5, 9, 2, 6), (11, 12))
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +70,39 @@ def test_a_run_draws_as_the_object_does(sampling, folder, tmp_path):
     assert [o.token_ids for o in result.outputs] == [
         plain_tokens(model, Request(n, ids, sampling, Length(6), stream=n)) for n, ids in enumerate(PROMPTS)
     ]
+
+
+def test_experts_that_move_meanwhile_change_no_token(folder, expected, monkeypatch):
+    """From a rank that holds all experts, while requests join and leave."""
+    monkeypatch.setattr(controller, "PlannerClient", InlinePlanner)
+    with LLM(
+        folder,
+        2,
+        placement=all_on_rank_0(folder),
+        rebalance=Rebalance(every_steps=4, beat_steps=2),
+        sequences_per_rank=2,
+    ) as llm:
+        tokens: dict[int, list[int]] = {}
+        events: list[RebalanceEvent] = []
+        for stream, prompt in enumerate((*PROMPTS, PROMPTS[5])):
+            which = stream % len(PROMPTS)
+            llm.submit(prompt, SAMPLINGS[which], LENGTHS[which], stream=which)
+        while llm.unfinished:
+            result = llm.step()
+            events += result.balancing
+            for number, token in result.tokens.items():
+                tokens.setdefault(number, []).append(token)
+    assert [tokens[n] for n in range(len(PROMPTS))] == expected
+    moved = [event.experts_moved for event in events if isinstance(event, Migrated)]
+    assert sum(moved) > 0, events
+    assert no_rank_is_left()
+
+
+def all_on_rank_0(folder: Path) -> Placement:
+    shape = describe(folder).shape
+    slots_LRS = np.full((len(shape.paths), 2, shape.num_experts), EMPTY)
+    slots_LRS[:, 0] = np.arange(shape.num_experts)
+    return Placement(slots_LRS, shape.num_experts)
 
 
 def test_requests_join_and_leave_between_steps(folder, expected):

@@ -80,17 +80,17 @@ class BalanceController:
         return not self._stopped and self._planner.asked
 
     def beat(
-        self, step: int, reports: Sequence[LoadReport], placement: Placement, steps_left: int
+        self, step: int, reports: Sequence[LoadReport], placement: Placement, horizon: int
     ) -> Order | None:
         """Take in the reports of all ranks; returns what to do, if anything."""
         self._history.add(reports)
         self._measure_outcome()
-        order = self.look(step, steps_left)
+        order = self.look(step, horizon)
         if order is None and not (self._stopped or self._planner.asked) and step >= self._next_question_step:
-            self._ask(step, placement, steps_left)
+            self._ask(step, placement, horizon)
         return order
 
-    def look(self, step: int, steps_left: int) -> Order | None:
+    def look(self, step: int, horizon: int) -> Order | None:
         """Whether the planner has an answer, and then what to do."""
         if self._stopped or self._lost_planner(step):
             return None
@@ -98,7 +98,7 @@ class BalanceController:
         if isinstance(answer, WingspanError):
             self._stop(step, f"the planner refused: {answer}")
             return None
-        return None if answer is None else self._decide(answer, step, steps_left)
+        return None if answer is None else self._decide(answer, step, horizon)
 
     def migrated(self, step: int, reports: Sequence[LoadReport], outcome: MigrationOutcome) -> None:
         """Write down how an order went; `reports` cover its steps only."""
@@ -141,7 +141,7 @@ class BalanceController:
         if not self._stopped:
             self._planner.close()
 
-    def _ask(self, step: int, placement: Placement, steps_left: int) -> None:
+    def _ask(self, step: int, placement: Placement, horizon: int) -> None:
         self._planner.ask(
             Question(
                 self._history.source_LEG,
@@ -150,7 +150,7 @@ class BalanceController:
                 placement,
                 self._sizes.choice,
                 self._measured(),
-                min(self._settings.horizon_steps, steps_left),
+                horizon,
             )
         )
         self._next_question_step = step + (self._settings.every_steps or 1)
@@ -167,8 +167,7 @@ class BalanceController:
             dispatcher=self._sizes.dispatcher,
         )
 
-    def _decide(self, proposal: Proposal, step: int, steps_left: int) -> Order | None:
-        horizon = min(self._settings.horizon_steps, steps_left)
+    def _decide(self, proposal: Proposal, step: int, horizon: int) -> Order | None:
         decision = decide(
             proposal,
             step,

@@ -36,6 +36,10 @@ class Rebalance:
     planning_seconds: float = 60.0
     silence_seconds: float = 30.0
 
+    def horizon(self, steps_left: int | None) -> int:
+        """Steps over which a gain is counted, where at most so many follow; None: nobody knows."""
+        return self.horizon_steps if steps_left is None else min(self.horizon_steps, steps_left)
+
     def __post_init__(self) -> None:
         for name in (
             "every_steps",

@@ -45,5 +45,6 @@ class _Notes(logging.Handler):
 
 def _show_notes() -> None:
     logger = logging.getLogger("wingspan")
+    logger.setLevel(logging.INFO)
     if not any(isinstance(handler, _Notes) for handler in logger.handlers):
         logger.addHandler(_Notes())

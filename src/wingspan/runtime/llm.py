@@ -17,7 +17,6 @@ from transformers.utils.logging import disable_progress_bar
 from wingspan.balance.settings import Rebalance
 from wingspan.deployment import Deployment
 from wingspan.errors import InputError
-from wingspan.runtime.generation.generate import Generator
 from wingspan.runtime.generation.ledger import Continuation, FinishReason, StepResult
 from wingspan.runtime.generation.prompts import check_ids, check_length
 from wingspan.runtime.generation.requests import Length, Request
@@ -26,7 +25,7 @@ from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.launch.obeying import Obey, ObeyingRanks
 from wingspan.runtime.ranks.device import select_device
 from wingspan.runtime.setup.setup import Asked, read_setup
-from wingspan.runtime.start import engine_setup, remarks, start
+from wingspan.runtime.start import Started, engine_setup, remarks, start
 from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.batching import UNLIMITED, BatchLimits
 from wingspan.specs.placement import Placement
@@ -137,8 +136,8 @@ class LLM:
         def prepare(joined: Transport) -> Obey:
             # Every rank's loading bar on one terminal would tell nobody anything.
             disable_progress_bar()  # type: ignore[no-untyped-call]
-            generator = start(joined, engine, limits, tokenizer=tokenizer.backend).generator
-            return lambda command: _obey(generator, command)
+            started = start(joined, engine, limits, tokenizer=tokenizer.backend, more_to_come=True)
+            return lambda command: _obey(started, command)
 
         self.tokenizer = tokenizer
         self._model = engine.model
@@ -223,7 +222,8 @@ class LLM:
         """Compute the next token of every request that is being continued; of those that just joined, the prompt.
 
         Returns:
-            The tokens that are new, by request, and the requests that ended. Nothing where there is no request.
+            The tokens that are new, by request, the requests that ended, and what balancing did. Nothing where there is
+            no request.
 
         Raises:
             RunError: a rank failed or died; the object is of no use then.
@@ -304,15 +304,19 @@ class LLM:
         return Completion(request.number, tuple(request.ids), tokens, text, reason)
 
 
-def _obey(generator: Generator, command: object) -> StepResult:
+def _obey(started: Started, command: object) -> StepResult:
     """On every rank: take in the news, and step if anybody is there."""
     if not isinstance(command, _News):
         raise TypeError(f"no command: {command!r}")
+    generator = started.generator
     for request in command.requests:
         generator.submit(request)
     for number in command.withdrawn:
         generator.withdraw(number)
-    return generator.step() if generator.unfinished else StepResult()
+    result = generator.step() if generator.unfinished else StepResult()
+    if started.rebalancer is not None:
+        result.balancing.extend(started.rebalancer.take_events())
+    return result
 
 
 def _whole_numbers(name: str, ids: Sequence[int]) -> list[int]:

@@ -105,6 +105,7 @@ def start(
     tokenizer: Any = None,
     keep_logits: bool = False,
     keep_spans: bool = False,
+    more_to_come: bool = False,
 ) -> Started:
     """Load this rank's share, and make it ready to step. Collective.
 
@@ -115,6 +116,7 @@ def start(
         tokenizer: transformers' own, for answers that must follow a grammar.
         keep_logits: also keep what every token was chosen from.
         keep_spans: record every operation for a timeline.
+        more_to_come: requests may follow those that are held, so nobody knows how many steps there will be.
     """
     begun = monotonic()
     engine = load(
@@ -123,7 +125,13 @@ def start(
     load_seconds = monotonic() - begun
     rebalancer = _rebalancer(engine, setup)
     generator = Generator(
-        engine, setup.flows, rebalancer, limits, keep_logits=keep_logits, tokenizer=tokenizer
+        engine,
+        setup.flows,
+        rebalancer,
+        limits,
+        keep_logits=keep_logits,
+        tokenizer=tokenizer,
+        more_to_come=more_to_come,
     )
     return Started(engine, generator, rebalancer, load_seconds)
 

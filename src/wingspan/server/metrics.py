@@ -15,6 +15,7 @@ from prometheus_client import (
 )
 
 from wingspan.runtime.generation.ledger import StepResult
+from wingspan.schedule.rebalance_result import Migrated
 from wingspan.server.answers import Answer
 from wingspan.server.step_loop import StepLoop, Watcher
 
@@ -59,6 +60,10 @@ class Metrics(Watcher):
         for series in self._sets:
             series.generated.inc(len(result.tokens))
             series.step.observe(seconds)
+            for event in result.balancing:
+                if isinstance(event, Migrated):
+                    series.migrations.inc()
+                    series.moved.inc(event.experts_moved)
 
     def begun(self, answer: Answer) -> None:
         """Count a prompt."""
@@ -111,4 +116,6 @@ class _Series:
             "inter_token_latency_seconds", "Between tokens of an answer.", _TOKEN_SECONDS
         )
         self.whole = histogram("e2e_request_latency_seconds", "Arrival to last token.", _WHOLE_SECONDS)
+        self.migrations = counter("expert_migrations", "Times that experts were moved.")
+        self.moved = counter("experts_moved", "Experts that were moved.")
         self.step = histogram("step_seconds", "Steps of the engine.", _TOKEN_SECONDS)

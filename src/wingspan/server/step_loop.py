@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,9 +16,13 @@ from time import perf_counter
 from typing import NamedTuple
 
 from wingspan.errors import WingspanError
+from wingspan.report.rebalance import lines
 from wingspan.runtime.generation.ledger import StepResult
 from wingspan.runtime.llm import LLM
+from wingspan.schedule.rebalance_result import Decision, RebalanceEvent
 from wingspan.server.answers import Answer
+
+_LOG = logging.getLogger(__name__)
 
 
 class _Joining(NamedTuple):
@@ -170,6 +175,7 @@ class StepLoop:
     def _give_out(self, result: StepResult, seconds: float) -> None:
         now = perf_counter()
         self.watcher.stepped(result, seconds)
+        _say_what_moved(result.balancing)
         for number, token in result.tokens.items():
             answer = self._answers.get(number)
             if answer is None:
@@ -198,3 +204,10 @@ class StepLoop:
             if not joined.done():
                 joined.set_exception(stopped)
         self._joining = []
+
+
+def _say_what_moved(events: Sequence[RebalanceEvent]) -> None:
+    """A line for what happened to experts; that they stay is decided every few steps."""
+    happened = [e for e in events if not (isinstance(e, Decision) and e.verdict == "stay")]
+    for line in lines(happened):
+        _LOG.info("%s", line)

@@ -91,8 +91,15 @@ class Rebalancer:
 
     @property
     def events(self) -> list[RebalanceEvent]:
-        """The log so far, on rank 0."""
+        """The log since it was last taken, on rank 0."""
         return [] if self._controller is None else self._controller.events
+
+    def take_events(self) -> list[RebalanceEvent]:
+        """Hand over the log, and begin another."""
+        taken = self.events
+        if self._controller is not None:
+            self._controller.events = []
+        return taken
 
     def forget(self) -> None:
         """What was seen so far (the prefill) says nothing about the steps to come (decode)."""
@@ -102,38 +109,39 @@ class Rebalancer:
         """Take in what is computed beside a step of decode: the prompts of those who join."""
         self._watch.count_beside(load_LE)
 
-    def after_step(self, load_LE: torch.Tensor, steps_left: int) -> None:
+    def after_step(self, load_LE: torch.Tensor, steps_left: int | None) -> None:
         """Take in one step, and every few steps do something about it.
 
         Args:
             load_LE: choices of this rank's own tokens in that step.
-            steps_left: at most so many will follow.
+            steps_left: at most so many will follow; None: nobody knows.
         """
         start = monotonic()
+        horizon = self._settings.horizon(steps_left)
         self._step += 1
         self._watch.count(load_LE)
         if self._migration is not None:
             self._advance(self._migration)
         elif self._watch.steps >= self._settings.beat_steps:
-            self._beat(steps_left)
+            self._beat(horizon)
         elif self._asked and self._watch.steps % self._settings.answer_steps == 0:
-            order = None if self._controller is None else self._controller.look(self._step, steps_left)
+            order = None if self._controller is None else self._controller.look(self._step, horizon)
             self._obey(order)
         self._watch.busy_seconds += monotonic() - start
 
     def finish(self) -> list[RebalanceEvent]:
-        """After the last step: end what is under way; the log, on rank 0."""
+        """After the last step: end what is under way; the rest of the log, on rank 0."""
         reports = self._reports()
         if self._controller is not None and reports is not None:
             layer = None if self._migration is None else self._migration.layer
             self._controller.finish(self._step, reports, layer)
-        return self.events
+        return self.take_events()
 
-    def _beat(self, steps_left: int) -> None:
+    def _beat(self, horizon: int) -> None:
         reports = self._reports()
         order = None
         if self._controller is not None and reports is not None:
-            order = self._controller.beat(self._step, reports, self.placement, steps_left)
+            order = self._controller.beat(self._step, reports, self.placement, horizon)
         self._obey(order)
 
     def _obey(self, order: Order | None) -> None:

@@ -16,12 +16,12 @@ class BetweenSteps(Protocol):
     def beside_step(self, load_LE: torch.Tensor) -> None:
         """Take in what is computed beside a step of decode: the prompts of those who join."""
 
-    def after_step(self, load_LE: torch.Tensor, steps_left: int) -> None:
+    def after_step(self, load_LE: torch.Tensor, steps_left: int | None) -> None:
         """Take in a step, and do something about it.
 
         Args:
             load_LE: choices of this rank's own tokens in that step.
-            steps_left: at most so many will follow.
+            steps_left: at most so many will follow; None: nobody knows.
         """
 
     def forget(self) -> None:

@@ -48,6 +48,7 @@ class Generator:
         limits: of each rank; without, all requests are admitted at once.
         keep_logits: also keep what every token was chosen from.
         tokenizer: transformers' own, for answers that must follow a grammar.
+        more_to_come: requests may follow those that are held, so nobody knows how many steps there will be.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Generator:
         *,
         keep_logits: bool = False,
         tokenizer: Any = None,
+        more_to_come: bool = False,
     ) -> None:
         self.load_LE: dict[str, torch.Tensor] = {}
         """Per phase this rank's tokens by (MoE layer, expert)."""
@@ -75,6 +77,7 @@ class Generator:
         self._flows = flows or {}
         self._between = between
         self._keep_logits = keep_logits
+        self._more_to_come = more_to_come
         self._world = engine.transport.world
         self._forwards = Forwards(engine.model, engine.step)
         end_ids = _end_ids(engine.model.generation_config.eos_token_id)
@@ -259,7 +262,8 @@ class Generator:
         if self._between is None or not self.unfinished:
             return
         if plan.decode_forwards:
-            self._between.after_step(self._newest_load_LE, self._ledger.steps_left)
+            steps_left = None if self._more_to_come else self._ledger.steps_left
+            self._between.after_step(self._newest_load_LE, steps_left)
         else:
             self._between.forget()
 

@@ -15,6 +15,7 @@ from typing import Literal
 from wingspan.errors import InputError
 from wingspan.runtime.generation.requests import Request
 from wingspan.schedule.batching import Admission, BatchLimits, Piece, PromptQueue
+from wingspan.schedule.rebalance_result import RebalanceEvent
 
 FinishReason = Literal["stop", "length", "drained"]
 """An end token, the most tokens, or an engine that admits nobody any more."""
@@ -101,12 +102,13 @@ class TokenLogprobs:
 class StepResult:
     """What a step gave: the new token of each request that got one, and those that ended with it.
 
-    `logprobs` are on rank 0 alone, of the requests that want them.
+    On rank 0 alone: `logprobs`, of the requests that want them, and what `balancing` decided and did meanwhile.
     """
 
     tokens: dict[int, int] = field(default_factory=dict)
     finished: dict[int, FinishReason] = field(default_factory=dict)
     logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)
+    balancing: list[RebalanceEvent] = field(default_factory=list)
 
 
 class Ledger:
