@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wingspan.specs.families.family import Family
+from wingspan.specs.families.sparse import indexed_latent
 from wingspan.specs.families.uneven import gated_heads, laguna_heads, mimo_heads
 
 FAMILIES = {
@@ -15,6 +16,8 @@ FAMILIES = {
     "qwen2_moe": Family(attention_bias=True, output_bias=False, shared_gate=True),
     "qwen3_moe": Family(query_key_norm="head"),
     "deepseek_v2": Family(latent=True),
+    "deepseek_v32": Family(mixers=indexed_latent, dense_by_default=3),
+    "glm_moe_dsa": Family(mixers=indexed_latent, dense_by_default=3),
     "deepseek_v3": Family(latent=True, dense_by_default=3),
     "kimi_k2": Family(latent=True, dense_by_default=1),
     "dots1": Family(query_key_norm="head"),
