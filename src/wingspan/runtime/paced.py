@@ -22,7 +22,7 @@ from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers, DispatchOptions
 from wingspan.runtime.generation.micro_batches import interleave, split_rows
 from wingspan.runtime.measuring.monitor import LoadMonitor
-from wingspan.runtime.measuring.recorder import Recorder, SpanKey
+from wingspan.runtime.measuring.recorder import Recorder, SpanKey, clock_name
 from wingspan.runtime.measuring.report import RankMeasurement, peak_memory_bytes
 from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.runtime.model.step import SEQUENTIAL, Flow, Step
@@ -145,6 +145,7 @@ def run_paced(
         buffer_bytes={phase: model.buffers.take_asked_bytes()},
         peak_memory_bytes=peak_memory_bytes(),
         spans=recorder.spans,
+        clock=clock_name(),
     )
 
 

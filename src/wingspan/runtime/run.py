@@ -14,6 +14,7 @@ from wingspan.runtime.generation.requests import Length, Request
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.measuring.choices import PhaseChoices, joined
+from wingspan.runtime.measuring.recorder import clock_name
 from wingspan.runtime.measuring.report import RankMeasurement, peak_memory_bytes, step_report
 from wingspan.runtime.measuring.timeline import run_timeline
 from wingspan.runtime.model.engine import Engine
@@ -157,6 +158,7 @@ def _measurement(engine: Engine, generator: Generator, rebalancer: Rebalancer | 
         spans=engine.recorder.spans,
         steps_ended=engine.recorder.ended,
         buffer_bytes=generator.buffer_bytes,
+        clock=clock_name(),
     )
 
 

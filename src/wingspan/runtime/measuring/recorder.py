@@ -5,15 +5,25 @@ Shapes: R ranks.
 
 from __future__ import annotations
 
+import platform
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from wingspan.schedule.result import Operation, Span, Stream
 
 KEPT_STEPS = 1000
 """The latest steps of each phase that are kept, up to 13 kB each: who generates without end must not grow."""
+
+
+def clock_name() -> str:
+    """Names the clock of `Recorder.now`, which counts from the machine's start (Linux: proc(5), boot_id)."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return platform.node()
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,8 @@ class RankMeasurement:
     """Steps that ended in each phase; `steps` holds only the latest."""
     buffer_bytes: Mapping[str, int] = field(default_factory=dict)
     """What a step of each phase needs of the exchanges' buffers; they stay as large as the largest step made them."""
+    clock: str = ""
+    """Ranks with equal ones read the same clock: those of one machine, since it was started."""
 
 
 def peak_memory_bytes() -> int:

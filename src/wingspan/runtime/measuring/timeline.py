@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,36 @@ def run_timeline(ranks: Sequence[RankMeasurement]) -> RunTimeline:
     """Spans and steps of all ranks, waiting for slower ones among the spans; empty where no span was kept."""
     if not any(rank.spans for rank in ranks):
         return RunTimeline()
+    ranks = [_on_the_clock_of(ranks[0], rank) for rank in ranks]
     spans = [span for rank in ranks for span in rank.spans]
     waits = [span for steps in zip(*(rank.steps for rank in ranks), strict=True) for span in _waits(steps)]
     return RunTimeline([*spans, *waits], [span for rank in ranks for span in _steps(rank)])
+
+
+def _on_the_clock_of(first: RankMeasurement, rank: RankMeasurement) -> RankMeasurement:
+    """As that rank's clock would have it: all ranks end a step together, as they share what came of it."""
+    if rank.clock == first.clock:
+        return rank
+    ends = [[step.start_seconds + step.seconds for step in each.steps] for each in (first, rank)]
+    later = float(np.median(np.subtract(*ends)))
+    steps = [
+        replace(
+            step,
+            start_seconds=step.start_seconds + later,
+            exchanges=[
+                replace(each, held=tuple((start + later, end + later) for start, end in each.held))
+                for each in step.exchanges
+            ],
+        )
+        for step in rank.steps
+    ]
+    spans = [
+        span.model_copy(
+            update={"start_seconds": span.start_seconds + later, "end_seconds": span.end_seconds + later}
+        )
+        for span in rank.spans
+    ]
+    return replace(rank, steps=steps, spans=spans)
 
 
 def _steps(measured: RankMeasurement) -> Iterator[StepSpan]:
