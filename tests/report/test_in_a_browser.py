@@ -11,7 +11,7 @@ from tests.report.browser import Browser, opened
 from tests.report.test_pages import pages
 from wingspan.report.page import write_page
 
-PAGES = ("step", "stuck", "sweep", "serving", "one load")
+PAGES = ("step", "stuck", "run", "compare", "sweep", "serving", "one load")
 
 CUT = """
 const cut = [];
