@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 CASES = Path(__file__).parents[1] / "cases"
@@ -235,3 +236,29 @@ def test_ranks_alone_get_as_many_slots_as_hold_all_experts(wingspan):
     done = wingspan("place", MATRIX, *PLACED[:2], "--ranks", "3", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["experts_per_rank"] == 4
+
+
+def test_the_example_of_the_published_rule_is_placed_as_evenly_as_by_it(wingspan, tmp_path):
+    """16 slots on 8 ranks, as the README of github.com/deepseek-ai/EPLB has it, from a matrix of numpy."""
+    load = tmp_path / "load.npy"
+    np.save(load, np.array(json.loads(Path(MATRIX).read_text()), float))
+    found = _strategies(
+        wingspan("place", str(load), "--model", TOY, "--ranks", "8", "--redundant", "4", "--json")
+    )
+    assert found["ours"]["rank_imbalance"] <= found["eplb"]["rank_imbalance"] + 1e-9
+    assert found["ours"]["step_seconds"] <= found["eplb"]["step_seconds"]
+
+
+def test_the_loads_of_a_whole_model_are_placed_no_worse_than_by_the_rule(wingspan, tmp_path):
+    """58 layers of 256 experts; the judged step is drawn, so its fullest rank is chance to a percent."""
+    load = tmp_path / "load.npy"
+    np.save(load, 1000 * np.random.default_rng(3).lognormal(0, 1, (58, 256)))
+    asked = ("place", str(load), "--model", "deepseek-v3", "--ranks", "32", "--redundant", "32", "--json")
+    found = _strategies(wingspan(*asked))
+    assert found["balanced"]["rank_imbalance"] <= 1.01 * found["eplb"]["rank_imbalance"]
+    assert found["ours"]["step_seconds"] <= min(found[name]["step_seconds"] for name in ("linear", "eplb"))
+
+
+def _strategies(done):
+    assert done.code == 0, done.err
+    return json.loads(done.out)["strategies"]

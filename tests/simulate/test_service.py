@@ -38,16 +38,19 @@ def _plan(
 
 
 @pytest.mark.parametrize(
-    ("cluster", "gpus", "goal"),
+    ("cluster", "gpus", "attention", "goal"),
     [
-        ("h100-sxm", 2, ServiceGoal(400, 100, 0.05, 0.004)),
-        ("gb200-nvl72", 2, ServiceGoal(200, 50, 0.02, 0.003)),
+        ("h100-sxm", 2, (1, 2), ServiceGoal(400, 100, 0.05, 0.004)),
+        ("gb200-nvl72", 2, (1, 2), ServiceGoal(200, 50, 0.02, 0.003)),
+        ("h100-sxm", 8, (1,), ServiceGoal(400, 100, 0.05, 0.004)),
     ],
 )
-def test_no_arrangement_that_keeps_the_limits_is_better(cluster: str, gpus: int, goal: ServiceGoal) -> None:
+def test_no_arrangement_that_keeps_the_limits_is_better(
+    cluster: str, gpus: int, attention: tuple[int, ...], goal: ServiceGoal
+) -> None:
     start = _start(cluster)
     best = make_service_plan(start, gpus, goal, Kept()).best
-    others = list(exhaustive_service(start, gpus, goal, most_slots=1, attention=(1, 2)))
+    others = list(exhaustive_service(start, gpus, goal, most_slots=1, attention=attention))
     assert others
     assert best is not None
     assert best.meets
