@@ -117,7 +117,11 @@ def _model_rows(summary: dict[str, Any]) -> dict[str, str]:
         ),
     }
     if "expert_layout" in summary:
-        together = "batched together" if summary["padding_is_neutral"] else "one length per forward"
+        together = (
+            "batched together, a row of caches each, written in place"
+            if summary["padding_is_neutral"]
+            else "one length per forward, caches cut as sequences end"
+        )
         rows |= {"layout": summary["expert_layout"], "prompts": f"of different lengths: {together}"}
     return rows
 

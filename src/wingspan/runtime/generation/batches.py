@@ -5,12 +5,13 @@ Shapes: P sequences of a batch, N new columns of a forward, C columns in all, T 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from wingspan.runtime.generation.caches import Caches
+from wingspan.runtime.generation.slots import SlotCaches
 
 
 @dataclass(frozen=True)
@@ -67,37 +68,70 @@ def columns_of(
     )
 
 
-class Batch:
-    """Sequences that go through the model together, and their caches. Rows leave and join between forwards."""
+class _Sequences:
+    """Sequences that go through the model together."""
 
     def __init__(self, numbers: Sequence[int]) -> None:
         self.numbers = list(numbers)
         """The request of each row."""
         self.cached_P = [0] * len(self.numbers)
-        """Tokens of each row that are in the cache; it has as many columns as the longest."""
-        self.caches = Caches()
+        """Tokens of each row that are in the cache; at least so many columns as the longest has."""
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     @property
     def columns(self) -> int:
-        """In the cache."""
+        """How many of the cache's columns are needed."""
         return max(self.cached_P, default=0)
 
-    def keep(self, numbers: Sequence[int]) -> None:
-        """Drop the rows of all other requests, and the columns that only they filled."""
-        kept = set(numbers)
-        rows = [row for row, number in enumerate(self.numbers) if number in kept]
-        if len(rows) == len(self):
-            return
-        before = self.columns
+    def _arrange(self, rows: Sequence[int]) -> None:
         self.numbers = [self.numbers[row] for row in rows]
         self.cached_P = [self.cached_P[row] for row in rows]
-        self.caches.keep(rows, before, self.columns)
+
+
+class Batch(_Sequences):
+    """Sequences that began together, and their caches. Rows leave between forwards."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        super().__init__(numbers)
+        self.caches = Caches()
+
+    def keep(self, numbers: Collection[int]) -> None:
+        """Drop the rows of all other requests."""
+        rows = [row for row, number in enumerate(self.numbers) if number in numbers]
+        if len(rows) < len(self):
+            self._arrange(rows)
+            self.caches.keep(rows)
+
+
+class SlotBatch(_Sequences):
+    """All sequences of a rank that decode together: rows join, and one that leaves makes way for the last.
+
+    Args:
+        most_rows: that there will ever be at a time.
+    """
+
+    def __init__(self, most_rows: int) -> None:
+        super().__init__([])
+        self.caches = SlotCaches(most_rows)
+
+    def keep(self, numbers: Collection[int]) -> None:
+        """Drop the rows of all other requests, and the columns that only they filled."""
+        kept = [row for row, number in enumerate(self.numbers) if number in numbers]
+        if len(kept) == len(self):
+            return
+        stay, move = [row for row in kept if row < len(kept)], [row for row in kept if row >= len(kept)]
+        free = sorted(set(range(len(kept))) - set(stay))
+        moves = list(zip(free, move, strict=True))
+        rows = list(range(len(kept)))
+        for target, source in moves:
+            rows[target] = source
+        self._arrange(rows)
+        self.caches.keep(len(rows), moves, self.columns)
 
     def join(self, other: Batch) -> None:
-        """Take in another's rows, behind its own; the one with fewer columns is padded on the left."""
-        self.caches.join(other.caches, self.columns, other.columns)
+        """Take in the rows of sequences that began together, behind those held."""
+        self.caches.join(other.caches, len(other), other.columns)
         self.numbers += other.numbers
         self.cached_P += other.cached_P

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from transformers import PreTrainedModel
 
-from wingspan.runtime.generation.batches import Batch, Columns, columns_of
+from wingspan.runtime.generation.batches import Batch, Columns, SlotBatch, columns_of
 from wingspan.runtime.generation.micro_batches import interleave, split_rows
 from wingspan.runtime.model.architecture import model_errors
 from wingspan.runtime.model.padding import forget_lengths, rotations_by_length
@@ -27,7 +27,7 @@ class Forwards:
         self._device = next(model.parameters()).device
         self._rotations_by_length = rotations_by_length(model)
 
-    def run(self, batch: Batch, new: Sequence[Sequence[int]], flow: Flow) -> torch.Tensor:
+    def run(self, batch: Batch | SlotBatch, new: Sequence[Sequence[int]], flow: Flow) -> torch.Tensor:
         """Compute the batch's new tokens, the rest being in its caches; these take them in.
 
         Args:
@@ -39,19 +39,21 @@ class Forwards:
             The logits (P, V) of each row's last token.
         """
         slices = split_rows(len(batch), flow.micro_batches)
-        batch.caches.regroup(len(slices), len(batch))
         whole = columns_of(new, self._device, batch.cached_P)
         columns = [whole.rows(rows) for rows in slices]
+        new_columns = whole.ids_PN.shape[1]
+        caches = batch.caches.begin(slices, new_columns)
 
         def part(number: int) -> torch.Tensor:
-            logits_PV, cache = self._forward(columns[number], batch.caches.parts[number])
+            logits_PV, cache = self._forward(columns[number], caches[number])
             rows = slices[number].stop - slices[number].start
-            batch.caches.parts[number] = cache if rows else None
+            caches[number] = cache if rows else None
             return logits_PV[:rows]
 
         forget_lengths(self._rotations_by_length)
         self._step.flow = flow
         logits = self._interleaved([partial(part, n) for n in range(len(slices))], columns)
+        batch.caches.end(caches, new_columns)
         batch.cached_P = [cached + len(ids) for cached, ids in zip(batch.cached_P, new, strict=True)]
         return logits[0] if len(logits) == 1 else torch.cat(logits)
 

@@ -15,7 +15,7 @@ import torch
 
 from wingspan.errors import RunError
 from wingspan.runtime.generation.adjusting import adjusted, logprobs_of
-from wingspan.runtime.generation.batches import Batch
+from wingspan.runtime.generation.batches import Batch, SlotBatch
 from wingspan.runtime.generation.between_steps import BetweenSteps
 from wingspan.runtime.generation.forwards import Forwards
 from wingspan.runtime.generation.grammars import Grammars
@@ -82,16 +82,18 @@ class Generator:
         self._forwards = Forwards(engine.model, engine.step)
         end_ids = _end_ids(engine.model.generation_config.eos_token_id)
         self._grammars = Grammars(tokenizer, engine.config.get_text_config().vocab_size, end_ids)
+        self._together = padding_is_neutral(engine.model)
+        self._limits = limits
         self._ledger = Ledger(
             self._world.size,
             limits,
             end_ids,
-            together=padding_is_neutral(engine.model),
+            together=self._together,
             in_pieces=cuts_are_neutral(engine.model),
         )
         self._begun: dict[int, Batch] = {}
         """Prompts of which a part is computed, by request."""
-        self._decoding: list[Batch] = []
+        self._decoding: list[Batch | SlotBatch] = []
         """In the order of the ledger's groups."""
         self._routers_finite = routers_finite(engine.model)
         self._wants_drain = False
@@ -175,7 +177,8 @@ class Generator:
         for number in range(plan.decode_forwards):
             batch = self._decoding[number] if number < len(mine.decode) else Batch([])
             newest = [[self._ledger.held[n].tokens[-1]] for n in batch.numbers]
-            logits.append(self._forwards.run(batch, newest, flow))
+            of_rows_PV = self._forwards.run(batch, newest, flow)
+            logits.append(_in_order(of_rows_PV, batch, mine.decode[number][1] if len(batch) else ()))
         self._take_load("decode")
         return logits
 
@@ -239,19 +242,28 @@ class Generator:
                 )
         return shared_RX
 
+    @torch.inference_mode()
     def _regroup(self) -> None:
         """Let the caches follow the ledger: rows that ended leave, those that were prefilled join."""
         held = self._ledger.held
         self._begun = {number: batch for number, batch in self._begun.items() if number in held}
         batches = []
         for numbers in self._ledger.decoding(self._world.rank).values():
-            parts = [batch for batch in self._decoding if not set(numbers).isdisjoint(batch.numbers)]
+            of_group = set(numbers)
+            parts = [batch for batch in self._decoding if not of_group.isdisjoint(batch.numbers)]
             for part in parts:
-                part.keep(numbers)
-            for part in parts[1:]:
-                parts[0].join(part)
-            batches.append(parts[0])
+                part.keep(of_group)
+            batches.append(self._in_slots(parts) if self._together else parts[0])
         self._decoding = batches
+
+    def _in_slots(self, parts: Sequence[Batch | SlotBatch]) -> SlotBatch:
+        """Those that decode, and behind them those that were prefilled."""
+        slots = next((part for part in parts if isinstance(part, SlotBatch)), None)
+        slots = slots or SlotBatch(self._limits.sequences_per_home)
+        for part in parts:
+            if isinstance(part, Batch):
+                slots.join(part)
+        return slots
 
     def _measure_caches(self) -> None:
         batches = [*self._decoding, *self._begun.values()]
@@ -286,6 +298,14 @@ class Generator:
             f"prompt {number}: its logits are not finite (NaN or infinite), which begins in "
             f"{first or 'the logits themselves'}; is the checkpoint damaged, or its dtype too narrow?"
         )
+
+
+def _in_order(of_rows_PV: torch.Tensor, batch: Batch | SlotBatch, numbers: Sequence[int]) -> torch.Tensor:
+    """The logits of these requests: a row lies where there was room for it, so perhaps in another order."""
+    if batch.numbers == list(numbers):
+        return of_rows_PV
+    row_of = {number: row for row, number in enumerate(batch.numbers)}
+    return of_rows_PV[torch.tensor([row_of[number] for number in numbers], device=of_rows_PV.device)]
 
 
 def _end_ids(ends: int | list[int] | None) -> list[int]:

@@ -26,7 +26,7 @@ from transformers.cache_utils import (
     LinearAttentionLayer,
 )
 
-_MASKED = frozenset(
+MASKED = frozenset(
     {
         DummyLayer,
         DynamicLayer,
@@ -52,7 +52,7 @@ def padding_is_neutral(model: PreTrainedModel) -> bool:
         model: also without memory behind its weights.
     """
     layers = DynamicCache(config=model.config).layers
-    known = all(type(layer) in _MASKED for layer in layers)
+    known = all(type(layer) in MASKED for layer in layers)
     return known and not _own_caches(model) and not rotations_by_length(model)
 
 
