@@ -11,6 +11,7 @@ from wingspan.report.ranks import representative
 from wingspan.report.run_page import drawn_text
 from wingspan.report.step_accounts import SUMS, Entry, comparison
 from wingspan.report.step_figures import expert_load
+from wingspan.report.step_page import near_section
 from wingspan.report.timeline import both_close_up, both_steps
 from wingspan.report.units import bytes_text, rate_text, seconds_text, share_text, time_scale
 from wingspan.schedule.result import StepReport
@@ -91,17 +92,11 @@ def _timelines(measured: StepReport, one: RunTimeline, other: RunTimeline) -> li
     sections = []
     near = both_close_up(predicted, ran, ranks)
     if near is not None:
-        picture, first, last = near
-        of = f"Layers {first} and {last}" if first != last else f"Layer {first}"
-        sections.append(
-            Section(
-                f"{of}, close up",
-                "What each rank computes and sends, the prediction above the measurement, both from the begin of the "
-                f"first layer. Grey is waiting for slower ranks. {drawn}".strip(),
-                picture,
-                caption="Hover over a bar for its times and bytes; drag to zoom, double-click to go back.",
-            )
+        see = (
+            "What each rank computes and sends, the prediction above the measurement, both from the begin of the "
+            f"first layer. Grey is waiting for slower ranks. {drawn}"
         )
+        sections.append(near_section(near, see.strip()))
     sections.append(
         Section(
             "The whole step",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from wingspan.report import step_figures as figures
+from wingspan.report.figures import Figure
 from wingspan.report.page import Page, Section, Table, Tile
 from wingspan.report.ranks import representative
 from wingspan.report.timeline import close_up, whole_step
@@ -86,17 +87,8 @@ def _timeline(report: StepReport, spans: Sequence[Span], drawn: str) -> list[Sec
     sections = []
     near = close_up(spans, ranks)
     if near is not None:
-        picture, first, last = near
-        of = f"Layers {first} and {last}" if first != last else f"Layer {first}"
-        sections.append(
-            Section(
-                f"{of}, close up",
-                "Each rank has two rows: what it computes, and what travels meanwhile. "
-                f"{_gaps(report, spans)} {drawn}".strip(),
-                picture,
-                caption="Hover over a bar for its times and bytes; drag to zoom, double-click to go back.",
-            )
-        )
+        rows = "Each rank has two rows: what it computes, and what travels meanwhile."
+        sections.append(near_section(near, f"{rows} {_gaps(report, spans)} {drawn}".strip()))
     kind = {"slowest": "the slowest", "median": "a median", "fastest": "the fastest"}
     shown = ", ".join(f"rank {rank} ({kind[name]})" for rank, name in ranks.items())
     sections.append(
@@ -107,6 +99,17 @@ def _timeline(report: StepReport, spans: Sequence[Span], drawn: str) -> list[Sec
         )
     )
     return sections
+
+
+def near_section(near: tuple[Figure, int, int], see: str) -> Section:
+    """The close up of two layers, and how to look at it."""
+    picture, first, last = near
+    return Section(
+        f"Layers {first} and {last}, close up" if first != last else f"Layer {first}, close up",
+        see,
+        picture,
+        caption="Hover over a bar for its times and bytes; drag to zoom, double-click to go back.",
+    )
 
 
 def _gaps(report: StepReport, spans: Sequence[Span]) -> str:

@@ -32,8 +32,10 @@ def _on_the_clock_of(first: RankMeasurement, rank: RankMeasurement) -> RankMeasu
     """As that rank's clock would have it: all ranks end a step together, as they share what came of it."""
     if rank.clock == first.clock:
         return rank
-    ends = [[step.start_seconds + step.seconds for step in each.steps] for each in (first, rank)]
-    later = float(np.median(np.subtract(*ends)))
+    ours, theirs = (
+        np.array([step.start_seconds + step.seconds for step in each.steps]) for each in (first, rank)
+    )
+    later = float(np.median(ours - theirs))
     steps = [
         replace(
             step,
