@@ -109,7 +109,8 @@ def test_parameters_are_those_of_transformers(kind: str, fields: dict[str, objec
         ({"num_experts_per_tok": 9}, ["9"]),
         ({"num_key_value_heads": 3}, ["kv_heads 3"]),
         ({"dtype": "int8"}, ["int8"]),
-        ({"quantization_config": {"quant_method": "awq"}}, ["awq", "workload"]),
+        ({"quantization_config": {"quant_method": "quip"}}, ["quip", "workload"]),
+        ({"quantization_config": {"quant_method": "awq", "bits": 3}}, ["bits", "3"]),
     ],
 )
 def test_unfit_configs_are_named(change: dict[str, object], words: list[str]) -> None:

@@ -16,7 +16,6 @@ from wingspan.schedule.slowest import slowest
 from wingspan.simulate.memory import memory_use
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.timeline import Timeline
-from wingspan.specs.precision import Precision
 from wingspan.specs.workload import routing_remarks
 from wingspan.traffic.links import Traffic, by_network_card
 
@@ -121,7 +120,8 @@ def _used(prediction: Prediction, level: str) -> tuple[float, float]:
 def _utilisation(prediction: Prediction, step: float) -> dict[str, float]:
     gpu, workload = prediction.cluster.gpu, prediction.deployment.workload
     precisions = workload.precisions(prediction.deployment.model)
-    peak = gpu.peak_flops[max(precisions.activations, precisions.expert_weights, key=lambda p: p.bytes)]
+    widest = max(precisions.activations, precisions.expert_weights, key=lambda p: p.bytes)
+    peak = gpu.peak_flops[widest.arithmetic]
     moved = prediction.moved_bytes_R.mean() / step
     return {
         "compute": float(prediction.flops_R.mean() / step / peak),
@@ -187,11 +187,11 @@ def _notes(prediction: Prediction, fits: bool, breaking: str | None) -> list[str
             f"{contention.communication_slowdown:g} x as long (docs/cost-model.md, Contention)"
         )
     precisions = deployment.workload.precisions(deployment.model)
-    four_bit = Precision.FP4 in (precisions.weights, precisions.expert_weights)
-    if four_bit and deployment.workload.activations is None:
+    narrow = min(precisions.weights, precisions.expert_weights, key=lambda p: p.bytes)
+    if narrow.bytes < precisions.activations.bytes and deployment.workload.activations is None:
         notes.append(
-            f"activations beside FP4 weights are taken as {precisions.activations.name}: weights are widened in the "
-            "kernel; give the activations' precision where the kernels compute in less"
+            f"activations beside {narrow.name} weights are taken as {precisions.activations.name}: weights are widened "
+            "in the kernel; give the activations' precision where the kernels compute in less"
         )
     if deployment.options.expert_tensor_parallel > 1:
         notes.append(

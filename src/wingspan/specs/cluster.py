@@ -55,12 +55,12 @@ class Gpu(Spec):
         Raises:
             InputError: the device does not compute in `precision`.
         """
-        if precision not in self.peak_flops:
+        if precision.arithmetic not in self.peak_flops:
             raise InputError(
                 f"{self.name} has no peak_flops for {precision}; "
                 f"use one of {', '.join(self.peak_flops)} for weights and activations, or add it to the cluster file"
             )
-        return self.peak_flops[precision] * self.mfu
+        return self.peak_flops[precision.arithmetic] * self.mfu
 
     @property
     def sustained_memory_bytes_per_second(self) -> float:

@@ -37,9 +37,17 @@ def load_model(name_or_path: str) -> ModelSpec:
             + (f"did you mean {meant}? " if (meant := near_name(name_or_path, model_presets())) else "")
             + f"presets: {', '.join(model_presets())}"
         )
-    config = _read_json(path)
+    config = _quantised_beside(_read_json(path), path.parent)
     name = path.parent.name if path.name == "config.json" else path.stem
     return model_from_config({"name": name, **config}, str(path))
+
+
+def _quantised_beside(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The config with what `hf_quant_config.json` says beside it, as ModelOpt writes it."""
+    beside = folder / "hf_quant_config.json"
+    if "quantization_config" in config or not beside.is_file():
+        return config
+    return {**config, "quantization_config": {"quant_method": "modelopt", **_read_json(beside)}}
 
 
 def model_presets() -> list[str]:
