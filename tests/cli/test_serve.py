@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import socket
 
 import httpx2 as httpx
+import psutil
 import pytest
 
 from tests.server.running import server
@@ -21,6 +23,12 @@ from tests.server.running import server
         (("--dispatcher", "pigeons"), "--dispatcher"),
         (("--transport", "pigeons"), "transport"),
         (("--dtype", "int3"), "--dtype int3"),
+        (("--row-precision", "fp4"), "--row-precision fp4"),
+        (("--rebalance", "sometimes"), "--rebalance 'sometimes'"),
+        (("--ranks", "1", "--rebalance", "auto"), "use --ranks 2 or more"),
+        (("--device", "tpu"), "--device tpu"),
+        (("--checkpoint", "models/tiny"), "--checkpoint models/tiny: does nothing here"),
+        (("--ranks", "4", "--ranks-per-node", "3"), "--ranks-per-node 3"),
         (("--max-sequences", "16", "--step-tokens", "16"), "16"),
         (("--experts-per-rank", "0"), "--experts-per-rank 0"),
         (("--max-waiting", "-1"), "--max-waiting"),
@@ -58,13 +66,20 @@ def test_under_a_launcher_it_is_refused(wingspan, monkeypatch):
 
 def test_a_deployment_is_served_as_it_says_with_every_option(wingspan, tmp_path):
     file = tmp_path / "d.json"
-    assert wingspan("plan", "models/tiny", "--gpus", "4", "--out", str(file)).code == 0
+    described = ("simulate", "models/tiny", "--ranks", "2", "--experts-per-rank", "4", "--out", str(file))
+    assert wingspan(*described).code == 0
+    said = json.loads(file.read_text())
+    said["options"]["shared_beside_dispatch"] = False
+    file.write_text(json.dumps(said))
     options = (
         "--host", "127.0.0.1", "--model-name", "mine", "--allow-origin", "http://a.example", "--vllm-metrics",
         "--max-sequences", "2", "--step-tokens", "64", "--max-waiting", "1", "--transport", "torch",
-        "--dispatcher", "flat", "--schedule", "chunks:2", "--dtype", "bfloat16", "--max-body-mb", "0.01",
+        "--dispatcher", "flat", "--schedule", "chunks:2", "--dtype", "bfloat16",
+        "--row-precision", "float8", "--ranks-per-node", "2", "--device", "cpu", "--rebalance", "auto",
+        "--max-body-mb", "0.01",
     )  # fmt: skip
     with server(*options, model=str(file)) as running:
+        assert len(psutil.Process(running.process.pid).children()) == 2
         assert httpx.get(f"{running.address}/v1/models").json()["data"][0]["id"] == "mine"
         headers = {"Origin": "http://a.example"}
         assert httpx.get(f"{running.address}/version", headers=headers).headers["Access-Control-Allow-Origin"]
@@ -80,8 +95,6 @@ def test_a_deployment_is_served_as_it_says_with_every_option(wingspan, tmp_path)
 def test_a_dead_rank_ends_the_server_with_its_name():
     import os
     import signal
-
-    import psutil
 
     with server("--ranks", "2", "--experts-per-rank", "4") as running:
         (rank, *_) = psutil.Process(running.process.pid).children()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx2 as httpx
 import numpy as np
+import psutil
 import pytest
 
 import wingspan.models  # noqa: F401 - registers the architecture of models/tiny
@@ -58,7 +59,10 @@ def test_requests_stream_on_while_experts_move(on_rank_0: str) -> None:
         for texts, wanted in zip(callers.map(call, PROMPTS), expected, strict=True):
             assert set(texts) == {wanted}
         assert moved(running) > 0
+        ranks_and_planner = psutil.Process(running.process.pid).children(recursive=True)
         assert running.end() == 0
+        assert len(ranks_and_planner) == 3
+        assert psutil.wait_procs(ranks_and_planner, 10)[1] == []
     assert re.search(r"steps \d+-\d+: moved \d+ experts", "".join(running.said))
 
 
