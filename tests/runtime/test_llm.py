@@ -21,6 +21,7 @@ from tests.runtime.plain import LENGTHS, SAMPLINGS, mixed_requests, plain_model,
 from tests.runtime.test_run import SILENT, request
 from wingspan.balance import controller
 from wingspan.balance.settings import Rebalance
+from wingspan.describe import Description, deployment_of
 from wingspan.errors import InputError, RunError
 from wingspan.runtime.generation.requests import Length, Request
 from wingspan.runtime.generation.sampling import Sampling
@@ -103,6 +104,17 @@ def all_on_rank_0(folder: Path) -> Placement:
     slots_LRS = np.full((len(shape.paths), 2, shape.num_experts), EMPTY)
     slots_LRS[:, 0] = np.arange(shape.num_experts)
     return Placement(slots_LRS, shape.num_experts)
+
+
+def test_a_deployment_without_weights_runs_with_those_given(folder, expected, caplog):
+    described = deployment_of(Description(str(folder), ranks=2, tokens_per_gpu=1, context=8))
+    deployment = described.model_copy(update={"checkpoint": None})
+    with pytest.raises(InputError, match="the deployment: names no folder of weights"):
+        LLM(deployment)
+    with LLM(deployment, checkpoint=folder, dtype="float32", row_precision="same") as llm:
+        assert llm.slots == 2 * 16
+        assert [list(c.token_ids) for c in llm.generate(PROMPTS, SAMPLINGS, LENGTHS)] == expected
+    assert "the deployment plans decode of 1 tokens per GPU" in caplog.text
 
 
 def test_requests_join_and_leave_between_steps(folder, expected):
