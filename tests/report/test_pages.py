@@ -257,6 +257,11 @@ def test_a_run_says_which_step_is_drawn_and_marks_what_was_moved(all_pages: dict
     assert re.search(r"Drawn is decode step \d of 3, the one of median length", near.see)
     assert near.figure is not None
     assert "wait" in {bar["name"] for bar in near.figure["data"]}
+    whole = titles["The whole step"].figure
+    assert whole is not None
+    assert whole["layout"]["xaxis"]["range"][1] == pytest.approx(
+        9, rel=0.01
+    )  # ms: the step's end, not the last span's
     every = titles["Every decode step"].figure
     assert every is not None
     assert [(shape["x0"], shape["x1"]) for shape in every["layout"]["shapes"]] == [(1.5, 2.5)]

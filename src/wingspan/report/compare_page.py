@@ -86,7 +86,8 @@ def _timelines(measured: StepReport, one: RunTimeline, other: RunTimeline) -> li
     number = other.median_step(measured.phase)
     if number is None:
         return []
-    predicted, ran = one.spans, other.only(measured.phase, number).spans
+    step = other.only(measured.phase, number)
+    predicted, ran = one.spans, step.spans
     ranks = representative(measured, {span.rank for span in predicted} & {span.rank for span in ran})
     drawn = drawn_text(other, measured.phase)
     sections = []
@@ -101,7 +102,7 @@ def _timelines(measured: StepReport, one: RunTimeline, other: RunTimeline) -> li
         Section(
             "The whole step",
             "Both from their begins, on one axis. Ranks are the measured step's slowest, a median and its fastest.",
-            both_steps(predicted, ran, ranks),
+            both_steps(predicted, ran, ranks, step.ended_seconds),
         )
     )
     return sections

@@ -42,6 +42,7 @@ def run_page(
         conditions,
         spans=drawn.spans,
         drawn=drawn_text(timeline, report.phase),
+        ended_seconds=drawn.ended_seconds,
         more=[
             *_steps(timeline, report.phase, number, events or ()),
             *([] if events is None else [_balancing(events)]),
@@ -130,13 +131,13 @@ def _balancing(events: Sequence[RebalanceEvent]) -> Section:
 
 def _prefill(report: StepReport, timeline: RunTimeline) -> Section:
     number = timeline.median_step("prefill")
-    spans = () if number is None else timeline.only("prefill", number).spans
-    ranks = representative(report, {span.rank for span in spans})
+    step = RunTimeline() if number is None else timeline.only("prefill", number)
+    ranks = representative(report, {span.rank for span in step.spans})
     shown = ", ".join(f"rank {rank} ({name})" for rank, name in ranks.items())
     return Section(
         "The prefill",
         f"The step before: {whole_text(report.tokens)} tokens of the prompts in {seconds_text(report.step_seconds)}, "
         f"{rate_text(report.tokens_per_second)} tokens/s. Shown: {shown}. {drawn_text(timeline, 'prefill')}".strip(),
-        whole_step(spans, ranks) if ranks else None,
+        whole_step(step.spans, ranks, step.ended_seconds) if ranks else None,
         operation_table(report),
     )

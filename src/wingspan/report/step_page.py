@@ -19,6 +19,7 @@ def step_page(
     *,
     spans: Sequence[Span] = (),
     drawn: str = "",
+    ended_seconds: float | None = None,
     capacity_bytes: float | None = None,
     more: Sequence[Section] = (),
 ) -> Page:
@@ -28,11 +29,12 @@ def step_page(
         conditions: model, cluster, workload: what a reader must know to trust the figures.
         spans: of one step, of any ranks; without any there is no timeline.
         drawn: which step that was, where there were several.
+        ended_seconds: when it ended, where its spans do not say: on their clock.
         capacity_bytes: memory of one GPU.
         more: sections to put after the first ones, such as a comparison with a baseline.
     """
     sections = [
-        *_timeline(report, spans, drawn),
+        *_timeline(report, spans, drawn, ended_seconds),
         *more,
         _breakdown(report),
         _exposed(report),
@@ -80,7 +82,9 @@ def _tiles(report: StepReport, capacity_bytes: float | None) -> list[Tile]:
     return tiles
 
 
-def _timeline(report: StepReport, spans: Sequence[Span], drawn: str) -> list[Section]:
+def _timeline(
+    report: StepReport, spans: Sequence[Span], drawn: str, ended_seconds: float | None
+) -> list[Section]:
     ranks = representative(report, {span.rank for span in spans})
     if not ranks:
         return []
@@ -95,7 +99,7 @@ def _timeline(report: StepReport, spans: Sequence[Span], drawn: str) -> list[Sec
         Section(
             "The whole step",
             f"The same for all layers. Shown: {shown}, out of {report.ranks} ranks.{'' if sections else f' {drawn}'}",
-            whole_step(spans, ranks),
+            whole_step(spans, ranks, ended_seconds),
         )
     )
     return sections

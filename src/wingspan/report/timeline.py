@@ -24,9 +24,11 @@ class _Bar:
     end: float
 
 
-def whole_step(spans: Sequence[Span], ranks: dict[int, str]) -> Figure:
-    """All of the step; `ranks` are those to show, with their names."""
-    return _gantt(_placed(spans, ranks, _first(spans, ranks)), _rows(ranks, ("",)), labelled=False)
+def whole_step(spans: Sequence[Span], ranks: dict[int, str], ended_seconds: float | None = None) -> Figure:
+    """All of the step; `ranks` are those to show, with their names; `ended_seconds` where no span lasts until then."""
+    origin = _first(spans, ranks)
+    bars = _placed(spans, ranks, origin)
+    return _gantt(bars, _rows(ranks, ("",)), labelled=False, window=_until(bars, ended_seconds, origin))
 
 
 def close_up(spans: Sequence[Span], ranks: dict[int, str]) -> tuple[Figure, int, int] | None:
@@ -39,14 +41,20 @@ def close_up(spans: Sequence[Span], ranks: dict[int, str]) -> tuple[Figure, int,
     return _gantt(bars, _rows(ranks, ("",)), labelled=True, window=window), *layers
 
 
-def both_steps(predicted: Sequence[Span], measured: Sequence[Span], ranks: dict[int, str]) -> Figure:
+def both_steps(
+    predicted: Sequence[Span],
+    measured: Sequence[Span],
+    ranks: dict[int, str],
+    ended_seconds: float | None = None,
+) -> Figure:
     """Two steps from their begins on one axis, rank by rank a row of the one above a row of the other."""
     bars = [
         bar
         for spans, of in ((predicted, _PREDICTED), (measured, _MEASURED))
         for bar in _placed(spans, ranks, _first(spans, ranks), of)
     ]
-    return _gantt(bars, _rows(ranks, (_PREDICTED, _MEASURED)), labelled=False)
+    window = _until(bars, ended_seconds, _first(measured, ranks))
+    return _gantt(bars, _rows(ranks, (_PREDICTED, _MEASURED)), labelled=False, window=window)
 
 
 def both_close_up(
@@ -85,6 +93,12 @@ def _near(bars: list[_Bar], layers: tuple[int, int]) -> tuple[list[_Bar], tuple[
     return [b for b in bars if b.end > begin and b.begin < end], (begin, end)
 
 
+def _until(bars: list[_Bar], ended_seconds: float | None, origin: float) -> tuple[float, float]:
+    """From the begin to the last bar's end, or the step's where that is later."""
+    last = max((bar.end for bar in bars), default=0.0)
+    return 0.0, last if ended_seconds is None else max(last, ended_seconds - origin)
+
+
 def _first(spans: Sequence[Span], ranks: dict[int, str]) -> float:
     return min((span.start_seconds for span in spans if span.rank in ranks), default=0.0)
 
@@ -102,10 +116,10 @@ def _gantt(
     rows: list[str],
     *,
     labelled: bool,
-    window: tuple[float, float] | None = None,
+    window: tuple[float, float],
     since: str = "time since the step began",
 ) -> Figure:
-    begin, end = window or (0.0, max((bar.end for bar in bars), default=0.0))
+    begin, end = window
     scale, unit = time_scale(end)
     several = len({bar.span.micro_batch for bar in bars} - {None}) > 1
     data = []

@@ -43,6 +43,11 @@ class RunTimeline:
         ]
         return RunTimeline(inside, steps)
 
+    @property
+    def ended_seconds(self) -> float | None:
+        """When the last rank ended its last step; None where there is none."""
+        return max((step.end_seconds for step in self.steps), default=None)
+
     def of_ranks(self, ranks: Collection[int]) -> RunTimeline:
         """Some ranks alone."""
         return RunTimeline(
