@@ -1,11 +1,15 @@
-"""The MODEL argument of every command: a checkpoint's folder, a bare `config.json`, or the name of a preset."""
+"""Where a model lies: a checkpoint's folder, a bare `config.json`, a preset by name, or what a deployment names."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from wingspan.deployment import Deployment
 from wingspan.errors import InputError
-from wingspan.specs.models import MODEL_PRESETS, model_presets
+from wingspan.specs.models import MODEL_PRESETS, load_model, model_presets
+
+_PUBLISHED = {"name", "source", "weights", "expert_weights", "max_context"}
+"""What may differ between a model as planned and a checkpoint of it: its names, and what it is stored in."""
 
 
 def find_model(text: str) -> Path:
@@ -32,3 +36,41 @@ def find_checkpoint(text: str) -> Path:
             f"{text}: a configuration without weights; `wingspan create {text} FOLDER` writes random ones"
         )
     return path
+
+
+def checkpoint_of(deployment: Deployment, source: str, asked: Path | str | None) -> Path:
+    """The folder of a deployment's weights, checked to be of its model.
+
+    Args:
+        deployment: whose model is meant.
+        source: what to call it.
+        asked: another folder than it names.
+
+    Raises:
+        InputError: no folder is named, or one without weights or of another model.
+    """
+    given = asked or deployment.checkpoint
+    if given is None:
+        raise InputError(
+            f"{source}: names no folder of weights (its model is {deployment.model.name}); give `checkpoint` FOLDER"
+        )
+    try:
+        folder = find_checkpoint(str(given))
+    except InputError as error:
+        where = "`checkpoint` " if asked else f"{source}: its checkpoint "
+        raise InputError(f"{where}{error}; give another folder as `checkpoint`") from None
+    own, planned = (
+        m.model_dump(mode="json", exclude=_PUBLISHED) for m in (load_model(str(folder)), deployment.model)
+    )
+    for key, value in planned.items():
+        if own[key] != value:
+            raise InputError(
+                f"{folder}: {key} is {_short(own[key])}, and {_short(value)} in {source}; give the folder of a "
+                f"{deployment.model.name} as `checkpoint`"
+            )
+    return folder
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -18,11 +18,10 @@ from wingspan.runtime.launch.group import Group
 from wingspan.runtime.ranks.nodes import nodes_from_environment
 from wingspan.runtime.ranks.world import launch_from_environment
 from wingspan.runtime.setup.config_facts import ConfigFacts, config_facts
-from wingspan.runtime.setup.model_folder import find_checkpoint
+from wingspan.runtime.setup.model_folder import checkpoint_of, find_checkpoint
 from wingspan.runtime.setup.placing import Placing, placing
 from wingspan.runtime.setup.precision import run_precision
 from wingspan.specs.execution import DispatcherKind, parse_schedule, plugin_names
-from wingspan.specs.models import load_model
 from wingspan.specs.placement import Placement
 from wingspan.specs.reading import choice
 from wingspan.specs.running import Device, RowPrecision, TransportKind, WeightType
@@ -30,9 +29,6 @@ from wingspan.traffic.shares import expert_shares
 
 AUTO = "auto"
 """A schedule that prediction is to choose, or a dispatcher that is chosen by what it sends."""
-
-_PUBLISHED = {"name", "source", "weights", "expert_weights", "max_context"}
-"""What may differ between a model as planned and a checkpoint of it: its names, and what it is stored in."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +166,9 @@ def read_setup(asked: Asked, environment: Mapping[str, str]) -> Setup:
         raise InputError("`transport` shm moves rows of the CPU; use `transport` torch on cuda")
     rebalance = parse_rebalance(asked.rebalance) if isinstance(asked.rebalance, str) else asked.rebalance
     deployment, source = _deployment(asked)
-    folder = find_checkpoint(source) if deployment is None else _folder(deployment, source, asked)
+    folder = (
+        find_checkpoint(source) if deployment is None else checkpoint_of(deployment, source, asked.checkpoint)
+    )
     facts = config_facts(folder)
     started = (
         launch_from_environment(environment) is not None or nodes_from_environment(environment) is not None
@@ -212,30 +210,6 @@ def _deployment(asked: Asked) -> tuple[Deployment | None, str]:
             f"`checkpoint` {asked.checkpoint}: does nothing here: {source} is no deployment; leave it out"
         )
     return None, source
-
-
-def _folder(deployment: Deployment, source: str, asked: Asked) -> Path:
-    """The checkpoint of a deployment's model, checked to be of it."""
-    given = asked.checkpoint or deployment.checkpoint
-    if given is None:
-        raise InputError(
-            f"{source}: names no folder of weights (its model is {deployment.model.name}); give `checkpoint` FOLDER"
-        )
-    try:
-        folder = find_checkpoint(str(given))
-    except InputError as error:
-        where = "`checkpoint` " if asked.checkpoint else f"{source}: its checkpoint "
-        raise InputError(f"{where}{error}; give another folder as `checkpoint`") from None
-    own, planned = (
-        m.model_dump(mode="json", exclude=_PUBLISHED) for m in (load_model(str(folder)), deployment.model)
-    )
-    for key, value in planned.items():
-        if own[key] != value:
-            raise InputError(
-                f"{folder}: {key} is {_short(own[key])}, and {_short(value)} in {source}; give the folder of a "
-                f"{deployment.model.name} as `checkpoint`"
-            )
-    return folder
 
 
 def _ranks_per_node(
@@ -294,8 +268,3 @@ def _check_whole(deployment: Deployment, source: str) -> None:
         value = getattr(deployment.options, name)
         if value > 1:
             raise InputError(f"{source}: {name} {value}: {does}; plan it with {name} 1")
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
