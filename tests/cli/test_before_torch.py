@@ -137,7 +137,7 @@ def test_a_wrong_value_is_refused_without_torch(
     "arguments",
     [
         RUN,
-        [*RECORD, "--out", "OUT"],
+        [*RECORD, "--out", "TRACE"],
         ["compare", "DEPLOYMENT"],
         ["calibrate", "--ranks", "2"],
         ["inspect", "seed", "--runtime"],
@@ -150,7 +150,11 @@ def test_what_needs_torch_says_what_to_install(arguments: list[str], tmp_path: P
     assert (
         run_without_torch("simulate", "seed-small", "--ranks", "8", "--out", str(deployment)).returncode == 0
     )
-    paths = {"OUT": str(tmp_path / "out"), "DEPLOYMENT": str(deployment)}
+    paths = {
+        "OUT": str(tmp_path / "out"),
+        "TRACE": str(tmp_path / "t.parquet"),
+        "DEPLOYMENT": str(deployment),
+    }
     refused = run_without_torch(*(paths.get(word, word) for word in arguments))
     assert (refused.returncode, refused.stdout, refused.stderr) == (
         2,
