@@ -33,8 +33,9 @@ def model_from_config(config: Mapping[str, Any], source: str) -> ModelSpec:
     for name in _TEXT_PARTS:
         if isinstance(config.get(name), Mapping):
             return model_from_config({**_shared_fields(config), **config[name]}, source)
-    reader = Reader(config, source)
-    return _model(reader, _family(reader))
+    family = _family(Reader(config, source))
+    said = {name: value for name, value in config.items() if value is not None}
+    return _model(Reader({**family.defaults, **said}, source), family)
 
 
 _TEXT_PARTS = ("thinker_config", "text_config", "language_config", "llm_config")

@@ -11,7 +11,7 @@ from wingspan.specs.reading import parse
 
 EXPERTS = ("n_routed_experts", "num_local_experts", "num_experts", "moe_num_experts")
 """Spellings of how many experts a layer has."""
-_TOP_K = ("num_experts_per_tok", "experts_per_token", "moe_k", "moe_topk")
+_TOP_K = ("num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_k", "moe_topk")
 _WIDTH = ("moe_intermediate_size", "intermediate_size")
 _SHARED_COUNT = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "num_shared_expert")
 _SHARED_WIDTH = ("shared_expert_intermediate_size", "shared_intermediate_size")
@@ -28,6 +28,9 @@ def layer_count(reader: Reader) -> int:
     Raises:
         InputError: the number is missing or unfit.
     """
+    parts = reader.optional("layers_block_type", "hybrid_override_pattern")
+    if isinstance(parts, list | str) and 0 < len(parts) <= MOST_LAYERS:
+        return len(parts)
     return reader.integer("num_hidden_layers", "n_layers", "num_layers", most=MOST_LAYERS)
 
 
@@ -44,7 +47,7 @@ def experts_of(reader: Reader, family: Family) -> Experts:
     shared = width * reader.integer(*_SHARED_COUNT, default=one, most=MOST_EXPERTS)
     if reader.optional(*_SHARED_WIDTH) is not None:
         shared = reader.integer(*_SHARED_WIDTH)
-    groups = reader.integer("n_group", default=1) or 1
+    groups = reader.integer("n_group", "num_expert_group", default=1) or 1
     gated = reader.flag("gated_experts", default=reader.type != "wingspan_moe")
     shared_bias = reader.flag("use_bias", "mlp_bias", default=False) and shared > 0
     return parse(

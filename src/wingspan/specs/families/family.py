@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from wingspan.specs.families.reader import Reader
 from wingspan.specs.mixers import Mixer
@@ -43,6 +43,8 @@ class Family:
     """Layers without experts, from the first, where the config names none."""
     mixers: Callable[[Reader, Family, int], tuple[Mixer, ...]] | None = None
     """Reads the mixers of a layer, where they are neither heads nor latent."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Fields where the config is silent, as transformers' configuration class has them."""
     layer: Callable[[Reader, Family, int], LayerKind] | None = None
     """Reads a whole layer, where it is not mixers followed by a dense MLP or by experts."""
     embedding_extra: Callable[[Reader], int] | None = None

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from wingspan.specs.families.family import Family
+from wingspan.specs.families.linear import gated_delta_net, kimi_delta, lightning, ling, short_convolution
+from wingspan.specs.families.mamba import granite_mamba, jamba_layer, nemotron_layer
 from wingspan.specs.families.sparse import indexed_latent
 from wingspan.specs.families.uneven import gated_heads, laguna_heads, mimo_heads
+
+_DELTA_NET = {
+    "head_dim": 256,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+}
 
 FAMILIES = {
     "wingspan_moe": Family(dense_by_default=3),
@@ -49,4 +60,73 @@ FAMILIES = {
     "qwen3_omni_moe_text": Family(query_key_norm="head"),
     "qwen3_vl_moe_text": Family(query_key_norm="head"),
     "hy_v3": Family(query_key_norm="head", dense_by_default=1),
+    "qwen3_next": Family(
+        mixers=gated_delta_net,
+        query_key_norm="head",
+        output_gate="values",
+        shared_gate=True,
+        defaults=_DELTA_NET,
+    ),
+    "qwen3_5_moe_text": Family(
+        mixers=gated_delta_net,
+        query_key_norm="head",
+        output_gate="values",
+        shared_gate=True,
+        defaults=_DELTA_NET,
+    ),
+    "kimi_linear": Family(
+        mixers=kimi_delta,
+        dense_by_default=1,
+        defaults={"linear_head_dim": 128, "linear_num_heads": 32, "linear_conv_kernel_dim": 4},
+    ),
+    "bailing_hybrid": Family(mixers=ling, dense_by_default=2),
+    "minimax": Family(mixers=lightning),
+    "minimax_text_01": Family(mixers=lightning),
+    "minimax_m1": Family(mixers=lightning),
+    "lfm2_moe": Family(
+        mixers=short_convolution,
+        query_key_norm="head",
+        tied_by_default=True,
+        dense_by_default=2,
+        defaults={"conv_L_cache": 3},
+    ),
+    "granitemoehybrid": Family(
+        mixers=granite_mamba,
+        defaults={
+            "shared_intermediate_size": 1024,
+            "mamba_n_heads": 128,
+            "mamba_n_groups": 1,
+            "mamba_d_state": 256,
+            "mamba_d_conv": 4,
+            "mamba_expand": 2,
+        },
+    ),
+    "jamba": Family(
+        layer=jamba_layer,
+        defaults={
+            "num_key_value_heads": 8,
+            "expert_layer_period": 2,
+            "expert_layer_offset": 1,
+            "attn_layer_period": 8,
+            "attn_layer_offset": 4,
+            "mamba_d_state": 16,
+            "mamba_d_conv": 4,
+            "mamba_expand": 2,
+        },
+    ),
+    # `use_bias` is of its Mamba layers, and no bias of the head.
+    "nemotron_h": Family(
+        layer=nemotron_layer,
+        defaults={
+            "lm_head_bias": False,
+            "head_dim": 128,
+            "num_key_value_heads": 8,
+            "ssm_state_size": 128,
+            "mamba_num_heads": 128,
+            "mamba_head_dim": 64,
+            "n_groups": 8,
+            "conv_kernel": 4,
+            "moe_shared_expert_intermediate_size": 7688,
+        },
+    ),
 }

@@ -42,7 +42,9 @@ class LatentAttention(BaseMixer):
     shared_top_tokens: ContextTokens | None = Field(
         default=None, description="tokens read by a layer that takes the choice of one before"
     )
-    output_gate: bool = Field(default=False, description="one gate per value of the output")
+    gated_output: Literal["none", "head", "values"] = Field(
+        default="none", description="a gate on the output: none, one per head, or one per value"
+    )
 
     def projections(self, hidden: int) -> Matrices:
         """Down and up again for queries, and for keys with values; an index's own; the output."""
@@ -50,7 +52,8 @@ class LatentAttention(BaseMixer):
         to_queries: Matrices = ((hidden, queries),)
         if self.query_rank is not None:
             to_queries = ((hidden, self.query_rank), (self.query_rank, queries))
-        gate: Matrices = ((hidden, self.heads * self.value_dim),) if self.output_gate else ()
+        gates = {"none": 0, "head": self.heads, "values": self.heads * self.value_dim}[self.gated_output]
+        gate: Matrices = ((hidden, gates),) if gates else ()
         return (
             *to_queries,
             (hidden, self.kv_rank + self.rope_dim),

@@ -12,20 +12,25 @@ from wingspan.specs.mixers.core import Recurrence
 
 _STATE_BYTES, _FILTER_BYTES = 4, 2
 """Recurrent states stay in FP32, the inputs of a convolution in BF16 (as transformers and SGLang keep them)."""
-_FLOPS_PER_STATE_VALUE = 6
-"""Decay, the outer product's update and the read: a multiply and an add each."""
+_DECAY_FLOPS, _UPDATE_FLOPS, _READ_FLOPS = 1, 2, 2
+"""Per value of a state and token: its decay, what the outer product adds to it, and its share of the output."""
 
 
 class LinearMixer(BaseMixer):
     """A state of `heads` matrices, `key_dim x value_dim` each, behind a short convolution.
 
-    Gated delta net, KDA, lightning attention and Mamba-2 differ in the matrices that lead in, which `inward` gives;
-    what they keep and compute per token is of one form. A short convolution alone has matrices of no size.
+    Gated delta net, KDA, lightning attention and Mamba differ in the matrices that lead in, which `inward` gives;
+    what they keep and compute per token is of one form. A short convolution alone has states of no size.
+    `heads` are those over which tensor parallelism can cut: where several heads of values share one of keys, those
+    of keys, and `value_dim` is that of all that share it.
     """
 
     kind: Literal["linear"] = "linear"
     key_dim: int = Field(default=0, ge=0, le=1 << 14)
     value_dim: int = Field(default=0, ge=0, le=1 << 14)
+    corrects: bool = Field(
+        default=False, description="a delta rule: what the state holds for a key is read before it is updated"
+    )
     inward: tuple[tuple[Width, Width], ...] = Field(
         description="(inputs, outputs) of every matrix but the last"
     )
@@ -49,5 +54,7 @@ class LinearMixer(BaseMixer):
 
     def recurrence(self, group: int) -> Recurrence:
         """The heads of a rank."""
-        flops = _FLOPS_PER_STATE_VALUE * self.state_values + 2 * self.filtered * self.filter_taps
+        reads = 2 if self.corrects else 1
+        each = _DECAY_FLOPS + _UPDATE_FLOPS + reads * _READ_FLOPS
+        flops = each * self.state_values + 2 * self.filtered * self.filter_taps
         return Recurrence(flops / group, self.state_bytes * self.cache_share(group))
