@@ -1,0 +1,64 @@
+"""Parameters of published models against what their publishers say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wingspan.specs.models import load_model
+
+CONFIGS = Path(__file__).parents[1] / "cases" / "configs"
+"""Each `config.json` reduced to what sizes are made of, with where it is from."""
+
+
+@pytest.mark.parametrize(
+    ("name", "total", "active", "left_out"),
+    [
+        # In billions, as the model cards say; some count neither tables of the vocabulary.
+        ("granite-4.0-h-small", "32", "9", ""),
+        ("jamba-1.5-mini", "52", "12", ""),  # arXiv:2408.12570
+        ("kimi-linear-48b-a3b", "48", "3", "embedding and head"),  # arXiv:2510.26692
+        ("lfm2-8b-a1b", "8.3", "1.5", ""),
+        ("ling-3.0-flash", "124", "5.1", "embedding, of active"),
+        ("minimax-m1", "456", "45.9", "embedding and head, of active"),  # arXiv:2501.08313, the same model
+        ("nemotron-3-nano-30b-a3b", "31.6", "3.6", ""),
+        ("nemotron-3-super-120b-a12b", "120", "12", "embedding, of active"),
+        ("nemotron-3-ultra-550b-a55b", "550", "55", "embedding, of active"),  # arXiv:2606.15007
+        ("qwen3-next-80b-a3b", "80", "3", "embedding and head, of active"),
+        # The card counts the vision part too, 0.5 billion.
+        ("qwen3.5-397b-a17b", "397", "17", ""),
+        ("qwen3.5-35b-a3b", "35", "3", ""),
+    ],
+)
+def test_parameters_are_the_publishers_to_the_last_digit(
+    name: str, total: str, active: str, left_out: str
+) -> None:
+    model = load_model(str(CONFIGS / f"{name}.json"))
+    parameters = model.parameters
+    less = parameters.embedding * ("embedding" in left_out) + parameters.head * ("head" in left_out)
+    found = parameters.total - (0 if "of active" in left_out else less)
+    assert abs(found / 1e9 - float(total)) < _last_digit(total)
+    assert abs((parameters.active - less) / 1e9 - float(active)) < _last_digit(active)
+    assert model.source.startswith("https://")
+
+
+def _last_digit(figure: str) -> float:
+    """One of the last digit that is said: some round, some cut off."""
+    return 10.0 ** -len(figure.partition(".")[2])
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in CONFIGS.glob("*.json")))
+def test_every_layer_has_its_part(name: str) -> None:
+    model = load_model(str(CONFIGS / f"{name}.json"))
+    kept = sum(layers * mixer.state_bytes for mixer, layers in model.mixers)
+    assert model.kv_values_per_token > 0
+    assert kept > 0
+    assert model.heads >= 2, "attention can be cut over GPUs"
+
+
+def test_nemotron_ultra_is_as_large_as_its_files() -> None:
+    # 1,023.2 GiB of BF16 without the layer that predicts two tokens ahead (its safetensors index).
+    model = load_model(str(CONFIGS / "nemotron-3-ultra-550b-a55b.json"))
+    assert model.parameters.total * 2 / 2**30 == pytest.approx(1023.2, abs=0.05)
+    assert model.row_width == 2048
