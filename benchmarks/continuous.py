@@ -9,10 +9,14 @@ ended go on as rows of the batch. Both are the same engine on the same ranks, so
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import psutil
 import typer
 from numpy.typing import NDArray
 
@@ -22,20 +26,39 @@ from wingspan.runtime.llm import LLM
 _PROMPT_TOKENS = 12
 
 
-def closed(llm: LLM, new_N: NDArray[np.int64], together: int) -> float:
-    """Seconds for all requests, `together` at a time, each group as long as its longest."""
-    begin = time.monotonic()
+@dataclass(frozen=True)
+class Spent:
+    """What a way of batching took: by the clock, and of all ranks' processors."""
+
+    seconds: float
+    cpu_seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.1f} s, {self.cpu_seconds:.1f} CPU s"
+
+
+def spent(work: Callable[[], None]) -> Spent:
+    """Time it. The ranks are this process's children."""
+    begin, cpu = time.monotonic(), _cpu_seconds()
+    work()
+    return Spent(time.monotonic() - begin, _cpu_seconds() - cpu)
+
+
+def _cpu_seconds() -> float:
+    times = [rank.cpu_times() for rank in psutil.Process().children()]
+    return sum(of_rank.user + of_rank.system for of_rank in times)
+
+
+def closed(llm: LLM, new_N: NDArray[np.int64], together: int) -> None:
+    """Answer all requests, `together` at a time, each group as long as its longest."""
     for first in range(0, len(new_N), together):
         group = new_N[first : first + together]
         llm.generate(_prompts(len(group)), length=Length(int(group.max()), ignore_eos=True))
-    return time.monotonic() - begin
 
 
-def continuous(llm: LLM, new_N: NDArray[np.int64]) -> float:
-    """Seconds for all requests, each admitted as soon as a row is free."""
-    begin = time.monotonic()
+def continuous(llm: LLM, new_N: NDArray[np.int64]) -> None:
+    """Answer all requests, each admitted as soon as a row is free."""
     llm.generate(_prompts(len(new_N)), length=[Length(int(new), ignore_eos=True) for new in new_N])
-    return time.monotonic() - begin
 
 
 def _prompts(number: int) -> list[list[int]]:
@@ -50,22 +73,21 @@ def main(
     longest: int = 128,
     rounds: Annotated[int, typer.Option(min=1)] = 3,
 ) -> None:
-    """Print tokens per second of each round: lengths are log-uniform from 4 to `longest`."""
+    """Print tokens per second, by the clock and of CPU time: lengths are log-uniform from 4 to `longest`."""
     rng = np.random.default_rng(0)
     new_N = np.exp(rng.uniform(np.log(4), np.log(longest), requests)).astype(np.int64)
     with LLM(model, ranks, sequences_per_rank=sequences_per_rank) as llm:
         continuous(llm, new_N[:sequences_per_rank])  # warms up
-        ratios = []
+        ways: tuple[list[Spent], list[Spent]] = ([], [])
         for number in range(rounds):
-            of_closed = new_N.sum() / closed(llm, new_N, sequences_per_rank * ranks)
-            of_continuous = new_N.sum() / continuous(llm, new_N)
-            ratios.append(of_continuous / of_closed)
-            print(
-                f"round {number}: closed {of_closed:.0f}, continuous {of_continuous:.0f} tokens/s, {ratios[-1]:.2f} x"
-            )
-    print(
-        f"median {np.median(ratios):.2f} x, {new_N.sum()} tokens in {requests} answers of 4 to {new_N.max()}"
-    )
+            ways[0].append(spent(lambda: closed(llm, new_N, sequences_per_rank * ranks)))
+            ways[1].append(spent(lambda: continuous(llm, new_N)))
+            print(f"round {number}: closed {ways[0][-1]}; continuous {ways[1][-1]}", flush=True)
+    for name, value in (("tokens/s", attrgetter("seconds")), ("tokens/CPU s", attrgetter("cpu_seconds"))):
+        of_closed, of_continuous = (new_N.sum() / np.median([value(each) for each in way]) for way in ways)
+        ratio = of_continuous / of_closed
+        print(f"{name}, medians: closed {of_closed:.0f}, continuous {of_continuous:.0f}: {ratio:.2f} x")
+    print(f"{new_N.sum()} tokens in {requests} answers of 4 to {new_N.max()}")
 
 
 if __name__ == "__main__":
