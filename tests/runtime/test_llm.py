@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,8 @@ from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.llm import LLM
 from wingspan.runtime.model.engine import describe
-from wingspan.runtime.run import run
+from wingspan.runtime.run import RunResult, run
+from wingspan.runtime.transport.transport import Transport
 from wingspan.schedule.rebalance_result import Migrated, RebalanceEvent
 from wingspan.specs.placement import EMPTY, Placement
 
@@ -63,14 +65,28 @@ def test_every_sampling_and_length_gives_what_plain_transformers_gives(ranks, fo
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_a_run_draws_as_the_object_does(sampling, folder, tmp_path):
-    """And as plain transformers does, a prompt at a time."""
-    job = request(folder, 2, 3, PROMPTS, sampling=sampling, max_new_tokens=6, check=False)
-    result = on_ranks(lambda transport: run(transport, job, Tokenizer(folder), SILENT), 2, tmp_path)[0]
+def test_a_run_draws_as_the_object_does(sampling, folder, tmp_path, monkeypatch):
+    """And as plain transformers does, a prompt at a time; also where experts move meanwhile. All begin together."""
+    monkeypatch.setattr(controller, "PlannerClient", InlinePlanner)
+    job = request(folder, 2, 3, PROMPTS, sampling=sampling, max_new_tokens=9, check=False)
+    moving = replace(
+        job,
+        engine=replace(
+            job.engine, placement=all_on_rank_0(folder), rebalance=Rebalance(every_steps=2, beat_steps=1)
+        ),
+    )
+
+    def both(transport: Transport) -> list[RunResult | None]:
+        return [run(transport, each, Tokenizer(folder), SILENT) for each in (job, moving)]
+
+    results = on_ranks(both, 2, tmp_path)[0]
     model = plain_model(folder)
-    assert [o.token_ids for o in result.outputs] == [
-        plain_tokens(model, Request(n, ids, sampling, Length(6), stream=n)) for n, ids in enumerate(PROMPTS)
-    ]
+    for result in results:
+        assert [o.token_ids for o in result.outputs] == [
+            plain_tokens(model, Request(n, ids, sampling, Length(9), stream=n))
+            for n, ids in enumerate(PROMPTS)
+        ]
+    assert any(isinstance(event, Migrated) for event in results[1].rebalance)
 
 
 def test_experts_that_move_meanwhile_change_no_token(folder, expected, monkeypatch):
