@@ -25,6 +25,8 @@ SERVING = ("simulate-serving", TINY, "--ranks", "8", "--num-requests", "40", "--
 PLACE = ("place", "TRACE", "--model", TINY, "--ranks-per-node", "2")
 FILE = "FILE"
 """Stands for a file in a new folder; that it is written is the effect."""
+TRACE_FILE = "written.parquet"
+"""The same, where it is a routing trace, whose name says so."""
 
 ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
     "plan": (
@@ -116,14 +118,14 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
     ),
     "synthesize": (
         ("synthesize", "communities", "--layers", "2", "--experts", "8", "--experts-per-token", "2", "--tokens", "200",
-         "--ranks", "4", "--request-tokens", "10", "--out", FILE),
+         "--ranks", "4", "--request-tokens", "10", "--out", TRACE_FILE),
         {
             "--layers": ("--layers", "3"), "--experts": ("--experts", "16"),
             "--experts-per-token": ("--experts-per-token", "1"),
             "--tokens": ("--tokens", "100"), "--ranks": ("--ranks", "2"), "--request-tokens": ("--request-tokens", "5"),
             "--seed": ("--seed", "5"),
             "--groups": ("--groups", "2"), "--noise": ("--noise", "0.5"), "--hot-share": ("--hot-share", "0.5"),
-            "--turns": ("--turns", "2"), "--every": ("--every", "2"), "--out": ("--out", FILE),
+            "--turns": ("--turns", "2"), "--every": ("--every", "2"), "--out": ("--out", TRACE_FILE),
         },
     ),
     "export": (
@@ -238,7 +240,9 @@ def _outcome(wingspan: Command, arguments: tuple[str, ...], files: dict[str, str
     """Exit code, what was printed, and what was written."""
     folder.mkdir()
     placed = [files.get(a, a) for a in arguments]
-    done = wingspan(*(str(folder / f"written{n}") if a == FILE else a for n, a in enumerate(placed)))
+    done = wingspan(
+        *(str(folder / f"{n}{a}") if a in (FILE, TRACE_FILE) else a for n, a in enumerate(placed))
+    )
     assert done.code in (0, 2), done.err
     if done.code == 2:
         assert done.err.count("\n") == 1

@@ -20,6 +20,8 @@ from wingspan.describe import Description, deployment_of
 TINY = "models/tiny"
 FILE = "FILE"
 """Stands for a file in a new folder; that it is written is the effect."""
+TRACE_FILE = "written.parquet"
+"""The same, where it is a routing trace, whose name says so."""
 
 RUN = (
     "run", TINY, "--ranks", "2", "--experts-per-rank", "4", "--prompt-ids", "5,9,17,3", "--prompt-ids", "8,8",
@@ -28,7 +30,8 @@ RUN = (
 WARM = (*RUN, "--temperature", "1")
 CALIBRATE = ("calibrate", "--ranks", "2", "--ranks-per-node", "1")
 RECORD = (
-    "record", TINY, "--text", "LICENSE", "--ranks", "2", "--max-tokens", "300", "--request-tokens", "10", "--out", FILE,
+    "record", TINY, "--text", "LICENSE", "--ranks", "2", "--max-tokens", "300", "--request-tokens", "10",
+    "--out", TRACE_FILE,
 )  # fmt: skip
 COMPARE = ("compare", "DEPLOYMENT", "--steps", "1", "--json")
 
@@ -51,7 +54,7 @@ ROWS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "record": {
         "--text": (*RECORD, "--text", "Makefile"), "--ranks": (*RECORD, "--ranks", "4"),
-        "--out": (*RECORD, "--out", FILE), "--experts-per-rank": (*RECORD, "--experts-per-rank", "3"),
+        "--out": (*RECORD, "--out", TRACE_FILE), "--experts-per-rank": (*RECORD, "--experts-per-rank", "3"),
         "--ranks-per-node": (*RECORD, "--ranks", "4", "--ranks-per-node", "3"),
         "--request-tokens": (*RECORD, "--request-tokens", "20"),
         "--requests-per-step": (*RECORD, "--requests-per-step", "1"),
@@ -97,7 +100,9 @@ def _without_times(value: Any) -> Any:
 
 def _outcome(wingspan: Command, command: str, arguments: tuple[str, ...], folder: Path) -> Any:
     folder.mkdir()
-    done = wingspan(*(str(folder / f"written{n}") if a == FILE else a for n, a in enumerate(arguments)))
+    done = wingspan(
+        *(str(folder / f"{n}{a}") if a in (FILE, TRACE_FILE) else a for n, a in enumerate(arguments))
+    )
     assert done.code in (0, 2), done.err
     if done.code == 2:
         assert done.err.count("\n") == 1
