@@ -1,11 +1,12 @@
 # make run   sets everything up and runs the main job
 # make serve serves the shipped model on port 8000
 # make test  sets everything up and runs every check
+# make docs  runs the pages of docs/ that start ranks, as they are typed; `make test` runs the others
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: setup run serve test lint clean
+.PHONY: setup run serve test docs lint clean
 
 setup: $(INSTALLED)
 
@@ -30,6 +31,9 @@ lint: setup
 
 test: lint
 	$(BIN)/python -m pytest
+
+docs: setup
+	$(BIN)/python -m pytest -m ranks_of_pages tests/cli/test_pages_run.py
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
