@@ -15,8 +15,9 @@ from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, DispatchOptions
 from wingspan.runtime.generation.generate import Generator
 from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.launch.group import Group
-from wingspan.runtime.model.architecture import dtype_named
+from wingspan.runtime.model.architecture import dtype_named, read_config
 from wingspan.runtime.model.engine import Engine, Model, check_weights, describe, load, rank_bytes
+from wingspan.runtime.model.quantised import format_said
 from wingspan.runtime.model.step import Flow, flow_named
 from wingspan.runtime.ranks.capacity import check_room
 from wingspan.runtime.setup.setup import AUTO, Setup
@@ -92,6 +93,9 @@ def remarks(setup: Setup, model: Model, tokenizer: Tokenizer) -> list[str]:
         lines.append(setup.planned_step)
     if model.not_applied:
         lines.append(f"generation_config.json is not followed in {', '.join(model.not_applied)}")
+    if said := format_said(model.folder, read_config(model.folder)):
+        dtype = str(model.dtype).removeprefix("torch.")
+        lines.append(f"the weights are quantised ({said}): ranks hold them, and compute, in {dtype}")
     if tokenizer.problem:
         lines.append(f"only ids, no text: {tokenizer.problem}")
     return lines

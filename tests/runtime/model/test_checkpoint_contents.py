@@ -144,24 +144,35 @@ def _packed(tensors: Tensors, **parts: torch.Tensor) -> None:
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        (lambda t: _fp8(t, "_scale_inv"), "FP8 in blocks"),
-        (lambda t: _fp8(t, "_scale"), "FP8, scaled weights"),
         (lambda t: _fp8(t, None), "FP8"),
         (lambda t: t.update({EXPERT: t[EXPERT].to(torch.int8)}), "integers (I8)"),
-        (lambda t: _packed(t, weight_packed=torch.ones(2, dtype=torch.int32)), "compressed-tensors"),
-        (lambda t: _packed(t, qweight=torch.ones(2, dtype=torch.int32), scales=torch.ones(2)), "GPTQ"),
+        (lambda t: _packed(t, weight_packed=torch.ones(2, dtype=torch.int32)), "weight_packed has shape [2]"),
+        (lambda t: _packed(t, weight_packed=torch.ones(2, 2, dtype=torch.int32)), "weight_scale is missing"),
+        (lambda t: _packed(t, qweight=torch.ones(2, 2, dtype=torch.int32)), "qzeros is missing"),
         (
             lambda t: _packed(t, weight=torch.ones(2, dtype=torch.uint8), weight_scale_2=torch.ones(1)),
             "NVFP4",
         ),
         (lambda t: _packed(t, weight_blocks=torch.ones(2, dtype=torch.uint8)), "MXFP4"),
+        (
+            lambda t: _packed(t, weight_blocks=torch.ones(2, 2, 2, dtype=torch.uint8)),
+            "weight_scales is missing",
+        ),
         (lambda t: t.update({"model.layers.1.self_attn.k_scale": torch.ones(1)}), "KV cache"),
     ],
 )
-def test_a_format_that_only_the_tensors_show_is_refused(deepseek, tmp_path, change, name):
+def test_a_format_that_is_not_whole_or_not_read_is_refused(deepseek, tmp_path, change, name):
     refusal = _refusal(_changed(deepseek, tmp_path, change))
     assert "quantised" in refusal
     assert name in refusal
+
+
+@pytest.mark.parametrize("scale", ["_scale_inv", "_scale"])
+def test_scaled_weights_are_read_as_plain_ones(deepseek, tmp_path, scale):
+    inventory = check_weights(describe(_changed(deepseek, tmp_path, lambda t: _fp8(t, scale))))
+    assert (inventory.problem, inventory.quantised) == (None, None)
+    assert inventory.widened == sum("down_proj.weight" in key for key in inventory.targets)
+    assert "F8_E4M3" in inventory.dtypes
 
 
 def test_a_format_in_a_file_beside_the_configuration_is_refused(deepseek, tmp_path):

@@ -20,7 +20,7 @@ from wingspan.runtime.dispatch.dispatcher import Dispatcher
 from wingspan.runtime.measuring.monitor import LoadMonitor
 from wingspan.runtime.measuring.recorder import KEPT_STEPS, Recorder
 from wingspan.runtime.model.architecture import MoeShape, build_on_meta, load_config, moe_shape
-from wingspan.runtime.model.checkpoint import Checkpoint
+from wingspan.runtime.model.dequantised import DequantisedCheckpoint
 from wingspan.runtime.model.experts import LocalExperts
 from wingspan.runtime.model.generation_config import load_generation_config, not_applied
 from wingspan.runtime.model.instrument import decoder_layers, instrument
@@ -115,7 +115,9 @@ def check_weights(model: Model) -> Inventory:
     Raises:
         InputError: weights are missing, quantised, damaged, without a place in the model, or of another shape.
     """
-    inventory = take_inventory(Checkpoint(model.folder), model.structure, model.config, model.shape)
+    inventory = take_inventory(
+        DequantisedCheckpoint(model.folder), model.structure, model.config, model.shape
+    )
     inventory.check()
     return inventory
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from wingspan.errors import InputError
 from wingspan.runtime.model.architecture import read_config
-from wingspan.runtime.model.checkpoint import Checkpoint
+from wingspan.runtime.model.dequantised import DequantisedCheckpoint
 from wingspan.runtime.model.engine import Model
 from wingspan.runtime.model.inventory import take_inventory
 from wingspan.runtime.model.padding import padding_is_neutral
@@ -109,7 +109,7 @@ def weight_files(model: Model) -> WeightFiles | None:
         return None
     said = format_said(model.folder, read_config(model.folder))
     try:
-        checkpoint = Checkpoint(model.folder)
+        checkpoint = DequantisedCheckpoint(model.folder)
     except InputError as error:
         present = list(model.folder.glob("*.safetensors"))
         size_bytes = sum(file.stat().st_size for file in present)

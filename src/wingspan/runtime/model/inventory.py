@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from wingspan.errors import InputError
 from wingspan.runtime.model import unused as unused_tensors
 from wingspan.runtime.model.architecture import MoeShape, read_config
-from wingspan.runtime.model.checkpoint import Checkpoint
+from wingspan.runtime.model.dequantised import DequantisedCheckpoint
 from wingspan.runtime.model.places import TensorPlace, TensorPlaces
 from wingspan.runtime.model.quantised import format_of_dtype, format_of_names, format_said
 
@@ -34,6 +34,8 @@ class Inventory:
     """Number of tensors of each dtype on disk."""
     quantised: str | None
     """The format of quantised weights; None where the weights are plain floating point."""
+    widened: int
+    """Tensors that are quantised on disk and plain in memory."""
     unused: dict[str, list[str]]
     """Tensors that a run leaves out by right, by the reason."""
     unexpected: list[str]
@@ -46,10 +48,10 @@ class Inventory:
     @property
     def problem(self) -> str | None:
         """Why the model cannot run from this checkpoint, with the mend; None where it can."""
-        if self.quantised:
+        if self.quantised and not self.widened:
             return (
-                f"the weights are quantised ({self.quantised}), and only plain weights run: give this model in "
-                "bfloat16, float16 or float32, with no quantization_config"
+                f"the weights are quantised ({self.quantised}) in a form that is not read; FP8, MXFP4, NVFP4, GPTQ, "
+                "AWQ and compressed-tensors are: give this model so, or in bfloat16, with no quantization_config"
             )
         wrong = []
         if self.unexpected:
@@ -73,7 +75,7 @@ class Inventory:
 
 
 def take_inventory(
-    checkpoint: Checkpoint, model: PreTrainedModel, config: PreTrainedConfig, shape: MoeShape
+    checkpoint: DequantisedCheckpoint, model: PreTrainedModel, config: PreTrainedConfig, shape: MoeShape
 ) -> Inventory:
     """Find what each tensor is for, from the files' headers alone.
 
@@ -90,11 +92,13 @@ def take_inventory(
     unused, unexpected = unused_tensors.judge(left, model, config)
     few, many = _expert_numbers(used, shape)
     targets = {key: place.parameters[0] for key, place in used.items()}
+    quantised, widened = _quantised(checkpoint, targets, places, unexpected), len(checkpoint.widened)
     return Inventory(
         folder=str(checkpoint.folder),
         targets=targets,
-        dtypes=dict(Counter(checkpoint.dtype_of(key) for key in checkpoint)),
-        quantised=_quantised(checkpoint, targets, places, unexpected),
+        dtypes=dict(Counter(checkpoint.stored_dtypes())),
+        quantised=quantised,
+        widened=0 if quantised and _told(checkpoint, targets, places, unexpected) else widened,
         unused=unused,
         unexpected=[*unexpected, *many, *_doubled(used)],
         missing=[*_missing(used, places, model), *few],
@@ -147,12 +151,23 @@ def _missing(used: Mapping[str, TensorPlace], places: TensorPlaces, model: PreTr
 
 
 def _quantised(
-    checkpoint: Checkpoint, targets: Mapping[str, str], places: TensorPlaces, unexpected: Iterable[str]
+    checkpoint: DequantisedCheckpoint,
+    targets: Mapping[str, str],
+    places: TensorPlaces,
+    unexpected: Iterable[str],
 ) -> str | None:
     """The format that the configuration names, or that the tensors give away where it does not."""
     said = format_said(checkpoint.folder, read_config(checkpoint.folder))
-    if said:
-        return said
+    return said or _told(checkpoint, targets, places, unexpected)
+
+
+def _told(
+    checkpoint: DequantisedCheckpoint,
+    targets: Mapping[str, str],
+    places: TensorPlaces,
+    unexpected: Iterable[str],
+) -> str | None:
+    """The format that tensors give away which are not read as plain ones."""
     narrow = {
         checkpoint.dtype_of(key)
         for key, target in targets.items()
@@ -166,7 +181,9 @@ def _quantised(
     return ", ".join([*told, by_name]) if by_name.startswith("scaled") else by_name
 
 
-def _misshapen(checkpoint: Checkpoint, used: Mapping[str, TensorPlace], places: TensorPlaces) -> list[str]:
+def _misshapen(
+    checkpoint: DequantisedCheckpoint, used: Mapping[str, TensorPlace], places: TensorPlaces
+) -> list[str]:
     """Tensors that are a whole parameter, but not of its shape; conversions are judged when they are made."""
     found = []
     for key, place in used.items():

@@ -14,7 +14,8 @@ from transformers.modeling_utils import LoadStateDictConfig
 
 from wingspan.errors import InputError
 from wingspan.runtime.model.architecture import MoeShape
-from wingspan.runtime.model.checkpoint import Checkpoint, ExpertRows
+from wingspan.runtime.model.checkpoint import ExpertRows
+from wingspan.runtime.model.dequantised import DequantisedCheckpoint
 from wingspan.runtime.model.inventory import EXPERT_NUMBER, take_inventory
 from wingspan.specs.placement import Placement
 
@@ -43,7 +44,7 @@ def load_for_rank(
         InputError: weights are missing, quantised, damaged, without a place in the model, or of other shapes than the
             configuration says.
     """
-    checkpoint = Checkpoint(folder)
+    checkpoint = DequantisedCheckpoint(folder)
     inventory = take_inventory(checkpoint, model, config, shape)
     inventory.check()
     held = {path: placement.experts_on(layer, rank) for layer, path in enumerate(shape.paths)}
@@ -64,7 +65,7 @@ def load_for_rank(
 
 
 def _own_tensors(
-    checkpoint: Checkpoint,
+    checkpoint: DequantisedCheckpoint,
     targets: Mapping[str, str],
     model: PreTrainedModel,
     held: dict[str, list[int]],

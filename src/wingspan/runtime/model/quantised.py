@@ -63,6 +63,22 @@ def format_said(folder: Path, config: Mapping[str, Any]) -> str | None:
     return None
 
 
+def settings_said(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of quantised weights, those of compressed-tensors' first group of modules among it; {}: nothing.
+
+    Args:
+        folder: of the checkpoint, or its configuration file alone.
+        config: the configuration as its file has it.
+    """
+    said = next(iter(_within(config)), None)
+    if said is None:
+        said = next((found for name in _FILES if (found := _read(folder / name))), {})
+    groups = said.get("config_groups")
+    first = next(iter(groups.values()), None) if isinstance(groups, dict) else None
+    weights = first.get("weights") if isinstance(first, dict) else None
+    return {**said, **(weights if isinstance(weights, dict) else {})}
+
+
 def format_of_dtype(dtype: str) -> str:
     """A name for weights that are stored as `dtype` (safetensors' notation) and are not plain floating point."""
     return f"FP{dtype[1]}" if dtype[:1] == "F" and dtype[1:2].isdigit() else f"integers ({dtype})"

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from wingspan.runtime.model.architecture import load_config
+from wingspan.runtime.model.architecture import build_on_meta, load_config
+from wingspan.runtime.model.dequantised import DequantisedCheckpoint
 from wingspan.runtime.model.padding import forget_lengths, rotations_by_length
 
 _FP32_TOLERANCE = 1e-5
@@ -138,15 +139,19 @@ def check(
 
 
 def _load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder,
-        config=load_config(folder),
-        dtype=dtype,
-        experts_implementation="eager",
-        trust_remote_code=False,
-        use_safetensors=True,
-        local_files_only=True,
-    )
+    config, checkpoint = load_config(folder), DequantisedCheckpoint(folder)
+    options: dict[str, Any] = {"dtype": dtype, "experts_implementation": "eager", "use_safetensors": True}
+    model: PreTrainedModel
+    if checkpoint.widened:
+        # The twin in BF16, made by the same rules: what a run of the quantised weights must equal.
+        plain = {key: checkpoint[key][...] for key in checkpoint}
+        config.__dict__.pop("quantization_config", None)
+        of_type = type(build_on_meta(config, dtype))
+        model = of_type.from_pretrained(None, config=config, state_dict=plain, **options)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, trust_remote_code=False, local_files_only=True, **options
+        )
     return model.eval()
 
 
