@@ -62,3 +62,23 @@ def test_nemotron_ultra_is_as_large_as_its_files() -> None:
     model = load_model(str(CONFIGS / "nemotron-3-ultra-550b-a55b.json"))
     assert model.parameters.total * 2 / 2**30 == pytest.approx(1023.2, abs=0.05)
     assert model.row_width == 2048
+
+
+def test_tables_of_n_grams_are_apart_from_what_a_token_uses() -> None:
+    # "125B-A6B" and 51 billion values of n-grams; the 6 leave out embedding and head (the model card).
+    parameters = load_model(str(CONFIGS / "qwen3.8-flash-next.json")).parameters
+    assert parameters.looked_up / 1e9 == pytest.approx(51.2, abs=0.05)
+    assert abs((parameters.total - parameters.looked_up) / 1e9 - 125) < 1
+    plain = parameters.embedding - parameters.looked_up
+    assert abs((parameters.active - plain - parameters.head) / 1e9 - 6) < 1
+
+
+def test_a_choice_that_computes_nothing_leaves_less_active() -> None:
+    # 8.4 and 0.76 billion without the embedding, with an expert for every token (the model card).
+    parameters = load_model(str(CONFIGS / "zaya1-8b.json")).parameters
+    assert abs((parameters.total - parameters.embedding) / 1e9 - 8.4) < 0.1
+    always = parameters.beside_experts + parameters.expert * parameters.moe_layers
+    assert abs((always - parameters.embedding) / 1e9 - 0.76) < 0.01
+    assert always - parameters.active == pytest.approx(
+        parameters.expert * parameters.moe_layers / 17, rel=1e-6
+    )

@@ -27,6 +27,8 @@ _LENGTHS = (20, 37)
         "jamba",
         "lfm2_moe",
         "nemotron_h",
+        "qwen4_exp_text",
+        "zaya",
     ],
 )
 def test_bytes_that_a_sequence_keeps_are_those_of_transformers_cache(kind: str) -> None:

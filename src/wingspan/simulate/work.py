@@ -99,9 +99,9 @@ class Work:
     def gate(self) -> Cost:
         """Norm, router and projections of rows of an MoE layer; routers stay in 16 bits or more."""
         model, experts = self._model, self._model.experts
-        cost = self._stream() + self._matmul(
-            self._tokens, model.hidden, experts.count + experts.zero, Precision.BF16
-        )
+        inner_P, columns_P = np.array(experts.router(model.hidden), np.float64).T
+        router = self._matmul(self._tokens, inner_P[:, None], columns_P[:, None], Precision.BF16)
+        cost = self._stream() + router.over_products()
         if experts.row_width is None:
             return cost
         inward = self._matmul(self._tokens, model.hidden, experts.row_width, self._precisions.weights)

@@ -51,6 +51,9 @@ class Experts(Spec):
     )
     shared_extra_parameters: ParameterCount = Field(default=0, description="the shared expert's own gate")
     router_extra_parameters: ParameterCount = Field(default=0, description="the router's bias and norms")
+    router_width: Width | None = Field(
+        default=None, description="inner width of a router of four matrices; None: it is one matrix"
+    )
     row_width: Width | None = Field(
         default=None,
         description="values of a row that experts take, after a projection; None: the hidden state",
@@ -77,6 +80,14 @@ class Experts(Spec):
     def matrices(self) -> int:
         """Weight matrices of one expert."""
         return 3 if self.gated else 2
+
+    def router(self, hidden: int) -> tuple[tuple[int, int], ...]:
+        """(inputs, outputs) of the router's matrices."""
+        choices = self.count + self.zero
+        if self.router_width is None:
+            return ((hidden, choices),)
+        inner = self.router_width
+        return ((hidden, inner), (inner, inner), (inner, inner), (inner, choices))
 
     @property
     def rows_per_token(self) -> float:
@@ -240,7 +251,7 @@ class ModelSpec(Spec):
         shared = experts.matrices * hidden * experts.shared_intermediate
         return counted.model_copy(
             update={
-                "router": (experts.count + experts.zero) * hidden + experts.router_extra_parameters,
+                "router": sum(a * b for a, b in experts.router(hidden)) + experts.router_extra_parameters,
                 "shared_experts": shared + experts.shared_extra_parameters + projected,
                 "expert": experts.matrices * width * experts.intermediate + bias,
                 "experts_per_layer": experts.count,
@@ -258,6 +269,7 @@ class ModelSpec(Spec):
         moe = next(one for one, _ in each if one.moe_layers)
         return Parameters(
             embedding=embedding + self.embedding_extra_parameters,
+            looked_up=self.embedding_extra_parameters,
             head=(0 if self.tied_embeddings else embedding) + self.head_extra_parameters,
             attention=sum(one.attention * count for one, count in each),
             dense=sum(one.dense * count for one, count in each),
@@ -276,6 +288,8 @@ class Parameters(Spec):
     """Parameters of each part, over all layers; `expert` is one routed expert of one layer."""
 
     embedding: int = 0
+    looked_up: int = 0
+    """Of `embedding`, further tables, of which a token reads some rows."""
     head: int = 0
     attention: int = 0
     dense: int = 0
@@ -307,4 +321,6 @@ class Parameters(Spec):
     @property
     def active(self) -> int:
         """What one token uses."""
-        return self.beside_experts + round(self.expert * self.rows_per_token * self.moe_layers)
+        return (
+            self.beside_experts - self.looked_up + round(self.expert * self.rows_per_token * self.moe_layers)
+        )

@@ -15,7 +15,7 @@ from wingspan.specs.mixers import LinearMixer, Mixer
 from wingspan.specs.reading import parse
 
 _LINEAR = ("linear_attention", "mamba", "conv", "short_conv")
-_FULL = ("full_attention", "attention")
+_FULL = ("full_attention", "attention", "indexed_attention", "qwen_sparse_attention")
 _RANKS_OF_CHANNELS = 128
 """A convolution or Mamba-1 has no heads: its channels are cut in so many parts, or in as many as divide both."""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from wingspan.specs.families.family import Family
 from wingspan.specs.families.linear import gated_delta_net, kimi_delta, lightning, ling, short_convolution
 from wingspan.specs.families.mamba import granite_mamba, jamba_layer, nemotron_layer
+from wingspan.specs.families.qwen4 import ngram_tables, qwen4_layer
 from wingspan.specs.families.sparse import indexed_latent
 from wingspan.specs.families.uneven import gated_heads, laguna_heads, mimo_heads
+from wingspan.specs.families.zaya import zaya_layer
 
 _DELTA_NET = {
     "head_dim": 256,
@@ -127,6 +129,36 @@ FAMILIES = {
             "n_groups": 8,
             "conv_kernel": 4,
             "moe_shared_expert_intermediate_size": 7688,
+        },
+    ),
+    "qwen4_exp_text": Family(
+        layer=qwen4_layer,
+        query_key_norm="head",
+        output_gate="values",
+        shared_gate=True,
+        embedding_extra=ngram_tables,
+        defaults={
+            **_DELTA_NET,
+            "hc_count": 4,
+            "hc_lowrank": 320,
+            "ple_conv_kernel_size": 4,
+            "ngram_size": 3,
+            "heads_per_ngram": 8,
+            "ngram_vocab_size_base": 20_000_000,
+            "make_ngram_vocab_size_divisible_by": 128,
+        },
+    ),
+    "zaya": Family(
+        layer=zaya_layer,
+        tied_by_default=True,
+        defaults={
+            "num_attention_heads": 8,
+            "num_key_value_heads": 2,
+            "head_dim": 128,
+            "num_experts_per_tok": 1,
+            "router_hidden_size": 256,
+            "cca_time0": 2,
+            "cca_time1": 2,
         },
     ),
 }

@@ -8,9 +8,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
-from wingspan.limits import ContextTokens, Heads
+from wingspan.limits import ContextTokens, Heads, Parameters
 from wingspan.specs.mixers.base import BaseMixer, Matrices
-from wingspan.specs.mixers.core import Core
+from wingspan.specs.mixers.core import Core, Recurrence
+from wingspan.specs.mixers.index import TokenIndex
+from wingspan.specs.reading import Spec
+
+_FILTER_BYTES = 2
+"""What a convolution keeps of the last tokens stays in BF16 (as transformers keeps it)."""
+
+
+class Convolution(Spec):
+    """Mixes queries and keys with those of the last tokens before they meet (CCA, arXiv:2510.04476)."""
+
+    weights: Parameters = Field(description="of its filters; among the mixer's `extra_parameters` too")
+    kept_values: Parameters = Field(description="of the last tokens, for each sequence")
 
 
 class HeadAttention(BaseMixer):
@@ -30,6 +42,8 @@ class HeadAttention(BaseMixer):
     )
     keys_are_values: bool = Field(default=False, description="one projection gives keys and values")
     own_cache: bool = Field(default=True, description="False: reads keys and values of an earlier layer")
+    convolution: Convolution | None = None
+    index: TokenIndex | None = Field(default=None, description="chooses what is read; None: everything is")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -47,7 +61,9 @@ class HeadAttention(BaseMixer):
         gate = {"none": 0, "head": self.heads, "values": attended}[self.gated_output]
         values = 0 if self.keys_are_values else self._value_dim
         both = self.kv_heads * (self.head_dim + values) if self.own_cache else 0
-        return ((hidden, queries + both + gate), (attended, hidden))
+        # The index's queries and its one key lead from the hidden state as well.
+        chosen = (self.index.heads + 1) * self.index.head_dim if self.index else 0
+        return ((hidden, queries + both + gate + chosen), (attended, hidden))
 
     def cache_share(self, group: int) -> float:
         """As far as there are key-value heads."""
@@ -55,8 +71,9 @@ class HeadAttention(BaseMixer):
 
     @property
     def values_per_token(self) -> int:
-        """A key and a value per key-value head."""
-        return self.kv_heads * (self.head_dim + self._value_dim) if self.own_cache else 0
+        """A key and a value per key-value head, and the index's key."""
+        own = self.kv_heads * (self.head_dim + self._value_dim) if self.own_cache else 0
+        return own + (self.index.head_dim if self.index else 0)
 
     def cached_values(self, context: ArrayLike) -> NDArray[np.float64]:
         """Those of the window."""
@@ -65,7 +82,20 @@ class HeadAttention(BaseMixer):
             kept = np.minimum(kept, self.window_tokens)
         return kept * self.values_per_token
 
+    @property
+    def state_bytes(self) -> int:
+        """What a convolution keeps."""
+        return self.convolution.kept_values * _FILTER_BYTES if self.convolution else 0
+
+    def recurrence(self, group: int) -> Recurrence | None:
+        """The convolution of a rank's heads."""
+        if self.convolution is None:
+            return None
+        return Recurrence(2 * self.convolution.weights / group, self.state_bytes * self.cache_share(group))
+
     def cores(self, group: int, *, absorbed: bool) -> tuple[Core, ...]:  # noqa: ARG002 - alike in both
-        """The heads of a rank against its key-value heads."""
+        """The heads of a rank against its key-value heads, and an index before them."""
         read = round(self.kv_heads * self.cache_share(group)) * (self.head_dim + self._value_dim)
-        return (Core(self.heads // group, self.head_dim, self._value_dim, read, self.window_tokens),)
+        most = self.index.top_tokens if self.index else self.window_tokens
+        main = Core(self.heads // group, self.head_dim, self._value_dim, read, most)
+        return (self.index.core, main) if self.index else (main,)

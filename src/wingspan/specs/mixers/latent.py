@@ -9,19 +9,7 @@ from pydantic import Field
 from wingspan.limits import ContextTokens, Heads, Width
 from wingspan.specs.mixers.base import BaseMixer, Matrices
 from wingspan.specs.mixers.core import Core
-from wingspan.specs.reading import Spec
-
-
-class TokenIndex(Spec):
-    """The lightning indexer of DeepSeek sparse attention (arXiv:2512.02556, section 2.1).
-
-    It scores every token of the context with few narrow heads and one key a token; the attention reads the
-    `top_tokens` best.
-    """
-
-    heads: Heads
-    head_dim: Heads
-    top_tokens: ContextTokens
+from wingspan.specs.mixers.index import TokenIndex
 
 
 class LatentAttention(BaseMixer):
@@ -95,7 +83,7 @@ class LatentAttention(BaseMixer):
             main = Core(heads, key, self.value_dim, heads * (key + self.value_dim))
         if self.index is None:
             return (main,)
-        return (Core(self.index.heads, self.index.head_dim, 0, self.index.head_dim), main)
+        return (self.index.core, main)
 
     def kept_columns(self, hidden: int, *, selective: bool) -> tuple[int, int]:
         """Selectively, the compressed rows are kept and projected up again."""
