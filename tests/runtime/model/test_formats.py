@@ -77,7 +77,7 @@ def test_gptq_counts_zeros_from_one_and_may_order_its_groups():
     values_IO, scales, zeros = _drawn(16, 8), torch.rand(2, 8), _drawn(2, 8, below=15)
     group_I = torch.tensor([0, 1] * 8)
     packed = words(values_IO.T, 4).T.contiguous()
-    got = formats.from_gptq(packed, words(zeros, 4), scales, group_I, 4, 1)
+    got = formats.from_gptq(packed, words(zeros, 4), scales, group_I, bits=4, zero_offset=1)
     for row in range(8):
         for column in range(16):
             group = int(group_I[column])
@@ -88,7 +88,7 @@ def test_gptq_counts_zeros_from_one_and_may_order_its_groups():
 def test_awq_packs_even_places_first():
     values_IO, scales, zeros = _drawn(4, 8), torch.rand(2, 8), _drawn(2, 8)
     order = [0, 2, 4, 6, 1, 3, 5, 7]
-    got = formats.from_awq(words(values_IO[:, order], 4), words(zeros[:, order], 4), scales, 4)
+    got = formats.from_awq(words(values_IO[:, order], 4), words(zeros[:, order], 4), scales, bits=4)
     for row in range(8):
         for column in range(4):
             off = int(values_IO[column, row]) - int(zeros[column // 2, row])

@@ -85,7 +85,7 @@ def from_packed(packed: Tensor, scale: Tensor, zero: Tensor | None, bits: int, i
 
 
 def from_gptq(
-    weight: Tensor, zeros: Tensor, scales: Tensor, group_I: Tensor | None, bits: int, zero_offset: int
+    weight: Tensor, zeros: Tensor, scales: Tensor, group_I: Tensor | None, *, bits: int, zero_offset: int
 ) -> Tensor:
     """GPTQ's integers: (O, I).
 
@@ -104,7 +104,7 @@ def from_gptq(
     return ((values - zero[of_I]).float() * scales.float()[of_I]).T.to(_PLAIN).contiguous()
 
 
-def from_awq(weight: Tensor, zeros: Tensor, scales: Tensor, bits: int) -> Tensor:
+def from_awq(weight: Tensor, zeros: Tensor, scales: Tensor, *, bits: int) -> Tensor:
     """AWQ's integers: (O, I).
 
     Args:
