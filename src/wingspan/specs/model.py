@@ -289,7 +289,7 @@ class Parameters(Spec):
 
     embedding: int = 0
     looked_up: int = 0
-    """Of `embedding`, further tables, of which a token reads some rows."""
+    """Further tables, counted in `embedding`, of which a token reads some rows."""
     head: int = 0
     attention: int = 0
     dense: int = 0
