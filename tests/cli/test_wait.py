@@ -15,13 +15,13 @@ from tests.cli.command import TINY
 ALONE = {
     "run": ("run", TINY, "--ranks", "2", "--experts-per-rank", "4", "--prompt", "a"),
     "record": ("record", TINY, "--text", "README.md", "--ranks", "2", "--out", "OUT"),
-    "calibrate": ("calibrate", "--ranks", "2", "--out", "OUT"),
+    "calibrate": ("calibrate", "--ranks", "2", "--out", "OUT.parquet"),
 }
 
 
 @pytest.mark.parametrize("command", ALONE)
 def test_a_limit_is_refused_where_nobody_is_waited_for(wingspan, tmp_path, command):
-    arguments = [str(tmp_path / "out") if a == "OUT" else a for a in ALONE[command]]
+    arguments = [a.replace("OUT", str(tmp_path / "out")) for a in ALONE[command]]
     done = wingspan(*arguments, "--wait-seconds", "9")
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert "--wait-seconds 9" in done.err

@@ -25,8 +25,8 @@ EngineRanks = Annotated[
     int | None,
     typer.Option(
         "--ranks",
-        help="Ranks to start on this machine (default: the deployment's or placement's, else one per core); under "
-        "torchrun, mpirun or Slurm, where `run` can be started, theirs are used.",
+        help="Ranks to start on this machine (default: the deployment's or placement's, else one per core); "
+        "`run` under torchrun, mpirun or Slurm takes theirs.",
     ),
 ]
 EngineSlots = Annotated[

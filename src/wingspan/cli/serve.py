@@ -78,6 +78,8 @@ def serve(
       curl -s localhost:8000/v1/completions -H 'Content-Type: application/json' -d '{"prompt": "def main():"}'
 
       wingspan plan models/tiny --gpus 8 --out d.json && wingspan serve d.json --port 8001
+
+      wingspan serve models/tiny --ranks 12 --rebalance auto
     """
     from wingspan.cli.serve_job import Listen, execute
     from wingspan.runtime.setup.setup import Asked
