@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from wingspan.specs.families import model_from_config
 from wingspan.specs.models import load_model
 
 CONFIGS = Path(__file__).parents[1] / "cases" / "configs"
@@ -71,6 +72,39 @@ def test_tables_of_n_grams_are_apart_from_what_a_token_uses() -> None:
     assert abs((parameters.total - parameters.looked_up) / 1e9 - 125) < 1
     plain = parameters.embedding - parameters.looked_up
     assert abs((parameters.active - plain - parameters.head) / 1e9 - 6) < 1
+
+
+def test_ling_with_lightning_attention_is_told_from_ling_with_kda() -> None:
+    # 104 and 7.4 billion (the model card of Ling-2.6-flash, of whose config no copy was at hand: layers, experts and
+    # ranks are the card's, the other widths those of Ling-flash-2.0, which it was made from).
+    config = {
+        "model_type": "bailing_hybrid",
+        "hidden_size": 4096,
+        "intermediate_size": 9216,
+        "moe_intermediate_size": 1024,
+        "num_experts": 256,
+        "num_experts_per_tok": 8,
+        "num_shared_experts": 1,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "head_dim": 128,
+        "vocab_size": 157184,
+        "first_k_dense_replace": 1,
+        "layer_group_size": 8,
+        "group_norm_size": 4,
+        "use_qk_norm": True,
+        "q_lora_rank": 1536,
+        "kv_lora_rank": 512,
+        "qk_nope_head_dim": 128,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 128,
+    }
+    lightning = model_from_config(config, "x")
+    assert abs(lightning.parameters.total / 1e9 - 104) < 1
+    assert abs(lightning.parameters.active / 1e9 - 7.4) < 0.1
+    assert lightning.kv_values_per_token == 4 * (512 + 64)
+    kda = model_from_config({**config, "short_conv_kernel_size": 4}, "x")
+    assert kda.parameters.attention > lightning.parameters.attention
 
 
 def test_a_choice_that_computes_nothing_leaves_less_active() -> None:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from wingspan.errors import InputError
 from wingspan.specs.families import model_from_config
+from wingspan.specs.mixers import LinearMixer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -60,11 +62,11 @@ def _cached_bytes(text: PreTrainedConfig, tokens: int) -> list[int]:
     with torch.no_grad():
         cache = model(torch.randint(1, 90, (1, tokens)), use_cache=True).past_key_values
     layers = [sum(_bytes_of(value) for value in vars(layer).values()) for layer in cache.layers]
-    # MiniMax's states lie beside the layers, in the model's precision: engines keep them in FP32, as all others.
+    # MiniMax's states lie beside the layers.
     states = getattr(cache, "linear_cache", [])
     layers += [0] * (text.num_hidden_layers - len(layers))
     for number, state in enumerate(states):
-        layers[number] += 2 * _bytes_of(state)
+        layers[number] += _bytes_of(state)
     return layers
 
 
@@ -77,3 +79,63 @@ def _bytes_of(value: object) -> int:
     if not isinstance(value, torch.Tensor) or not value.is_floating_point():
         return 0
     return value.numel() * value.element_size()
+
+
+_NEMOTRON = {
+    "model_type": "nemotron_h",
+    "hidden_size": 64,
+    "vocab_size": 96,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "intermediate_size": 96,
+    "kv_lora_rank": 8,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 8,
+    "moe_intermediate_size": 32,
+    "moe_shared_expert_intermediate_size": 32,
+    "hybrid_override_pattern": "ME*E",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"hybrid_override_pattern": "MEX"}, ["layer 2", "'X'", "moe"]),
+        ({"hybrid_override_pattern": None, "num_hidden_layers": 2}, ["layers_block_type", "missing"]),
+        ({"hybrid_override_pattern": "M-*-"}, ["dense"]),
+        ({"model_type": "lfm2_moe", "num_hidden_layers": 2}, ["layer_types", "missing"]),
+        ({"model_type": "lfm2_moe", "num_hidden_layers": 2, "layer_types": ["conv"]}, ["1 entries", "layer 1"]),
+        ({"model_type": "minimax", "num_hidden_layers": 1, "layer_types": ["swirl"]}, ["swirl", "minimax"]),
+        ({"model_type": "qwen3_next", "num_hidden_layers": 2, "linear_num_value_heads": 3}, ["multiple", "16"]),
+        (
+            {"model_type": "kimi_linear", "num_hidden_layers": 2, "attn_res_block_size": 12},
+            ["attn_res_block_size = 12", "Kimi K3"],
+        ),
+        ({"model_type": "kimi_linear", "num_hidden_layers": 2, "linear_attn_config": 3}, ["linear_attn_config"]),
+        (
+            {"model_type": "jamba", "num_hidden_layers": 2, "intermediate_size": 9, "attn_layer_offset": 8},
+            ["attn_layer_offset 8", "attn_layer_period 8"],
+        ),
+    ],
+)  # fmt: skip
+def test_unfit_layers_are_named(change: dict[str, object], words: list[str]) -> None:
+    config = {**_NEMOTRON, **change}
+    if change.get("model_type"):
+        config.pop("hybrid_override_pattern")
+    with pytest.raises(InputError) as caught:
+        model_from_config(config, "some/config.json")
+    for word in ["some/config.json", *words]:
+        assert word in str(caught.value)
+
+
+def test_a_delta_rule_reads_its_state_twice() -> None:
+    shared = {"heads": 4, "key_dim": 8, "value_dim": 16, "inward": ((64, 128),), "attended": 64}
+    plain, delta = LinearMixer(**shared), LinearMixer(**shared, corrects=True)
+    assert plain.recurrence(1).flops_per_token == 5 * 4 * 8 * 16
+    assert delta.recurrence(1).flops_per_token == 7 * 4 * 8 * 16
+    assert delta.recurrence(2).flops_per_token * 2 == delta.recurrence(1).flops_per_token
+    assert plain.recurrence(2).state_bytes * 2 == plain.state_bytes == 4 * 8 * 16 * 4

@@ -211,6 +211,8 @@ def _lightning(reader: Reader, count: int, head_dim: int, norms: int) -> LinearM
         heads=count,
         key_dim=head_dim,
         value_dim=head_dim,
+        # In the model's precision, as transformers and vLLM keep it, and not in FP32 as every other state.
+        state_value_bytes=2,
         # Queries, keys, values and the output's gate.
         inward=((hidden, 4 * width),),
         attended=width,

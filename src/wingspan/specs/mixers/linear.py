@@ -11,7 +11,7 @@ from wingspan.specs.mixers.base import BaseMixer, Matrices
 from wingspan.specs.mixers.core import Recurrence
 
 _STATE_BYTES, _FILTER_BYTES = 4, 2
-"""Recurrent states stay in FP32, the inputs of a convolution in BF16 (as transformers and SGLang keep them)."""
+"""Recurrent states stay in FP32, the inputs of a convolution in BF16 (as transformers keeps them)."""
 _DECAY_FLOPS, _UPDATE_FLOPS, _READ_FLOPS = 1, 2, 2
 """Per value of a state and token: its decay, what the outer product adds to it, and its share of the output."""
 
@@ -30,6 +30,9 @@ class LinearMixer(BaseMixer):
     value_dim: int = Field(default=0, ge=0, le=1 << 14)
     corrects: bool = Field(
         default=False, description="a delta rule: what the state holds for a key is read before it is updated"
+    )
+    state_value_bytes: Literal[2, 4] = Field(
+        default=_STATE_BYTES, description="of one value of a state, whatever the precision of caches"
     )
     inward: tuple[tuple[Width, Width], ...] = Field(
         description="(inputs, outputs) of every matrix but the last"
@@ -50,7 +53,7 @@ class LinearMixer(BaseMixer):
     @property
     def state_bytes(self) -> int:
         """State and the convolution's last inputs."""
-        return self.state_values * _STATE_BYTES + self.filtered * self.filter_taps * _FILTER_BYTES
+        return self.state_values * self.state_value_bytes + self.filtered * self.filter_taps * _FILTER_BYTES
 
     def recurrence(self, group: int) -> Recurrence:
         """The heads of a rank."""
