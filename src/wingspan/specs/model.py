@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from wingspan.limits import MOST_EXPERTS, MOST_LAYERS, MOST_SLOTS, MOST_WIDTH, ExpertCount, Width
 from wingspan.limits import Parameters as ParameterCount
 from wingspan.specs.mixers import Mixer
+from wingspan.specs.parameters import Parameters
 from wingspan.specs.precision import Precision
 from wingspan.specs.reading import Spec
 
@@ -281,46 +282,4 @@ class ModelSpec(Spec):
             experts_per_token=moe.experts_per_token,
             rows_per_token=moe.rows_per_token,
             moe_layers=len(self.moe_layers),
-        )
-
-
-class Parameters(Spec):
-    """Parameters of each part, over all layers; `expert` is one routed expert of one layer."""
-
-    embedding: int = 0
-    looked_up: int = 0
-    """Further tables, counted in `embedding`, of which a token reads some rows."""
-    head: int = 0
-    attention: int = 0
-    dense: int = 0
-    router: int = 0
-    shared_experts: int = 0
-    norms: int = 0
-    expert: int = 0
-    experts_per_layer: int = 0
-    experts_per_token: int = 0
-    rows_per_token: float = 0.0
-    moe_layers: int = 0
-
-    @property
-    def routed_experts(self) -> int:
-        """All routed experts."""
-        return self.expert * self.experts_per_layer * self.moe_layers
-
-    @property
-    def beside_experts(self) -> int:
-        """Everything but routed experts."""
-        parts = (self.embedding, self.head, self.attention, self.dense, self.router, self.shared_experts)
-        return sum(parts) + self.norms
-
-    @property
-    def total(self) -> int:
-        """The whole model."""
-        return self.beside_experts + self.routed_experts
-
-    @property
-    def active(self) -> int:
-        """What one token uses."""
-        return (
-            self.beside_experts - self.looked_up + round(self.expert * self.rows_per_token * self.moe_layers)
         )

@@ -19,6 +19,14 @@ _DELTA_NET = {
     "linear_num_value_heads": 32,
 }
 
+_GATED_DELTA_NETS = Family(
+    mixers=gated_delta_net,
+    query_key_norm="head",
+    output_gate="values",
+    shared_gate=True,
+    defaults=_DELTA_NET,
+)
+
 FAMILIES = {
     "wingspan_moe": Family(dense_by_default=3),
     "mixtral": Family(windows="all"),
@@ -62,20 +70,8 @@ FAMILIES = {
     "qwen3_omni_moe_text": Family(query_key_norm="head"),
     "qwen3_vl_moe_text": Family(query_key_norm="head"),
     "hy_v3": Family(query_key_norm="head", dense_by_default=1),
-    "qwen3_next": Family(
-        mixers=gated_delta_net,
-        query_key_norm="head",
-        output_gate="values",
-        shared_gate=True,
-        defaults=_DELTA_NET,
-    ),
-    "qwen3_5_moe_text": Family(
-        mixers=gated_delta_net,
-        query_key_norm="head",
-        output_gate="values",
-        shared_gate=True,
-        defaults=_DELTA_NET,
-    ),
+    "qwen3_next": _GATED_DELTA_NETS,
+    "qwen3_5_moe_text": _GATED_DELTA_NETS,
     "kimi_linear": Family(
         mixers=kimi_delta,
         dense_by_default=1,

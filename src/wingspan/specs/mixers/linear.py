@@ -10,8 +10,8 @@ from wingspan.limits import Width
 from wingspan.specs.mixers.base import BaseMixer, Matrices
 from wingspan.specs.mixers.core import Recurrence
 
-_STATE_BYTES, _FILTER_BYTES = 4, 2
-"""Recurrent states stay in FP32, the inputs of a convolution in BF16 (as transformers keeps them)."""
+_FILTER_BYTES = 2
+"""The inputs of a convolution stay in BF16 (as transformers keeps them)."""
 _DECAY_FLOPS, _UPDATE_FLOPS, _READ_FLOPS = 1, 2, 2
 """Per value of a state and token: its decay, what the outer product adds to it, and its share of the output."""
 
@@ -32,7 +32,7 @@ class LinearMixer(BaseMixer):
         default=False, description="a delta rule: what the state holds for a key is read before it is updated"
     )
     state_value_bytes: Literal[2, 4] = Field(
-        default=_STATE_BYTES, description="of one value of a state, whatever the precision of caches"
+        default=4, description="of one value of a state, FP32 (as transformers keeps it) or BF16"
     )
     inward: tuple[tuple[Width, Width], ...] = Field(
         description="(inputs, outputs) of every matrix but the last"
