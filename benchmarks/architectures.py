@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig
-from transformers.models.auto import modeling_auto
+
+from wingspan.runtime.model.known import makes_text
 
 VOCABULARY = 96
 CONTEXT = 512
@@ -98,27 +97,6 @@ class Sizes:
     top_k: int = 2
 
 
-@cache
-def architectures() -> list[str]:
-    """Model types of every module of transformers with experts that the registry serves, wrappers of text too."""
-    folder = Path(transformers.__file__).parent / "models"
-    served = {
-        file.parent.name
-        for file in folder.glob("*/modeling_*.py")
-        if re.search(r"^@use_experts_implementation", file.read_text(encoding="utf-8"), re.MULTILINE)
-    }
-    whole = (
-        modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES | modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
-    )
-    other = modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
-    return sorted(t for t in {*whole, *other} if t in CONFIG_MAPPING and _module_of(t) in served)
-
-
-def makes_text(model_type: str) -> bool:
-    """Whether transformers has a causal language model of this type."""
-    return model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-
 def tiny_configuration(model_type: str, sizes: Sizes = Sizes()) -> PreTrainedConfig:
     """The default configuration of a model type, shrunk."""
     default = CONFIG_MAPPING[model_type]()
@@ -152,10 +130,6 @@ def write_checkpoint(
             parameter.copy_(noise * 0.15 if parameter.dim() > 1 else parameter + noise * 0.1)
     model.to(dtype).save_pretrained(folder, **({"max_shard_size": "60KB"} if sharded else {}))
     return folder
-
-
-def _module_of(model_type: str) -> str:
-    return str(CONFIG_MAPPING[model_type].__module__).split(".")[2]
 
 
 def _shrunk(config: PreTrainedConfig, sizes: Sizes) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from benchmarks.architectures import VOCABULARY, Sizes, architectures
+from benchmarks.architectures import VOCABULARY, Sizes
+from wingspan.runtime.model.known import architectures
 from wingspan.specs.execution import DispatcherKind
 
 

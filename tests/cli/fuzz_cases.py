@@ -38,6 +38,7 @@ BASES = {
     "create": ["create", "seed-small", "out"],
     "doctor": ["doctor"],
     "presets": ["presets"],
+    "models": ["models"],
     "calibrate": ["calibrate"],
     "record": ["record", TINY, "--text", "text.txt", "--out", "out.parquet"],
     "routing": ["routing", "t.parquet"],

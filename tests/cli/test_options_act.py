@@ -155,6 +155,7 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
         },
     ),
     "presets": (("presets",), {"--json": ("--json",)}),
+    "models": (("models",), {"--json": ("--json",)}),
     "inspect": (("inspect", "seed"), {"--gated": ("--gated",), "--runtime": ("--runtime",), "--json": ("--json",)}),
     "create": (("create", TINY, FILE), {"--seed": ("--seed", "5")}),
     "doctor": (("doctor",), {"--json": ("--json",)}),

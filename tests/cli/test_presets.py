@@ -54,3 +54,13 @@ def test_tab_offers_presets(words: str, offered: list[str]):
         COMP_CWORD=str(len(words.split())),
     )
     assert done.stdout.split() == offered
+
+
+def test_models_says_of_each_type_what_works(wingspan):
+    found = json.loads(wingspan("models", "--json").out)
+    assert found["deepseek_v3"] == {"planned": True, "runs": True}
+    assert not found["qwen3_vl_moe"]["runs"]
+    assert len(found) >= 75
+    shown = wingspan("models").out
+    assert all(f"{kind} " in shown for kind in found)
+    assert f"{len(found)} types: {sum(said['planned'] for said in found.values())} are planned" in shown

@@ -132,7 +132,7 @@ def _registry() -> list[str]:
     """Types of transformers' experts registry whose families are known."""
     pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    from benchmarks.architectures import architectures
+    from wingspan.runtime.model.known import architectures
 
     return [
         t

@@ -51,6 +51,7 @@ _PANELS = {
         "diff",
         "validate",
         "presets",
+        "models",
     ],
     "Run": ["run", "serve", "bench", "compare", "inspect", "create", "doctor", "calibrate", "testbed"],
     "Routing and placement": ["record", "routing", "synthesize", "place", "export", "import"],

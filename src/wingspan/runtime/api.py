@@ -15,6 +15,7 @@ from wingspan.runtime.model.architecture import dtype_named
 from wingspan.runtime.model.engine import Model, check_weights, default_placement, describe, load, rank_bytes
 from wingspan.runtime.model.fingerprint import fingerprint
 from wingspan.runtime.model.inspection import ModelSummary, WeightFiles, summarize, weight_files
+from wingspan.runtime.model.known import architectures, makes_text
 from wingspan.runtime.model.reference import Check
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.ranks.device import select_device
@@ -37,6 +38,7 @@ __all__ = [
     "Sampling",
     "Tokenizer",
     "WeightFiles",
+    "architectures",
     "assign",
     "check_context",
     "check_weights",
@@ -49,6 +51,7 @@ __all__ = [
     "flow_named",
     "flows_of",
     "load",
+    "makes_text",
     "measure_links",
     "process_started_seconds",
     "rank_bytes",

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.architectures import architectures, makes_text, tiny_configuration
+from benchmarks.architectures import tiny_configuration
 from benchmarks.fuzz_judge import Verdict, judge
 from transformers import AutoModelForCausalLM
 
 from tests.runtime.model.test_architectures import a_case
 from wingspan.runtime.generation.batches import columns_of
+from wingspan.runtime.model.known import architectures, makes_text
 from wingspan.runtime.model.padding import padding_is_neutral
 
 UNEVEN = ((5, 9, 17, 3), (1, 2), (7,), tuple(range(30, 43)))

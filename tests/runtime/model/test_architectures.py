@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.architectures import Sizes, architectures, makes_text, tiny_configuration
+from benchmarks.architectures import Sizes, tiny_configuration
 from benchmarks.fuzz_case import Case, draw
 from benchmarks.fuzz_judge import Verdict, judge
 from transformers import AutoModelForCausalLM
 
+from wingspan.runtime.model.known import architectures, makes_text
 from wingspan.runtime.model.layer import ExpertParallelLayer, experts_modules
 
 TEXT = [name for name in architectures() if makes_text(name)]

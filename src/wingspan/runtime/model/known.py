@@ -1,0 +1,36 @@
+"""The types of model whose experts transformers' registry serves, and which of them run."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import transformers
+from transformers import CONFIG_MAPPING
+from transformers.models.auto import modeling_auto
+
+
+@cache
+def architectures() -> list[str]:
+    """Model types of every module of transformers with experts that the registry serves, wrappers of text too."""
+    folder = Path(transformers.__file__).parent / "models"
+    served = {
+        file.parent.name
+        for file in folder.glob("*/modeling_*.py")
+        if re.search(r"^@use_experts_implementation", file.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    whole = (
+        modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES | modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+    )
+    other = modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
+    return sorted(t for t in {*whole, *other} if t in CONFIG_MAPPING and _module_of(t) in served)
+
+
+def makes_text(model_type: str) -> bool:
+    """Whether transformers has a causal language model of this type: such a type runs."""
+    return model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
+def _module_of(model_type: str) -> str:
+    return str(CONFIG_MAPPING[model_type].__module__).split(".")[2]
