@@ -48,6 +48,54 @@ def test_nobody_overtakes_one_that_does_not_fit():
     assert admission.admit() == [1, 2]
 
 
+def test_those_admitted_last_give_way_and_come_first_again():
+    admission = Admission(LIMITS, homes=2)
+    for request, tokens in enumerate((30, 30, 30, 30)):
+        admission.submit(request, tokens, home=0 if request < 3 else 1)
+    admission.submit(9, 30, home=1)
+    assert admission.admit() == [0, 1, 2, 3, 9]
+    admission.submit(4, 5)
+    admission.grow(0, 60)
+    admission.grow(1, 60)
+    assert admission.preempt() == [(2, 0), (1, 0)]
+    assert admission.waiting == [1, 2, 4]
+    assert admission.peak_kv_tokens == 90
+    assert admission.admit() == []
+    admission.release(0)
+    assert admission.admit() == [1, 2, 4]
+    assert [admission.home_of(n) for n in (1, 2, 4)] == [0, 0, 1]
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 60)), min_size=1, max_size=12))
+def test_growing_requests_all_come_to_their_end(requests):
+    """After `preempt` no home holds more than it has; who is there longest is never put back, so all end."""
+    admission, left, now, order = Admission(LIMITS, homes=2), {}, {}, []
+    for request, (prompt, answer) in enumerate(requests):
+        left[request], now[request] = answer, prompt
+        admission.submit(request, prompt)
+    for _ in range(2000):
+        gone = [request for request, _ in admission.preempt()]
+        assert not order or order[0] not in gone
+        order = [request for request in order if request not in gone] + admission.admit()
+        held = [request for request in left if admission.holds(request)]
+        for home in (0, 1):
+            mine = [request for request in held if admission.home_of(request) == home]
+            assert len(mine) <= 3
+            assert sum(now[request] for request in mine) <= 100
+        for request in held:
+            if not left[request]:
+                admission.release(request)
+                del left[request]
+                order.remove(request)
+            else:
+                now[request] += 1
+                left[request] -= 1
+                admission.grow(request, now[request])
+        if not left:
+            break
+    assert not left
+
+
 def test_a_request_may_be_bound_to_a_home():
     admission = Admission(LIMITS, homes=2)
     for request, home in enumerate((1, 1, None)):

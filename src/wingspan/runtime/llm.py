@@ -79,7 +79,8 @@ class LLM:
         sequences_per_rank: the most that a rank continues at a time; others wait.
         tokens_per_step: the most that a rank computes in a step; longer prompts take several steps where the model's
             caches allow it.
-        kv_tokens_per_rank: tokens of KV cache that a rank has room for; None: as many as its sequences need.
+        kv_tokens_per_rank: tokens of KV cache that a rank has room for; None: as many as its sequences need. Where they
+            outgrow it, those that joined last are put back, and computed again later; no token changes.
 
     Raises:
         InputError: no such model, values that do not fit it, or a launcher such as torchrun started this process.

@@ -11,7 +11,7 @@ Shapes: H homes.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -60,8 +60,10 @@ UNLIMITED = BatchLimits(kv_tokens_per_home=2**62, sequences_per_home=2**61, toke
 class Admission:
     """Who is let in, and where: first come first served, to the home with the fewest reserved tokens.
 
-    Tokens per home decide a step's time, so reserving evenly is balancing it. A request reserves its whole KV cache,
-    prompt and answer, from admission to release; nobody overtakes one that does not fit yet.
+    Tokens per home decide a step's time, so reserving evenly is balancing it. Nobody overtakes one that does not fit
+    yet. A request may reserve its whole KV cache, prompt and answer, from admission to release. Or it reserves what it
+    has, and more as it grows (`grow`); where a home's requests outgrow it, those admitted last give way (`preempt`) and
+    are the first to be admitted again.
 
     Args:
         limits: of each home.
@@ -73,7 +75,9 @@ class Admission:
         """The most that was ever reserved on a home."""
         self._limits = limits
         self._waiting: deque[_Waiting] = deque()
-        self._held: dict[int, tuple[int, int]] = {}  # request -> home, reserved tokens
+        self._held: dict[
+            int, tuple[int, _Waiting]
+        ] = {}  # request -> home, what it waited with; in order of admission
         self._reserved_H = np.zeros(homes, dtype=np.int64)
         self._held_H = np.zeros(homes, dtype=np.int64)
         self._blocked = False  # the first that waits does not fit, and nothing was released since
@@ -113,7 +117,7 @@ class Admission:
             self._blocked = home is None
             if home is not None:
                 first = self._waiting.popleft()
-                self._held[first.request] = home, first.kv_tokens
+                self._held[first.request] = home, first
                 self._held_H[home] += 1
                 self._reserved_H[home] += first.kv_tokens
                 self.peak_kv_tokens = max(self.peak_kv_tokens, int(self._reserved_H[home]))
@@ -122,10 +126,36 @@ class Admission:
 
     def release(self, request: int) -> None:
         """Free what an admitted request reserved."""
-        home, kv_tokens = self._held.pop(request)
+        home, held = self._held.pop(request)
         self._held_H[home] -= 1
-        self._reserved_H[home] -= kv_tokens
+        self._reserved_H[home] -= held.kv_tokens
         self._blocked = False
+
+    def grow(self, request: int, kv_tokens: int) -> None:
+        """Let an admitted request reserve so much from now on, even if its home has less; `preempt` mends that.
+
+        Args:
+            request: its number.
+            kv_tokens: in all, at most what a home has.
+        """
+        home, held = self._held[request]
+        self._held[request] = home, replace(held, kv_tokens=kv_tokens)
+        self._reserved_H[home] += kv_tokens - held.kv_tokens
+
+    def preempt(self) -> list[tuple[int, int]]:
+        """Put back who was admitted last, as long as a home's requests reserve more than it has.
+
+        Returns:
+            Those requests, each with the home that it had. They wait before all others, in their order of admission.
+        """
+        gone = []
+        for request, (home, held) in reversed(list(self._held.items())):
+            if self._reserved_H[home] > self._limits.kv_tokens_per_home:
+                self.release(request)
+                self._waiting.appendleft(held)
+                gone.append((request, home))
+        self.peak_kv_tokens = max(self.peak_kv_tokens, int(self._reserved_H.max()))
+        return gone
 
     def withdraw(self, request: int) -> None:
         """Forget a request that waits."""

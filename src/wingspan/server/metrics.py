@@ -59,6 +59,7 @@ class Metrics(Watcher):
         """Count a step."""
         for series in self._sets:
             series.generated.inc(len(result.tokens))
+            series.preempted.inc(result.preempted)
             series.step.observe(seconds)
             for event in result.balancing:
                 if isinstance(event, Migrated):
@@ -105,6 +106,9 @@ class _Series:
         self.waiting = gauge("num_requests_waiting", "Answers that wait for a place.")
         self.prompted = counter("prompt_tokens", "Tokens of prompts.")
         self.generated = counter("generation_tokens", "New tokens.")
+        self.preempted = counter(
+            "num_preemptions", "Answers put back for want of room, to be computed again."
+        )
         self.ended = Counter(
             f"{prefix}:request_success",
             "Answers that ended, by why.",

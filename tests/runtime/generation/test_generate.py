@@ -83,6 +83,59 @@ def test_who_joins_and_leaves_gets_what_it_would_get_alone(name: str, tmp_path: 
     assert in_three_waves(Generator(engine, limits=TIGHT)) == expected
 
 
+CROWDED = BatchLimits(kv_tokens_per_home=40, sequences_per_home=4, tokens_per_step=9)
+"""All of the longest answer's tokens fit, but not those of four."""
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks"),
+    [("mixtral", 1), ("qwen3_next", 1), ("lfm2_moe", 1), ("deepseek_v4", 1), ("gpt_oss", 3)],
+)
+def test_who_is_put_back_for_want_of_room_gets_the_same(name: str, ranks: int, tmp_path: Path) -> None:
+    """Its prompt and the tokens so far are computed again; with draws by chance, and while others come and leave."""
+    folder = a_checkpoint(tmp_path / "checkpoint", name)
+    lengths = (25, 20, 27, 18, 24, 9)
+    requests = [
+        Request(number, request.ids, request.sampling, Length(new, ignore_eos=True), number, home_rank=0)
+        for number, (request, new) in enumerate(zip(mixed_requests(PROMPTS), lengths, strict=True))
+    ]
+
+    def work(transport: Transport) -> tuple[dict[int, list[int]], int]:
+        generator = Generator(engine_on(folder, transport), limits=CROWDED)
+        tokens, preempted = dict[int, list[int]](), 0
+        for request in requests:
+            generator.submit(request)
+        while generator.unfinished:
+            result = generator.step()
+            preempted += result.preempted
+            for number, token in result.tokens.items():
+                tokens.setdefault(number, []).append(token)
+        return tokens, preempted
+
+    model = plain_model(folder)
+    expected = {request.number: plain_tokens(model, request) for request in requests}
+    for tokens, preempted in on_ranks(work, ranks, tmp_path):
+        assert tokens == expected
+        assert preempted >= 2
+
+
+def test_who_was_put_back_is_not_drained(tmp_path: Path) -> None:
+    """It has begun, so it goes on to its end; who never began does not."""
+    generator = Generator(
+        engine_on(a_checkpoint(tmp_path / "checkpoint", "mixtral"), LocalTransport()), limits=CROWDED
+    )
+    for number in range(5):
+        generator.submit(Request(number, (5, 6), length=Length(30, ignore_eos=True)))
+    preempted, finished = 0, dict[int, str]()
+    while generator.unfinished:
+        result = generator.step()
+        preempted += result.preempted
+        finished |= result.finished
+        if preempted:
+            generator.drain()
+    assert finished == {0: "length", 1: "length", 2: "drained", 3: "drained", 4: "drained"}
+
+
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
 def test_rotations_that_follow_the_longest_sequence_follow_no_other(kind: str, tmp_path: Path) -> None:
     """Alone, each in a model of its own: plain transformers' remember how long a sequence was."""

@@ -124,6 +124,7 @@ class Generator:
             RunError: on every rank: logits are not finite, or ranks were given different requests.
         """
         plan = self._ledger.plan()
+        self._give_up(plan.preempted)
         mine = plan.ranks[self._world.rank]
         logits = [*self._prefill(plan, mine), *self._decode(plan, mine)]
         logits_PV = torch.cat(logits) if len(logits) > 1 else logits[0] if logits else None
@@ -189,7 +190,7 @@ class Generator:
         return Batch([piece.request for piece in pieces])
 
     def _ids_of(self, piece: Piece) -> Sequence[int]:
-        return self._ledger.held[piece.request].request.ids[piece.begin : piece.begin + piece.tokens]
+        return self._ledger.held[piece.request].ids[piece.begin : piece.begin + piece.tokens]
 
     def _take_load(self, phase: str) -> None:
         self._newest_load_LE = self._engine.monitor.take()
@@ -241,6 +242,13 @@ class Generator:
                     "requests in the same order"
                 )
         return shared_RX
+
+    def _give_up(self, numbers: Sequence[int]) -> None:
+        """Drop the caches of requests that were put back."""
+        for number in numbers:
+            self._begun.pop(number, None)
+        if numbers:
+            self._regroup()
 
     @torch.inference_mode()
     def _regroup(self) -> None:

@@ -20,6 +20,9 @@ from wingspan.schedule.rebalance_result import RebalanceEvent
 FinishReason = Literal["stop", "length", "drained"]
 """An end token, the most tokens, or an engine that admits nobody any more."""
 
+_BLOCK_TOKENS = 16
+"""A request reserves its KV cache in blocks of so many tokens ahead, so that a step rarely changes what is reserved."""
+
 _TOGETHER = -1
 """The only decoding group of a rank whose sequences of any length go together."""
 
@@ -30,6 +33,13 @@ class Continuation:
 
     request: Request
     tokens: list[int] = field(default_factory=list)
+    begun: bool = False
+    """It was admitted once, though it may have been put back since."""
+
+    @property
+    def kv_tokens(self) -> int:
+        """The KV cache to reserve for it now: whole blocks, and never more than it may come to need."""
+        return min(self.request.kv_tokens, (self.position // _BLOCK_TOKENS + 1) * _BLOCK_TOKENS)
 
     @property
     def ids(self) -> list[int]:
@@ -77,6 +87,8 @@ class StepPlan:
     """One step of all ranks."""
 
     ranks: tuple[RankPlan, ...]
+    preempted: tuple[int, ...] = ()
+    """Requests whose caches are given up, to make room; they will be computed again."""
 
     @property
     def prefill_forwards(self) -> int:
@@ -107,6 +119,8 @@ class StepResult:
 
     tokens: dict[int, int] = field(default_factory=dict)
     finished: dict[int, FinishReason] = field(default_factory=dict)
+    preempted: int = 0
+    """Requests that were put back before it, because the rank's caches had outgrown their room."""
     logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)
     balancing: list[RebalanceEvent] = field(default_factory=list)
 
@@ -152,7 +166,8 @@ class Ledger:
             raise InputError(f"request {request.number} is being served already; number requests differently")
         request.check_fits(self._limits)
         self.held[request.number] = Continuation(request)
-        self._admission.submit(request.number, request.kv_tokens, request.home_rank)
+        if not self.draining:
+            self._admission.submit(request.number, self.held[request.number].kv_tokens, request.home_rank)
 
     def withdraw(self, number: int) -> None:
         """Forget a request, wherever it stands; one that is not held is gone already."""
@@ -162,6 +177,7 @@ class Ledger:
         if self._admission.holds(number):
             home = self._admission.home_of(number)
             self._queues[home].withdraw(number)
+            self._admission.release(number)
             self._leave(home, number)
 
     def decoding(self, rank: int) -> dict[int, list[int]]:
@@ -169,12 +185,20 @@ class Ledger:
         return self._decoding[rank]
 
     def plan(self) -> StepPlan:
-        """Decide the next step: admit, and say what every rank computes."""
-        if not self.draining:
-            for number in self._admission.admit():
-                home = self._admission.home_of(number)
-                self._queues[home].add(number, len(self.held[number].request.ids))
-        return StepPlan(tuple(self._rank_plan(rank) for rank in range(len(self._queues))))
+        """Decide the next step: make room, admit, and say what every rank computes.
+
+        Who is put back begins again with all tokens so far as the prompt; as a draw depends on its position only, its
+        answer goes on as it would have.
+        """
+        preempted = self._admission.preempt()
+        for number, home in preempted:
+            self._queues[home].withdraw(number)
+            self._leave(home, number)
+        for number in self._admission.admit():
+            self.held[number].begun = True
+            self._queues[self._admission.home_of(number)].add(number, len(self.held[number].ids))
+        plans = tuple(self._rank_plan(rank) for rank in range(len(self._queues)))
+        return StepPlan(plans, tuple(number for number, _ in preempted))
 
     def commit(self, plan: StepPlan, tokens_R: Sequence[Sequence[int]], *, drain: bool) -> StepResult:
         """Take in what a step gave.
@@ -184,7 +208,7 @@ class Ledger:
             tokens_R: of every rank the chosen tokens, in the order of `RankPlan.sampled`.
             drain: from now on nobody is admitted; those that wait are finished.
         """
-        result = StepResult()
+        result = StepResult(preempted=len(plan.preempted))
         for rank, (part, tokens) in enumerate(zip(plan.ranks, tokens_R, strict=True)):
             for group in part.prefill:
                 self._begin_decoding(rank, [piece.request for piece in group if piece.is_last])
@@ -195,9 +219,11 @@ class Ledger:
                 if reason is not None:
                     self._finish(rank, number)
                     result.finished[number] = reason
+                else:
+                    self._admission.grow(number, self.held[number].kv_tokens)
         if drain:
             self.draining = True
-            for number in self._admission.waiting:
+            for number in [number for number, continuation in self.held.items() if not continuation.begun]:
                 self.withdraw(number)
                 result.finished[number] = "drained"
         return result
@@ -233,10 +259,10 @@ class Ledger:
 
     def _finish(self, rank: int, number: int) -> None:
         del self.held[number]
+        self._admission.release(number)
         self._leave(rank, number)
 
     def _leave(self, rank: int, number: int) -> None:
-        self._admission.release(number)
         groups = self._decoding[rank]
         for group, numbers in list(groups.items()):
             if number in numbers:
