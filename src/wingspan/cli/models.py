@@ -11,8 +11,8 @@ from wingspan.writing import json_text
 def models(as_json: Json = False) -> None:
     """List every type of Mixture-of-Experts model that is known: whether it is planned, and whether it runs.
 
-    A type is the `model_type` of a `config.json`. Whether it runs is transformers' to say; without it the column is
-    left out.
+    A type is the `model_type` of a `config.json`; of a wrapper of several parts the one that makes text is planned.
+    Whether it runs is transformers' to say; without it the column is left out.
 
     Examples:
 
@@ -34,6 +34,7 @@ def _known() -> dict[str, dict[str, Any]]:
     from wingspan.specs.families import FAMILIES
 
     runs: dict[str, bool] = {}
+    parts: dict[str, str] = {}
     told = find_spec("torch") is not None and find_spec("transformers") is not None
     if told:
         from wingspan.cli.runtime_import import need_runtime
@@ -42,10 +43,11 @@ def _known() -> dict[str, dict[str, Any]]:
         from wingspan.runtime import api as runtime
 
         runs = {kind: runtime.makes_text(kind) for kind in runtime.architectures()}
+        parts = {kind: runtime.text_type(kind) for kind in runs}
         # Ours, and checkpoints that name another type's code.
         runs |= {kind: runtime.makes_text(kind) for kind in FAMILIES if kind not in runs}
     return {
-        kind: {"planned": kind in FAMILIES, "runs": runs.get(kind, False) if told else None}
+        kind: {"planned": parts.get(kind, kind) in FAMILIES, "runs": runs.get(kind, False) if told else None}
         for kind in sorted({*FAMILIES, *runs})
     }
 

@@ -32,5 +32,10 @@ def makes_text(model_type: str) -> bool:
     return model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 
+def text_type(model_type: str) -> str:
+    """The type of the part that makes text: another one where this is a wrapper of several parts."""
+    return str(CONFIG_MAPPING[model_type]().get_text_config().model_type)
+
+
 def _module_of(model_type: str) -> str:
     return str(CONFIG_MAPPING[model_type].__module__).split(".")[2]
