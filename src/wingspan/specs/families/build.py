@@ -84,7 +84,8 @@ def _model(reader: Reader, family: Family) -> ModelSpec:
             "order": [kinds.index(layer) for layer in layers],
             "embedding_extra_parameters": family.embedding_extra(reader) if family.embedding_extra else 0,
             "tied_embeddings": reader.flag("tie_word_embeddings", default=family.tied_by_default),
-            "norm_parameters": hidden * family.norm_values,
+            "norm_parameters": hidden * family.norm_values
+            + (family.model_extra(reader) if family.model_extra else 0),
             "head_extra_parameters": vocabulary if head_bias else 0,
             "weights": weights,
             "expert_weights": expert_weights,
@@ -107,7 +108,8 @@ def _layers(reader: Reader, family: Family) -> list[LayerKind]:
             mixers=mixers_of(reader, family, layer),
             dense=dense if layer in without else None,
             experts=None if layer in without else experts,
-            norm_parameters=norm * (family.norms + (0 if layer in without else family.moe_norms)),
+            norm_parameters=norm * (family.norms + (0 if layer in without else family.moe_norms))
+            + (family.layer_extra(reader, layer) if family.layer_extra else 0),
         )
         for layer in range(count)
     ]

@@ -49,6 +49,10 @@ class Family:
     """Reads a whole layer, where it is not mixers followed by a dense MLP or by experts."""
     embedding_extra: Callable[[Reader], int] | None = None
     """Parameters of further tables that tokens look up."""
+    layer_extra: Callable[[Reader, int], int] | None = None
+    """Parameters of a layer outside its mixers, MLPs and norms: what mixes its residual streams."""
+    model_extra: Callable[[Reader], int] | None = None
+    """Those behind the layers, beside the last norm."""
     norms: int = 2
     """Norms of a layer outside its mixers."""
     moe_norms: int = 0

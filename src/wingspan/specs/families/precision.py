@@ -45,6 +45,9 @@ def precisions_of(reader: Reader) -> tuple[Precision, Precision]:
     ignored = _ignored(quantization)
     parts = (_left_alone(names, middle, ignored) for names in (_ATTENTION, _EXPERT))
     attention, experts = (plain if alone else found for alone in parts)
+    # DeepSeek-V4 says it beside the format of the rest.
+    if (quantization.get("expert_dtype") or reader.optional("expert_dtype")) == "fp4":
+        experts = Precision.FP4
     return attention, experts
 
 

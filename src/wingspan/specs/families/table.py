@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from wingspan.specs.families.compressed import compressed
 from wingspan.specs.families.family import Family
 from wingspan.specs.families.linear import gated_delta_net, kimi_delta, lightning, ling, short_convolution
 from wingspan.specs.families.mamba import granite_mamba, jamba_layer, nemotron_layer
 from wingspan.specs.families.qwen4 import ngram_tables, qwen4_layer
 from wingspan.specs.families.sparse import indexed_latent
+from wingspan.specs.families.streams import joined_streams, mixed_streams
 from wingspan.specs.families.uneven import gated_heads, laguna_heads, mimo_heads
 from wingspan.specs.families.zaya import zaya_layer
 
@@ -40,6 +42,12 @@ FAMILIES = {
     "deepseek_v32": Family(mixers=indexed_latent, dense_by_default=3),
     "glm_moe_dsa": Family(mixers=indexed_latent, dense_by_default=3),
     "deepseek_v3": Family(latent=True, dense_by_default=3),
+    "deepseek_v4": Family(
+        mixers=compressed,
+        layer_extra=mixed_streams,
+        model_extra=joined_streams,
+        defaults={"n_shared_experts": 1},
+    ),
     "kimi_k2": Family(latent=True, dense_by_default=1),
     "dots1": Family(query_key_norm="head"),
     "glm4_moe": Family(output_bias=False, dense_by_default=1),
