@@ -53,3 +53,9 @@ def test_sequences_of_a_prefill() -> None:
 def test_bad_work_is_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Workload.model_validate({"tokens_per_gpu": 1, "context": 10, **bad})
+
+
+@pytest.mark.parametrize("name", ["activations", "dispatch", "combine", "kv"])
+def test_a_format_of_weights_alone_is_refused_elsewhere(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"{name} int4 is a format of weights alone"):
+        Workload.model_validate({"tokens_per_gpu": 1, "context": 1, name: "int4"})

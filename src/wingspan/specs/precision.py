@@ -53,6 +53,11 @@ class Precision(StrEnum):
         self.row_bytes = self.bytes + _ROW_SCALE_BYTES.get(name, 0.0)
 
     @property
+    def of_weights_alone(self) -> bool:
+        """Whether no kernel computes, sends or caches in it: weights are widened as they are read."""
+        return self in (Precision.INT4, Precision.INT4_G32)
+
+    @property
     def arithmetic(self) -> Precision:
         """The format whose arithmetic it uses: NVFP4 is FP4 with other scales."""
         return Precision.FP4 if self is Precision.NVFP4 else self

@@ -151,6 +151,14 @@ class Workload(Spec):
     combine: Precision = Precision.BF16
     kv: Precision = Precision.BF16
 
+    @model_validator(mode="after")
+    def _formats_fit_their_use(self) -> Self:
+        for name in ("activations", "dispatch", "combine", "kv"):
+            precision = getattr(self, name)
+            if precision is not None and precision.of_weights_alone:
+                raise ValueError(f"{name} {precision} is a format of weights alone; use fp8 or bf16")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _plain_context(cls, data: Any) -> Any:
