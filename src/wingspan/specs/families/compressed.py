@@ -78,7 +78,7 @@ def _kind(reader: Reader, layer: int) -> str:
         raise InputError(
             f"{reader.source}: layer_types has {kinds[layer]!r}, which is not one of {', '.join(_RATES)}"
         )
-    return kinds[layer]
+    return str(kinds[layer])
 
 
 def _rate(reader: Reader, kind: str) -> int:
