@@ -79,7 +79,7 @@ def test_what_needs_no_torch_is_what_transformers_says(wingspan, model):
 def test_sizes_and_files_need_no_torch():
     done = run_without_torch("inspect", TINY)
     assert done.returncode == 0, done.stderr
-    assert "BF16; 1 files, 89 tensors" in done.stdout
+    assert "BF16; 1 file, 89 tensors" in done.stdout
     refused = run_without_torch("inspect", TINY, "--runtime")
     assert refused.returncode == 2
     assert "pip install" in refused.stderr

@@ -103,7 +103,7 @@ def _model_rows(summary: dict[str, Any]) -> dict[str, str]:
     rank_bytes = summary["shared_bytes"] + moe_layers * summary["expert_bytes"]
     rows = {
         "architecture": f"{summary['model_type']}, {summary['dtype']}",
-        "layers": f"{summary['layers']}: {summary['layers'] - moe_layers} dense, {moe_layers} with experts",
+        "layers": f"{summary['layers']}: {moe_layers} with experts, {summary['layers'] - moe_layers} without",
         "experts": f"{experts} a layer, {summary['experts_per_token']} per token",
         "one expert": (
             f"{summary['expert_parameters']:,} parameters, {summary['expert_bytes'] / 1e6:,.2f} MB ({matrices})"
@@ -131,9 +131,8 @@ def _file_rows(files: dict[str, Any] | None) -> dict[str, str]:
 
     if files is None:
         return {}
-    rows = {
-        "files": f"{files['format']}; {files['files']} files, {files['tensors']} tensors, {bytes_text(files['bytes'])}"
-    }
+    count = f"{files['files']} file{'s' * (files['files'] != 1)}"
+    rows = {"files": f"{files['format']}; {count}, {files['tensors']} tensors, {bytes_text(files['bytes'])}"}
     if "problem" not in files:
         return rows | {"whether it runs": "not asked; --runtime does, with torch"}
     rows |= {f"{count} not used": reason for reason, count in files["unused"].items()}
