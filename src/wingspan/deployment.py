@@ -86,6 +86,16 @@ class Options(Spec):
         return {**{key: value for key, value in data.items() if key != "chunks"}, "schedule": kept}
 
 
+class PlannedRequests(Spec):
+    """The requests that a plan was for, and how soon their tokens were to come."""
+
+    gpus: Ranks
+    prompt_tokens: int = Field(ge=1)
+    output_tokens: int = Field(ge=1)
+    ttft_seconds: float | None = Field(default=None, gt=0)
+    tpot_seconds: float | None = Field(default=None, gt=0)
+
+
 class Planned(Spec):
     """What the plan that wrote the file was to keep; it chose whatever is None here, and would choose it anew."""
 
@@ -99,6 +109,9 @@ class Planned(Spec):
         default=None, ge=0, description="slots beyond the experts, in all of a layer"
     )
     placement: PlacementSpec | None = None
+    requests: PlannedRequests | None = Field(
+        default=None, description="of a plan for requests: it is of all groups, and the file one of them"
+    )
 
 
 class Deployment(Spec):

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wingspan.deployment import Deployment, Planned
+from wingspan.deployment import Deployment, Planned, PlannedRequests, load_deployment
 from wingspan.describe import Description, deployment_of, template_of
+from wingspan.describe.description import file_of
 from wingspan.errors import InputError
 from wingspan.simulate.layouts import Kept
 from wingspan.simulate.planning import Plan, make_plan
@@ -68,16 +69,38 @@ def plan_requests(
     Args:
         said: model, cluster, routing and precisions; phase, batch and context follow from the requests.
         goal: how long requests are, and how soon their tokens must come.
-        gpus: all GPUs (default: as many as the cluster says).
+        gpus: all GPUs (default: as many as the plan had that wrote the file, or the cluster says).
         watch: is told of each EP size that is tried.
 
     Raises:
         InputError: what is said does not fit together.
     """
     template = template_of(said)
-    return make_service_plan(
-        template, gpus or template.cluster.gpus, goal, _kept(template.planned or Planned()), watch
+    planned = template.planned or Planned()
+    whole = gpus or (planned.requests.gpus if planned.requests else template.cluster.gpus)
+    requests = PlannedRequests(
+        gpus=whole,
+        prompt_tokens=goal.prompt_tokens,
+        output_tokens=goal.output_tokens,
+        ttft_seconds=goal.ttft_seconds,
+        tpot_seconds=goal.tpot_seconds,
     )
+    template = template.model_copy(update={"planned": planned.model_copy(update={"requests": requests})})
+    return make_service_plan(template, whole, goal, _kept(planned), watch)
+
+
+def planned_requests(said: Description) -> ServiceGoal | None:
+    """The goal of the plan for requests that wrote the file; None: the source is no such file.
+
+    Raises:
+        InputError: a deployment file that cannot be read.
+    """
+    file = file_of(said)
+    planned = None if file is None else load_deployment(file).planned
+    if planned is None or planned.requests is None:
+        return None
+    kept = planned.requests
+    return ServiceGoal(kept.prompt_tokens, kept.output_tokens, kept.ttft_seconds, kept.tpot_seconds)
 
 
 def plan_training(said: Description, gpus: int | None = None) -> TrainingPlan:

@@ -146,3 +146,37 @@ def test_no_digit_is_cut_at_80_columns(
         done = wingspan("plan", model, "--cluster", cluster, "--gpus", "32", *options)
         assert done.code == 0, done.err
         assert "…" not in done.out
+
+
+def test_a_file_repeats_the_plan_for_requests_and_options_change_it(
+    wingspan: Command, tmp_path: Path
+) -> None:
+    out = tmp_path / "found.json"
+    first = wingspan(*ASKED, "--ttft", "1", "--redundant", "8", "--out", str(out), "--json")
+    assert first.code == 0, first.err
+    found = json.loads(first.out)
+    found.pop("commands")
+    for file in (out, *tmp_path.glob("found.prefill.json")):
+        again = wingspan("plan", str(file), "--json")
+        assert again.code == 0, again.err
+        repeated = json.loads(again.out)
+        repeated.pop("commands")
+        assert repeated == found
+    limit = 0.9 * found["best"]["tpot_seconds"]
+    changed = json.loads(
+        wingspan("plan", str(out), "--tpot", str(limit), "--output-tokens", "21", "--json").out
+    )
+    assert (changed["ttft_seconds"], changed["tpot_seconds"]) == (1, limit)
+    assert (changed["prompt_tokens"], changed["output_tokens"]) == (100, 21)
+    refused = wingspan("plan", str(out), "--tokens-per-gpu", "4")
+    assert refused.code == 2
+    assert "was planned for requests" in refused.err
+
+
+def test_limits_of_requests_are_refused_of_a_file_that_has_none(wingspan: Command, tmp_path: Path) -> None:
+    out = tmp_path / "steps.json"
+    assert wingspan("plan", TINY, "--gpus", "8", "--out", str(out), "--json").code == 0
+    refused = wingspan("plan", str(out), "--ttft", "1")
+    assert refused.code == 2
+    assert "--ttft" in refused.err
+    assert "was not planned for any" in refused.err

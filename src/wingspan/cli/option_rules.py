@@ -55,6 +55,21 @@ def _no_requests(values: Values) -> bool:
     return values["prompt_tokens"] is None and values["output_tokens"] is None
 
 
+def _is_file(values: Values) -> bool:
+    """Whether the source is a deployment's file, which may say the requests; `plan` looks."""
+    from wingspan.deployment import is_deployment
+
+    return is_deployment(str(values["source"]))
+
+
+def _may_have_requests(values: Values) -> bool:
+    return not _no_requests(values) or _is_file(values)
+
+
+def _with_or_in_file(other: str) -> Callable[[Values], bool]:
+    return lambda values: values[other] is not None or _is_file(values)
+
+
 _NOT_IN_TRAINING = (
     "ttft",
     "tpot",
@@ -97,10 +112,18 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "groups for requests keep each expert whole; leave it out, or plan steps",
         ),
         Rule("longest_step_ms", _no_requests, "requests are limited by --ttft and --tpot; leave it out"),
-        Rule("ttft", lambda values: not _no_requests(values), _NO_REQUESTS),
-        Rule("tpot", lambda values: not _no_requests(values), _NO_REQUESTS),
-        Rule("prompt_tokens", _with("output_tokens"), "a request has an output too; add --output-tokens"),
-        Rule("output_tokens", _with("prompt_tokens"), "a request has a prompt too; add --prompt-tokens"),
+        Rule("ttft", _may_have_requests, _NO_REQUESTS),
+        Rule("tpot", _may_have_requests, _NO_REQUESTS),
+        Rule(
+            "prompt_tokens",
+            _with_or_in_file("output_tokens"),
+            "a request has an output too; add --output-tokens",
+        ),
+        Rule(
+            "output_tokens",
+            _with_or_in_file("prompt_tokens"),
+            "a request has a prompt too; add --prompt-tokens",
+        ),
     ),
     "simulate-serving": (
         Rule("prompt_tokens", _without("requests"), _DRAWN),

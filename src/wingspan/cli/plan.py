@@ -84,7 +84,7 @@ def plan(
     these). Slots per GPU, shared attention, dispatcher and schedule are chosen; without --tokens-per-gpu the batch too,
     up to what memory holds. With --prompt-tokens and --output-tokens it is for requests of such a length: prefill and
     decode split over groups at every ratio, or together. A file that plan wrote gives the same figures
-    again, and options change what it was to keep.
+    again (of requests either file, those of all groups), and options change what it was to keep.
 
     Examples:
 
@@ -107,8 +107,9 @@ def plan(
         _train(said, gpus, as_json=as_json, as_csv=as_csv)
         return
     shown = plan_job.Shown(out, html, price, as_json=as_json, as_csv=as_csv)
-    if prompt_tokens is not None and output_tokens is not None:
-        plan_job.for_requests(said, gpus, (prompt_tokens, output_tokens), (ttft, tpot), shown)
+    goal = plan_job.goal_of(said, (prompt_tokens, output_tokens), (ttft, tpot), longest_step_ms)
+    if goal is not None:
+        plan_job.for_requests(said, gpus, goal, shown)
     else:
         plan_job.for_steps(said, gpus, longest_step_ms, shown)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wingspan.cli import plan_view, service_view
@@ -11,7 +11,8 @@ from wingspan.cli.outputs import check_outputs
 from wingspan.cli.service_commands import commands, prefill_path
 from wingspan.deployment import save_deployment
 from wingspan.describe import Description
-from wingspan.front import plan, plan_requests
+from wingspan.errors import InputError
+from wingspan.front import plan, plan_requests, planned_requests
 from wingspan.simulate.service import ServiceGoal
 from wingspan.simulate.service_plan import ServicePlan
 
@@ -30,6 +31,65 @@ class Shown:
     def for_people(self) -> bool:
         """Whether the terminal shows tables."""
         return not (self.as_json or self.as_csv)
+
+
+def goal_of(
+    said: Description,
+    tokens: tuple[int | None, int | None],
+    limits: tuple[float | None, float | None],
+    longest_step_ms: float | None,
+) -> ServiceGoal | None:
+    """The requests to plan for: those of the file's plan, as the options change them; None: plan steps.
+
+    Args:
+        said: what was asked for.
+        tokens: of a prompt and of an output, where they are given.
+        limits: on TTFT and TPOT in seconds, where they are given.
+        longest_step_ms: the limit on a step, which requests have none of.
+
+    Raises:
+        InputError: a limit of requests where there are none, or an option of steps where the file is for requests.
+    """
+    given = dict(
+        zip(
+            ("prompt_tokens", "output_tokens", "ttft_seconds", "tpot_seconds"),
+            (*tokens, *limits),
+            strict=True,
+        )
+    )
+    given = {name: value for name, value in given.items() if value is not None}
+    before = planned_requests(said)
+    if before is not None:
+        _check_of_requests(said, longest_step_ms)
+        return replace(before, **given)  # type: ignore[arg-type]
+    prompt, output = tokens
+    if prompt is not None and output is not None:
+        return ServiceGoal(prompt, output, *limits)
+    if given:
+        name = next(iter(given)).removesuffix("_seconds")
+        raise InputError(
+            f"`{name}`: is of requests, and {said.source} was not planned for any; add `prompt_tokens` and "
+            "`output_tokens`, or leave it out"
+        )
+    return None
+
+
+def _check_of_requests(said: Description, longest_step_ms: float | None) -> None:
+    """Raise `InputError` for what says of a step what the file's requests say."""
+    steps = {
+        "phase": said.phase,
+        "tokens_per_gpu": said.tokens_per_gpu,
+        "total_sequences": said.total_sequences,
+        "context": said.context,
+        "expert_tensor_parallel": said.expert_tensor_parallel,
+        "longest_step_ms": longest_step_ms,
+    }
+    for name, value in steps.items():
+        if value is not None:
+            raise InputError(
+                f"`{name}` {value}: does nothing here: {said.source} was planned for requests, which say it; leave "
+                "it out, or plan steps of the model itself"
+            )
 
 
 def for_steps(said: Description, gpus: int | None, longest_step_ms: float | None, shown: Shown) -> None:
@@ -55,15 +115,14 @@ def for_steps(said: Description, gpus: int | None, longest_step_ms: float | None
 def for_requests(
     said: Description,
     gpus: int | None,
-    tokens: tuple[int, int],
-    limits: tuple[float | None, float | None],
+    goal: ServiceGoal,
     shown: Shown,
 ) -> None:
-    """Plan groups for requests of (prompt, output) tokens within (TTFT, TPOT) seconds."""
+    """Plan groups for requests."""
     if shown.out is not None:
         check_outputs(prefill_path(shown.out))
     with Counting("planning") as counting:
-        made = plan_requests(said, ServiceGoal(*tokens, *limits), gpus, watch=counting.show)
+        made = plan_requests(said, goal, gpus, watch=counting.show)
     if shown.out is not None:
         _save(made, shown.out)
     if shown.html is not None:
@@ -86,9 +145,14 @@ def _save(made: ServicePlan, out: Path) -> None:
     """Write the groups that decode, and beside them those that prefill."""
     if made.best is None:
         return
-    save_deployment(made.best.decode.deployment, out)
-    if made.best.prefill is not None:
-        save_deployment(made.best.prefill.deployment, prefill_path(out))
+    groups = [(out, made.best.decode)]
+    groups += [(prefill_path(out), made.best.prefill)] if made.best.prefill else []
+    for path, group in groups:
+        # Either file repeats the plan of both: what it was to keep is of all groups.
+        save_deployment(
+            group.deployment.model_copy(update={"planned": made.template.planned}),
+            path,
+        )
 
 
 def _say_page(shown: Shown) -> None:
