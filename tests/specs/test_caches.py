@@ -16,7 +16,20 @@ SHORT, LONG = 16, 32
 """Beyond every window, and multiples of every rate of compression."""
 
 
-@pytest.mark.parametrize("kind", ["deepseek_v4", "deepseek_v32", "gpt_oss", "mixtral", "mimo_v2_flash"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "axk2",
+        "dots3_note_text",
+        "hy_v4",
+        "minimax_m3_vl_text",
+        "deepseek_v4",
+        "deepseek_v32",
+        "gpt_oss",
+        "mixtral",
+        "mimo_v2_flash",
+    ],
+)
 def test_growth_of_the_cache_is_that_of_transformers(kind: str) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("transformers")

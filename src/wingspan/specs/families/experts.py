@@ -17,7 +17,12 @@ _SHARED_COUNT = ("n_shared_experts", "num_shared_experts", "moe_num_shared_exper
 _SHARED_WIDTH = ("shared_expert_intermediate_size", "shared_intermediate_size")
 """Inner width of all shared experts together."""
 
-
+_DENSE_WIDTH = (
+    "intermediate_size_mlp",
+    "prefix_dense_intermediate_size",
+    "dense_intermediate_size",
+    "intermediate_size",
+)
 _FIRST_DENSE = ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
 """Spellings of how many layers before the first with experts have none."""
 
@@ -44,7 +49,8 @@ def experts_of(reader: Reader, family: Family) -> Experts:
     count = reader.integer(*EXPERTS, most=MOST_EXPERTS)
     width = reader.integer(*_WIDTH)
     one = 1 if family.one_shared else 0
-    shared = width * reader.integer(*_SHARED_COUNT, default=one, most=MOST_EXPERTS)
+    each = reader.integer("shared_experts_intermediate_size", default=width)
+    shared = each * reader.integer(*_SHARED_COUNT, default=one, most=MOST_EXPERTS)
     if reader.optional(*_SHARED_WIDTH) is not None:
         shared = reader.integer(*_SHARED_WIDTH)
     groups = reader.integer("n_group", "num_expert_group", default=1) or 1
@@ -76,7 +82,7 @@ def dense_of(reader: Reader, *, gated: bool) -> DenseMlp:
     Raises:
         InputError: its width is missing or unfit.
     """
-    width = reader.integer("intermediate_size_mlp", "prefix_dense_intermediate_size", "intermediate_size")
+    width = reader.integer(*_DENSE_WIDTH)
     bias = reader.flag("use_bias", "mlp_bias", default=False)
     extra = (2 if gated else 1) * width + reader.integer("hidden_size") if bias else 0
     return parse(DenseMlp, {"intermediate": width, "gated": gated, "extra_parameters": extra}, reader.source)

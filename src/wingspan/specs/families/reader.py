@@ -26,6 +26,22 @@ class Reader:
         """The first of these fields that is present and not null."""
         return next((self.config[n] for n in names if self.config.get(n) is not None), None)
 
+    def of_layer(self, layer: int) -> Reader:
+        """Fields as one layer has them, where `per_layer_config` says something of it.
+
+        Raises:
+            InputError: it is no object of objects.
+        """
+        table = self.optional("per_layer_config")
+        if table is None:
+            return self
+        if not isinstance(table, Mapping):
+            raise InputError(f"{self.source}: per_layer_config = {table!r} must be an object")
+        own = next((table[key] for key in (str(layer), f"{layer:02d}", layer) if key in table), {})
+        if not isinstance(own, Mapping):
+            raise InputError(f"{self.source}: per_layer_config.{layer} = {own!r} must be an object")
+        return Reader({**self.config, **own}, self.source)
+
     def integer(
         self, *names: str, default: int | None = None, most: int = MOST_WIDTH, layer: int | None = None
     ) -> int:

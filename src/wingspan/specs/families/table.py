@@ -7,8 +7,15 @@ from wingspan.specs.families.family import Family
 from wingspan.specs.families.linear import gated_delta_net, kimi_delta, lightning, ling, short_convolution
 from wingspan.specs.families.mamba import granite_mamba, jamba_layer, nemotron_layer
 from wingspan.specs.families.qwen4 import ngram_tables, qwen4_layer
-from wingspan.specs.families.sparse import indexed_latent
-from wingspan.specs.families.streams import joined_streams, mixed_streams
+from wingspan.specs.families.sparse import (
+    gated_indexed_latent,
+    gated_norms,
+    indexed_heads,
+    indexed_latent,
+    sunk_indexed_latent,
+    windowed_indexed_latent,
+)
+from wingspan.specs.families.streams import gated_streams, joined_streams, mixed_streams
 from wingspan.specs.families.uneven import gated_heads, laguna_heads, mimo_heads
 from wingspan.specs.families.zaya import zaya_layer
 
@@ -47,6 +54,36 @@ FAMILIES = {
         layer_extra=mixed_streams,
         model_extra=joined_streams,
         defaults={"n_shared_experts": 1},
+    ),
+    "axk2": Family(
+        mixers=gated_indexed_latent,
+        layer_extra=gated_norms,
+        dense_by_default=1,
+        defaults={"index_topk": 2048, "index_head_dim": 128, "index_n_heads": 16},
+    ),
+    "dots3_note_text": Family(
+        mixers=windowed_indexed_latent,
+        dense_by_default=1,
+        defaults={"index_topk": 2048, "index_head_dim": 128, "index_n_heads": 64},
+    ),
+    # The first two layers choose, and then one of four.
+    "hy_v4": Family(
+        mixers=sunk_indexed_latent,
+        layer_extra=gated_streams,
+        model_extra=joined_streams,
+        dense_by_default=1,
+        defaults={"index_topk": 2048, "index_head_dim": 128, "index_n_heads": 16, "index_topk_freq": 4},
+    ),
+    "minimax_m3_vl_text": Family(
+        mixers=indexed_heads,
+        query_key_norm="head",
+        defaults={
+            "shared_intermediate_size": 3072,
+            "index_n_heads": 4,
+            "index_head_dim": 128,
+            "index_block_size": 128,
+            "index_topk_blocks": 16,
+        },
     ),
     "kimi_k2": Family(latent=True, dense_by_default=1),
     "dots1": Family(query_key_norm="head"),

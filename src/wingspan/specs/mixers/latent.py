@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from wingspan.limits import ContextTokens, Heads, Width
@@ -34,11 +36,20 @@ class LatentAttention(BaseMixer):
         default="none", description="a gate on the output: none, one per head, or one per value"
     )
 
+    gate_from_queries: bool = Field(
+        default=False,
+        description="a gate per value comes with the queries, from the compressed ones before and after their norm",
+    )
+    window_tokens: ContextTokens | None = Field(default=None, description="context that it sees; None: all")
+
     def projections(self, hidden: int) -> Matrices:
         """Down and up again for queries, and for keys with values; an index's own; the output."""
         queries = self.heads * (self.nope_dim + self.rope_dim)
         to_queries: Matrices = ((hidden, queries),)
-        if self.query_rank is not None:
+        if self.query_rank is not None and self.gate_from_queries:
+            both = queries + self.heads * self.value_dim
+            to_queries = ((hidden, self.query_rank), (2 * self.query_rank, both))
+        elif self.query_rank is not None:
             to_queries = ((hidden, self.query_rank), (self.query_rank, queries))
         gates = {"none": 0, "head": self.heads, "values": self.heads * self.value_dim}[self.gated_output]
         gate: Matrices = ((hidden, gates),) if gates else ()
@@ -58,6 +69,13 @@ class LatentAttention(BaseMixer):
         width = self.index.heads * self.index.head_dim
         return ((self.query_rank or hidden, width), (hidden, self.index.head_dim + self.index.heads))
 
+    def cached_values(self, context: ArrayLike) -> NDArray[np.float64]:
+        """Those of the window."""
+        kept = np.asarray(context, dtype=np.float64)
+        if self.window_tokens is not None:
+            kept = np.minimum(kept, self.window_tokens)
+        return kept * self.values_per_token
+
     def cache_share(self, group: int) -> float:  # noqa: ARG002 - as every kind takes it
         """A latent row is kept whole by each rank."""
         return 1.0
@@ -75,12 +93,14 @@ class LatentAttention(BaseMixer):
         """
         heads, row = self.heads // group, self.kv_rank + self.rope_dim
         most = self.index.top_tokens if self.index else self.shared_top_tokens
+        if absorbed and self.window_tokens is not None:
+            most = self.window_tokens
         # Chosen rows differ from query to query: they are read as latent rows in a prefill too.
         if absorbed or most is not None:
             main = Core(heads, row, self.kv_rank, row, most)
         else:
             key = self.nope_dim + self.rope_dim
-            main = Core(heads, key, self.value_dim, heads * (key + self.value_dim))
+            main = Core(heads, key, self.value_dim, heads * (key + self.value_dim), self.window_tokens)
         if self.index is None:
             return (main,)
         return (self.index.core, main)
@@ -95,5 +115,5 @@ class LatentAttention(BaseMixer):
 
     def recomputed(self, hidden: int) -> Matrices:
         """The up-projections of compressed rows."""
-        compressed = (self.kv_rank, self.query_rank)
+        compressed = (self.kv_rank, self.query_rank and self.query_rank * (1 + self.gate_from_queries))
         return tuple(matrix for matrix in self.projections(hidden)[:-1] if matrix[0] in compressed)
