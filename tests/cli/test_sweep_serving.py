@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tests.cli.command import Command
+from tests.cli.command import TINY, Command
 from wingspan.cli.main import application
 from wingspan.errors import InputError
 from wingspan.schedule.serving_result import ServingReport
@@ -222,3 +222,16 @@ def test_a_sweep_over_three_axes_cuts_nothing_and_names_its_best(
     assert "best within 60 ms: " in done.out
     none = wingspan("sweep", "deepseek-v3", "--ranks", "8", "-b", "64,128")
     assert "no point fits into memory" in none.out
+
+
+def test_a_seed_is_refused_where_nothing_is_drawn(wingspan: Command, tmp_path: Path) -> None:
+    timed, untimed = tmp_path / "timed.csv", tmp_path / "untimed.csv"
+    timed.write_text("arrival_seconds,prompt_tokens,output_tokens\n0,9,3\n1,20,4\n2,30,3\n")
+    untimed.write_text("prompt_tokens,output_tokens\n9,3\n20,4\n30,3\n")
+    asked = ("simulate-serving", TINY, "--ranks", "8", "--seed", "5", "--json", "--requests")
+    refused = wingspan(*asked, str(timed))
+    assert refused.code == 2, refused.out
+    assert "--seed 5: does nothing here" in refused.err
+    for drawn in ((str(timed), "--routing", "log-normal:0.5"), (str(untimed), "--rate", "2")):
+        done = wingspan(*asked, *drawn)
+        assert done.code == 0, done.err

@@ -26,6 +26,7 @@ from wingspan.simulate.serving.source import (
 )
 from wingspan.specs.models import load_model
 from wingspan.specs.reading import parse
+from wingspan.specs.routing_text import parse_routing
 from wingspan.writing import json_text
 
 
@@ -34,6 +35,7 @@ class ServingArguments:
     """The command line: what serves, and the rest."""
 
     serving: Serving
+    seed: int | None
     rate: str | None
     requests: Path | None
     num_requests: int | None
@@ -59,6 +61,7 @@ def execute(arguments: ServingArguments) -> None:
         raise InputError("--find-limit needs a limit: --ttft-p99 SECONDS, --tpot-p99 SECONDS, or both")
     _check_sizes(arguments)
     source = _source(arguments)
+    _check_seed(arguments, source)
     given = [] if arguments.rate is None else numbers(arguments.rate, "--rate")
     rates, remarks = rates_of(source, given, searched=arguments.find_limit)
     with Counting("simulating") as counting:
@@ -92,6 +95,17 @@ def _check_sizes(arguments: ServingArguments) -> None:
     ):
         if value > most:
             raise InputError(f"{option} {value:,}: is more than {most:,}")
+
+
+def _check_seed(arguments: ServingArguments, source: RequestSource) -> None:
+    """Raise `InputError` for a seed where neither requests, nor arrivals, nor experts' shares are drawn."""
+    if arguments.seed is None or source.seeded:
+        return
+    if parse_routing(arguments.serving.routing).kind not in ("log_normal", "power_law"):
+        raise InputError(
+            f"--seed {arguments.seed}: does nothing here: {arguments.requests} says when requests arrive, and this "
+            "routing is not drawn; leave it out"
+        )
 
 
 def _source(arguments: ServingArguments) -> RequestSource:

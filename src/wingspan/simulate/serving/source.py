@@ -33,6 +33,7 @@ class RequestSource:
         count: how many a simulation takes; drawn ones are prolonged until the figures settle.
         drawn: whether they can be prolonged.
         remarks: what was assumed, left out or cut.
+        seeded: whether requests, or when they arrive, follow from a seed.
     """
 
     sample: Requests
@@ -42,6 +43,7 @@ class RequestSource:
     count: int
     drawn: bool
     remarks: tuple[str, ...]
+    seeded: bool = True
 
 
 def drawn_requests(
@@ -110,6 +112,7 @@ def recorded_requests(model: ModelSpec, path: Path, first: int | None, *, seed: 
         requests.rate_per_second if recorded.timed else None,
         count,
         drawn=False,
+        seeded=not recorded.timed,
         remarks=tuple(remarks),
     )
 
