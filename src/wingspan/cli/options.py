@@ -110,11 +110,16 @@ ExpertTensorParallel = Annotated[
     ),
 ]
 Weights = Annotated[
-    str | None, typer.Option(help="Precision of the weights: bf16, fp8, ... (default: as published).")
+    str | None,
+    typer.Option(
+        help="Of the weights: fp32, bf16, fp16, fp8, int8, fp4, nvfp4, int4, int4-g32 (default: as published)."
+    ),
 ]
 Activations = Annotated[
     str | None,
-    typer.Option(help="Precision of the activations (default: fp8 beside FP8 weights, else bf16)."),
+    typer.Option(
+        help="Precision of the activations (default: fp8 beside FP8 weights, else bf16, also beside fp4 or nvfp4)."
+    ),
 ]
 Kv = Annotated[str | None, typer.Option(help="Precision of the KV cache (default bf16).")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of all draws (default 0).")]
