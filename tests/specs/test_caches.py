@@ -21,6 +21,7 @@ SHORT, LONG = 16, 32
     [
         "axk2",
         "dots3_note_text",
+        "gemma4_text",
         "hy_v4",
         "minimax_m3_vl_text",
         "deepseek_v4",

@@ -69,6 +69,7 @@ def experts_of(reader: Reader, family: Family) -> Experts:
             + ((3 if gated else 2) - 1) * shared * shared_bias
             + hidden * shared_bias,
             "router_extra_parameters": count if family.router_bias else 0,
+            "row_width": reader.integer("moe_hidden_size", default=0) or None,
             "groups": groups,
             "groups_per_token": min(groups, reader.integer("topk_group", default=groups) or groups),
         },

@@ -37,7 +37,7 @@ class Reader:
             return self
         if not isinstance(table, Mapping):
             raise InputError(f"{self.source}: per_layer_config = {table!r} must be an object")
-        own = next((table[key] for key in (str(layer), f"{layer:02d}", layer) if key in table), {})
+        own: Any = next((table[key] for key in (str(layer), f"{layer:02d}", layer) if key in table), {})
         if not isinstance(own, Mapping):
             raise InputError(f"{self.source}: per_layer_config.{layer} = {own!r} must be an object")
         return Reader({**self.config, **own}, self.source)

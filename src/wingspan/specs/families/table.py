@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from wingspan.specs.families.compressed import compressed
 from wingspan.specs.families.family import Family
+from wingspan.specs.families.gemma import gemma4_layer, layer_projection, layer_tables
 from wingspan.specs.families.linear import gated_delta_net, kimi_delta, lightning, ling, short_convolution
 from wingspan.specs.families.mamba import granite_mamba, jamba_layer, nemotron_layer
 from wingspan.specs.families.qwen4 import ngram_tables, qwen4_layer
@@ -16,7 +17,7 @@ from wingspan.specs.families.sparse import (
     windowed_indexed_latent,
 )
 from wingspan.specs.families.streams import gated_streams, joined_streams, mixed_streams
-from wingspan.specs.families.uneven import gated_heads, laguna_heads, mimo_heads
+from wingspan.specs.families.uneven import expert_norms, gated_heads, laguna_heads, mimo_heads, muse_heads
 from wingspan.specs.families.zaya import zaya_layer
 
 _DELTA_NET = {
@@ -84,6 +85,15 @@ FAMILIES = {
             "index_block_size": 128,
             "index_topk_blocks": 16,
         },
+    ),
+    "gemma4_text": Family(
+        layer=gemma4_layer,
+        embedding_extra=layer_tables,
+        model_extra=layer_projection,
+        tied_by_default=True,
+    ),
+    "muse_spark_text": Family(
+        mixers=muse_heads, output_gate="values", windows="all", norms=5, layer_extra=expert_norms
     ),
     "kimi_k2": Family(latent=True, dense_by_default=1),
     "dots1": Family(query_key_norm="head"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wingspan.specs.families.experts import dense_layers, layer_count
 from wingspan.specs.families.family import Family
 from wingspan.specs.families.mixers import heads, window_of
 from wingspan.specs.families.reader import Reader
@@ -58,3 +59,17 @@ def mimo_heads(reader: Reader, family: Family, layer: int) -> tuple[Mixer, ...]:
             reader.source,
         ),
     )
+
+
+def muse_heads(reader: Reader, family: Family, layer: int) -> tuple[Mixer, ...]:
+    """Muse Spark: every fourth layer, counted back from the last, sees everything where the config lists no kinds."""
+    plain = heads(reader, family, layer)
+    if reader.optional("layer_types") is None and (layer_count(reader) - 1 - layer) % 4 == 0:
+        plain = plain.model_copy(update={"window_tokens": None})
+    return (plain,)
+
+
+def expert_norms(reader: Reader, layer: int) -> int:
+    """Muse Spark: norms of the narrower row that goes to experts, and of what comes back."""
+    dense = dense_layers(reader, Family(), layer_count(reader))
+    return 0 if layer in dense else 2 * reader.integer("moe_hidden_size")
