@@ -110,7 +110,11 @@ class Reader:
             self._runs("bash", "-c", command)
         for command, server in self.servers:
             os.killpg(server.pid, signal.SIGINT)
-            code = server.wait(timeout=30)
+            try:
+                code = server.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                os.killpg(server.pid, signal.SIGKILL)
+                code = server.wait()
             assert code == 0 or command.startswith("make"), f"{command}: exit code {code}"
 
     def _types(self, block: Block) -> str | None:
