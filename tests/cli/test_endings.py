@@ -176,6 +176,31 @@ def test_output_that_cannot_leave(print_much, reader, tmp_path):
         assert re.fullmatch(f"wingspan: (rank [01] failed: )?standard output: {why}\n", said)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["simulate", "seed", "--ranks", "8"], ["place", "--synthetic", "hot-rank", "--model", "seed"]],
+)
+def test_files_are_there_where_the_reader_of_the_screen_left(arguments, tmp_path):
+    """`... --out d.json | head` shows the first lines and writes all."""
+    files = [tmp_path / "out.json", tmp_path / "page.html"]
+    read_end, output = os.pipe()
+    os.close(read_end)
+    asked = [
+        sys.executable,
+        "-m",
+        "wingspan.cli.main",
+        *arguments,
+        "--out",
+        str(files[0]),
+        "--html",
+        str(files[1]),
+    ]
+    done = subprocess.run(asked, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(output)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert all(file.stat().st_size for file in files)
+
+
 @pytest.mark.parametrize("arguments", [["simulate", "seed", "--ranks", "8"], ["--help"], ["--version"]])
 @pytest.mark.parametrize(
     ("shell", "code", "says"),

@@ -58,6 +58,21 @@ def test_json_file_and_replanning_from_it(wingspan, trace, sizes, tmp_path):
     assert scores["present"]["experts_moved"] == scores["ours"]["experts_moved"] == 0
 
 
+def test_a_deployment_placed_by_a_drawn_trace_is_predicted_as_it_was_placed(wingspan, tmp_path):
+    """Its file has the drawn loads, so that it predicts no other routing's step."""
+    planned, placed = tmp_path / "planned.json", tmp_path / "placed.json"
+    made = wingspan("simulate", "gpt-oss-120b", "--ranks", "32", "-b", "32", "--out", str(planned), "--json")
+    assert made.code == 0, made.err
+    done = wingspan(
+        "place", "--synthetic", "log-normal", "--model", str(planned), "--out", str(placed), "--json"
+    )
+    assert done.code == 0, done.err
+    said = json.loads(done.out)["strategies"]["ours"]["step_seconds"]
+    report = json.loads(wingspan("simulate", str(placed), "--json").out)
+    assert report["step_seconds"] == pytest.approx(said, rel=0.02)
+    assert json.loads(made.out)["step_seconds"] != pytest.approx(said, rel=0.05)
+
+
 def test_another_strategy_can_be_written(wingspan, trace, sizes, tmp_path):
     out = tmp_path / "placement.json"
     assert wingspan("place", trace, *sizes, "--placement", "round-robin", "--out", str(out)).code == 0

@@ -94,34 +94,33 @@ def execute(arguments: PlaceArguments) -> None:
     # Two of the strategies are there only where groups divide into nodes, and with --current.
     _check_strategy(arguments.placement, result.placements)
     remarks = result.remarks if present is None else (*result.remarks, *present.remarks)
+    # Files come first: whoever reads only the first lines of the screen has them too.
+    exported = None
+    if arguments.out is not None:
+        chosen = result.placements[arguments.placement]
+        stored = StoredPlacement(chosen, model.moe_layers, model.layers, objective.ranks_per_node)
+        if arguments.to_engine is not None:
+            exported = export_filled(stored, arguments.to_engine, arguments.out)
+        elif planned is not None:
+            work = deployment.workload.model_copy(update={"routing": written_routing(source, found)})
+            placed = {"placement": PlacementSpec.explicit(chosen), "workload": work}
+            save_deployment(deployment.model_copy(update=placed), arguments.out)
+        else:
+            write_placement(stored, arguments.out)
+    if arguments.html is not None:
+        from wingspan.cli.place_html import write_place
+
+        write_place(result, arguments.placement, about, remarks, deployment, objective, arguments.html)
     if arguments.as_json:
         said = {"remarks": remarks}
         print(json_text(_to_dict(about, deployment, objective, result) | said), flush=True)
     else:
         show(result, about, remarks, deployment, objective, Console(highlight=False))
-    if arguments.out is not None:
-        chosen = result.placements[arguments.placement]
-        stored = StoredPlacement(chosen, model.moe_layers, model.layers, objective.ranks_per_node)
-        quiet = arguments.as_json
-        if arguments.to_engine is not None:
-            written = export_filled(stored, arguments.to_engine, arguments.out)
-            if not quiet:
-                show_export(arguments.placement, arguments.to_engine, arguments.out, written)
-        elif planned is not None:
-            work = deployment.workload
-            if arguments.routing is not None:
-                work = work.model_copy(update={"routing": written_routing(source, found)})
-            placed = {"placement": PlacementSpec.explicit(chosen), "workload": work}
-            save_deployment(deployment.model_copy(update=placed), arguments.out)
-        else:
-            write_placement(stored, arguments.out)
-        if not quiet and arguments.to_engine is None:
+        if exported is not None and arguments.to_engine is not None and arguments.out is not None:
+            show_export(arguments.placement, arguments.to_engine, arguments.out, exported)
+        elif arguments.out is not None:
             print(f"{arguments.placement} written to {arguments.out}")
-    if arguments.html is not None:
-        from wingspan.cli.place_html import write_place
-
-        write_place(result, arguments.placement, about, remarks, deployment, objective, arguments.html)
-        if not arguments.as_json:
+        if arguments.html is not None:
             print(f"page: {arguments.html} (open in a browser)")
 
 

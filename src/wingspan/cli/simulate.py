@@ -52,12 +52,7 @@ def simulate(
     deployment = deployment_of(said)
     prediction = predict(deployment)
     report = step_report(prediction)
-    if as_json:
-        print(json_text(report.model_dump(mode="json")))
-    elif as_csv:
-        simulate_view.print_csv(report)
-    else:
-        simulate_view.show(deployment, report, trace)
+    # Files come first: whoever reads only the first lines of the screen has them too.
     if out is not None:
         save_deployment(deployment, out)
     if trace is not None:
@@ -66,5 +61,11 @@ def simulate(
         from wingspan.cli.step_html import write_step
 
         write_step(prediction, report, html)
-        if not (as_json or as_csv):
+    if as_json:
+        print(json_text(report.model_dump(mode="json")))
+    elif as_csv:
+        simulate_view.print_csv(report)
+    else:
+        simulate_view.show(deployment, report, trace)
+        if html is not None:
             print(f"page: {html} (open in a browser)")
