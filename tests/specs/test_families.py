@@ -81,6 +81,8 @@ def test_every_family_but_an_alias_is_checked() -> None:
     transformers = pytest.importorskip("transformers")
     # These have no code in transformers: kimi_k2 has DeepSeek-V3's modules, the other two those of minimax.
     tried = {kind for kind, _ in CASES} | {"kimi_k2", "minimax_text_01", "minimax_m1"}
+    # longcat_flash has a test of its own: its modules hold rows that no choice uses.
+    tried.add("longcat_flash")
     tried |= {transformers.CONFIG_MAPPING[kind]().get_text_config().model_type for kind in _registry()}
     assert tried == set(FAMILIES)
 
@@ -174,3 +176,53 @@ def _modules_parameters(text: PreTrainedConfig) -> int:
     )
     head = 0 if getattr(text, "tie_word_embeddings", False) else text.vocab_size * text.hidden_size
     return head + sum(parameter.numel() for parameter in kind(text).parameters())
+
+
+def test_parameters_of_two_blocks_a_layer_are_those_that_are_used() -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+
+    sizes = {
+        "vocab_size": 320,
+        "hidden_size": 64,
+        "num_layers": 3,
+        "num_attention_heads": 4,
+        "ffn_hidden_size": 96,
+        "q_lora_rank": 24,
+        "kv_lora_rank": 32,
+        "qk_nope_head_dim": 16,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 12,
+        "moe_topk": 2,
+        "n_routed_experts": 8,
+        "zero_expert_num": 4,
+        "expert_ffn_hidden_size": 40,
+    }
+    config = transformers.AutoConfig.for_model("longcat_flash", **sizes)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    # transformers gives those that compute nothing a gate and an up matrix too, which no token passes.
+    unused = 3 * 4 * 2 * 40 * 64
+    expected = sum(parameter.numel() for parameter in model.parameters()) - unused
+    found = model_from_config({**sizes, "model_type": "longcat_flash"}, "longcat")
+    assert found.parameters.total == expected
+    assert found.experts.rows_per_token == 2 * 8 / 12
+
+
+@pytest.mark.parametrize(
+    ("kind", "billions", "active_billions"),
+    [
+        # Of the checkpoints whose sizes are the defaults of transformers' classes, as their publishers say
+        # (openrouter.ai/deepseek/deepseek-v4-flash; LongCat-Flash: arXiv:2509.01322), active without the embedding.
+        ("deepseek_v4", 284, 13),
+        ("longcat_flash", 560, 27),
+    ],
+)
+def test_published_sizes(kind: str, billions: int, active_billions: int) -> None:
+    transformers = pytest.importorskip("transformers")
+
+    text = transformers.CONFIG_MAPPING[kind]().get_text_config()
+    config = json.loads(json.dumps({**text.to_dict(), "model_type": text.model_type}, default=str))
+    found = model_from_config(config, kind).parameters
+    assert found.total / 1e9 == pytest.approx(billions, rel=0.005)
+    assert round((found.active - found.embedding) / 1e9) == active_billions

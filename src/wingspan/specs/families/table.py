@@ -6,6 +6,7 @@ from wingspan.specs.families.compressed import compressed
 from wingspan.specs.families.family import Family
 from wingspan.specs.families.gemma import gemma4_layer, layer_projection, layer_tables
 from wingspan.specs.families.linear import gated_delta_net, kimi_delta, lightning, ling, short_convolution
+from wingspan.specs.families.longcat import longcat_layer
 from wingspan.specs.families.mamba import granite_mamba, jamba_layer, nemotron_layer
 from wingspan.specs.families.qwen4 import ngram_tables, qwen4_layer
 from wingspan.specs.families.sparse import (
@@ -95,6 +96,7 @@ FAMILIES = {
     "muse_spark_text": Family(
         mixers=muse_heads, output_gate="values", windows="all", norms=5, layer_extra=expert_norms
     ),
+    "longcat_flash": Family(layer=longcat_layer),
     "kimi_k2": Family(latent=True, dense_by_default=1),
     "dots1": Family(query_key_norm="head"),
     "glm4_moe": Family(output_bias=False, dense_by_default=1),
