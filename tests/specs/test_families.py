@@ -212,8 +212,9 @@ def test_parameters_of_two_blocks_a_layer_are_those_that_are_used() -> None:
 @pytest.mark.parametrize(
     ("kind", "billions", "active_billions"),
     [
-        # Of the checkpoints whose sizes are the defaults of transformers' classes, as their publishers say
-        # (openrouter.ai/deepseek/deepseek-v4-flash; LongCat-Flash: arXiv:2509.01322), active without the embedding.
+        # Of the checkpoints whose sizes are the defaults of transformers' classes, as their publishers say,
+        # active without the embedding
+        # (openrouter.ai/deepseek/deepseek-v4-flash; github.com/meituan-longcat/LongCat-Flash-Chat).
         ("deepseek_v4", 284, 13),
         ("longcat_flash", 560, 27),
     ],

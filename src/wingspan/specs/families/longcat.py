@@ -13,7 +13,7 @@ _BLOCKS = 2
 
 
 def longcat_layer(reader: Reader, family: Family, layer: int) -> LayerKind:  # noqa: ARG001 - a hook's form
-    """One layer, whose experts work beside the first block's MLP and the second block (arXiv:2509.01322).
+    """One layer, whose experts work beside the first block's MLP and the second block.
 
     Raises:
         InputError: a field is missing or unfit.
