@@ -149,9 +149,9 @@ def test_storage_follows_what_is_needed() -> None:
     """One long sequence makes it grow; once that has left, it becomes small again. A window stays small."""
     slots = SlotBatch(4)
     slots.join(prefilled([0], 10))
-    small = slots.caches.size_bytes
+    small = slots.caches.storage_bytes
     slots.join(prefilled([1], 2000))
-    assert slots.caches.size_bytes > 20 * small
+    assert slots.caches.storage_bytes > 20 * small
     slots.keep({0})
     for _ in range(1100):
         decoded(slots, 1)

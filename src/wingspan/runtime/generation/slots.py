@@ -189,6 +189,11 @@ class _LayerSlots:
         room = self.layer.room if self.is_in_place else None
         return [*self._states.values(), *([room.keys_BHCW, room.values_BHCW] if room else [])]
 
+    def seen(self, rows: int) -> list[torch.Tensor]:
+        """What of it the first rows hold."""
+        room = self.layer.room if self.is_in_place else None
+        return [*(state[:rows] for state in self._states.values()), *(room.seen if room else ())]
+
     def make_room(self, rows: int, columns: int, new: int) -> None:
         """See to room: for so many rows, for all columns of a sequence, and for new ones."""
         if self.is_in_place:
@@ -270,6 +275,11 @@ class SlotCaches:
 
     @property
     def size_bytes(self) -> int:
+        """Memory of what sequences hold. Room for more columns and rows, up to as much again, is not counted."""
+        return sum(seen.nbytes for layer in self._layers for seen in layer.seen(self._rows))
+
+    @property
+    def storage_bytes(self) -> int:
         """Memory of all storage, in use or not."""
         return sum(tensor.nbytes for layer in self._layers for tensor in layer.tensors)
 
