@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,20 @@ def test_equals_plain_transformers(checkpoints, name, ranks, slots, tmp_path):
     assert result.check.tokens_equal
     assert result.check.tokens_compared == 16
     assert result.check.max_logit_difference <= 1e-5 * max(1.0, result.check.largest_logit)
+
+
+def test_kimi_k2_has_the_modules_of_deepseek_v3(checkpoints, tmp_path):
+    """Its published configuration names code of its own, which is never run."""
+    folder = tmp_path / "kimi"
+    shutil.copytree(checkpoints["deepseek_v3"], folder)
+    said = json.loads((folder / "config.json").read_text())
+    own = {"model_type": "kimi_k2", "auto_map": {"AutoConfig": "configuration_deepseek.DeepseekV3Config"}}
+    (folder / "config.json").write_text(json.dumps(said | own))
+    result = execute(folder, 2, 3, tmp_path)
+    assert result.check is not None
+    assert result.check.passed
+    same = execute(checkpoints["deepseek_v3"], 2, 3, tmp_path)
+    assert [o.token_ids for o in result.outputs] == [o.token_ids for o in same.outputs]
 
 
 def test_spare_ranks_serve_sequences(checkpoints, tmp_path):

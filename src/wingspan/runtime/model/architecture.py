@@ -71,6 +71,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     return data
 
 
+SAME_MODULES = {"kimi_k2": "deepseek_v3"}
+"""Types without code in transformers whose published modules are those of another type."""
+
 _DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -88,13 +91,19 @@ def load_config(folder: Path) -> PreTrainedConfig:
         InputError: there is none, or transformers itself has no code for its architecture.
     """
     file, data = config_file(folder), read_config(folder)
-    _check_own_code(file, data)
+    same_as = SAME_MODULES.get(str(data.get("model_type")))
+    if same_as is None:
+        _check_own_code(file, data)
     try:
-        config = AutoConfig.from_pretrained(
-            file.parent if file.name == "config.json" else file,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
+        if same_as is None:
+            config = AutoConfig.from_pretrained(
+                file.parent if file.name == "config.json" else file,
+                trust_remote_code=False,
+                local_files_only=True,
+            )
+        else:
+            known = CONFIG_MAPPING[same_as]
+            config = known.from_dict({**data, "model_type": same_as}, name_or_path=str(file.parent))
         _forget_foreign_code(config)
     except Exception as error:
         raise InputError(f"{file}: not a configuration that transformers can read: {cause(error)}") from None

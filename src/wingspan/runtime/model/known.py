@@ -10,6 +10,8 @@ import transformers
 from transformers import CONFIG_MAPPING
 from transformers.models.auto import modeling_auto
 
+from wingspan.runtime.model.architecture import SAME_MODULES
+
 
 @cache
 def architectures() -> list[str]:
@@ -28,8 +30,8 @@ def architectures() -> list[str]:
 
 
 def makes_text(model_type: str) -> bool:
-    """Whether transformers has a causal language model of this type: such a type runs."""
-    return model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    """Whether transformers has a causal language model of this type, or of one with the same modules: such runs."""
+    return SAME_MODULES.get(model_type, model_type) in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 
 def text_type(model_type: str) -> str:
