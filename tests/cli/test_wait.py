@@ -14,8 +14,8 @@ from tests.cli.command import TINY
 
 ALONE = {
     "run": ("run", TINY, "--ranks", "2", "--experts-per-rank", "4", "--prompt", "a"),
-    "record": ("record", TINY, "--text", "README.md", "--ranks", "2", "--out", "OUT"),
-    "calibrate": ("calibrate", "--ranks", "2", "--out", "OUT.parquet"),
+    "record": ("record", TINY, "--text", "README.md", "--ranks", "2", "--out", "OUT.parquet"),
+    "calibrate": ("calibrate", "--ranks", "2", "--out", "OUT.yaml"),
 }
 
 

@@ -116,3 +116,9 @@ def test_no_digit_of_a_sweep_is_cut(axes: list[str], scale: float, price: float 
         assert name in text
     rates = counts_column([point.tokens_per_second_per_gpu for point in points], widest=7)[1]
     assert set(rates) <= set(text.split())
+
+
+def test_what_is_not_finite_is_a_dash() -> None:
+    assert aligned([float("inf"), 2.5, float("nan")]) == ["-", "2.50", "-"]
+    assert aligned([float("inf")]) == ["-"]
+    assert seconds_column([float("inf"), 0.5]) == ("ms", ["-", "500"])

@@ -45,13 +45,15 @@ class Column:
 def aligned(values: Sequence[float], *, widest: int = 6) -> list[str]:
     """Figures with as many decimals each: three digits of the least, fewer where the largest gets wider than this.
 
-    `0.208` and `11.5` are `0.208` and `11.500`; `48.1` and `266.03` are `48.1` and `266.0`.
+    `0.208` and `11.5` are `0.208` and `11.500`; `48.1` and `266.03` are `48.1` and `266.0`. What is not finite, as a
+    rate over no time, is a dash.
     """
-    least = min((abs(value) for value in values if value), default=1.0)
+    finite = [value for value in values if math.isfinite(value)]
+    least = min((abs(value) for value in finite if value), default=1.0)
     decimals = min(3, max(0, 2 - math.floor(math.log10(least))))
-    while decimals and max((len(f"{value:,.{decimals}f}") for value in values), default=0) > widest:
+    while decimals and max((len(f"{value:,.{decimals}f}") for value in finite), default=0) > widest:
         decimals -= 1
-    return [f"{value:,.{decimals}f}" for value in values]
+    return [f"{value:,.{decimals}f}" if math.isfinite(value) else "-" for value in values]
 
 
 def seconds_column(seconds: Sequence[float], *, widest: int = 6) -> tuple[str, list[str]]:
@@ -96,7 +98,7 @@ def table(columns: Sequence[Column], styles: Sequence[str | None], width: int) -
 
 
 def _in_one_unit(values: Sequence[float], units: _Units, widest: int) -> tuple[str, list[str]]:
-    largest = max(map(abs, values), default=0.0)
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
     size, name = next((size, name) for begins, size, name in units if largest >= begins)
     return name, aligned([value / size for value in values], widest=widest)
 

@@ -207,7 +207,7 @@ class GroupState:
         steps = self._finishes[0][0] - self.decode_steps
         if steps > 1 and horizon < np.inf:
             first = float(times.decode_seconds(fullest, mean, np.array([context]))[0])
-            steps = min(steps, int((horizon - now) / first) + 1) if first > 0 else steps
+            steps = min(steps, int(min((horizon - now) / first, steps)) + 1) if first > 0 else steps
         ends = now + np.cumsum(
             times.decode_seconds(fullest, mean, context + np.arange(steps, dtype=np.float64))
         )
