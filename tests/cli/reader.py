@@ -34,6 +34,8 @@ _RANKS = {"run", "record", "calibrate", "compare", "bench", "serve", "testbed", 
 SERVERS = ("make serve", "wingspan serve")
 """What goes on until it is interrupted."""
 
+_OF_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES")
+
 _MACHINE = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -77,7 +79,9 @@ class Reader:
             (folder / name).symlink_to(REPOSITORY / name)
         (folder / ".venv").symlink_to(sys.prefix)
         path = os.pathsep.join((f"{sys.prefix}/bin", os.environ["PATH"]))
-        self.environment = {**os.environ, **_MACHINE, "COLUMNS": "80", "PATH": path}
+        # A reader's `make` is none that another make started, and says nothing of folders.
+        own = {name: value for name, value in os.environ.items() if name not in _OF_MAKE}
+        self.environment = {**own, **_MACHINE, "COLUMNS": "80", "PATH": path}
         self.servers: list[tuple[str, subprocess.Popen[bytes]]] = []
         self.testbeds: list[str] = []  # the lines that take them down
 

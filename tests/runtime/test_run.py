@@ -196,4 +196,4 @@ def test_a_description_serves_any_number_of_runs(checkpoints, name, tmp_path):
     assert first.check.passed
     assert second.check.passed
     assert [o.token_ids for o in first.outputs] == [o.token_ids for o in second.outputs]
-    assert next(job.model.structure.parameters()).is_meta
+    assert next(job.engine.model.structure.parameters()).is_meta
