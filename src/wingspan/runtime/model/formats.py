@@ -27,11 +27,10 @@ def scaled(weight: Tensor, scale: Tensor) -> Tensor:
     scale = scale.float()
     if scale.ndim == 1 and scale.numel() == weight.shape[-2]:
         scale = scale[:, None]
-    if scale.ndim >= 2:
-        for axis in (-2, -1):
-            size, blocks = weight.shape[axis], scale.shape[axis]
-            scale = scale.repeat_interleave(-(-size // blocks), axis).narrow(axis, 0, size)
-    return (weight.float() * scale).to(_PLAIN)
+    if scale.ndim < 2:
+        return (weight.float() * scale).to(_PLAIN)
+    outputs, inputs = (-(-weight.shape[axis] // scale.shape[axis]) for axis in (-2, -1))
+    return block_scaled(weight, scale, (outputs, inputs))
 
 
 def block_scaled(weight: Tensor, scale: Tensor, block: tuple[int, int]) -> Tensor:

@@ -92,13 +92,14 @@ def take_inventory(
     unused, unexpected = unused_tensors.judge(left, model, config)
     few, many = _expert_numbers(used, shape)
     targets = {key: place.parameters[0] for key, place in used.items()}
-    quantised, widened = _quantised(checkpoint, targets, places, unexpected), len(checkpoint.widened)
+    # Only what is not read as plain weights tells.
+    told = _told(checkpoint, targets, places, unexpected)
     return Inventory(
         folder=str(checkpoint.folder),
         targets=targets,
         dtypes=dict(Counter(checkpoint.stored_dtypes())),
-        quantised=quantised,
-        widened=0 if quantised and _told(checkpoint, targets, places, unexpected) else widened,
+        quantised=format_said(checkpoint.folder, read_config(checkpoint.folder)) or told,
+        widened=0 if told else len(checkpoint.widened),
         unused=unused,
         unexpected=[*unexpected, *many, *_doubled(used)],
         missing=[*_missing(used, places, model), *few],
@@ -148,17 +149,6 @@ def _missing(used: Mapping[str, TensorPlace], places: TensorPlaces, model: PreTr
         wanted = {source for pattern in patterns if pattern for source in places.sources(pattern)}
         missing += [f"{parameter} (its {pattern})" for pattern in sorted(wanted - patterns)]
     return missing
-
-
-def _quantised(
-    checkpoint: DequantisedCheckpoint,
-    targets: Mapping[str, str],
-    places: TensorPlaces,
-    unexpected: Iterable[str],
-) -> str | None:
-    """The format that the configuration names, or that the tensors give away where it does not."""
-    said = format_said(checkpoint.folder, read_config(checkpoint.folder))
-    return said or _told(checkpoint, targets, places, unexpected)
 
 
 def _told(
