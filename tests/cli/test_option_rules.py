@@ -44,6 +44,9 @@ from tests.cli.command import TINY, Command
         (("claims", "--json", "--brief"), "--brief: does nothing here"),
         (("validate", "--silicon", "--headlines"), "--headlines: does nothing here"),
         (("validate", "--silicon", "--data", "x"), "--data x: does nothing here"),
+        (("validate", "--end-to-end", "x.csv", "--silicon"), "--silicon: does nothing here"),
+        (("validate", "--end-to-end", "x.csv", "--data", "x"), "--data x: does nothing here"),
+        (("validate", "--end-to-end", "x.csv", "--headlines"), "--headlines: does nothing here"),
         (("validate", "--json", "--headlines"), "--headlines: does nothing here"),
         (("place", "--synthetic", "uniform", "--horizon-steps", "9"), "--horizon-steps 9: does nothing here"),
         (

@@ -16,6 +16,8 @@ import pytest
 from tests.cli.command import REPOSITORY, Command
 from tests.cli.tree import COMMANDS
 from tests.interop.silicon.test_judge import write_products
+from tests.simulate.published.table import row as published_row
+from tests.simulate.published.table import write as write_published
 from wingspan.cli.option_rules import RULES
 
 TINY = "models/tiny"
@@ -164,7 +166,7 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
         ("validate", "--data", "MEASURED"),
         {
             "--data": ("--data", "EMPTY"), "--headlines": ("--headlines",), "--silicon": ("--silicon",),
-            "--json": ("--json",),
+            "--json": ("--json",), "--end-to-end": ("--end-to-end", "PUBLISHED"),
         },
     ),
 }  # fmt: skip
@@ -224,6 +226,7 @@ def files(tmp_path_factory) -> dict[str, str]:
     for name in ("measured", "empty"):
         (folder / name).mkdir()
     write_products(folder / "measured", factor=1.0)
+    write_published(folder / "published.csv", published_row("A"))
     rows = [list(range(8)), [1, 0, *range(2, 8)], list(range(8))]
     (folder / "location.json").write_text(json.dumps({"physical_to_logical_map": rows}))
     return {
@@ -233,6 +236,7 @@ def files(tmp_path_factory) -> dict[str, str]:
         "DEPLOYMENT": str(folder / "d.json"),
         "MEASURED": str(folder / "measured"),
         "EMPTY": str(folder / "empty"),
+        "PUBLISHED": str(folder / "published.csv"),
         "REQUESTS": str(folder / "r.csv"),
     }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.silicon.test_judge import write_products
+from tests.simulate.published.table import row, write
 from wingspan.specs.cluster import load_cluster
 
 
@@ -50,6 +51,22 @@ def test_validate_without_data(tmp_path: Path):
     empty = run("validate", "--data", str(tmp_path))
     assert empty.returncode == 2
     assert "none of the known tables" in empty.stderr
+
+
+def test_validate_end_to_end_prints_each_point_within_80_columns(tmp_path: Path):
+    table = write(tmp_path / "p.csv", row("A"), row("SGL020", overlap="TBO"), row("X", model="none"))
+    result = run("validate", "--end-to-end", str(table))
+    assert result.returncode == 0, result.stderr
+    assert "11,000" in result.stdout
+    assert "steps: EP >= 64" in result.stdout
+    assert "not predicted (1): no preset of the model none: X" in result.stdout
+    assert max(len(line) for line in result.stdout.splitlines() if str(tmp_path) not in line) <= 80
+    written = json.loads(run("validate", "--end-to-end", str(tmp_path), "--json").stdout)
+    assert [point["id"] for point in written["points"]] == ["A", "SGL020"]
+    assert written["trends"][0]["ids"] == ["A", "SGL020"]
+    missing = run("validate", "--end-to-end", str(tmp_path / "none.csv"))
+    assert missing.returncode == 2
+    assert "no such file" in missing.stderr
 
 
 def test_calibrate_writes_a_file_that_loads(tmp_path: Path):

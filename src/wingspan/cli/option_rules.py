@@ -140,6 +140,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("data", _without("silicon"), "--silicon judges on the installed tables alone; leave one out"),
         Rule("rows", _without("silicon"), "--silicon has no authors' figures; leave one out"),
         Rule("rows", _without("as_json"), "--json holds them anyway; leave it out"),
+        Rule("rows", _without("end_to_end"), "--end-to-end judges engines, not kernels; leave one out"),
+        Rule("data", _without("end_to_end"), "--end-to-end names its own table; leave one out"),
+        Rule("silicon", _without("end_to_end"), "--end-to-end names its own table; leave one out"),
     ),
     "run": (
         Rule(

@@ -26,6 +26,13 @@ def validate(
         bool,
         typer.Option("--silicon", help="Judge on H200 and B200 tables of the installed aiconfigurator-core."),
     ] = False,
+    end_to_end: Annotated[
+        Path | None,
+        typer.Option(
+            "--end-to-end",
+            help="Predict the engines of a table of published figures instead, a CSV file or a folder with one.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare predictions with published measurements.
@@ -43,7 +50,12 @@ def validate(
       wingspan validate --data InferSim
 
       wingspan validate --silicon
+
+      wingspan validate --end-to-end published.csv
     """
+    if end_to_end is not None:
+        _end_to_end(end_to_end, as_json=as_json)
+        return
 
     from wingspan.cli.validate_view import show
     from wingspan.errors import InputError, RunError
@@ -86,6 +98,30 @@ def validate(
     missed = [verdict.group for verdict in verdicts if verdict.holds is False]
     if missed:
         raise RunError(f"the promised median error is not met for: {'; '.join(missed)}")
+
+
+def _end_to_end(path: Path, *, as_json: bool) -> None:
+    """Whole engines beside their predictions."""
+    from wingspan.cli.published_view import show_published
+    from wingspan.interop.published.rows import read_published
+    from wingspan.simulate.published.judge import decisions, groups, trends
+    from wingspan.simulate.published.points import points_of
+
+    points, refused = points_of(read_published(path))
+    found = groups(points), trends(points), decisions(points)
+    if not as_json:
+        show_published(str(path), points, refused, found)
+        return
+    document = {
+        "data": str(path),
+        "split": "a row may be fitted on if the CRC-32 of its id is even; errors of groups are of the others",
+        "points": [point.to_dict() for point in points],
+        "not_predicted": refused,
+        "groups": [each.to_dict() for each in found[0]],
+        "trends": [each.to_dict() for each in found[1]],
+        "decisions": [each.to_dict() for each in found[2]],
+    }
+    print(json_text(document))
 
 
 _PACKAGE = "the installed aiconfigurator-core"

@@ -1,0 +1,76 @@
+"""Predictions for published times and bandwidths of exchange libraries.
+
+Bandwidths are *logical*: bytes of all copies, those that stay at home included, over time. A copy is one per (token,
+node) between nodes, one per (token, rank) inside a scale-up domain. Kernels for small batches send one per (token,
+expert). Rows count 8 of 256 experts and 7,168 values a token, as the libraries' own benchmarks do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wingspan.cost.exchange import Phase, exchange_seconds
+from wingspan.cost.uncertainty import relative_error
+from wingspan.errors import InputError
+from wingspan.interop.published.rows import PublishedRow
+from wingspan.routing.distinct import expected_distinct
+from wingspan.specs.cluster import Cluster
+from wingspan.specs.execution import DispatcherKind
+from wingspan.specs.precision import Precision
+from wingspan.traffic.links import row_bytes, uniform_traffic
+
+_HIDDEN, _EXPERTS, _TOP_K = 7168, 256, 8
+_LARGE_BATCH = 1024
+"""Tokens per GPU from which libraries use their kernels for throughput."""
+
+
+@dataclass(frozen=True)
+class ExchangeFigure:
+    """A predicted exchange in the unit of its row, and how far it may be off."""
+
+    value: float
+    relative_error: float
+
+
+def exchange_figure(row: PublishedRow, cluster: Cluster) -> ExchangeFigure:
+    """One dispatch or combine of the row's batch.
+
+    Args:
+        row: of a library's own benchmark, in `us` or `GB/s`.
+        cluster: the row's machine.
+
+    Raises:
+        InputError: the row is of something else.
+    """
+    if row.unit not in ("us", "GB/s") or row.batch is None or row.ep is None:
+        raise InputError(f"{row.id}: no exchange of one batch on one number of ranks")
+    phase = next((p for p in Phase if p.value in row.metric.lower()), None)
+    if phase is None:
+        raise InputError(f"{row.id}: {row.metric} is neither dispatch nor combine")
+    machine = cluster.part(row.ep)
+    kind = _kind(row)
+    size = row_bytes(_HIDDEN, _precision(row, phase))
+    limited = 4 if "top-4 groups" in row.notes else None
+    traffic = uniform_traffic(machine, row.ep, float(row.batch), size, _EXPERTS, _TOP_K, kind, limited)
+    seconds = float(exchange_seconds(machine, traffic, kind, phase).seconds)
+    error = float(relative_error(machine, phase.value, row.ep))
+    if row.unit == "us":
+        return ExchangeFigure(seconds * 1e6, error)
+    domains = row.ep // min(machine.scale_up_domain_gpus, row.ep)
+    reach = _EXPERTS * min(limited or domains, domains) // domains
+    copies = expected_distinct(reach, _TOP_K, min(limited or domains, domains) if domains > 1 else row.ep)
+    return ExchangeFigure(row.batch * copies * size / seconds / 1e9, error)
+
+
+def _kind(row: PublishedRow) -> DispatcherKind:
+    if "rank-major" in row.notes or "OneSided" in row.system:
+        return DispatcherKind.DEDUPLICATED
+    large = row.batch is not None and row.batch >= _LARGE_BATCH
+    return DispatcherKind.HIERARCHICAL if large else DispatcherKind.FLAT
+
+
+def _precision(row: PublishedRow, phase: Phase) -> Precision:
+    """FP8 out where the row says so; a metric's own word goes before the row's."""
+    if phase is Phase.COMBINE or "bf16" in row.metric.lower() or "BF16 dispatch" in row.precision:
+        return Precision.BF16
+    return Precision.FP8

@@ -1,0 +1,1 @@
+"""Predictions beside what others published of whole engines: each figure, groups, trends, decisions."""

@@ -1,0 +1,156 @@
+"""Published figures beside predicted ones: a point each, with its error, and whether its bar holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from wingspan.errors import InputError
+from wingspan.interop.published.exchanges import exchange_figure
+from wingspan.interop.published.rows import PublishedRow
+from wingspan.schedule.result import Operation, StepReport
+from wingspan.simulate.published.setups import PublishedSetup, cluster_of, setup_of
+from wingspan.simulate.step import simulate
+
+
+class Kind(StrEnum):
+    """What a published figure is of."""
+
+    STEP = "step"
+    """Tokens per second of an engine, or the time that a layer of it takes in all."""
+    PART = "part of a step"
+    EXCHANGE = "exchange alone"
+
+
+_PARTS = {
+    "MoE GEMM": Operation.EXPERT,
+    "dispatch core": Operation.DISPATCH,
+    "combine core": Operation.COMBINE,
+}
+"""What a profile calls an operation; its other parts are cut otherwise than a prediction's."""
+_NODE_GPUS = 8
+"""GPUs of a node in `tok/s/node`."""
+
+
+@dataclass(frozen=True)
+class PublishedPoint:
+    """One figure, published and predicted, in the row's unit.
+
+    Args:
+        relative_error: half-width of the predicted time's bar; None: it has none.
+        setup: the deployment, of whole steps.
+    """
+
+    row: PublishedRow
+    kind: Kind
+    published: float
+    predicted: float
+    relative_error: float | None
+    setup: PublishedSetup | None = None
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether more is faster."""
+        return "/s" in self.row.unit
+
+    @property
+    def error(self) -> float:
+        """Relative error of the predicted *time*: above 0 it is too slow."""
+        ratio = self.predicted / self.published
+        return 1 / ratio - 1 if self.is_rate else ratio - 1
+
+    @property
+    def held(self) -> bool | None:
+        """Whether the published time lies within the predicted one's bar."""
+        if self.relative_error is None:
+            return None
+        return abs(1 / (1 + self.error) - 1) <= self.relative_error
+
+    @property
+    def attention(self) -> str:
+        """How attention is laid out, of steps."""
+        group = 1 if self.setup is None else self.setup.deployment.options.attention_ranks
+        return "data-parallel" if group == 1 else "tensor-parallel"
+
+    def to_dict(self) -> dict[str, object]:
+        """The JSON form."""
+        return {
+            "id": self.row.id,
+            "system": self.row.system,
+            "metric": self.row.metric,
+            "unit": self.row.unit,
+            "kind": self.kind,
+            "fitted": self.row.for_fitting,
+            "published": self.published,
+            "predicted": self.predicted,
+            "error": self.error,
+            "relative_error": self.relative_error,
+            "held": self.held,
+            "assumed": [] if self.setup is None else [*self.setup.assumed],
+        }
+
+
+def points_of(rows: list[PublishedRow]) -> tuple[list[PublishedPoint], dict[str, list[str]]]:
+    """Every row that the model has a prediction for, and the ids of the others by the reason why it has none."""
+    points: list[PublishedPoint] = []
+    refused: dict[str, list[str]] = {}
+    reports: dict[tuple[object, ...], tuple[PublishedSetup, StepReport]] = {}
+    for row in rows:
+        try:
+            points.append(_point(row, reports))
+        except InputError as error:
+            reason = str(error).removeprefix(f"{row.id}: ")
+            refused.setdefault(reason, []).append(row.id)
+    return points, refused
+
+
+def _point(
+    row: PublishedRow, reports: dict[tuple[object, ...], tuple[PublishedSetup, StepReport]]
+) -> PublishedPoint:
+    if row.value is None or row.value <= 0:
+        raise InputError(f"{row.id}: not one figure")
+    if row.unit in ("us", "GB/s"):
+        figure = exchange_figure(row, cluster_of(row))
+        return PublishedPoint(row, Kind.EXCHANGE, row.value, figure.value, figure.relative_error)
+    rate, layer = row.unit.startswith("tok/s"), row.unit == "ms" and row.metric.startswith("per-layer ")
+    if not rate and not layer:
+        raise InputError(f"{row.id}: {row.metric} in {row.unit} is not predicted")
+    setup, report = _step(row, reports)
+    if rate:
+        per = _NODE_GPUS if "node" in row.unit else 1
+        predicted = report.tokens_per_second / report.ranks * per
+        return PublishedPoint(row, Kind.STEP, row.value, predicted, report.relative_error, setup)
+    # Profiles are drawn at another batch than they ran with where that did not fit: then times are scaled.
+    layers, name = setup.deployment.model.layers, row.metric.removeprefix("per-layer ")
+    if name == "overall":
+        return PublishedPoint(
+            row,
+            Kind.STEP,
+            row.value,
+            _milliseconds(report.step_seconds / layers, row),
+            report.relative_error,
+            setup,
+        )
+    if name not in _PARTS or row.overlap == "-":
+        raise InputError(f"{row.id}: a profile's `{name}` is cut otherwise than a prediction's operations")
+    seconds = float(np.mean(report.operation_seconds[_PARTS[name]])) / len(setup.deployment.model.moe_layers)
+    return PublishedPoint(row, Kind.PART, row.value, _milliseconds(seconds, row), None, setup)
+
+
+def _step(
+    row: PublishedRow, reports: dict[tuple[object, ...], tuple[PublishedSetup, StepReport]]
+) -> tuple[PublishedSetup, StepReport]:
+    setup = setup_of(row)
+    key = (setup.deployment.model_dump_json(),)
+    if key not in reports:
+        reports[key] = setup, simulate(setup.deployment)
+    return setup, reports[key][1]
+
+
+def _milliseconds(seconds: float, row: PublishedRow) -> float:
+    scaled = (
+        16384 / row.batch if row.phase == "prefill" and "scaled to 16k" in row.notes and row.batch else 1.0
+    )
+    return seconds * 1e3 * scaled

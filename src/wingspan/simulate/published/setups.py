@@ -1,0 +1,249 @@
+"""Which deployment a published row ran: model, machine, layout, work and routing, as far as its text says them.
+
+What a row leaves open is assumed, and said (`PublishedSetup.assumed`). A row that the model has no prediction for is
+refused with the reason, never skipped without a word.
+
+Shapes: L MoE layers, E logical experts, R ranks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wingspan.deployment import Deployment, Options
+from wingspan.errors import InputError
+from wingspan.interop.published.rows import PublishedRow
+from wingspan.placement.balanced import balanced, rank_load
+from wingspan.placement.spec import PlacementSpec
+from wingspan.routing.shares import as_shares, draw_loads, log_normal
+from wingspan.specs.cluster import Cluster, load_cluster
+from wingspan.specs.models import load_model
+from wingspan.specs.workload import RecordedRouting, Workload
+
+Array = NDArray[np.float64]
+
+_CLUSTERS = (
+    ("GB300", "gb300-nvl72"),
+    ("GB200", "gb200-nvl72"),
+    ("B300", "b300"),
+    ("B200", "b200"),
+    ("H200", "h200"),
+    ("H20", "h20"),
+    ("H800", "h800"),
+    ("H100", "h100-sxm"),
+    ("MI300X", "mi300x"),
+    ("MI355X", "mi355x"),
+    ("910C", "cloudmatrix384"),
+    ("ConnectX-7", "h200"),
+)
+"""The preset that a machine's name means; the first that is found. The last is of rows that name a network alone."""
+_MODELS = (
+    ("Qwen3-235B", "qwen3-235b-a22b"),
+    ("gpt-oss-120b", "gpt-oss-120b"),
+    ("DeepSeek", "deepseek-v3"),
+    ("DSv3", "deepseek-v3"),
+)
+_REDUNDANT = 32
+"""Slots beyond the experts where an engine balances and does not say how many: DeepSeek-V3, arXiv:2412.19437, 3.4."""
+_BALANCED_AT = {8: 0.944, 16: 0.902, 32: 0.80, 72: 0.857}
+_UNBALANCED_AT = {8: 0.674, 16: 0.614, 32: 0.551, 64: 0.478}
+"""Mean / max of the GPUs' load by EP size, with and without balancing: lmsys.org, "Deploying DeepSeek with PD
+Disaggregation and Large-Scale Expert Parallelism on 96 H100 GPUs", May 2025, figures on EPLB."""
+_PREFILL_TOKENS = 16384
+_PREFILL_PROMPT = 4096
+"""Prefill rows that say neither: what the same post uses."""
+_MOST_BATCHED_TOKENS = 8192
+"""vLLM's usual `max_num_batched_tokens` on GPUs of 80 GB and more, where prompts come without end."""
+_SPREAD = 0.6
+"""Deviation of the logarithm of the loads that a balancer plans from; its placement hides the value again."""
+
+
+@dataclass(frozen=True, eq=False)
+class PublishedSetup:
+    """The deployment of a row.
+
+    Args:
+        deployment: what to predict.
+        placement_balance: mean / max of the ranks' load that the row is known to have; None: an even router.
+        assumed: what the row does not say, in a few words each.
+    """
+
+    deployment: Deployment
+    placement_balance: float | None
+    assumed: tuple[str, ...]
+
+
+def setup_of(row: PublishedRow) -> PublishedSetup:
+    """The deployment that a row ran.
+
+    Raises:
+        InputError: the row is of something that is not predicted; the line says what.
+    """
+    if row.phase not in ("prefill", "decode"):
+        raise InputError(f"{row.id}: {row.phase or 'no phase'} is no step of an engine")
+    if row.ep is None:
+        raise InputError(f"{row.id}: of no one EP size")
+    if row.says("MTP"):
+        raise InputError(f"{row.id}: tokens that are tried ahead (MTP) are not predicted")
+    assumed: list[str] = []
+    model = load_model(named(row.model, _MODELS, "model", row.id))
+    cluster = cluster_of(row)
+    tokens, context = _work(row, assumed)
+    goal = _balance(row, assumed)
+    redundant = _redundant(row, goal)
+    slots = -(-(model.experts.count + redundant) // row.ep)
+    tensor_parallel = re.search(r"\bTP(\d+)\b", f"{row.system} {row.overlap}")
+    workload = Workload.model_validate(
+        {
+            "phase": row.phase,
+            "tokens_per_gpu": tokens,
+            "context": context,
+            "expert_weights": "nvfp4" if "NVFP4" in row.precision else None,
+        }
+    )
+    placement = PlacementSpec(ranks=row.ep, experts_per_rank=slots)
+    if goal is not None:
+        layers, count, top_k = len(model.moe_layers), model.experts.count, model.experts.per_token
+        of = _Routed(layers, count, top_k, row.ep, slots, tokens * row.ep)
+        placement, routing = of.at_balance(goal) if _balances(row) else of.unplanned_at(goal)
+        workload = workload.model_copy(update={"routing": routing})
+    deployment = Deployment(
+        model=model,
+        cluster=cluster.with_gpus(row.ep),
+        workload=workload,
+        placement=placement,
+        options=Options(
+            schedule="two-batch" if _overlaps(row) else "sequential",
+            attention_ranks=int(tensor_parallel[1]) if tensor_parallel else 1,
+        ),
+    )
+    return PublishedSetup(deployment, goal, tuple(assumed))
+
+
+def named(text: str, known: tuple[tuple[str, str], ...], what: str, where: str) -> str:
+    """The preset that the text names; raises `InputError` where it names none."""
+    for word, preset in known:
+        if word in text:
+            return preset
+    raise InputError(f"{where}: no preset of the {what} {text or '(none)'}")
+
+
+def cluster_of(row: PublishedRow) -> Cluster:
+    """The machine that a row's text names, with its network."""
+    preset = named(row.hardware, _CLUSTERS, "hardware", row.id)
+    return load_cluster(
+        preset + ("+efa" if "EFA" in f"{row.hardware} {row.system}".replace("EFA / ", "") else "")
+    )
+
+
+def _work(row: PublishedRow, assumed: list[str]) -> tuple[int, int]:
+    """New tokens per GPU, and tokens of context (of a prompt, in prefill)."""
+    lengths = row.numbers_of_seq
+    if row.phase == "decode":
+        if row.batch is None or not lengths:
+            raise InputError(f"{row.id}: says no batch or no context")
+        answered = lengths[1] // 2 if len(lengths) > 1 else 0
+        return row.batch, lengths[0] + answered
+    tokens = row.batch
+    if tokens is None:
+        tokens = _MOST_BATCHED_TOKENS if row.system.startswith("vLLM") else _PREFILL_TOKENS
+        assumed.append(f"{tokens:,} tokens per GPU and step")
+    if not lengths:
+        assumed.append(f"prompts of {_PREFILL_PROMPT:,}")
+    return tokens, min(lengths[0] if lengths else _PREFILL_PROMPT, tokens)
+
+
+def _overlaps(row: PublishedRow) -> bool:
+    if row.says("no TBO", "no DBO"):
+        return False
+    return row.says("TBO", "DBO", "two micro-batches", "two-batch")
+
+
+def _balances(row: PublishedRow) -> bool:
+    return not row.says("no EPLB", "without EPLB")
+
+
+def _balance(row: PublishedRow, assumed: list[str]) -> float | None:
+    """Mean / max of the ranks' load, as published; None for routers that are even by construction."""
+    stated = re.search(r"balancedness (0\.\d+)", row.metric)
+    if stated:
+        return float(stated[1])
+    # vLLM's benchmark and DeepSeek's profile set routing to random and to even (their own posts).
+    if row.says("random", "uniform", "perfect router") or row.system.startswith(("vLLM", "DeepSeek profile")):
+        return None
+    known = _BALANCED_AT if _balances(row) else _UNBALANCED_AT
+    sizes = np.log2(sorted(known))
+    found = float(np.interp(np.log2(row.ep or 1), sizes, [known[size] for size in sorted(known)]))
+    if "SGLang" not in row.system or row.ep not in known:
+        assumed.append(f"balance {found:.2f}")
+    return found
+
+
+def _redundant(row: PublishedRow, goal: float | None) -> int:
+    stated = re.search(r"\((\d+) redundant\)", row.overlap)
+    if stated:
+        return int(stated[1])
+    return _REDUNDANT if goal is not None and _balances(row) else 0
+
+
+@dataclass(frozen=True)
+class _Routed:
+    """Loads of a step, and where the experts lie, for a balance that is known."""
+
+    layers: int
+    experts: int
+    top_k: int
+    ranks: int
+    slots: int
+    tokens: int
+
+    def at_balance(self, goal: float) -> tuple[PlacementSpec, RecordedRouting]:
+        """Placed by loads from which the step's own have moved so far that the ranks are as uneven as `goal` says."""
+        planned_LE, placement = _planned(self.layers, self.experts, self.top_k, self.ranks, self.slots)
+        moved = np.random.default_rng(7).standard_normal(planned_LE.shape)
+
+        def shares(sigma: float) -> Array:
+            return as_shares(planned_LE * np.exp(sigma * moved), self.top_k)
+
+        sigma = _bisect(lambda value: self._balance(shares(value), placement), goal)
+        return placement, _recorded(shares(sigma))
+
+    def unplanned_at(self, goal: float) -> tuple[PlacementSpec, RecordedRouting]:
+        """Experts in their order, under loads as skewed as `goal` says."""
+        placement = PlacementSpec(ranks=self.ranks, experts_per_rank=self.slots)
+
+        def shares(sigma: float) -> Array:
+            return log_normal(self.layers, self.experts, self.top_k, sigma, 7)
+
+        sigma = _bisect(lambda value: self._balance(shares(value), placement), goal)
+        return placement, _recorded(shares(sigma))
+
+    def _balance(self, shares_LE: Array, placement: PlacementSpec) -> float:
+        load_LE = draw_loads(shares_LE, self.tokens, 1, 0)[0]
+        load_LR = rank_load(placement.build(shares_LE), load_LE)
+        return float((load_LR.mean(axis=1) / load_LR.max(axis=1)).mean())
+
+
+@lru_cache(maxsize=8)
+def _planned(layers: int, experts: int, top_k: int, ranks: int, slots: int) -> tuple[Array, PlacementSpec]:
+    planned_LE = log_normal(layers, experts, top_k, _SPREAD, 1)
+    return planned_LE, PlacementSpec.explicit(balanced(planned_LE, ranks, slots))
+
+
+def _recorded(shares_LE: Array) -> RecordedRouting:
+    return RecordedRouting(source="a published balance", loads=tuple(map(tuple, shares_LE.tolist())))
+
+
+def _bisect(balance: Callable[[float], float], goal: float) -> float:
+    """The deviation at which the balance falls to the goal; 0 where chance alone is less even."""
+    low, high = 0.0, 3.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (low, middle) if balance(middle) < goal else (middle, high)
+    return low

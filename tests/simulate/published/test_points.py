@@ -1,0 +1,97 @@
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from tests.simulate.published.table import row, write
+from wingspan.interop.published.rows import read_published
+from wingspan.placement.balanced import rank_load
+from wingspan.simulate.published.judge import decisions, groups, trends
+from wingspan.simulate.published.points import Kind, PublishedPoint, points_of
+from wingspan.simulate.published.setups import setup_of
+from wingspan.traffic.shares import expert_shares
+
+
+def _points(tmp_path: Path, *rows: dict[str, str]) -> tuple[list[PublishedPoint], dict[str, list[str]]]:
+    return points_of(read_published(write(tmp_path / "published.csv", *rows)))
+
+
+def test_a_row_becomes_the_deployment_that_it_names(tmp_path: Path) -> None:
+    write(tmp_path / "p.csv", row("A", overlap="TBO + EPLB (32 redundant)", seq="1800 in / 100 out"))
+    (found,) = read_published(tmp_path)
+    deployment = setup_of(found).deployment
+    assert deployment.model.name == "deepseek-v3"
+    assert (deployment.ranks, deployment.placement.experts_per_rank) == (72, 4)
+    assert deployment.workload.context.mean_tokens == 1850
+    assert deployment.options.schedule == "two-batch"
+
+
+@pytest.mark.parametrize("stated", [0.6, 0.78, 0.9])
+def test_a_published_balance_is_the_balance_of_the_step(tmp_path: Path, stated: float) -> None:
+    metric = f"throughput at balancedness {stated:.3f}"
+    (found,) = read_published(write(tmp_path / "p.csv", row("A", metric=metric, batch_per_gpu="4096")))
+    deployment = setup_of(found).deployment
+    shares_LE = expert_shares(deployment.model, deployment.workload)
+    load_LR = rank_load(deployment.build_placement(), shares_LE)
+    assert (load_LR.mean(axis=1) / load_LR.max(axis=1)).mean() == pytest.approx(stated, abs=0.02)
+
+
+def test_errors_are_of_time_whatever_the_unit(tmp_path: Path) -> None:
+    rows = (row("A"), row("A2", value="22000"), row("B", metric="per-layer overall", value="1", unit="ms"))
+    points, refused = _points(tmp_path, *rows)
+    assert not refused
+    half, double, layer = points
+    # Twice the rate is half the time: the same prediction is then twice as slow.
+    assert (1 + double.error) == pytest.approx(2 * (1 + half.error))
+    assert layer.predicted == pytest.approx(72 / 9 * 64 / half.predicted / 61 * 1e3)
+
+
+def test_the_split_is_by_id(tmp_path: Path) -> None:
+    points, _ = _points(tmp_path, row("SGL019"), row("SGL020"))
+    assert [point.row.for_fitting for point in points] == [True, False]
+
+
+def test_what_is_not_predicted_is_named_with_the_reason(tmp_path: Path) -> None:
+    rows = (
+        row("M", precision="FP8 + MTP(2)", model="a model of nobody"),
+        row("T", metric="throughput", unit="TFLOPS/GPU"),
+        row("H", hardware="an abacus"),
+        row("V", value="1 / 2"),
+    )
+    points, refused = _points(tmp_path, *rows)
+    assert points == []
+    assert sorted(chain.from_iterable(refused.values())) == ["H", "M", "T", "V"]
+    assert any("abacus" in reason for reason in refused)
+
+
+def test_exchanges_are_predicted_in_their_unit(tmp_path: Path) -> None:
+    alone = {"phase": "comm microbench", "ep": "32", "batch_per_gpu": "128", "precision": "FP8 dispatch"}
+    points, refused = _points(
+        tmp_path,
+        row("D", **alone, metric="dispatch_latency", unit="us", value="150"),
+        row("W", **{**alone, "batch_per_gpu": "4096"}, metric="combine_bw", unit="GB/s", value="50"),
+    )
+    assert not refused
+    assert {point.kind for point in points} == {Kind.EXCHANGE}
+    assert 50 < points[0].predicted < 500
+    assert 20 < points[1].predicted < 120
+
+
+def test_trends_and_decisions_compare_what_differs_in_one_thing(tmp_path: Path) -> None:
+    points, _ = _points(
+        tmp_path,
+        row("A"),
+        row("B", overlap="TBO", value="9000"),
+        row("C", batch_per_gpu="256", value="20000"),
+        row("D", batch_per_gpu="256", hardware="H800", value="1"),
+    )
+    found = trends(points)
+    assert {trend.ids for trend in found} == {("A", "B"), ("A", "C")}
+    by_ids = {trend.ids: trend for trend in found}
+    assert by_ids["A", "C"].published == pytest.approx(9 / 11)
+    assert by_ids["A", "C"].right
+    (decision,) = decisions(points)
+    assert decision.best == "C"
+    assert decision.regret == 0
+    assert decision.kendall == pytest.approx(1)
+    assert next(group.name for group in groups(points)) == "steps"
