@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wingspan.errors import InputError
-from wingspan.schedule.batching import Admission, BatchLimits, PromptQueue
+from wingspan.schedule.batching import Admission, BatchLimits, Piece, PromptQueue
 
 LIMITS = BatchLimits(kv_tokens_per_home=100, sequences_per_home=3, tokens_per_step=8)
 
@@ -36,6 +36,27 @@ def test_the_home_with_the_fewest_reserved_tokens_takes_the_next():
         admission.submit(request, tokens)
     assert admission.admit() == [0, 1, 2, 3]
     assert [admission.home_of(n) for n in range(4)] == [0, 1, 1, 1]
+
+
+def test_a_prompt_weighs_twice_until_it_is_computed():
+    """Once as what it will hold, once as what is to be computed before a newcomer's."""
+    admission = Admission(LIMITS, homes=2)
+    admission.submit(0, 20, prompt_tokens=20)
+    admission.submit(1, 30, prompt_tokens=0)
+    admission.submit(2, 5)
+    assert admission.admit() == [0, 1, 2]
+    assert [admission.home_of(n) for n in range(3)] == [0, 1, 1]
+    admission.computes(Piece(0, 0, 12, is_last=False))
+    admission.submit(3, 5)
+    assert admission.admit() == [3]
+    assert admission.home_of(3) == 0
+    admission.release(3)
+    admission.computes(Piece(0, 12, 8, is_last=True))
+    admission.release(0)
+    admission.submit(4, 34)
+    admission.submit(5, 1)
+    assert admission.admit() == [4, 5]
+    assert [admission.home_of(n) for n in (4, 5)] == [0, 0]
 
 
 def test_nobody_overtakes_one_that_does_not_fit():

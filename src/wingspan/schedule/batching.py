@@ -51,6 +51,16 @@ class _Waiting:
     request: int
     kv_tokens: int
     home: int | None
+    prompt_tokens: int
+
+
+@dataclass
+class _Held:
+    home: int
+    waited: _Waiting
+    """What it waited with; its `kv_tokens` are those it reserves now."""
+    left_tokens: int
+    """Tokens of its prompt that are not computed yet."""
 
 
 UNLIMITED = BatchLimits(kv_tokens_per_home=2**62, sequences_per_home=2**61, tokens_per_step=2**62)
@@ -58,10 +68,15 @@ UNLIMITED = BatchLimits(kv_tokens_per_home=2**62, sequences_per_home=2**61, toke
 
 
 class Admission:
-    """Who is let in, and where: first come first served, to the home with the fewest reserved tokens.
+    """Who is let in, and where: first come first served, to the home that holds least and has least to compute.
 
-    Tokens per home decide a step's time, so reserving evenly is balancing it. Nobody overtakes one that does not fit
-    yet. A request may reserve its whole KV cache, prompt and answer, from admission to release. Or it reserves what it
+    Requests wait in one queue for all homes, and are given one when there is room: moving who waits costs nothing. A
+    home's load is the tokens that its requests reserve, and once more those of their prompts that are not computed
+    yet: all homes wait for the fullest, and prompts before another delay its first token. (The router of NVIDIA Dynamo
+    adds blocks to prefill and blocks held alike: docs.nvidia.com/dynamo/design-docs/router-design.) Nobody overtakes
+    one that does not fit yet.
+
+    A request may reserve its whole KV cache, prompt and answer, from admission to release. Or it reserves what it
     has, and more as it grows (`grow`); where a home's requests outgrow it, those admitted last give way (`preempt`) and
     are the first to be admitted again.
 
@@ -75,10 +90,9 @@ class Admission:
         """The most that was ever reserved on a home."""
         self._limits = limits
         self._waiting: deque[_Waiting] = deque()
-        self._held: dict[
-            int, tuple[int, _Waiting]
-        ] = {}  # request -> home, what it waited with; in order of admission
+        self._held: dict[int, _Held] = {}  # by request, in order of admission
         self._reserved_H = np.zeros(homes, dtype=np.int64)
+        self._left_H = np.zeros(homes, dtype=np.int64)
         self._held_H = np.zeros(homes, dtype=np.int64)
         self._blocked = False  # the first that waits does not fit, and nothing was released since
 
@@ -93,21 +107,24 @@ class Admission:
 
     def home_of(self, request: int) -> int:
         """The home of a request that was admitted."""
-        return self._held[request][0]
+        return self._held[request].home
 
     def holds(self, request: int) -> bool:
         """Whether a request has a home."""
         return request in self._held
 
-    def submit(self, request: int, kv_tokens: int, home: int | None = None) -> None:
+    def submit(
+        self, request: int, kv_tokens: int, home: int | None = None, *, prompt_tokens: int = 0
+    ) -> None:
         """Let a request wait.
 
         Args:
             request: its number.
             kv_tokens: what it reserves; at most what a home has.
             home: the only one it may live on; None: any.
+            prompt_tokens: that are to be computed there.
         """
-        self._waiting.append(_Waiting(request, kv_tokens, home))
+        self._waiting.append(_Waiting(request, kv_tokens, home, prompt_tokens))
 
     def admit(self) -> list[int]:
         """Give those who wait a home, in order, as long as the first has room on one."""
@@ -117,18 +134,27 @@ class Admission:
             self._blocked = home is None
             if home is not None:
                 first = self._waiting.popleft()
-                self._held[first.request] = home, first
+                self._held[first.request] = _Held(home, first, first.prompt_tokens)
                 self._held_H[home] += 1
                 self._reserved_H[home] += first.kv_tokens
+                self._left_H[home] += first.prompt_tokens
                 self.peak_kv_tokens = max(self.peak_kv_tokens, int(self._reserved_H[home]))
                 admitted.append(first.request)
         return admitted
 
+    def computes(self, piece: Piece) -> None:
+        """A step computes this of an admitted request's prompt, so it is no load any more."""
+        held = self._held[piece.request]
+        tokens = held.left_tokens if piece.is_last else min(piece.tokens, held.left_tokens)
+        held.left_tokens -= tokens
+        self._left_H[held.home] -= tokens
+
     def release(self, request: int) -> None:
         """Free what an admitted request reserved."""
-        home, held = self._held.pop(request)
-        self._held_H[home] -= 1
-        self._reserved_H[home] -= held.kv_tokens
+        held = self._held.pop(request)
+        self._held_H[held.home] -= 1
+        self._reserved_H[held.home] -= held.waited.kv_tokens
+        self._left_H[held.home] -= held.left_tokens
         self._blocked = False
 
     def grow(self, request: int, kv_tokens: int) -> None:
@@ -138,9 +164,9 @@ class Admission:
             request: its number.
             kv_tokens: in all, at most what a home has.
         """
-        home, held = self._held[request]
-        self._held[request] = home, replace(held, kv_tokens=kv_tokens)
-        self._reserved_H[home] += kv_tokens - held.kv_tokens
+        held = self._held[request]
+        self._reserved_H[held.home] += kv_tokens - held.waited.kv_tokens
+        held.waited = replace(held.waited, kv_tokens=kv_tokens)
 
     def preempt(self) -> list[tuple[int, int]]:
         """Put back who was admitted last, as long as a home's requests reserve more than it has.
@@ -149,11 +175,12 @@ class Admission:
             Those requests, each with the home that it had. They wait before all others, in their order of admission.
         """
         gone = []
-        for request, (home, held) in reversed(list(self._held.items())):
-            if self._reserved_H[home] > self._limits.kv_tokens_per_home:
+        for request, held in reversed(list(self._held.items())):
+            if self._reserved_H[held.home] > self._limits.kv_tokens_per_home:
                 self.release(request)
-                self._waiting.appendleft(held)
-                gone.append((request, home))
+                # All that it has is to be computed again.
+                self._waiting.appendleft(replace(held.waited, prompt_tokens=held.waited.kv_tokens))
+                gone.append((request, held.home))
         self.peak_kv_tokens = max(self.peak_kv_tokens, int(self._reserved_H.max()))
         return gone
 
@@ -169,7 +196,8 @@ class Admission:
         )
         if waiting.home is not None:
             fits_H &= np.arange(len(fits_H)) == waiting.home
-        home = int(np.where(fits_H, self._reserved_H, np.iinfo(np.int64).max).argmin())
+        load_H = self._reserved_H + self._left_H
+        home = int(np.where(fits_H, load_H, np.iinfo(np.int64).max).argmin())
         return home if fits_H[home] else None
 
 

@@ -167,7 +167,10 @@ class Ledger:
         request.check_fits(self._limits)
         self.held[request.number] = Continuation(request)
         if not self.draining:
-            self._admission.submit(request.number, self.held[request.number].kv_tokens, request.home_rank)
+            kv_tokens = self.held[request.number].kv_tokens
+            self._admission.submit(
+                request.number, kv_tokens, request.home_rank, prompt_tokens=len(request.ids)
+            )
 
     def withdraw(self, number: int) -> None:
         """Forget a request, wherever it stands; one that is not held is gone already."""
@@ -232,6 +235,8 @@ class Ledger:
         decode = tuple((group, tuple(numbers)) for group, numbers in self._decoding[rank].items())
         rows = sum(len(numbers) for _, numbers in decode)
         pieces = self._queues[rank].take(self._limits.tokens_per_step - rows)
+        for piece in pieces:
+            self._admission.computes(piece)
         return RankPlan(tuple(self._prefill_groups(pieces)), decode)
 
     def _prefill_groups(self, pieces: Sequence[Piece]) -> list[tuple[Piece, ...]]:

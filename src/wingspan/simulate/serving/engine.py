@@ -167,7 +167,7 @@ class _Serving:
 
     def _arrive(self, request: int) -> None:
         self._in_system += 1
-        self._prefill.submit(request)
+        self._prefill.submit(request, self._prompt[request])
         following = request + 1
         if following < len(self._requests):
             self._at(float(self._requests.arrival_seconds_N[following]), lambda: self._arrive(following))

@@ -128,9 +128,9 @@ class GroupState:
         """The home of a request that this group holds."""
         return self._admission.home_of(request)
 
-    def submit(self, request: int) -> None:
-        """Let a request wait for a home."""
-        self._admission.submit(request, int(self._kv_tokens_N[request]))
+    def submit(self, request: int, prompt_tokens: int = 0) -> None:
+        """Let a request wait for a home, on which so much of its prompt is to be computed."""
+        self._admission.submit(request, int(self._kv_tokens_N[request]), prompt_tokens=prompt_tokens)
 
     def admit(self) -> list[int]:
         """Those who get a home now; see `Admission`."""
@@ -236,6 +236,8 @@ class GroupState:
         """Take the next chunk of a home's prompts: its tokens, and over how many pairs of tokens it attends."""
         prompts = self._prompts[home]
         pieces = prompts.take(budget_tokens)
+        for piece in pieces:
+            self._admission.computes(piece)
         completed += [piece.request for piece in pieces if piece.is_last]
         if not prompts:
             del self._prompts[home]
