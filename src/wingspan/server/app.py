@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from wingspan.errors import WingspanError
-from wingspan.server import chat, completions, errors
+from wingspan.server import chat, completions, errors, openapi
+from wingspan.server.bodies import Detokenized, Health, ModelCard, ModelList, TokenIds, Version
 from wingspan.server.fields import DetokenizeCall, TokenizeCall
-from wingspan.server.guards import BodyLimit, Key, RequestName
+from wingspan.server.guards import OPEN_PATHS, BodyLimit, Key, RequestName
 from wingspan.server.metrics import Metrics
 from wingspan.server.served_model import ServedModel
 from wingspan.version import __version__
@@ -51,6 +52,7 @@ def build(serving: ServedModel, metrics: Metrics, access: Access) -> FastAPI:
     app = FastAPI(
         title="Wingspan", version=__version__, lifespan=living, docs_url=None, redoc_url=None,
         description="OpenAI's API over a Mixture-of-Experts model whose experts are spread over ranks.",
+        responses=openapi.errors(*(() if access.key is None else (401,))),
     )  # fmt: skip
     errors.install(app)
     app.include_router(completions.router(serving))
@@ -58,6 +60,7 @@ def build(serving: ServedModel, metrics: Metrics, access: Access) -> FastAPI:
     _add_model(app, serving)
     _add_text(app, serving)
     _add_state(app, serving, metrics)
+    openapi.correct(app, OPEN_PATHS, keyed=access.key is not None)
     app.add_middleware(BodyLimit, most_bytes=access.most_body_bytes)
     if access.key is not None:
         app.add_middleware(Key, key=access.key)
@@ -70,67 +73,61 @@ def build(serving: ServedModel, metrics: Metrics, access: Access) -> FastAPI:
 
 
 def _add_model(app: FastAPI, serving: ServedModel) -> None:
-    card = {
-        "id": serving.name,
-        "object": "model",
-        "created": serving.started_seconds,
-        "owned_by": "wingspan",
-        "max_model_len": serving.longest,
-    }
+    card = ModelCard(id=serving.name, created=serving.started_seconds, max_model_len=serving.longest)
 
     @app.get("/v1/models")
-    async def models() -> dict[str, object]:
+    async def models() -> ModelList:
         """List what is served: one model."""
-        return {"object": "list", "data": [card]}
+        return ModelList(data=[card])
 
-    @app.get("/v1/models/{name:path}")
-    async def model(name: str) -> dict[str, object]:
+    @app.get("/v1/models/{name:path}", responses=openapi.errors(404))
+    async def model(name: str) -> ModelCard:
         """Describe one model."""
         serving.check_model(name)
         return card
 
 
 def _add_text(app: FastAPI, serving: ServedModel) -> None:
-    @app.post("/tokenize")
-    async def tokenize(call: TokenizeCall) -> dict[str, object]:
+    @app.post("/tokenize", responses=openapi.errors(400, 404, 413))
+    async def tokenize(call: TokenizeCall) -> TokenIds:
         """Give the ids of a text."""
         serving.check_model(call.model)
         ids = serving.encode(call.prompt, "prompt")
-        return {"count": len(ids), "max_model_len": serving.longest, "tokens": ids}
+        return TokenIds(count=len(ids), max_model_len=serving.longest, tokens=ids)
 
-    @app.post("/detokenize")
-    async def detokenize(call: DetokenizeCall) -> dict[str, object]:
+    @app.post("/detokenize", responses=openapi.errors(400, 404, 413))
+    async def detokenize(call: DetokenizeCall) -> Detokenized:
         """Give the text of ids."""
         serving.check_model(call.model)
-        serving.check_ids(call.tokens, "tokens")
+        serving.check_known(call.tokens, "tokens")
         if serving.tokenizer.why_no_text:
             raise errors.CallError(f"tokens: {serving.tokenizer.why_no_text}", "tokens")
-        return {"prompt": serving.decode(call.tokens)}
+        return Detokenized(prompt=serving.decode(call.tokens))
 
 
 def _add_state(app: FastAPI, serving: ServedModel, metrics: Metrics) -> None:
-    @app.get("/health")
-    async def health() -> Response:
+    @app.get("/health", response_model=Health, responses=openapi.errors(503))
+    async def health() -> Health | Response:
         """Say whether the engine lives."""
         failed = serving.engine.failed
         if failed is None:
-            return JSONResponse({"status": "ok"})
+            return Health(status="ok")
         return JSONResponse(errors.error_body(str(failed), 503, code="engine_ended"), 503)
 
-    @app.get("/ready")
-    async def ready() -> Response:
+    @app.get("/ready", response_model=Health, responses=openapi.errors(503))
+    async def ready() -> Health | Response:
         """Say whether a call would find a place to wait."""
         engine = serving.engine
         if engine.failed is None and engine.waiting < engine.most_waiting:
-            return JSONResponse({"status": "ready"})
+            return Health(status="ready")
         return JSONResponse(errors.error_body("the queue is full", 503, code="queue_full"), 503)
 
     @app.get("/version")
-    async def version() -> dict[str, str]:
+    async def version() -> Version:
         """Give the server's version."""
-        return {"version": __version__}
+        return Version(version=__version__)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def prometheus() -> Response:
         """Give all metrics in Prometheus's format."""
         text, kind = metrics.text()

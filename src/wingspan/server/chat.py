@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from wingspan.runtime.generation.ledger import TokenLogprobs
+from wingspan.server.answers import Answer, AnswerPart
+from wingspan.server.bodies import ChatCompletion, ChatPiece
 from wingspan.server.errors import CallError
 from wingspan.server.fields import ChatCall
-from wingspan.server.served_model import ServedModel, until_gone
-from wingspan.server.sse import events
+from wingspan.server.openapi import errors, in_pieces
+from wingspan.server.reply import reply
+from wingspan.server.served_model import ServedModel
 from wingspan.server.templates import prompt_ids
-from wingspan.server.together import Whole, pieces, usage, whole
+from wingspan.server.together import Whole
 from wingspan.server.tools import forced
 from wingspan.writing import json_text
 
@@ -25,15 +27,21 @@ def router(serving: ServedModel) -> APIRouter:
     """The route, over one model."""
     routes = APIRouter()
 
-    @routes.post("/v1/chat/completions")
+    @routes.post(
+        "/v1/chat/completions",
+        response_model=ChatCompletion,
+        responses=in_pieces(ChatPiece) | errors(400, 404, 413, 429, 503),
+    )
     async def chat_completions(call: ChatCall, request: Request) -> Response:
         """Answer a conversation."""
-        return await _Chat(serving, call, request.state.id).respond(request)
+        return await reply(_Chat(serving, call, request.state.id), call, serving, request)
 
     return routes
 
 
 class _Chat:
+    """OpenAI's chat completion; see `Form`."""
+
     def __init__(self, serving: ServedModel, call: ChatCall, request_id: str) -> None:
         serving.check_model(call.model)
         if call.top_logprobs is not None and not call.logprobs:
@@ -50,67 +58,40 @@ class _Chat:
             else serving.schema_grammar(json_text(self._forced.schema), "tools")
         )
         tools = None if call.tool_choice == "none" else call.tools
-        self._ids = prompt_ids(
-            serving.tokenizer, call.messages, None if self._forced and not tools else tools
-        )
-        serving.check_ids(self._ids, "messages")
-        room = serving.room(self._ids, call.max_completion_tokens or call.max_tokens, "messages")
+        ids = prompt_ids(serving.tokenizer, call.messages, None if self._forced and not tools else tools)
+        serving.check_prompt(ids, "messages")
+        room = serving.room(ids, call.max_completion_tokens or call.max_tokens, "messages")
         logprobs = (call.top_logprobs or 0) if call.logprobs else None
-        self._answers = serving.answers(call, self._ids, room, logprobs, grammar)
+        self.answers: Sequence[Answer] = serving.answers(call, ids, room, logprobs, grammar)
+        self.prompt_tokens = len(ids)
         self._head = {"id": f"chatcmpl-{request_id}", "created": int(time.time()), "model": serving.name}
 
-    async def respond(self, request: Request) -> Response:
-        serving = self._serving
-        if self._call.stream:
-            await serving.engine.submit(self._answers)
-            return events(self._streamed())
-        async with serving.answering(self._answers):
-            found: list[Whole] = []
+    def head(self, *, in_pieces: bool) -> Mapping[str, Any]:
+        return self._head | {"object": "chat.completion.chunk" if in_pieces else "chat.completion"}
 
-            async def collect() -> None:
-                found.extend(await whole(self._answers))
+    def opening(self, place: int) -> dict[str, Any] | None:
+        return _delta(place, {"role": "assistant", "content": ""})
 
-            work = asyncio.create_task(collect())
-            if await until_gone(request, work):
-                return Response(status_code=499)
-            work.result()
-        choices = [self._choice(place, one) for place, one in enumerate(found)]
-        body = {"object": "chat.completion", "choices": choices, "usage": self._usage(found)}
-        return JSONResponse(self._head | body)
-
-    def _choice(self, place: int, one: Whole) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": one.text}
+    def choice(self, place: int, answer: Whole) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": answer.text}
         if self._forced is not None:
-            message |= {"content": None, "tool_calls": self._forced.calls(one.text)}
+            message |= {"content": None, "tool_calls": self._forced.calls(answer.text)}
         return {
             "index": place,
             "message": message,
-            "logprobs": self._logprobs(one.logprobs),
-            "finish_reason": self._finish(one),
-            "stop_reason": one.stop,
+            "logprobs": self._logprobs(answer.logprobs),
+            "finish_reason": self._finish(answer),
+            "stop_reason": answer.stop,
         }
 
-    async def _streamed(self) -> AsyncIterator[dict[str, Any]]:
-        head = self._head | {"object": "chat.completion.chunk"}
-        usage_so_far = {"usage": None} if self._call.include_usage else {}
-        told = [Whole() for _ in self._answers]
-        try:
-            for place in range(len(told)):
-                yield head | {"choices": [_delta(place, {"role": "assistant", "content": ""})]} | usage_so_far
-            async for place, piece in pieces(self._answers):
-                one = told[place]
-                one.add(piece)
-                delta: dict[str, Any] = {"content": piece.text} if piece.text else {}
-                if self._forced is not None:
-                    calls = self._forced.calls(one.text) if piece.finish_reason else []
-                    delta = {"tool_calls": [{"index": 0} | call for call in calls]} if calls else {}
-                if delta or piece.logprobs or piece.finish_reason:
-                    choice = _delta(place, delta, self._logprobs(piece.logprobs), self._finish(one), one.stop)
-                    yield head | {"choices": [choice]} | usage_so_far
-            if self._call.include_usage:
-                yield head | {"choices": [], "usage": self._usage(told)}
-        finally:
-            self._serving.engine.withdraw(self._answers)
+    def piece(self, place: int, gained: AnswerPart, so_far: Whole) -> dict[str, Any] | None:
+        delta: dict[str, Any] = {"content": gained.text} if gained.text else {}
+        if self._forced is not None:
+            calls = self._forced.calls(so_far.text) if gained.finish_reason else []
+            delta = {"tool_calls": [{"index": 0} | call for call in calls]} if calls else {}
+        if not (delta or gained.logprobs or gained.finish_reason):
+            return None
+        return _delta(place, delta, self._logprobs(gained.logprobs), self._finish(so_far), so_far.stop)
 
     def _finish(self, one: Whole) -> str | None:
         """Why an answer ended; a call that is whole is an end of its own kind."""
@@ -130,9 +111,6 @@ class _Chat:
     def _likely(self, token: int, logprob: float) -> dict[str, Any]:
         text = self._serving.decode([token])
         return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
-
-    def _usage(self, found: Sequence[Whole]) -> dict[str, Any]:
-        return usage(len(self._ids), sum(len(one.tokens) for one in found))
 
 
 def _delta(

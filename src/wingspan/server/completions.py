@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from wingspan.runtime.generation.ledger import TokenLogprobs
-from wingspan.server.answers import Answer
+from wingspan.server.answers import Answer, AnswerPart
+from wingspan.server.bodies import CompletionPiece, TextCompletion
 from wingspan.server.errors import CallError
 from wingspan.server.fields import CompletionCall
-from wingspan.server.served_model import ServedModel, until_gone
-from wingspan.server.sse import events
-from wingspan.server.together import Whole, pieces, usage, whole
+from wingspan.server.openapi import errors, in_pieces
+from wingspan.server.reply import reply
+from wingspan.server.served_model import ServedModel
+from wingspan.server.together import Whole
 
 
 def router(serving: ServedModel) -> APIRouter:
     """The route, over one model."""
     routes = APIRouter()
 
-    @routes.post("/v1/completions")
+    @routes.post(
+        "/v1/completions",
+        response_model=TextCompletion,
+        responses=in_pieces(CompletionPiece) | errors(400, 404, 413, 429, 503),
+    )
     async def completions(call: CompletionCall, request: Request) -> Response:
         """Continue one or several prompts."""
-        return await _Completion(serving, call, request.state.id).respond(request)
+        return await reply(_Completion(serving, call, request.state.id), call, serving, request)
 
     return routes
 
 
 class _Completion:
+    """OpenAI's text completion; see `Form`."""
+
     def __init__(self, serving: ServedModel, call: CompletionCall, request_id: str) -> None:
         serving.check_model(call.model)
         self._serving, self._call = serving, call
@@ -41,10 +48,14 @@ class _Completion:
                 "echo: cannot be had with logprobs, prompts have none here; leave one out", "echo"
             )
         grammar = serving.grammar(call.response_format)
-        self._answers: list[Answer] = []
-        for ids in self._prompts:
-            room = serving.room(ids, call.max_tokens, "prompt")
-            self._answers += serving.answers(call, ids, room, call.logprobs, grammar)
+        self.answers: Sequence[Answer] = [
+            answer
+            for ids in self._prompts
+            for answer in serving.answers(
+                call, ids, serving.room(ids, call.max_tokens, "prompt"), call.logprobs, grammar
+            )
+        ]
+        self.prompt_tokens = sum(map(len, self._prompts))
         self._head = {
             "id": f"cmpl-{request_id}",
             "object": "text_completion",
@@ -52,51 +63,33 @@ class _Completion:
             "model": serving.name,
         }
 
-    async def respond(self, request: Request) -> Response:
-        serving = self._serving
-        if self._call.stream:
-            # Joined before the first byte, so that a full queue is a status and no event.
-            await serving.engine.submit(self._answers)
-            return events(self._streamed())
-        async with serving.answering(self._answers):
-            found: list[Whole] = []
+    def head(self, *, in_pieces: bool) -> Mapping[str, Any]:  # noqa: ARG002 - the same in both
+        return self._head
 
-            async def collect() -> None:
-                found.extend(await whole(self._answers))
+    def opening(self, place: int) -> dict[str, Any] | None:
+        if not self._call.echo:
+            return None
+        return self._choice(place, self._prompt(place), (), Whole())
 
-            work = asyncio.create_task(collect())
-            if await until_gone(request, work):
-                return Response(status_code=499)
-            work.result()
-        choices = [self._choice(n, one.text, one.logprobs, one, first=True) for n, one in enumerate(found)]
-        return JSONResponse(
-            self._head | {"choices": choices, "usage": self._usage(len(o.tokens) for o in found)}
-        )
+    def choice(self, place: int, answer: Whole) -> dict[str, Any]:
+        echoed = self._prompt(place) if self._call.echo else ""
+        return self._choice(place, echoed + answer.text, answer.logprobs, answer)
 
-    async def _streamed(self) -> AsyncIterator[dict[str, Any]]:
-        call = self._call
-        told = [Whole() for _ in self._answers]
-        try:
-            async for place, piece in pieces(self._answers):
-                first = not told[place].tokens
-                told[place].add(piece)
-                if piece.text or piece.logprobs or piece.finish_reason or (first and call.echo):
-                    choice = self._choice(place, piece.text, piece.logprobs, told[place], first=first)
-                    yield self._head | {"choices": [choice]} | ({"usage": None} if call.include_usage else {})
-            if call.include_usage:
-                yield self._head | {"choices": [], "usage": self._usage(len(one.tokens) for one in told)}
-        finally:
-            self._serving.engine.withdraw(self._answers)
+    def piece(self, place: int, gained: AnswerPart, so_far: Whole) -> dict[str, Any] | None:
+        if not (gained.text or gained.logprobs or gained.finish_reason):
+            return None
+        return self._choice(place, gained.text, gained.logprobs, so_far)
+
+    def _prompt(self, place: int) -> str:
+        return self._serving.decode(self._prompts[place // self._call.n])
 
     def _choice(
-        self, place: int, text: str, logprobs: Sequence[TokenLogprobs], so_far: Whole, *, first: bool
+        self, place: int, text: str, logprobs: Sequence[TokenLogprobs], so_far: Whole
     ) -> dict[str, Any]:
-        call = self._call
-        echoed = self._serving.decode(self._prompts[place // call.n]) if call.echo and first else ""
         return {
             "index": place,
-            "text": echoed + text,
-            "logprobs": None if call.logprobs is None else self._logprobs(logprobs, so_far),
+            "text": text,
+            "logprobs": None if self._call.logprobs is None else self._logprobs(logprobs, so_far),
             "finish_reason": so_far.finish_reason,
             "stop_reason": so_far.stop,
         }
@@ -112,26 +105,17 @@ class _Completion:
             "text_offset": offsets,
         }
 
-    def _usage(self, completion_tokens: Any) -> dict[str, Any]:
-        return usage(sum(map(len, self._prompts)), sum(completion_tokens))
-
 
 def _prompts(serving: ServedModel, call: CompletionCall) -> list[list[int]]:
     """The ids of every prompt of a call."""
     given = call.prompt
-    if isinstance(given, str):
-        return [serving.encode(given, "prompt")]
-    if not given:
-        raise CallError("prompt: is empty; give a text or token ids", "prompt")
-    if isinstance(given[0], int):
-        several: list[Any] = [given]
+    if isinstance(given, str) or (given and isinstance(given[0], int)):
+        several: Sequence[Any] = [given]
     else:
-        several = list(given)
-    prompts = []
-    for one in several:
-        if isinstance(one, str):
-            prompts.append(serving.encode(one, "prompt"))
-        else:
-            serving.check_ids(one, "prompt")
-            prompts.append(list(one))
+        several = given
+    prompts = [serving.encode(one, "prompt") if isinstance(one, str) else list(one) for one in several]
+    if not prompts:
+        raise CallError("prompt: is empty; give a text or token ids", "prompt")
+    for ids in prompts:
+        serving.check_prompt(ids, "prompt")
     return prompts

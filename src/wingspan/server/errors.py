@@ -93,6 +93,8 @@ def _worst(error: RequestValidationError) -> tuple[str, str | None]:
     name = ".".join(path) or None
     if first["type"] == "json_invalid":
         return f"the body is not JSON: {first.get('ctx', {}).get('error', first['msg'])}", None
+    if not path:
+        return "the body is no JSON object; send one, with Content-Type: application/json", None
     if first["type"] == "extra_forbidden":
         return f"{name}: this server has no such field; leave it out", name
     value = first.get("input")

@@ -20,12 +20,19 @@ def _one_as_list(value: object) -> object:
 
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+TokenIdKey = Annotated[int, Field(ge=0, lt=2**31, strict=False)]
+"""A token id as a name in JSON, where names are texts."""
+StopText = Annotated[str, Field(min_length=1)]
+StopTexts = Annotated[list[StopText], Field(max_length=16)]
 
 
 class Fields(BaseModel):
-    """A body; a field that is not declared is refused, so that nothing is ignored without a word."""
+    """A body; a field that is not declared is refused, so that nothing is ignored without a word.
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    Strictly read: a number in quotes is no number, as `/openapi.json` says.
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class StreamOptions(Fields):
@@ -61,13 +68,13 @@ class CallFields(Fields):
     min_p: float = Field(default=0.0, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
     n: int = Field(default=1, ge=1, le=MOST_CHOICES)
-    stop: Annotated[list[Annotated[str, Field(min_length=1)]] | None, BeforeValidator(_one_as_list)] = Field(
-        default=None, max_length=16
-    )
+    stop: Annotated[
+        StopTexts | None, BeforeValidator(_one_as_list, json_schema_input_type=StopText | StopTexts | None)
+    ] = None
     stop_token_ids: list[TokenId] = Field(default_factory=list, max_length=64)
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
-    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
+    logit_bias: dict[TokenIdKey, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
         default=None, max_length=1024
     )
     presence_penalty: float = Field(default=0.0, ge=-2, le=2)

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wingspan.server.errors import error_body
 
-_OPEN = frozenset({"/health", "/ready", "/version"})
+OPEN_PATHS = frozenset({"/health", "/ready", "/version"})
 """Paths that need no key: they give away nothing of what is asked and answered."""
 
 _NAME = re.compile(r"[\x21-\x7e]{1,128}")
@@ -54,7 +54,7 @@ class Key:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] == "http" and scope["path"] not in _OPEN and scope["method"] != "OPTIONS":
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS and scope["method"] != "OPTIONS":
             given = dict(scope["headers"]).get(b"authorization", b"")
             if not hmac.compare_digest(given, self._wanted):
                 message = "no key, or a wrong one: send Authorization: Bearer KEY"

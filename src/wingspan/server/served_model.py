@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from fastapi import Request
 
 from wingspan.errors import InputError
 from wingspan.runtime.generation.grammars import json_grammar
@@ -49,20 +45,24 @@ class ServedModel:
                 f"model {name!r} is not served here; use {self.name!r}", "model", 404, "model_not_found"
             )
 
-    def check_ids(self, ids: Sequence[int], field: str) -> None:
-        """Raise `CallError` for a prompt without tokens, or with ids that the model does not have."""
-        if not ids:
-            raise CallError(f"{field}: has no token; give at least one", field)
+    def check_known(self, ids: Sequence[int], field: str) -> None:
+        """Raise `CallError` for ids that the model does not have."""
         if bad := [i for i in ids if i >= self.vocabulary]:
             raise CallError(f"{field}: id {bad[0]} is outside the vocabulary 0..{self.vocabulary - 1}", field)
 
+    def check_prompt(self, ids: Sequence[int], field: str) -> None:
+        """Raise `CallError` for a prompt without tokens, or with ids that the model does not have."""
+        if not ids:
+            raise CallError(f"{field}: has no token; give at least one", field)
+        self.check_known(ids, field)
+
     def encode(self, text: str, field: str) -> list[int]:
-        """Ids of a prompt's text."""
+        """Ids of a text."""
         try:
             ids = self.tokenizer.encode(text)
         except InputError as error:
             raise CallError(f"{field}: {error}; send token ids", field) from None
-        self.check_ids(ids, field)
+        self.check_known(ids, field)
         return ids
 
     def room(self, ids: Sequence[int], wanted: int | None, field: str) -> int:
@@ -138,29 +138,3 @@ class ServedModel:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; empty where the checkpoint has no tokenizer."""
         return self.tokenizer.decode(ids) or ""
-
-    @asynccontextmanager
-    async def answering(self, answers: Sequence[Answer]) -> AsyncIterator[None]:
-        """Let answers be computed; who leaves early, for whatever reason, frees what they hold."""
-        await self.engine.submit(answers)
-        try:
-            yield
-        finally:
-            self.engine.withdraw(answers)
-
-
-async def until_gone(request: Request, work: asyncio.Task[None]) -> bool:
-    """Wait for work as long as its caller is there; returns whether the caller left before it was done."""
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    leaving = asyncio.create_task(gone())
-    try:
-        await asyncio.wait({work, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        return not work.done()
-    finally:
-        leaving.cancel()
-        if not work.done():
-            work.cancel()
