@@ -52,11 +52,19 @@ _RULES: list[tuple[str, int | None]] = [
 _LOCAL_AND_FULL = {"layer_types": ["full_attention", "sliding_attention"] * 2}
 
 _EXCEPTIONS: dict[str, dict[str, Any]] = {
+    "deepseek_ocr2_text": {
+        "num_hidden_layers": 4, "mlp_layer_types": ["dense"] + ["sparse"] * 3, "num_experts_per_tok": 2, "n_group": 1,
+        "topk_group": 1,
+    },
     "deepseek_v4": {
         "head_dim": 16, "compress_rates": {"compressed_sparse_attention": 2, "heavily_compressed_attention": 4},
     },
     "dots1": _LOCAL_AND_FULL | {"n_shared_experts": 1, "sliding_window": 6},
     "dots3_note_text": {"head_dim": 32, "qk_nope_head_dim": 16},
+    "ernie4_5_vl_moe_text": {
+        "moe_intermediate_size": [24, 16],
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5e5, "mrope_section": [1, 1, 2]},
+    },
     "gemma4_text": {
         "num_hidden_layers": 3, "layer_types": ["sliding_attention"] * 2 + ["full_attention"],
         "per_layer_config": {"02": {"head_dim": 16}}, "pad_token_id": 0, "enable_moe_block": True,

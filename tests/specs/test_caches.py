@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.specs.modules import text_modules
 from wingspan.specs.families import model_from_config
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ SHORT, LONG = 16, 32
         "gpt_oss",
         "mixtral",
         "mimo_v2_flash",
+        "mistral_large4_text",
+        "inkling_text",
+        "unlimited_ocr_text",
+        "deepseek_ocr2_text",
+        "ernie4_5_vl_moe_text",
     ],
 )
 def test_growth_of_the_cache_is_that_of_transformers(kind: str) -> None:
@@ -48,9 +54,9 @@ def test_growth_of_the_cache_is_that_of_transformers(kind: str) -> None:
 
 def _held_values(text: Any, length: int) -> int:
     import torch
-    from transformers import AutoModelForCausalLM, DynamicCache
+    from transformers import DynamicCache
 
-    model = AutoModelForCausalLM.from_config(text, dtype=torch.float32).eval()
+    model = text_modules(text, dtype=torch.float32)[0].eval()
     cache = DynamicCache(config=text)
     with torch.no_grad():
         # Two steps: some caches are cut only when the second one comes.

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib import import_module
-from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.specs.modules import parameters_of
 from wingspan.errors import InputError
-from wingspan.specs.families import FAMILIES, model_from_config
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+from wingspan.specs.families import FAMILIES, TEXT_PARTS, model_from_config
 
 SMALL = {
     "vocab_size": 320,
@@ -74,15 +70,22 @@ CASES = [
                       "use_bias": True}),
     ("hy_v3", {"num_experts": 8, "num_shared_experts": 1, "moe_intermediate_size": 40, "head_dim": 16,
                "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"]}),
+    ("dbrx", {"d_model": 64, "n_heads": 4, "n_layers": 3, "attn_config": {"kv_n_heads": 2, "rope_theta": 1e4},
+              "ffn_config": {"ffn_hidden_size": 40, "moe_num_experts": 8, "moe_top_k": 3},
+              "num_experts_per_tok": None}),
+    ("jetmoe", {"num_local_experts": 8, "kv_channels": 24, "num_attention_heads": None}),
+    ("doge", {"is_moe": True, "num_experts": 64, "num_experts_per_tok": 5}),
 ]  # fmt: skip
 
 
 def test_every_family_but_an_alias_is_checked() -> None:
     transformers = pytest.importorskip("transformers")
-    # These have no code in transformers: kimi_k2 has DeepSeek-V3's modules, the other two those of minimax.
+    # These have no code in transformers: kimi_k2 has DeepSeek-V3's modules, the next two those of minimax, the others
+    # are compared with what their publishers say.
     tried = {kind for kind, _ in CASES} | {"kimi_k2", "minimax_text_01", "minimax_m1"}
-    # longcat_flash has a test of its own: its modules hold rows that no choice uses.
-    tried.add("longcat_flash")
+    tried |= {"arctic", "bailing_moe", "bailing_moe_v2", "grok-1", "step3_text"}
+    # These have a test of their own: modules hold rows that no choice uses, or only a wrapper is registered.
+    tried |= {"longcat_flash", "step3p5"}
     tried |= {transformers.CONFIG_MAPPING[kind]().get_text_config().model_type for kind in _registry()}
     assert tried == set(FAMILIES)
 
@@ -123,6 +126,37 @@ def test_unfit_configs_are_named(change: dict[str, object], words: list[str]) ->
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "part"), [*TEXT_PARTS.items(), ("llama4", "llama4_text"), ("qwen3_vl_moe", "qwen3_vl_moe_text")]
+)
+def test_text_part_without_a_type_of_its_own(kind: str, part: str) -> None:
+    usual = model_from_config({**_EVERYTHING, "model_type": part}, "x")
+    for config in (
+        {**_EVERYTHING, "model_type": kind},
+        {"model_type": kind, "text_config": _EVERYTHING},
+        {"model_type": kind, "language_config": {**_EVERYTHING, "model_type": part}},
+    ):
+        assert model_from_config(config, "x") == usual
+
+
+_EVERYTHING = {
+    **SMALL,
+    **_MLA,
+    "num_local_experts": 8,
+    "head_dim": 16,
+    "num_experts": 8,
+    "moe_num_experts": 8,
+    "share_q_dim": 16,
+    "o_groups": 2,
+    "o_lora_rank": 8,
+    "sliding_window": 8,
+    "index_n_heads": 2,
+    "index_head_dim": 8,
+    "index_topk": 8,
+}
+"""Enough for any of them."""
+
+
 def test_text_part_of_a_multimodal_config() -> None:
     text = {**SMALL, "model_type": "mixtral", "num_local_experts": 8}
     nested = model_from_config({"model_type": "outer", "text_config": text}, "x")
@@ -152,7 +186,7 @@ def test_parameters_of_the_registrys_types_are_those_of_transformers() -> None:
     for kind in _registry():
         text = tiny_configuration(kind).get_text_config()
         with torch.device("meta"):
-            expected = _modules_parameters(text)
+            expected = parameters_of(text)
         config = json.loads(json.dumps({**text.to_dict(), "model_type": text.model_type}, default=str))
         found = model_from_config(config, kind).parameters.total
         if found != expected:
@@ -160,22 +194,34 @@ def test_parameters_of_the_registrys_types_are_those_of_transformers() -> None:
     assert wrong == {}
 
 
-def _modules_parameters(text: PreTrainedConfig) -> int:
-    """Parameters of transformers' modules; where only a wrapper has the head, those of its text part and the head."""
-    from transformers import AutoModelForCausalLM
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+def test_parameters_of_layers_with_other_heads_are_those_of_transformers() -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
 
-    if text.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        model = AutoModelForCausalLM.from_config(text)
-        return sum(parameter.numel() for parameter in model.parameters())
-    module = import_module(type(text).__module__.replace(".configuration_", ".modeling_"))
-    (kind,) = (
-        found
-        for name, found in vars(module).items()
-        if getattr(found, "config_class", None) is type(text) and name.endswith(("TextModel", "4Model"))
-    )
-    head = 0 if getattr(text, "tie_word_embeddings", False) else text.vocab_size * text.hidden_size
-    return head + sum(parameter.numel() for parameter in kind(text).parameters())
+    sizes = {
+        **SMALL,
+        "num_hidden_layers": 3,
+        "num_attention_groups": 2,
+        "head_dim": 16,
+        "layer_types": ["full_attention", "sliding_attention", "full_attention", "sliding_attention"],
+        "num_nextn_predict_layers": 1,
+        "sliding_window": 8,
+        "attention_other_setting": {"attention_type": "sliding_attention", "num_attention_heads": 6},
+        "moe_layers_enum": "1,2",
+        "moe_num_experts": 8,
+        "moe_top_k": 2,
+        "moe_intermediate_size": 40,
+        "share_expert_dim": 24,
+    }
+    del sizes["num_key_value_heads"], sizes["num_experts_per_tok"]
+    text = transformers.CONFIG_MAPPING["step3p7"](text_config=dict(sizes)).get_text_config()
+    with torch.device("meta"):
+        expected = parameters_of(text)
+    written = json.loads(json.dumps(text.to_dict(), default=str))
+    for config in (written, {"model_type": "step3p7", "text_config": sizes}):
+        found = model_from_config(config, "step")
+        assert found.parameters.total == expected
+        assert {mixer.heads: mixer.window_tokens for mixer, _ in found.mixers} == {4: None, 6: 8}
 
 
 def test_parameters_of_two_blocks_a_layer_are_those_that_are_used() -> None:

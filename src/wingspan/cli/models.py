@@ -31,7 +31,7 @@ def _known() -> dict[str, dict[str, Any]]:
     """For each type whether it is planned, and whether it runs; None where nobody can tell."""
     from importlib.util import find_spec
 
-    from wingspan.specs.families import FAMILIES
+    from wingspan.specs.families import FAMILIES, TEXT_PARTS
 
     runs: dict[str, bool] = {}
     parts: dict[str, str] = {}
@@ -47,8 +47,11 @@ def _known() -> dict[str, dict[str, Any]]:
         # Ours, and checkpoints that name another type's code.
         runs |= {kind: runtime.makes_text(kind) for kind in FAMILIES if kind not in runs}
     return {
-        kind: {"planned": parts.get(kind, kind) in FAMILIES, "runs": runs.get(kind, False) if told else None}
-        for kind in sorted({*FAMILIES, *runs})
+        kind: {
+            "planned": kind in TEXT_PARTS or parts.get(kind, kind) in FAMILIES,
+            "runs": runs.get(kind, False) if told else None,
+        }
+        for kind in sorted({*FAMILIES, *TEXT_PARTS, *runs})
     }
 
 

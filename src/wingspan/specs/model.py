@@ -59,6 +59,15 @@ class Experts(Spec):
         default=None,
         description="values of a row that experts take, after a projection; None: the hidden state",
     )
+    router_choices: Width | None = Field(
+        default=None, description="outputs of the router where they are not one per choice (product keys)"
+    )
+    twin_intermediate: int = Field(
+        default=0,
+        ge=0,
+        le=MOST_WIDTH,
+        description="inner width of the expert for images that lies beside each expert for text",
+    )
     zero: int = Field(default=0, ge=0, le=MOST_EXPERTS, description="choices that compute nothing")
     groups: int = Field(default=1, ge=1, description="groups of experts of node-limited routing")
     groups_per_token: int = Field(default=1, ge=1, description="groups that one token may use")
@@ -84,7 +93,7 @@ class Experts(Spec):
 
     def router(self, hidden: int) -> tuple[tuple[int, int], ...]:
         """(inputs, outputs) of the router's matrices."""
-        choices = self.count + self.zero
+        choices = self.router_choices or self.count + self.zero
         if self.router_width is None:
             return ((hidden, choices),)
         inner = self.router_width
@@ -240,7 +249,8 @@ class ModelSpec(Spec):
         hidden, experts = self.hidden, kind.experts
         matrices = sum(a * b for mixer in kind.mixers for a, b in mixer.projections(hidden))
         counted = Parameters(
-            attention=matrices + sum(mixer.extra_parameters for mixer in kind.mixers),
+            attention=matrices + sum(m.extra_parameters + m.idle_parameters for m in kind.mixers),
+            idle=sum(mixer.idle_parameters for mixer in kind.mixers),
             dense=kind.dense.parameters(hidden) if kind.dense else 0,
             norms=kind.norm_parameters,
         )
@@ -250,11 +260,13 @@ class ModelSpec(Spec):
         bias = ((experts.matrices - 1) * experts.intermediate + width) if experts.bias else 0
         projected = 2 * hidden * width if experts.row_width else 0
         shared = experts.matrices * hidden * experts.shared_intermediate
+        twin = experts.matrices * width * experts.twin_intermediate
         return counted.model_copy(
             update={
                 "router": sum(a * b for a, b in experts.router(hidden)) + experts.router_extra_parameters,
                 "shared_experts": shared + experts.shared_extra_parameters + projected,
-                "expert": experts.matrices * width * experts.intermediate + bias,
+                "expert": experts.matrices * width * experts.intermediate + bias + twin,
+                "twin": twin,
                 "experts_per_layer": experts.count,
                 "experts_per_token": experts.per_token,
                 "rows_per_token": experts.rows_per_token,
@@ -273,11 +285,13 @@ class ModelSpec(Spec):
             looked_up=self.embedding_extra_parameters,
             head=(0 if self.tied_embeddings else embedding) + self.head_extra_parameters,
             attention=sum(one.attention * count for one, count in each),
+            idle=sum(one.idle * count for one, count in each),
             dense=sum(one.dense * count for one, count in each),
             router=sum(one.router * count for one, count in each),
             shared_experts=sum(one.shared_experts * count for one, count in each),
             norms=sum(one.norms * count for one, count in each) + self.norm_parameters,
             expert=moe.expert,
+            twin=moe.twin,
             experts_per_layer=moe.experts_per_layer,
             experts_per_token=moe.experts_per_token,
             rows_per_token=moe.rows_per_token,

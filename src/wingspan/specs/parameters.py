@@ -11,6 +11,8 @@ class Parameters(Spec):
     embedding: int = 0
     looked_up: int = 0
     """Further tables, counted in `embedding`, of which a token reads some rows."""
+    idle: int = 0
+    """What of `attention` a token does not use: heads that it did not choose."""
     head: int = 0
     attention: int = 0
     dense: int = 0
@@ -18,6 +20,8 @@ class Parameters(Spec):
     shared_experts: int = 0
     norms: int = 0
     expert: int = 0
+    twin: int = 0
+    """What of `expert` only tokens of images use."""
     experts_per_layer: int = 0
     experts_per_token: int = 0
     rows_per_token: float = 0.0
@@ -41,7 +45,6 @@ class Parameters(Spec):
 
     @property
     def active(self) -> int:
-        """What one token uses."""
-        return (
-            self.beside_experts - self.looked_up + round(self.expert * self.rows_per_token * self.moe_layers)
-        )
+        """What one token of text uses."""
+        used = (self.expert - self.twin) * self.rows_per_token * self.moe_layers
+        return self.beside_experts - self.looked_up - self.idle + round(used)

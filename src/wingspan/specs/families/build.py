@@ -15,9 +15,9 @@ from wingspan.specs.families.family import Family
 from wingspan.specs.families.mixers import mixers_of
 from wingspan.specs.families.precision import precisions_of
 from wingspan.specs.families.reader import Reader
-from wingspan.specs.families.table import FAMILIES
+from wingspan.specs.families.table import FAMILIES, TEXT_PARTS
 from wingspan.specs.model import LayerKind, ModelSpec
-from wingspan.specs.reading import parse
+from wingspan.specs.reading import near_name, parse
 
 
 def model_from_config(config: Mapping[str, Any], source: str) -> ModelSpec:
@@ -30,15 +30,17 @@ def model_from_config(config: Mapping[str, Any], source: str) -> ModelSpec:
     Raises:
         InputError: the family is unknown, the model has no experts, or a field is missing or unfit.
     """
-    for name in _TEXT_PARTS:
+    for name in _PARTS:
         if isinstance(config.get(name), Mapping):
             return model_from_config({**_shared_fields(config), **config[name]}, source)
-    family = _family(Reader(config, source))
-    said = {name: value for name, value in config.items() if value is not None}
-    return _model(Reader({**family.defaults, **said}, source), family)
+    kind = _kind(config, source)
+    family = FAMILIES.get(kind, Family())
+    said = _as_usual({name: value for name, value in config.items() if value is not None}, family)
+    _check_known(Reader({**said, "model_type": kind}, source))
+    return _model(Reader({**family.defaults, **said, "model_type": kind}, source), family)
 
 
-_TEXT_PARTS = ("thinker_config", "text_config", "language_config", "llm_config")
+_PARTS = ("thinker_config", "text_config", "language_config", "llm_config")
 """Keys under which wrappers of several parts keep the one that makes text."""
 _SHARED = ("model_type", "quantization_config", "dtype", "torch_dtype", "tie_word_embeddings", "name")
 """Fields of a wrapper that hold for its text part where that says nothing."""
@@ -48,23 +50,42 @@ def _shared_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: config[name] for name in _SHARED if name in config}
 
 
-def _family(reader: Reader) -> Family:
-    kind = reader.config.get("model_type")
+def _kind(config: Mapping[str, Any], source: str) -> str:
+    """The type, of a wrapper that of its text part."""
+    kind = config.get("model_type")
     if not isinstance(kind, str):
-        raise InputError(
-            f'{reader.source}: no "model_type"; is this the config.json of a transformers model?'
-        )
+        raise InputError(f'{source}: no "model_type"; is this the config.json of a transformers model?')
+    if kind in FAMILIES:
+        return kind
+    part = f"{kind}_text"
+    return TEXT_PARTS.get(kind, part if part in FAMILIES else kind)
+
+
+def _as_usual(config: Mapping[str, Any], family: Family) -> dict[str, Any]:
+    """The config with usual names beside the family's own."""
+    usual = {name: _at(config, path.split(".")) for path, name in family.names.items()}
+    return {**{name: value for name, value in usual.items() if value is not None}, **config}
+
+
+def _at(config: object, path: list[str]) -> Any:
+    for name in path:
+        config = config.get(name) if isinstance(config, Mapping) else None
+    return config
+
+
+def _check_known(reader: Reader) -> None:
     if not any(reader.config.get(key) for key in EXPERTS):
         raise InputError(
-            f"{reader.source}: {kind} has no experts (none of {', '.join(EXPERTS)}); "
+            f"{reader.source}: {reader.type} has no experts (none of {', '.join(EXPERTS)}); "
             "Wingspan plans Mixture-of-Experts models"
         )
-    if kind not in FAMILIES:
+    if reader.type not in FAMILIES:
+        meant = near_name(reader.type, FAMILIES)
         raise InputError(
-            f"{reader.source}: model_type {kind!r} is not among the families whose sizes are known "
-            f"({', '.join(sorted(FAMILIES))}); if it has the modules of one of them, write that model_type"
+            f"{reader.source}: model_type {reader.type!r} is not among the {len(FAMILIES)} types whose sizes are "
+            f"known; {f'did you mean {meant}? ' if meant else ''}if it has the modules of one of them, such as "
+            "deepseek_v3, mixtral or qwen3_moe, write that model_type"
         )
-    return FAMILIES[kind]
 
 
 def _model(reader: Reader, family: Family) -> ModelSpec:

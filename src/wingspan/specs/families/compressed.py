@@ -9,6 +9,7 @@ from wingspan.errors import InputError
 from wingspan.limits import MOST_CONTEXT
 from wingspan.specs.families.family import Family
 from wingspan.specs.families.reader import Reader
+from wingspan.specs.families.streams import mixed_streams
 from wingspan.specs.mixers import CompressedAttention, Mixer
 from wingspan.specs.reading import parse
 
@@ -19,7 +20,7 @@ _OLD_RATES = {_SPARSE: "compress_rate_csa", _HEAVY: "compress_rate_hca"}
 
 
 def compressed(reader: Reader, family: Family, layer: int) -> tuple[Mixer, ...]:  # noqa: ARG001 - a hook's form
-    """A window, and beyond it all heavily compressed tokens or the chosen ones of the lightly compressed.
+    """A window, beyond it all heavily compressed tokens or the chosen lightly compressed ones, and what mixes streams.
 
     Raises:
         InputError: a field is missing or unfit.
@@ -41,23 +42,22 @@ def compressed(reader: Reader, family: Family, layer: int) -> tuple[Mixer, ...]:
         }
         # Biases by place of both overlapping series, and a norm.
         extra += (2 * rate + 1) * (width + key)
-    return (
-        parse(
-            CompressedAttention,
-            {
-                "heads": heads,
-                "query_rank": rank,
-                "head_dim": width,
-                "window_tokens": reader.integer("sliding_window", most=MOST_CONTEXT),
-                "rate": rate,
-                "index": index,
-                "output_groups": reader.integer("o_groups"),
-                "output_rank": reader.integer("o_lora_rank"),
-                "extra_parameters": extra,
-            },
-            reader.source,
-        ),
+    attention = parse(
+        CompressedAttention,
+        {
+            "heads": heads,
+            "query_rank": rank,
+            "head_dim": width,
+            "window_tokens": reader.integer("sliding_window", most=MOST_CONTEXT),
+            "rate": rate,
+            "index": index,
+            "output_groups": reader.integer("o_groups"),
+            "output_rank": reader.integer("o_lora_rank"),
+            "extra_parameters": extra,
+        },
+        reader.source,
     )
+    return (attention, mixed_streams(reader, layer))
 
 
 def _kind(reader: Reader, layer: int) -> str:

@@ -11,10 +11,17 @@ from wingspan.specs.reading import parse
 
 EXPERTS = ("n_routed_experts", "num_local_experts", "num_experts", "moe_num_experts")
 """Spellings of how many experts a layer has."""
-_TOP_K = ("num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_k", "moe_topk")
+_TOP_K = (
+    "num_experts_per_tok",
+    "num_experts_per_token",
+    "experts_per_token",
+    "moe_k",
+    "moe_topk",
+    "moe_top_k",
+)
 _WIDTH = ("moe_intermediate_size", "intermediate_size")
 _SHARED_COUNT = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "num_shared_expert")
-_SHARED_WIDTH = ("shared_expert_intermediate_size", "shared_intermediate_size")
+_SHARED_WIDTH = ("shared_expert_intermediate_size", "shared_intermediate_size", "share_expert_dim")
 """Inner width of all shared experts together."""
 
 _DENSE_WIDTH = (
@@ -54,6 +61,7 @@ def experts_of(reader: Reader, family: Family) -> Experts:
     if reader.optional(*_SHARED_WIDTH) is not None:
         shared = reader.integer(*_SHARED_WIDTH)
     groups = reader.integer("n_group", "num_expert_group", default=1) or 1
+    row = reader.integer("moe_hidden_size", "routed_expert_hidden_size", default=0)
     gated = reader.flag("gated_experts", default=reader.type != "wingspan_moe")
     shared_bias = reader.flag("use_bias", "mlp_bias", default=False) and shared > 0
     return parse(
@@ -68,8 +76,10 @@ def experts_of(reader: Reader, family: Family) -> Experts:
             "shared_extra_parameters": (hidden if family.shared_gate else 0)
             + ((3 if gated else 2) - 1) * shared * shared_bias
             + hidden * shared_bias,
-            "router_extra_parameters": count if family.router_bias else 0,
-            "row_width": reader.integer("moe_hidden_size", default=0) or None,
+            # A bias, and a norm of what the experts give back.
+            "router_extra_parameters": (count if family.router_bias else 0)
+            + row * reader.flag("latent_moe_use_norm", default=False),
+            "row_width": row or None,
             "groups": groups,
             "groups_per_token": min(groups, reader.integer("topk_group", default=groups) or groups),
         },
@@ -109,6 +119,10 @@ def _named_dense(reader: Reader, family: Family, layers: int) -> list[int]:
     named = reader.listed("moe_layers", of=int)
     if named is not None:
         return [n for n in range(layers) if n not in set(named)]
+    enumerated = reader.optional("moe_layers_enum")
+    if enumerated is not None:
+        with_experts = _numbers(reader, enumerated)
+        return [n for n in range(layers) if n not in with_experts]
     step = reader.integer("interleave_moe_layer_step", "decoder_sparse_step", default=1) or 1
     if isinstance(reader.optional("moe_layer_freq", "moe_layer_interval"), list):
         each = reader.listed("moe_layer_freq", "moe_layer_interval", of=int) or []
@@ -125,3 +139,11 @@ def _named_dense(reader: Reader, family: Family, layers: int) -> list[int]:
         for n in range(layers)
         if n < start or n > last or n in only_mlp or (n + 1) % step or (n + offset) % frequency
     ]
+
+
+def _numbers(reader: Reader, enumerated: object) -> set[int]:
+    """Layers that are listed, or written with commas between."""
+    items = enumerated.split(",") if isinstance(enumerated, str) else enumerated
+    if not isinstance(items, list) or not all(str(item).strip().isdecimal() for item in items):
+        raise InputError(f"{reader.source}: moe_layers_enum must be numbers of layers, with commas between")
+    return {int(item) for item in items}

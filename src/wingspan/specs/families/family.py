@@ -43,6 +43,8 @@ class Family:
     """Layers without experts, from the first, where the config names none."""
     mixers: Callable[[Reader, Family, int], tuple[Mixer, ...]] | None = None
     """Reads the mixers of a layer, where they are neither heads nor latent."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Usual names of fields that the family's configs name otherwise, by theirs; a dot leads into an object."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Fields where the config is silent, as transformers' configuration class has them."""
     layer: Callable[[Reader, Family, int], LayerKind] | None = None
@@ -50,7 +52,7 @@ class Family:
     embedding_extra: Callable[[Reader], int] | None = None
     """Parameters of further tables that tokens look up."""
     layer_extra: Callable[[Reader, int], int] | None = None
-    """Parameters of a layer outside its mixers, MLPs and norms: what mixes its residual streams."""
+    """Parameters of a layer outside its mixers, MLPs and norms."""
     model_extra: Callable[[Reader], int] | None = None
     """Those behind the layers, beside the last norm."""
     norms: int = 2

@@ -8,6 +8,7 @@ from typing import Any
 
 from wingspan.errors import InputError
 from wingspan.limits import MOST_HEADS, MOST_LAYERS
+from wingspan.specs.families.experts import layer_count
 from wingspan.specs.families.family import Family
 from wingspan.specs.families.mixers import heads, latent
 from wingspan.specs.families.reader import Reader
@@ -64,33 +65,48 @@ def delta_net_of(reader: Reader) -> LinearMixer:
 
 
 def kimi_delta(reader: Reader, family: Family, layer: int) -> tuple[Mixer, ...]:  # noqa: ARG001 - as every hook
-    """Kimi Linear: Kimi delta attention (KDA, arXiv:2510.26692) whose gates have a low rank, and latent attention.
+    """Kimi Linear: Kimi delta attention (KDA, arXiv:2510.26692), and latent attention; a gate on it in Kimi K3.
 
     Raises:
-        InputError: a field is missing or unfit, or the config is of Kimi K3, whose further parts are not counted.
+        InputError: a field is missing or unfit.
     """
-    unread = [name for name in _KIMI_K3 if reader.optional(name)]
-    if unread:
-        raise InputError(
-            f"{reader.source}: {unread[0]} = {reader.optional(unread[0])!r} is of Kimi K3, whose sizes are not "
-            "known; kimi_linear without it is"
-        )
     nested = Reader(_mapping(reader, "linear_attn_config"), reader.source)
     full = nested.listed("full_attn_layers", of=int)
     linear = nested.listed("kda_layers", of=int)
-    if not is_linear(reader, layer, lambda n: n + 1 not in full if full and linear else n == 0 or n % 4 != 0):
-        return (latent(reader),)
+    if is_linear(reader, layer, lambda n: n + 1 not in full if full and linear else n == 0 or n % 4 != 0):
+        return (delta_attention_of(reader),)
+    plain = latent(reader)
+    gated = reader.flag("mla_use_output_gate", default=False)
+    return (plain.model_copy(update={"gated_output": "values"}) if gated else plain,)
+
+
+def delta_attention_of(reader: Reader) -> LinearMixer:
+    """The KDA that every linear layer has; its output's gate has a low rank, or all of it in Kimi K3.
+
+    Raises:
+        InputError: a field is missing or unfit.
+    """
+    nested = Reader(_mapping(reader, "linear_attn_config"), reader.source)
     hidden = reader.integer("hidden_size")
     head_dim = nested.integer("head_dim", default=reader.integer("linear_head_dim", most=MOST_HEADS))
     count = nested.integer("num_heads", default=reader.integer("linear_num_heads", most=MOST_HEADS))
     taps = nested.integer("short_conv_kernel_size", default=reader.integer("linear_conv_kernel_dim"))
     width = count * head_dim
-    # Queries, keys and values, one gate per head, and the two low ranks of forget and output gates.
+    # Queries, keys and values, one gate per head, and the low ranks of forget and output gates.
+    if nested.flag("use_full_rank_gate", default=False):
+        return _delta_attention(
+            reader, count, head_dim, taps, ((hidden, 4 * width + count + head_dim), (head_dim, width))
+        )
     inward = ((hidden, 3 * width + count + 2 * head_dim), (head_dim, width), (head_dim, width))
-    return (_delta_attention(reader, count, head_dim, taps, inward),)
+    return _delta_attention(reader, count, head_dim, taps, inward)
 
 
-_KIMI_K3 = ("routed_expert_hidden_size", "attn_res_block_size", "mla_use_output_gate")
+def block_residuals(reader: Reader, layer: int) -> int:
+    """Kimi K3: a norm and a query weigh the sums of earlier blocks before each half of a layer, and behind all."""
+    if reader.optional("attn_res_block_size") is None:
+        return 0
+    halves = 3 if layer == layer_count(reader) - 1 else 2
+    return halves * 2 * reader.integer("hidden_size")
 
 
 def ling(reader: Reader, family: Family, layer: int) -> tuple[Mixer, ...]:  # noqa: ARG001 - as every hook

@@ -9,26 +9,27 @@ from wingspan.specs.families.experts import dense_layers, layer_count
 from wingspan.specs.families.family import Family
 from wingspan.specs.families.mixers import heads, latent
 from wingspan.specs.families.reader import Reader
+from wingspan.specs.families.streams import gated_streams
 from wingspan.specs.mixers import HeadAttention, LatentAttention, Mixer
 from wingspan.specs.reading import parse
 
 
 def indexed_latent(reader: Reader, family: Family, layer: int) -> tuple[Mixer, ...]:  # noqa: ARG001 - a hook's form
     """DeepSeek sparse attention: every layer has an index, or takes the choice of the last one that has."""
-    return (_chosen(reader, latent(reader), layer),)
+    return (chosen(reader, latent(reader), layer),)
 
 
 def gated_indexed_latent(reader: Reader, family: Family, layer: int) -> tuple[Mixer, ...]:  # noqa: ARG001 - a hook's form
     """A.X-K2: queries come with a gate per value of the output."""
-    return (_chosen(reader, latent(reader).model_copy(update={"gate_from_queries": True}), layer),)
+    return (chosen(reader, latent(reader).model_copy(update={"gate_from_queries": True}), layer),)
 
 
 def sunk_indexed_latent(reader: Reader, family: Family, layer: int) -> tuple[Mixer, ...]:  # noqa: ARG001 - a hook's form
-    """Hunyuan 4: a gate per value of the output, and a sink per head."""
+    """Hunyuan 4: a gate per value of the output, a sink per head, and what mixes streams."""
     plain = latent(reader)
     extra = plain.extra_parameters + plain.heads
     gated = plain.model_copy(update={"gated_output": "values", "extra_parameters": extra})
-    return (_chosen(reader, gated, layer),)
+    return (chosen(reader, gated, layer), gated_streams(reader, layer))
 
 
 def windowed_indexed_latent(reader: Reader, family: Family, layer: int) -> tuple[Mixer, ...]:  # noqa: ARG001 - a hook's form
@@ -52,7 +53,7 @@ def windowed_indexed_latent(reader: Reader, family: Family, layer: int) -> tuple
         window = reader.integer("sliding_window", "sliding_window_size", default=512, most=MOST_CONTEXT)
         return (gated.model_copy(update={"window_tokens": window}),)
     everything = kinds is not None and kinds[layer : layer + 1] == ["full_attention"]
-    return (gated if everything else _chosen(reader, gated, layer),)
+    return (gated if everything else chosen(reader, gated, layer),)
 
 
 def _dots3_window(reader: Reader) -> dict[str, int]:
@@ -111,8 +112,12 @@ def gated_norms(reader: Reader, layer: int) -> int:
     return each if layer in dense else 2 * each
 
 
-def _chosen(reader: Reader, plain: LatentAttention, layer: int) -> LatentAttention:
-    """The attention with an index, or with the choice of the last layer that has one."""
+def chosen(reader: Reader, plain: LatentAttention, layer: int) -> LatentAttention:
+    """The attention with an index, or with the choice of the last layer that has one.
+
+    Raises:
+        InputError: a field is missing or unfit.
+    """
     top = reader.integer("index_topk", most=MOST_CONTEXT)
     if not _has_index(reader, layer):
         return plain.model_copy(update={"shared_top_tokens": top})

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from wingspan.specs.families.beside import arctic_layer, doge_layer, grok_layer
 from wingspan.specs.families.compressed import compressed
 from wingspan.specs.families.family import Family
 from wingspan.specs.families.gemma import gemma4_layer, layer_projection, layer_tables
-from wingspan.specs.families.linear import gated_delta_net, kimi_delta, lightning, ling, short_convolution
+from wingspan.specs.families.glm_next import glm_next
+from wingspan.specs.families.images import ernie_vl_layer
+from wingspan.specs.families.inkling import (
+    embedding_norm,
+    inkling2_heads,
+    inkling2_residuals,
+    inkling_heads,
+    last_residual,
+    shared_sinks,
+)
+from wingspan.specs.families.jetmoe import jetmoe_layer
+from wingspan.specs.families.linear import (
+    block_residuals,
+    gated_delta_net,
+    kimi_delta,
+    lightning,
+    ling,
+    short_convolution,
+)
 from wingspan.specs.families.longcat import longcat_layer
 from wingspan.specs.families.mamba import granite_mamba, jamba_layer, nemotron_layer
+from wingspan.specs.families.mistral import mistral_large_latent
 from wingspan.specs.families.qwen4 import ngram_tables, qwen4_layer
 from wingspan.specs.families.sparse import (
     gated_indexed_latent,
@@ -17,7 +37,7 @@ from wingspan.specs.families.sparse import (
     sunk_indexed_latent,
     windowed_indexed_latent,
 )
-from wingspan.specs.families.streams import gated_streams, joined_streams, mixed_streams
+from wingspan.specs.families.step import factored_heads, step_heads
 from wingspan.specs.families.uneven import expert_norms, gated_heads, laguna_heads, mimo_heads, muse_heads
 from wingspan.specs.families.zaya import zaya_layer
 
@@ -53,8 +73,6 @@ FAMILIES = {
     "deepseek_v3": Family(latent=True, dense_by_default=3),
     "deepseek_v4": Family(
         mixers=compressed,
-        layer_extra=mixed_streams,
-        model_extra=joined_streams,
         defaults={"n_shared_experts": 1},
     ),
     "axk2": Family(
@@ -71,8 +89,6 @@ FAMILIES = {
     # The first two layers choose, and then one of four.
     "hy_v4": Family(
         mixers=sunk_indexed_latent,
-        layer_extra=gated_streams,
-        model_extra=joined_streams,
         dense_by_default=1,
         defaults={"index_topk": 2048, "index_head_dim": 128, "index_n_heads": 16, "index_topk_freq": 4},
     ),
@@ -131,6 +147,7 @@ FAMILIES = {
     "qwen3_5_moe_text": _GATED_DELTA_NETS,
     "kimi_linear": Family(
         mixers=kimi_delta,
+        layer_extra=block_residuals,
         dense_by_default=1,
         defaults={"linear_head_dim": 128, "linear_num_heads": 32, "linear_conv_kernel_dim": 4},
     ),
@@ -214,4 +231,92 @@ FAMILIES = {
             "cca_time1": 2,
         },
     ),
+    "inkling_text": Family(
+        mixers=inkling_heads,
+        layer_extra=shared_sinks,
+        model_extra=embedding_norm,
+        defaults={
+            "d_rel": 16,
+            "rel_extent": 1024,
+            "conv_kernel_size": 4,
+            "sliding_window_size": 512,
+            "n_shared_experts": 2,
+        },
+        names={"dense_mlp_idx": "first_k_dense_replace"},
+    ),
+    "inkling2_text": Family(
+        mixers=inkling2_heads,
+        layer_extra=inkling2_residuals,
+        model_extra=last_residual,
+        norms=2,
+        defaults={"d_rel": 16, "rel_extent": 1024, "conv_kernel_size": 4, "sliding_window_size": 1024},
+    ),
+    "glm5_next_text": Family(
+        mixers=glm_next,
+        dense_by_default=3,
+        defaults={
+            "linear_head_dim": 128,
+            "linear_num_heads": 64,
+            "linear_conv_kernel_dim": 4,
+            "index_topk": 2048,
+            "index_head_dim": 128,
+            "index_n_heads": 32,
+            "index_kpool": 16,
+            "qk_rope_head_dim": 0,
+            "n_shared_experts": 1,
+        },
+    ),
+    "mistral_large4_text": Family(
+        mixers=mistral_large_latent,
+        dense_by_default=1,
+        defaults={"index_topk": 2048, "index_head_dim": 128, "index_n_heads": 32, "n_shared_experts": 1},
+    ),
+    "ernie4_5_vl_moe_text": Family(
+        layer=ernie_vl_layer,
+        router_bias=True,
+        tied_by_default=True,
+        dense_by_default=1,
+        defaults={"moe_num_experts": 64, "moe_intermediate_size": [1536, 512], "moe_num_shared_experts": 2},
+    ),
+    "deepseek_ocr2_text": Family(defaults={"n_shared_experts": 2}),
+    "unlimited_ocr_text": Family(dense_by_default=1, defaults={"n_shared_experts": 2}),
+    "step3p5": Family(
+        mixers=step_heads,
+        query_key_norm="head",
+        dense_by_default=3,
+        names={"num_attention_groups": "num_key_value_heads"},
+        defaults={"share_expert_dim": 1280},
+    ),
+    "step3_text": Family(mixers=factored_heads, names={"num_attention_groups": "num_key_value_heads"}),
+    "dbrx": Family(
+        names={
+            "d_model": "hidden_size",
+            "n_heads": "num_attention_heads",
+            "n_layers": "num_hidden_layers",
+            "max_seq_len": "max_position_embeddings",
+            "attn_config.kv_n_heads": "num_key_value_heads",
+            "ffn_config.ffn_hidden_size": "moe_intermediate_size",
+            "ffn_config.moe_num_experts": "num_experts",
+            "ffn_config.moe_top_k": "num_experts_per_tok",
+        },
+    ),
+    "jetmoe": Family(layer=jetmoe_layer, tied_by_default=True),
+    "doge": Family(layer=doge_layer, query_key_norm="head"),
+    "arctic": Family(layer=arctic_layer),
+    "grok-1": Family(layer=grok_layer, tied_by_default=True),
+    "bailing_moe": Family(output_bias=False),
+    "bailing_moe_v2": Family(query_key_norm="head", output_bias=False, dense_by_default=1),
 }
+
+TEXT_PARTS = {
+    "deepseek_ref": "deepseek_v4",
+    "ernie4_5_moe_vl": "ernie4_5_vl_moe_text",
+    "git": "grok-1",
+    "grok-2": "grok-1",
+    "kimi_k25": "kimi_k2",
+    "kimi_k3": "kimi_linear",
+    "minimax_m3": "minimax_m3_vl_text",
+    "step3_vl": "step3_text",
+    "step3p7": "step3p5",
+}
+"""Further types, of wrappers or of the same modules, and the family of their text; `T_text` needs no line for T."""

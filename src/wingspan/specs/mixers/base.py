@@ -24,6 +24,10 @@ class BaseMixer(Spec):
         default=0, description="biases, norms of queries and keys, sinks, filters"
     )
 
+    idle_parameters: Parameters = Field(
+        default=0, description="held beside the matrices of `projections`, and not used by every token"
+    )
+
     @abstractmethod
     def projections(self, hidden: int) -> Matrices:
         """Every matrix of one layer, the one back to `hidden` last; products that share an input are one."""

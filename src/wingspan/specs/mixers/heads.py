@@ -8,21 +8,26 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
-from wingspan.limits import ContextTokens, Heads, Parameters
+from wingspan.limits import MOST_WIDTH, ContextTokens, Heads, Parameters, Width
 from wingspan.specs.mixers.base import BaseMixer, Matrices
 from wingspan.specs.mixers.core import Core, Recurrence
 from wingspan.specs.mixers.index import TokenIndex
 from wingspan.specs.reading import Spec
 
-_FILTER_BYTES = 2
-"""What a convolution keeps of the last tokens stays in BF16 (as transformers keeps it)."""
-
 
 class Convolution(Spec):
-    """Mixes queries and keys with those of the last tokens before they meet (CCA, arXiv:2510.04476)."""
+    """Mixes what is projected with that of the last tokens: queries and keys (arXiv:2510.04476), keys and values."""
 
     weights: Parameters = Field(description="of its filters; among the mixer's `extra_parameters` too")
     kept_values: Parameters = Field(description="of the last tokens, for each sequence")
+    kept_value_bytes: Literal[2, 4] = Field(
+        default=2, description="of one of them, BF16 or FP32 (as transformers keeps it)"
+    )
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the last tokens, for each sequence."""
+        return self.kept_values * self.kept_value_bytes
 
 
 class HeadAttention(BaseMixer):
@@ -35,10 +40,17 @@ class HeadAttention(BaseMixer):
     kind: Literal["heads"] = "heads"
     kv_heads: Heads
     head_dim: Heads
+    query_rank: Width | None = Field(default=None, description="None: queries are not compressed")
     value_dim: Heads | None = Field(default=None, description="width of one head's value; None: head_dim")
     window_tokens: ContextTokens | None = Field(default=None, description="context that it sees; None: all")
     gated_output: Literal["none", "head", "values"] = Field(
         default="none", description="a gate on the output: none, one per head, or one per value"
+    )
+    further_columns: int = Field(
+        default=0,
+        ge=0,
+        le=MOST_WIDTH,
+        description="outputs projected beside: relative places, sinks, filters",
     )
     keys_are_values: bool = Field(default=False, description="one projection gives keys and values")
     own_cache: bool = Field(default=True, description="False: reads keys and values of an earlier layer")
@@ -56,14 +68,17 @@ class HeadAttention(BaseMixer):
         return self.head_dim if self.value_dim is None else self.value_dim
 
     def projections(self, hidden: int) -> Matrices:
-        """Queries, keys, values and a gate as one product, and the output."""
+        """Queries, keys, values, a gate and what else is projected as one product, and the output."""
         queries, attended = self.heads * self.head_dim, self.heads * self._value_dim
         gate = {"none": 0, "head": self.heads, "values": attended}[self.gated_output]
         values = 0 if self.keys_are_values else self._value_dim
         both = self.kv_heads * (self.head_dim + values) if self.own_cache else 0
         # The index's queries and its one key lead from the hidden state as well.
         chosen = (self.index.heads + 1) * self.index.head_dim if self.index else 0
-        return ((hidden, queries + both + gate + chosen), (attended, hidden))
+        inward = both + gate + chosen + self.further_columns
+        if self.query_rank is None:
+            return ((hidden, queries + inward), (attended, hidden))
+        return ((hidden, self.query_rank + inward), (self.query_rank, queries), (attended, hidden))
 
     def cache_share(self, group: int) -> float:
         """As far as there are key-value heads."""
@@ -73,7 +88,7 @@ class HeadAttention(BaseMixer):
     def values_per_token(self) -> int:
         """A key and a value per key-value head, and the index's key."""
         own = self.kv_heads * (self.head_dim + self._value_dim) if self.own_cache else 0
-        return own + (self.index.head_dim if self.index else 0)
+        return own + (self.index.kept_values if self.index else 0)
 
     def cached_values(self, context: ArrayLike) -> NDArray[np.float64]:
         """Those of the window."""
@@ -85,7 +100,7 @@ class HeadAttention(BaseMixer):
     @property
     def state_bytes(self) -> int:
         """What a convolution keeps."""
-        return self.convolution.kept_values * _FILTER_BYTES if self.convolution else 0
+        return self.convolution.kept_bytes if self.convolution else 0
 
     def recurrence(self, group: int) -> Recurrence | None:
         """The convolution of a rank's heads."""

@@ -20,6 +20,14 @@ class TokenIndex(Spec):
     head_dim: Heads
     top_tokens: ContextTokens
     block_tokens: ContextTokens = Field(default=1, description="tokens whose mean is one key that is scored")
+    gated: bool = Field(
+        default=False, description="a key has a gate per value beside it, which weighs it in its block's mean"
+    )
+
+    @property
+    def kept_values(self) -> int:
+        """A token's key, with its gate."""
+        return self.head_dim * (1 + self.gated)
 
     @property
     def core(self) -> Core:

@@ -41,6 +41,7 @@ class LatentAttention(BaseMixer):
         description="a gate per value comes with the queries, from the compressed ones before and after their norm",
     )
     window_tokens: ContextTokens | None = Field(default=None, description="context that it sees; None: all")
+    own_cache: bool = Field(default=True, description="False: reads the compressed rows of an earlier layer")
 
     def projections(self, hidden: int) -> Matrices:
         """Down and up again for queries, and for keys with values; an index's own; the output."""
@@ -53,9 +54,10 @@ class LatentAttention(BaseMixer):
             to_queries = ((hidden, self.query_rank), (self.query_rank, queries))
         gates = {"none": 0, "head": self.heads, "values": self.heads * self.value_dim}[self.gated_output]
         gate: Matrices = ((hidden, gates),) if gates else ()
+        compressed: Matrices = ((hidden, self.kv_rank + self.rope_dim),) if self.own_cache else ()
         return (
             *to_queries,
-            (hidden, self.kv_rank + self.rope_dim),
+            *compressed,
             (self.kv_rank, self.heads * (self.nope_dim + self.value_dim)),
             *self._index_projections(hidden),
             *gate,
@@ -67,7 +69,7 @@ class LatentAttention(BaseMixer):
             return ()
         # Queries from the compressed ones; a key and one weight per head from the hidden state.
         width = self.index.heads * self.index.head_dim
-        return ((self.query_rank or hidden, width), (hidden, self.index.head_dim + self.index.heads))
+        return ((self.query_rank or hidden, width), (hidden, self.index.kept_values + self.index.heads))
 
     def cached_values(self, context: ArrayLike) -> NDArray[np.float64]:
         """Those of the window."""
@@ -83,7 +85,8 @@ class LatentAttention(BaseMixer):
     @property
     def values_per_token(self) -> int:
         """The compressed row, and the index's key."""
-        return self.kv_rank + self.rope_dim + (self.index.head_dim if self.index else 0)
+        own = self.kv_rank + self.rope_dim if self.own_cache else 0
+        return own + (self.index.kept_values if self.index else 0)
 
     def cores(self, group: int, *, absorbed: bool) -> tuple[Core, ...]:
         """The index over all tokens, and all heads over the rows that are read.
