@@ -14,6 +14,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wingspan.errors import InputError
 
@@ -63,6 +64,15 @@ class _Held:
     """Tokens of its prompt that are not computed yet."""
 
 
+BLOCK_TOKENS = 16
+"""A request reserves its KV cache in blocks of so many tokens ahead, so that a step rarely changes what is reserved."""
+
+
+def reserved_kv_tokens(tokens: int, most_tokens: int) -> int:
+    """The KV cache that a request of so many tokens reserves: whole blocks, and never more than it may come to need."""
+    return min(most_tokens, (tokens // BLOCK_TOKENS + 1) * BLOCK_TOKENS)
+
+
 UNLIMITED = BatchLimits(kv_tokens_per_home=2**62, sequences_per_home=2**61, tokens_per_step=2**62)
 """Everybody is admitted at once, and every prompt computed in one step."""
 
@@ -108,6 +118,10 @@ class Admission:
     def home_of(self, request: int) -> int:
         """The home of a request that was admitted."""
         return self._held[request].home
+
+    def kv_tokens_of(self, request: int) -> int:
+        """What an admitted request reserves now."""
+        return self._held[request].waited.kv_tokens
 
     def holds(self, request: int) -> bool:
         """Whether a request has a home."""
@@ -168,6 +182,10 @@ class Admission:
         self._reserved_H[held.home] += kv_tokens - held.waited.kv_tokens
         held.waited = replace(held.waited, kv_tokens=kv_tokens)
 
+    def room_H(self) -> NDArray[np.int64]:
+        """The KV cache of each home that nobody reserves, in tokens; below 0 where requests outgrew it."""
+        return self._limits.kv_tokens_per_home - self._reserved_H
+
     def preempt(self) -> list[tuple[int, int]]:
         """Put back who was admitted last, as long as a home's requests reserve more than it has.
 
@@ -175,7 +193,7 @@ class Admission:
             Those requests, each with the home that it had. They wait before all others, in their order of admission.
         """
         gone = []
-        for request, held in reversed(list(self._held.items())):
+        for request, held in reversed(list(self._held.items())) if (self.room_H() < 0).any() else ():
             if self._reserved_H[held.home] > self._limits.kv_tokens_per_home:
                 self.release(request)
                 # All that it has is to be computed again.

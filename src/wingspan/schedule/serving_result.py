@@ -70,6 +70,9 @@ class LoadPoint(Latencies):
 
     offered_requests_per_second: float
     waiting_seconds: Percentiles = Field(description="from arrival to admission, part of TTFT")
+    preemptions: int = Field(
+        description="how often a request was put back for want of room, and computed again"
+    )
     prefix_hit_share: float | None = Field(
         default=None,
         ge=0,

@@ -14,14 +14,11 @@ from typing import Literal
 
 from wingspan.errors import InputError
 from wingspan.runtime.generation.requests import Request
-from wingspan.schedule.batching import Admission, BatchLimits, Piece, PromptQueue
+from wingspan.schedule.batching import Admission, BatchLimits, Piece, PromptQueue, reserved_kv_tokens
 from wingspan.schedule.rebalance_result import RebalanceEvent
 
 FinishReason = Literal["stop", "length", "drained"]
 """An end token, the most tokens, or an engine that admits nobody any more."""
-
-_BLOCK_TOKENS = 16
-"""A request reserves its KV cache in blocks of so many tokens ahead, so that a step rarely changes what is reserved."""
 
 _TOGETHER = -1
 """The only decoding group of a rank whose sequences of any length go together."""
@@ -38,8 +35,8 @@ class Continuation:
 
     @property
     def kv_tokens(self) -> int:
-        """The KV cache to reserve for it now: whole blocks, and never more than it may come to need."""
-        return min(self.request.kv_tokens, (self.position // _BLOCK_TOKENS + 1) * _BLOCK_TOKENS)
+        """The KV cache to reserve for it now."""
+        return reserved_kv_tokens(self.position, self.request.kv_tokens)
 
     @property
     def ids(self) -> list[int]:

@@ -126,7 +126,10 @@ class _Serving:
             whole_N if together else requests.prompt_tokens_N,
             requests if fleet.prefix_caching else None,
         )
-        self._decode = self._prefill if fleet.decode is None else GroupState(fleet.decode, whole_N)
+        # A request that a separate decode group put back would need the prefill group again.
+        self._decode = (
+            self._prefill if fleet.decode is None else GroupState(fleet.decode, whole_N, grows=False)
+        )
         self._groups = [self._prefill] if together else [self._prefill, self._decode]
         self._sender_free_H = [0.0] * fleet.prefill.homes
         self._receiver_free_H = [0.0] * (fleet.decode.homes if fleet.decode else 0)
@@ -167,7 +170,8 @@ class _Serving:
 
     def _arrive(self, request: int) -> None:
         self._in_system += 1
-        self._prefill.submit(request, self._prompt[request])
+        prompt = self._prompt[request]
+        self._prefill.submit(request, prompt, prompt_tokens=prompt)
         following = request + 1
         if following < len(self._requests):
             self._at(float(self._requests.arrival_seconds_N[following]), lambda: self._arrive(following))
@@ -176,8 +180,8 @@ class _Serving:
 
     def _occupancy(self) -> Occupancy:
         busy = {group.spec.name: group.busy_seconds_until(self._now) for group in self._groups}
-        last = self._groups[-1]
-        return Occupancy(self._request_seconds, busy, last.decode_steps, last.decoded_tokens)
+        rows = self._groups[-1].rows
+        return Occupancy(self._request_seconds, busy, rows.steps, rows.decoded_tokens)
 
     def _keep_busy(self, group: GroupState) -> None:
         if group is self._prefill:
@@ -193,7 +197,8 @@ class _Serving:
 
     def _admit_to_prefill(self) -> None:
         for request in self._prefill.admit():
-            self._admitted[request] = self._now
+            if np.isnan(self._admitted[request]):  # else it was put back meanwhile
+                self._admitted[request] = self._now
             self._prefill.start_prefill(request, self._prompt[request])
 
     def _admit_to_decode(self) -> None:
@@ -224,7 +229,7 @@ class _Serving:
             elif self._transfer is None:
                 self._start_decoding(request)
             else:
-                self._decode.submit(request)
+                self._decode.submit(request, self._prompt[request] + 1)
         for request in outcome.finished:
             self._leave(request)
 

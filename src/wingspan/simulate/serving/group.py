@@ -1,21 +1,22 @@
 """One group of ranks that serves: its homes, the KV cache they have left, the requests they hold, its steps.
 
 All homes of a group step together: they meet at every MoE layer. A home is where a request's KV cache lives: a
-rank, or a set of tensor-parallel ranks.
+rank, or a set of tensor-parallel ranks. A group that prefills and decodes reserves KV cache as requests grow, and puts
+some back where a home's outgrow it, as `Ledger` does; one that only decodes reserves it whole.
 
 Shapes: H homes, N requests.
 """
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.errors import InputError
-from wingspan.schedule.batching import Admission, BatchLimits, PromptQueue
+from wingspan.schedule.batching import BLOCK_TOKENS, Admission, BatchLimits, PromptQueue, reserved_kv_tokens
+from wingspan.simulate.serving.decoding import DecodingRows
 from wingspan.simulate.serving.prefix_cache import PrefixCache
 from wingspan.simulate.serving.times import StepTimes, step_seconds
 from wingspan.specs.requests import Requests
@@ -64,14 +65,20 @@ class GroupState:
     """The state of one group while time goes on. Times are given to it; it has no clock."""
 
     def __init__(
-        self, spec: GroupSpec, kv_tokens_N: NDArray[np.int64], shared: Requests | None = None
+        self,
+        spec: GroupSpec,
+        kv_tokens_N: NDArray[np.int64],
+        shared: Requests | None = None,
+        *,
+        grows: bool = True,
     ) -> None:
         """Nothing is held yet.
 
         Args:
             spec: the group.
-            kv_tokens_N: KV cache that each request reserves here, in tokens, from admission to release.
+            kv_tokens_N: KV cache that each request may come to need here, in tokens.
             shared: requests with blocks, whose common beginnings are computed once; None: all is computed.
+            grows: reserve KV cache as a request grows; otherwise all that it may need, from admission to release.
         """
         largest = int(kv_tokens_N.max())
         if largest > spec.kv_tokens_per_home:
@@ -80,21 +87,21 @@ class GroupState:
                 f"{spec.kv_tokens_per_home}; shorten the requests, or give the deployment more memory for KV"
             )
         self.spec = spec
+        self.rows = DecodingRows(spec.homes)
+        """The sequences that decode."""
+        self.preemptions = 0
+        """How often a request was put back, to be computed again."""
+        self.cached_tokens = 0
+        """Tokens of prompts that were found computed."""
         self._busy_seconds = 0.0  # the step that runs counts whole
         self._step_end = 0.0
-        self.decode_steps = 0
-        self.decoded_tokens = 0
         self._kv_tokens_N = kv_tokens_N
+        self._grows = grows
         self._admission = Admission(spec.limits, spec.homes)
-        self._decoding_H = np.zeros(spec.homes, dtype=np.int64)
         self._prompts: dict[int, PromptQueue] = {}
-        self._finishes: list[
-            tuple[int, int, int]
-        ] = []  # heap of (decode step of the last token, request, context)
-        self._decoding = 0
-        self._context_tokens = 0  # over all decoding sequences
+        self._put_back: dict[int, tuple[int, int]] = {}
+        """Requests to be computed again: the tokens that they have, and those that they will still get."""
         self._prefilled_now: list[int] | None = None  # set while a step runs
-        self.cached_tokens = 0
         self._caches: list[PrefixCache] = []
         self._blocks: dict[
             int, tuple[tuple[int, ...], int]
@@ -128,44 +135,48 @@ class GroupState:
         """The home of a request that this group holds."""
         return self._admission.home_of(request)
 
-    def submit(self, request: int, prompt_tokens: int = 0) -> None:
-        """Let a request wait for a home, on which so much of its prompt is to be computed."""
-        self._admission.submit(request, int(self._kv_tokens_N[request]), prompt_tokens=prompt_tokens)
+    def submit(self, request: int, tokens: int, *, prompt_tokens: int = 0) -> None:
+        """Let a request of so many tokens wait for a home, on which so much of its prompt is to be computed."""
+        self._admission.submit(request, self._reserved(request, tokens), prompt_tokens=prompt_tokens)
 
     def admit(self) -> list[int]:
-        """Those who get a home now; see `Admission`."""
+        """Those who get a home now; see `Admission`. First those are put back who have no room any more."""
+        if not self.stepping:
+            for request, home in self._admission.preempt():
+                self._give_up(request, home)
         return self._admission.admit()
 
     def release(self, request: int) -> None:
         """Free what a request reserved; blocks of its prompt stay as far as there is room."""
         if request in self._blocks:
             blocks, _ = self._blocks.pop(request)
-            self._caches[self.home_of(request)].leave(blocks, int(self._kv_tokens_N[request]))
+            self._caches[self.home_of(request)].leave(blocks, self._admission.kv_tokens_of(request))
         self._admission.release(request)
 
     def start_prefill(self, request: int, prompt_tokens: int) -> None:
-        """From the next step on, an admitted request's prompt is computed, behind those before it on its home."""
+        """From the next step on, an admitted request's prompt is computed, behind those before it on its home.
+
+        Of one that was put back, all tokens that it had.
+        """
         home = self.home_of(request)
+        tokens, _ = self._put_back.get(request, (prompt_tokens, 0))
         cached = self._cached_tokens(request, home, prompt_tokens)
         self.cached_tokens += cached
-        self._prompts.setdefault(home, PromptQueue()).add(request, prompt_tokens, cached)
+        self._prompts.setdefault(home, PromptQueue()).add(request, tokens, cached)
 
     def _cached_tokens(self, request: int, home: int, prompt_tokens: int) -> int:
         """Tokens at the beginning of an admitted request's prompt whose KV cache its home holds already."""
         if not self._caches or self._shared is None or self._shared.blocks is None:
             return 0
         blocks = self._shared.blocks.reusable(request, prompt_tokens)
-        held = self._caches[home].enter(blocks, int(self._kv_tokens_N[request]))
+        held = self._caches[home].enter(blocks, self._admission.kv_tokens_of(request))
         self._blocks[request] = blocks, held
         return held * self._shared.blocks.tokens
 
     def start_decoding(self, request: int, context_tokens: int, left_tokens: int) -> None:
         """From the next step on, a held request decodes: `left_tokens` of them until its last token."""
-        self._decoding_H[self.home_of(request)] += 1
-        self._decoding += 1
-        self._context_tokens += context_tokens
-        last = (self.decode_steps + left_tokens, request, context_tokens + left_tokens)
-        heapq.heappush(self._finishes, last)
+        self.rows.add(request, self.home_of(request), context_tokens, left_tokens)
+        self._grow(request)
 
     def begin_step(self, now: float, horizon: float) -> float | None:
         """Start the next step and return when it ends; None where there is nothing to do.
@@ -173,7 +184,7 @@ class GroupState:
         Steps in which nothing can change are taken in one go: decode steps up to the first that gives a request
         its last token, or that ends at or after `horizon`, the time of the next event elsewhere.
         """
-        if not self._prompts and not self._decoding:
+        if not self._prompts and not self.rows:
             return None
         self._prefilled_now = []
         if self._prompts:
@@ -186,25 +197,56 @@ class GroupState:
 
     def end_step(self) -> StepOutcome:
         """Close the step that ran: who has a first token now, who the last. Those finished are released."""
-        prefilled, self._prefilled_now = self._prefilled_now or [], None
-        for request in prefilled:
+        computed, self._prefilled_now = self._prefilled_now or [], None
+        finished = self.rows.take_ended()
+        for request in self.rows.take_filled() if self._grows else ():
+            self._grow(request)
+        prefilled = []
+        for request in computed:
             if request in self._blocks:
                 self._caches[self.home_of(request)].computed(*self._blocks[request])
-        finished = []
-        while self._finishes and self._finishes[0][0] <= self.decode_steps:
-            _, request, context_tokens = heapq.heappop(self._finishes)
-            self._decoding_H[self.home_of(request)] -= 1
-            self._decoding -= 1
-            self._context_tokens -= context_tokens
+            if request not in self._put_back:
+                prefilled.append(request)
+                continue
+            tokens, left = self._put_back.pop(request)
+            if left > 1:
+                self.start_decoding(request, tokens + 1, left - 1)
+            else:
+                finished.append(request)
+        for request in finished:
             self.release(request)
-            finished.append(request)
         return StepOutcome(prefilled, finished)
 
+    def _reserved(self, request: int, tokens: int) -> int:
+        most = int(self._kv_tokens_N[request])
+        return reserved_kv_tokens(tokens, most) if self._grows else most
+
+    def _grow(self, request: int) -> None:
+        """Reserve for a sequence what it needs now."""
+        before = self._admission.kv_tokens_of(request)
+        now = self._reserved(request, self.rows.tokens_of(request))
+        self._admission.grow(request, now)
+        if request in self._blocks:
+            self._caches[self.home_of(request)].reserve(now - before)
+
+    def _give_up(self, request: int, home: int) -> None:
+        """Forget what was computed of a request that was put back."""
+        self.preemptions += 1
+        if request in self.rows:
+            self._put_back[request] = self.rows.tokens_of(request), self.rows.left_of(request)
+            self.rows.remove(request)
+        elif home in self._prompts:
+            self._prompts[home].withdraw(request)
+            if not self._prompts[home]:
+                del self._prompts[home]
+
     def _begin_decode_steps(self, now: float, horizon: float) -> float:
-        fullest, mean = int(self._decoding_H.max()), self._decoding / self.spec.homes
-        context = self._context_tokens / self._decoding
-        times = self.spec.times
-        steps = self._finishes[0][0] - self.decode_steps
+        rows, times = self.rows, self.spec.times
+        fullest, mean = int(rows.rows_H.max()), len(rows) / self.spec.homes
+        context = rows.context_tokens / len(rows)
+        steps = rows.steps_to_last()
+        if self._may_outgrow(steps):
+            steps = min(steps, rows.steps_to_fill())
         if steps > 1 and horizon < np.inf:
             first = float(times.decode_seconds(fullest, mean, np.array([context]))[0])
             steps = min(steps, int(min((horizon - now) / first, steps)) + 1) if first > 0 else steps
@@ -212,24 +254,32 @@ class GroupState:
             times.decode_seconds(fullest, mean, context + np.arange(steps, dtype=np.float64))
         )
         steps = min(steps, int(np.searchsorted(ends, horizon)) + 1)
-        self._count_decoding(steps)
+        rows.advance(steps)
         return float(ends[steps - 1])
 
+    def _may_outgrow(self, steps: int) -> bool:
+        """Whether in so many steps a home's sequences could come to reserve more than it has."""
+        blocks = -(-steps // BLOCK_TOKENS)
+        return self._grows and bool(
+            (self.rows.rows_H * blocks * BLOCK_TOKENS > self._admission.room_H()).any()
+        )
+
     def _begin_prefill_step(self, completed: list[int]) -> float:
-        decoding = (int(self._decoding_H.max()), self._decoding / self.spec.homes)
-        context = self._context_tokens / self._decoding if self._decoding else 0.0
+        rows = self.rows
+        decoding = (int(rows.rows_H.max()), len(rows) / self.spec.homes)
+        context = rows.context_tokens / len(rows) if rows else 0.0
         chunk_tokens, attended = 0, 0.0
         fullest = decoding[0]
         for home in list(self._prompts):
-            beside = int(self._decoding_H[home])
+            beside = int(rows.rows_H[home])
             tokens, pairs = self._prefill_on(home, self.spec.tokens_per_step - beside, completed)
             chunk_tokens += tokens
             attended += pairs
             fullest = max(fullest, beside + tokens)
-        computing = (fullest, (self._decoding + chunk_tokens) / self.spec.homes)
+        computing = (fullest, (len(rows) + chunk_tokens) / self.spec.homes)
         seconds = step_seconds(self.spec.times, decoding, context, computing, attended / chunk_tokens)
-        if self._decoding:
-            self._count_decoding(1)
+        if rows:
+            rows.advance(1)
         return seconds
 
     def _prefill_on(self, home: int, budget_tokens: int, completed: list[int]) -> tuple[int, float]:
@@ -242,8 +292,3 @@ class GroupState:
         if not prompts:
             del self._prompts[home]
         return sum(piece.tokens for piece in pieces), sum(piece.attended_pairs for piece in pieces)
-
-    def _count_decoding(self, steps: int) -> None:
-        self.decode_steps += steps
-        self.decoded_tokens += steps * self._decoding
-        self._context_tokens += steps * self._decoding

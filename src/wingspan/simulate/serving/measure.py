@@ -20,6 +20,7 @@ def measure(served: Served, offered_requests_per_second: float, limits: ServingL
         **dict(met),
         offered_requests_per_second=offered_requests_per_second,
         waiting_seconds=percentiles(served.admitted_seconds_N - requests.arrival_seconds_N),
+        preemptions=sum(group.preemptions for group in served.groups),
         prefix_hit_share=served.prefix_hit_share,
         mean_requests_in_system=occupied.request_seconds / span,
         mean_decoding_sequences=occupied.decoded_tokens / max(1, occupied.decode_steps),

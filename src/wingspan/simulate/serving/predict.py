@@ -9,6 +9,7 @@ from functools import partial
 
 from wingspan.deployment import Deployment
 from wingspan.errors import InputError
+from wingspan.schedule.batching import BLOCK_TOKENS
 from wingspan.schedule.price import price_per_million_tokens
 from wingspan.schedule.serving_result import LoadPoint, ServingLimits, ServingReport
 from wingspan.simulate.serving.deployed import Caps, group_of, kv_transfer
@@ -24,7 +25,8 @@ from wingspan.specs.workload import routing_remarks
 
 _NOTES = (
     "step times are interpolated between predictions (docs/serving.md)",
-    "a request is admitted when KV cache for its whole prompt and output is free; nothing is preempted",
+    f"KV cache is reserved in blocks of {BLOCK_TOKENS} tokens as requests grow; a separate decode group reserves a "
+    "request's whole",
     "throughput counts what ends while requests still arrive",
 )
 
@@ -96,7 +98,17 @@ def predict_serving(
         limits=limits,
         points=[_priced(point, serving.price_per_gpu_hour, ranks) for point in points],
         highest_load_requests_per_second=highest if limits.any else None,
-        notes=[note for note in (remark, *source.remarks, _caching_note(serving, points), *_NOTES) if note],
+        notes=[
+            note
+            for note in (
+                remark,
+                *source.remarks,
+                _caching_note(serving, points),
+                *_NOTES,
+                _preemption_note(points),
+            )
+            if note
+        ],
     )
 
 
@@ -116,6 +128,17 @@ def _caching_note(serving: Serving, points: list[LoadPoint]) -> str:
         f"prefix caching: {shares} of the prompt tokens found computed on their home; homes are chosen by load, not "
         "by what they hold"
     )
+
+
+def _preemption_note(points: list[LoadPoint]) -> str:
+    if not any(point.preemptions for point in points):
+        return "no request was preempted"
+    loads = ", ".join(
+        f"{point.preemptions:,} at {point.offered_requests_per_second:.3g}/s"
+        for point in points
+        if point.preemptions
+    )
+    return f"preempted (put back where KV cache ran out, and computed again later): {loads}"
 
 
 def _loads(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 class PrefixCache:
     """Blocks whose KV cache a home holds: those of its requests, and of gone ones as far as there is room.
 
-    A request reserves room for its whole KV cache, so blocks that it shares with another are counted for both.
+    A request reserves room for all that it has, so blocks that it shares with another are counted for both.
 
     Args:
         kv_tokens: room of the home.
@@ -42,6 +42,11 @@ class PrefixCache:
         self._reserved_tokens += kv_tokens
         self._make_room()
         return held
+
+    def reserve(self, more_tokens: int) -> None:
+        """A request reserves so many tokens more."""
+        self._reserved_tokens += more_tokens
+        self._make_room()
 
     def computed(self, blocks: Sequence[int], held: int) -> None:
         """The prompt is computed: its blocks behind the `held` first are there for others from now on."""
