@@ -21,37 +21,39 @@ VOCABULARY = 96
 CONTEXT = 512
 _FEWEST_LAYERS, _MOST_LAYERS = 4, 6
 _EXPERTS = r"num_(local_)?experts|n_routed_experts|moe_num_experts"
-_TOP_K = r"num_experts_per_tok(en)?|moe_k|moe_topk|top_k_experts"
+_TOP_K = r"num_experts_per_tok(en)?|moe_k|moe_top_?k|top_k_experts"
 
 _RULES: list[tuple[str, int | None]] = [
     (r"(bos|eos|pad|eod|sep)_token_id", None),
     (r"vocab_size|unpadded_vocab_size|vocab_size_per_layer_input", VOCABULARY),
     (r"ngram_vocab_size_base|make_ngram_vocab_size_divisible_by|split_ngram_parts", 8),
-    (r"max_position_embeddings|model_max_length", CONTEXT),
-    (r"((text|out|moe)_)?hidden_size|ple_embed_dim|adapter_(in|out)_dim|adapter_input_size", 32),
+    (r"max_position_embeddings|model_max_length|max_seq_len", CONTEXT),
+    (r"((text|out|moe)_)?hidden_size|d_model|ple_embed_dim|adapter_(in|out)_dim|adapter_input_size", 32),
     (r"hidden_size_per_layer_input|router_hidden_size|moe_latent_size", 8),
-    (r"(moe|shared_experts?|moe_shared_expert|shared)_intermediate_size", 24),
-    (r".*intermediate_size", 48),
+    (r"(moe|shared_experts?|moe_shared_expert|shared)_intermediate_size|expert_ffn_hidden_size", 24),
+    (r"share_expert_dim", 24),
+    (r".*intermediate_size(_mlp)?|ffn_hidden_size", 48),
     (r"(swa_)?num_key_value_heads|linear_num_key_heads", 2),
     (r".*(num|n)_(\w+_)?heads(_per_layer)?", 4),
     (r"qk_head_dim", 16),
-    (r".*head_dim|mamba_d_head", 8),
+    (r".*head_dim|mamba_d_head|kv_channels", 8),
     (r".*(lora|norm|dt)_rank|hc_lowrank", 16),
     (r"index_topk", 5),
     (r"index_topk_blocks", 2),
     (r"sliding_window(_size)?", 6),
-    (r"(mamba_)?chunk_size|(index_)?block_size", 4),
+    (r"((mamba|attention)_)?chunk_size|(index_)?block_size|floor_scale", 4),
     (r"mamba_d_state|ssm_state_size|rel_extent|rotary_dim", 8),
     (r"d_rel|log_scaling_n_floor|heads_per_ngram", 4),
     (r"n_groups|o_groups|layer_group_size|sliding_window_pattern|global_attn_every_n_layers", 2),
     (r"first_k_dense_replace|num_dense_layers|max_window_layers", 1),
-    (r"n_layers_per_attn_res_block", 2),
+    (r"n_layers_per_attn_res_block|zero_expert_num", 2),
 ]  # fmt: skip
 """Patterns of whole field names and their small values; the first that fits counts."""
 
 _LOCAL_AND_FULL = {"layer_types": ["full_attention", "sliding_attention"] * 2}
 
 _EXCEPTIONS: dict[str, dict[str, Any]] = {
+    "dbrx": {"attn_config": {"clip_qkv": 8, "kv_n_heads": 2, "rope_theta": 500000.0}},
     "deepseek_ocr2_text": {
         "num_hidden_layers": 4, "mlp_layer_types": ["dense"] + ["sparse"] * 3, "num_experts_per_tok": 2, "n_group": 1,
         "topk_group": 1,
@@ -59,6 +61,7 @@ _EXCEPTIONS: dict[str, dict[str, Any]] = {
     "deepseek_v4": {
         "head_dim": 16, "compress_rates": {"compressed_sparse_attention": 2, "heavily_compressed_attention": 4},
     },
+    "doge": {"is_moe": True},
     "dots1": _LOCAL_AND_FULL | {"n_shared_experts": 1, "sliding_window": 6},
     "dots3_note_text": {"head_dim": 32, "qk_nope_head_dim": 16},
     "ernie4_5_vl_moe_text": {
@@ -79,6 +82,11 @@ _EXCEPTIONS: dict[str, dict[str, Any]] = {
     },
     "laguna": _LOCAL_AND_FULL | {"num_attention_heads_per_layer": [4, 6, 4, 6]},
     "lfm2_moe": {"num_hidden_layers": 4, "layer_types": ["conv", "full_attention"] * 2},
+    "llama4_text": {
+        "num_hidden_layers": 4, "interleave_moe_layer_step": 2, "moe_layers": [1, 3], "no_rope_layers": [1, 1, 1, 0],
+        "layer_types": ["chunked_attention"] * 3 + ["full_attention"],
+    },
+    "longcat_flash": {"num_layers": 3},
     "mellum": _LOCAL_AND_FULL,
     "minimax_m3_vl_text": {"layer_types": ["full_attention", "minimax_m3_sparse"] * 2},
     "mixtral": {"sliding_window": 6},
@@ -91,6 +99,11 @@ _EXCEPTIONS: dict[str, dict[str, Any]] = {
         "indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 4,
         "indexer_compress_ratio": 2, "ple_layer_ids": [1], "ple_embed_dim": 32, "heads_per_ngram": 4,
         "eos_token_id": VOCABULARY - 1,
+    },
+    "step3p5": _LOCAL_AND_FULL | {
+        "num_hidden_layers": 4, "mlp_layer_types": ["dense"] + ["sparse"] * 3, "sliding_window": 6, "pad_token_id": 0,
+        "num_sliding_attention_heads": 6, "swiglu_limits": [None, 0.0, 0.05, None],
+        "swiglu_limits_shared": [None] * 3 + [0.05],
     },
     "zaya": {"num_experts_per_tok": 1},
 }  # fmt: skip
@@ -143,7 +156,8 @@ def write_checkpoint(
 def _shrunk(config: PreTrainedConfig, sizes: Sizes) -> dict[str, Any]:
     """Values for the constructor of a configuration: what the rules change of the given one."""
     values = {name: value for name, value in config.to_dict().items() if not name.startswith("_")}
-    layers = values.get("num_hidden_layers", 0)
+    layers_name = config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
+    layers = values.get(layers_name, 0)
     kept = _layers_to_keep(values, layers)
     own = _EXCEPTIONS.get(config.model_type, {})
 
@@ -156,7 +170,9 @@ def _shrunk(config: PreTrainedConfig, sizes: Sizes) -> dict[str, Any]:
 
     small: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, list) and layers and len(value) == layers:
+        if name in config.sub_configs:
+            small[name] = _shrunk(getattr(config, name), sizes)
+        elif isinstance(value, list) and layers and len(value) == layers:
             small[name] = [shrink(name, value[k]) for k in kept]
         elif _is_per_layer(value):
             places = {f"{n:02d}": value.get(f"{k:02d}") for n, k in enumerate(kept)}
@@ -166,7 +182,7 @@ def _shrunk(config: PreTrainedConfig, sizes: Sizes) -> dict[str, Any]:
         elif (new := shrink(name, value)) != value:
             small[name] = new
     if layers:
-        small["num_hidden_layers"] = len(kept)
+        small[layers_name] = len(kept)
     if "moe_layer_end_index" in values:
         small["moe_layer_end_index"] = len(kept) - 1
     return small | own

@@ -93,6 +93,7 @@ def cut_windows(
 @torch.inference_mode()
 def record(transport: Transport, request: RecordRequest, on_step: OnStep) -> Recorded | None:
     """Take part in a recording. Collective; returns the result on rank 0, None elsewhere."""
+    request.model.shape.check_choices_can_be_kept()
     engine = load(request.model, request.placement, transport, request.device)
     recorder = RoutingRecorder(request.placement.num_layers)
     engine.monitor.observer = recorder

@@ -122,6 +122,7 @@ def run(
 
 
 def _observe_choices(engine: Engine) -> PhaseChoices:
+    engine.shape.check_choices_can_be_kept()
     choices = PhaseChoices(len(engine.layers), engine.recorder)
     engine.monitor.observer = choices
     return choices

@@ -143,16 +143,16 @@ def start(
 def _rebalancer(engine: Engine, setup: EngineSetup) -> Rebalancer | None:
     if setup.rebalance is None or engine.transport.world.size == 1:
         return None
-    row_bytes = setup.model.config.get_text_config().hidden_size * setup.model.dtype.itemsize
+    layers = list(engine.layers.values())
     return Rebalancer(
         setup.rebalance,
         engine.transport,
         setup.placement,
-        list(engine.layers.values()),
+        layers,
         engine.dispatchers,
         engine.monitor,
         engine.recorder,
-        row_bytes,
+        layers[0].experts.row_bytes,
         Choice(setup.placement.num_experts, setup.model.shape.top_k),
         setup.device,
     )

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tests.runtime.model.test_experts import HIDDEN, LAYOUTS, SLOTS, _layout
+from tests.runtime.model.test_experts import HIDDEN, LAYOUTS, OUTSIDE, SLOTS, _layout
 from wingspan.runtime.model.experts import LocalExperts
+from wingspan.runtime.model.experts_table import rows_per_expert
 
 
 def rows(count: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -16,14 +17,15 @@ def rows(count: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 
 def cut(experts: torch.nn.Module, slots: list[int]) -> torch.nn.Module:
     """Only these slots of a module's per-expert parameters."""
-    for parameter in experts.parameters():
-        if parameter.shape[0] == SLOTS:
-            parameter.data = parameter.data[slots].clone()
+    for name, rows in rows_per_expert(experts).items():
+        parameter = experts.get_parameter(name)
+        by_slot = parameter.data.view(SLOTS, rows, *parameter.shape[1:])
+        parameter.data = by_slot[slots].flatten(0, 1).clone()
     return experts
 
 
 @pytest.mark.parametrize("pack", [(True, True), (False, True), (True, False), (False, False)])
-@pytest.mark.parametrize(("family", "name"), LAYOUTS)
+@pytest.mark.parametrize(("family", "name"), [*LAYOUTS, *OUTSIDE])
 def test_moved_experts_compute_the_same(family, name, pack):
     """Slots 2 and 1 come to a rank that had only slot 0, which moves to the middle."""
     source, here = LocalExperts(_layout(family, name)), LocalExperts(cut(_layout(family, name), [0]))
@@ -42,7 +44,7 @@ def test_moved_experts_compute_the_same(family, name, pack):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("pack", [True, False])
-@pytest.mark.parametrize(("family", "name"), LAYOUTS)
+@pytest.mark.parametrize(("family", "name"), [*LAYOUTS, *OUTSIDE])
 def test_bytes_survive_the_way_there_and_back_exactly(family, name, pack, dtype):
     source = LocalExperts(_layout(family, name, dtype))
     raw = [source.read(slot) for slot in range(SLOTS)]

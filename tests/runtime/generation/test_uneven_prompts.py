@@ -53,10 +53,10 @@ def test_states_of_every_kind_follow_a_change_of_the_schedule(
 
 
 def test_the_property_tells_caches_that_count_columns() -> None:
-    """Without a list of names: of all architectures that transformers serves, these keep such a cache."""
+    """Without a list of names: of all architectures that run, these keep such a cache or count in another way."""
     assert _one_length() == {
-        "axk2", "deepseek_v32", "deepseek_v4", "dots3_note", "dots3_note_text", "glm_moe_dsa", "hy_v4", "minimax",
-        "minimax_m3_vl_text", "qwen4_exp", "qwen4_exp_text",
+        "axk2", "deepseek_v32", "deepseek_v4", "doge", "dots3_note", "dots3_note_text", "glm_moe_dsa", "hy_v4",
+        "llama4", "llama4_text", "minimax", "minimax_m3_vl_text", "qwen4_exp", "qwen4_exp_text",
     }  # fmt: skip
 
 

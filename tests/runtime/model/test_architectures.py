@@ -13,8 +13,9 @@ from benchmarks.fuzz_case import Case, draw
 from benchmarks.fuzz_judge import Verdict, judge
 from transformers import AutoModelForCausalLM
 
+from wingspan.runtime.model.experts_table import experts_modules
 from wingspan.runtime.model.known import architectures, makes_text
-from wingspan.runtime.model.layer import ExpertParallelLayer, experts_modules
+from wingspan.runtime.model.layer import ExpertParallelLayer
 
 TEXT = [name for name in architectures() if makes_text(name)]
 
@@ -70,6 +71,13 @@ def test_the_refusal_names_the_text_part_where_it_runs(tmp_path: Path) -> None:
 
 def test_a_shared_expert_that_needs_more_than_hidden_states_is_not_computed_ahead(tmp_path: Path) -> None:
     case = a_case("inkling_text", flows=("two-batch", "two-batch"))
+    assert judge(case, tmp_path) == Verdict("equal")
+
+
+@pytest.mark.parametrize("name", ["dbrx", "doge", "jetmoe", "llama4_text", "longcat_flash"])
+def test_experts_outside_the_registry_run_and_move(name: str, tmp_path: Path) -> None:
+    prompts = ((5, 9, 17, 3), tuple(range(1, 14)), (7,), (2, 4, 6, 8, 10))
+    case = a_case(name, ranks=3, ranks_per_node=3, slots=3, rebalance="every 1", prompts=prompts)
     assert judge(case, tmp_path) == Verdict("equal")
 
 

@@ -18,6 +18,7 @@ from torch.testing import assert_close
 
 from wingspan.runtime.model import slot_linear
 from wingspan.runtime.model.experts import LocalExperts
+from wingspan.runtime.model.experts_table import need_row
 
 SLOTS = 4
 HIDDEN = 48
@@ -42,6 +43,10 @@ CONFIG = SimpleNamespace(
     mlp_gate_softcap=2.0,
     mlp_up_softcap=2.0,
     post_norm_eps=1e-6,
+    ffn_hidden_size=INTERMEDIATE,
+    ffn_act_fn={"name": "silu"},
+    expert_ffn_hidden_size=INTERMEDIATE,
+    zero_expert_num=0,
 )
 """Every attribute that some experts class reads. The limit is low enough that clamping happens."""
 
@@ -58,6 +63,12 @@ def _decorated_classes() -> list[tuple[str, str]]:
 
 
 CLASSES = _decorated_classes()
+OUTSIDE = [
+    pytest.param("dbrx", "DbrxExperts", id="dbrx"),
+    pytest.param("longcat_flash", "LongcatFlashExperts", id="longcat"),
+    pytest.param("step3p7", "Step3p7Experts", id="step"),
+]
+"""Outside the registry, and called as its modules are."""
 LAYOUTS = [
     pytest.param("mixtral", "MixtralExperts", id="plain"),
     pytest.param("gpt_oss", "GptOssExperts", id="transposed-interleaved-bias"),
@@ -85,10 +96,13 @@ def _rows(counts: list[int], dtype: torch.dtype = torch.float32) -> torch.Tensor
 
 
 def _eager(module: nn.Module, rows_ND: torch.Tensor, counts: list[int]) -> torch.Tensor:
-    """transformers' own forward with each row routed, at weight 1, to the expert whose slot it lies in."""
+    """transformers' own forward with each row routed, at weight 1, to the expert whose slot it lies in.
+
+    And again at weight 0, because not every module takes a single pick.
+    """
     expert_N1 = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))[:, None]
-    weight_N1 = torch.ones(len(rows_ND), 1, dtype=rows_ND.dtype)
-    return module(rows_ND, expert_N1, weight_N1)
+    weights_N2 = torch.tensor([1.0, 0.0], dtype=rows_ND.dtype).expand(len(rows_ND), 2)
+    return module(rows_ND, expert_N1.expand(-1, 2), weights_N2).view_as(rows_ND)
 
 
 def test_transformers_sources_list_many_architectures() -> None:
@@ -106,7 +120,14 @@ def test_every_architecture_gives_transformers_own_rows(module: str, name: str) 
         assert_close(LocalExperts(experts)(rows_ND, counts), expected_ND, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("family", "name"), LAYOUTS)
+@pytest.mark.parametrize(("family", "name"), OUTSIDE)
+def test_experts_outside_the_registry_give_transformers_own_rows(family: str, name: str) -> None:
+    test_every_architecture_gives_transformers_own_rows(
+        f"transformers.models.{family}.modeling_{family}", name
+    )
+
+
+@pytest.mark.parametrize(("family", "name"), [*LAYOUTS, *OUTSIDE])
 def test_gradients_equal_eager_ones(family: str, name: str) -> None:
     counts = [3, 0, 9, 2]
     gradients = []
@@ -208,7 +229,7 @@ def test_in_place_gives_the_same_rows(
     assert out_ND.data_ptr() == rows_ND.data_ptr() or module.has_post_expert_norm
 
 
-@pytest.mark.parametrize(("family", "name"), LAYOUTS)
+@pytest.mark.parametrize(("family", "name"), [*LAYOUTS, *OUTSIDE])
 def test_gradients_keep_the_rows(family: str, name: str) -> None:
     counts = [4, 0, 6, 1]
     rows_ND = _rows(counts)
@@ -218,7 +239,7 @@ def test_gradients_keep_the_rows(family: str, name: str) -> None:
 
 def test_packing_frees_the_modules_own_matrices_and_can_be_read_back() -> None:
     module = _layout("gpt_oss", "GptOssExperts")
-    layer = slot_linear.SlotLinear(module, "down_proj")
+    layer = slot_linear.SlotLinear(module, need_row(module).down)
     matrices_SOJ = layer.weight_SOJ.detach().clone()
     layer.pack()
     assert module.down_proj.numel() == 0

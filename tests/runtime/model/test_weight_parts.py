@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from tests.specs.test_families import CASES, SMALL
-from wingspan.runtime.model.layer import experts_modules
+from wingspan.runtime.model.experts_table import experts_modules
 from wingspan.runtime.model.weight_parts import weight_parts
 from wingspan.specs.families import model_from_config
 from wingspan.specs.memory import MemoryPart

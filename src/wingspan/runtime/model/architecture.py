@@ -24,7 +24,7 @@ from transformers import (
 import wingspan.models  # noqa: F401 - transformers knows the reference architecture from here on
 from wingspan.errors import InputError, WingspanError
 from wingspan.reading import is_lfs_pointer, json_value, lfs_pointer_error
-from wingspan.runtime.model.layer import experts_modules
+from wingspan.runtime.model.experts_table import count_of, experts_modules, idle_of
 
 PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """What weights can be in memory."""
@@ -44,6 +44,16 @@ class MoeShape:
     paths: list[str]
     num_experts: int
     top_k: int
+    idle: int = 0
+    """Experts beyond these that a token can choose and that compute nothing."""
+
+    def check_choices_can_be_kept(self) -> None:
+        """Raise `InputError` where a token's choices are more than experts: a routing trace has no number for them."""
+        if self.idle:
+            raise InputError(
+                f"{self.idle} of {self.num_experts + self.idle} experts compute nothing, and a routing trace has no "
+                "numbers for them; run the model without recording its routing"
+            )
 
 
 def config_file(folder: Path) -> Path:
@@ -138,7 +148,7 @@ def moe_shape(model: nn.Module, config: PreTrainedConfig) -> MoeShape:
     modules = dict(experts_modules(model))
     if not modules:
         raise InputError(
-            f"{_source(config)}: model type {config.model_type!r} has no experts that transformers' registry serves; "
+            f"{_source(config)}: model type {config.model_type!r} has no experts that are known here; "
             "expert parallelism needs a Mixture-of-Experts architecture"
         )
     counts = {count_of(m) for m in modules.values()}
@@ -153,12 +163,7 @@ def moe_shape(model: nn.Module, config: PreTrainedConfig) -> MoeShape:
             f"{_source(config)}: num_experts_per_tok = {top_k} of {num_experts} experts; use 1 to {num_experts}"
         )
     _check_groups(config, num_experts)
-    return MoeShape(list(modules), num_experts, top_k)
-
-
-def count_of(experts: nn.Module) -> int:
-    """Logical experts of an experts module."""
-    return int(experts.num_experts)  # type: ignore[arg-type]
+    return MoeShape(list(modules), num_experts, top_k, max(idle_of(m) for m in modules.values()))
 
 
 @contextmanager
@@ -251,9 +256,18 @@ def _check_groups(config: PreTrainedConfig, num_experts: int) -> None:
 
 def _top_k(config: PreTrainedConfig) -> int:
     text = config.get_text_config()
-    for name in ("num_experts_per_tok", "moe_k", "moe_topk", "num_experts_per_token", "top_k_experts"):
-        if isinstance(value := getattr(text, name, None), int):
-            return value
+    parts = (text, getattr(text, "ffn_config", None))
+    for name in (
+        "num_experts_per_tok",
+        "moe_k",
+        "moe_topk",
+        "num_experts_per_token",
+        "top_k_experts",
+        "moe_top_k",
+    ):
+        for part in parts:
+            if isinstance(value := getattr(part, name, None), int):
+                return value
     raise InputError(f"config of {config.model_type!r}: no number of experts per token (num_experts_per_tok)")
 
 

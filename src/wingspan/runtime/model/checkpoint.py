@@ -64,20 +64,28 @@ class Checkpoint:
 
 
 class ExpertRows:
-    """A lazy part of a fused tensor: only these experts along dimension 0, read when indexed with `[...]`."""
+    """A lazy part of a fused tensor: only these experts along dimension 0, read when indexed with `[...]`.
 
-    def __init__(self, source: Any, experts: Sequence[int]) -> None:
+    Args:
+        source: the tensor, lazy too.
+        experts: which.
+        rows: of one expert.
+    """
+
+    def __init__(self, source: Any, experts: Sequence[int], rows: int = 1) -> None:
         self._source = source
         self._experts = experts
+        self._rows = rows
 
     def __getitem__(self, index: Any) -> torch.Tensor:
         if index is not ...:
             raise TypeError(f"an expert selection is read whole, with [...]; got [{index!r}]")
-        return torch.cat([self._source[e : e + 1] for e in self._experts])
+        rows = self._rows
+        return torch.cat([self._source[e * rows : (e + 1) * rows] for e in self._experts])
 
     def get_shape(self) -> list[int]:
         """Shape of the part."""
-        return [len(self._experts), *self._source.get_shape()[1:]]
+        return [len(self._experts) * self._rows, *self._source.get_shape()[1:]]
 
     def get_dtype(self) -> str:
         """Dtype in safetensors' notation."""

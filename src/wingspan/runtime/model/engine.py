@@ -22,6 +22,7 @@ from wingspan.runtime.measuring.recorder import KEPT_STEPS, Recorder
 from wingspan.runtime.model.architecture import MoeShape, build_on_meta, load_config, moe_shape
 from wingspan.runtime.model.dequantised import DequantisedCheckpoint
 from wingspan.runtime.model.experts import LocalExperts
+from wingspan.runtime.model.experts_table import experts_parameters
 from wingspan.runtime.model.generation_config import load_generation_config, not_applied
 from wingspan.runtime.model.instrument import decoder_layers, instrument
 from wingspan.runtime.model.inventory import Inventory, take_inventory
@@ -55,9 +56,8 @@ class Model:
 def rank_bytes(model: Model, experts_per_rank: int) -> int:
     """Weights that a rank with so many experts of each layer holds."""
     experts = sum(
-        parameter.nbytes
-        for path in model.shape.paths
-        for parameter in model.structure.get_submodule(path).parameters()
+        model.structure.get_parameter(name).nbytes
+        for name in experts_parameters(model.structure, model.shape.paths)
     )
     shared = sum(parameter.nbytes for parameter in model.structure.parameters()) - experts
     return shared + experts * min(experts_per_rank, model.shape.num_experts) // model.shape.num_experts
@@ -200,4 +200,4 @@ def make_dispatcher(
 
 def parameters_of_experts(engine: Engine) -> list[nn.Parameter]:
     """This rank's expert weights: gradients of all other parameters are summed over ranks, these are not."""
-    return [p for path in engine.layers for p in engine.model.get_submodule(path).parameters()]
+    return [parameter for layer in engine.layers.values() for parameter in layer.experts.parameters()]

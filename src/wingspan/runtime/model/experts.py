@@ -1,7 +1,7 @@
 """The experts of this rank's slots: rows in, rows out.
 
-transformers keeps a layer's experts as stacked parameters and says by a few flags how they are laid out. This
-file reads those flags, so every architecture of its experts registry computes here.
+transformers keeps a layer's experts as stacked parameters. How they are laid out says a row of `experts_table`, so
+every architecture computes here.
 
 Shapes: N rows, S slots of this rank, D hidden size, I intermediate size (2 I where gate and up are fused).
 """
@@ -10,34 +10,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
+from wingspan.runtime.model.experts_table import need_row, owner_of, rows_per_expert
 from wingspan.runtime.model.slot_linear import SlotLinear, SlotWeights
 
 
 @dataclass(frozen=True)
 class ExpertWeights:
-    """One expert, ready to take a slot."""
+    """One expert, ready to take a slot: what each of its matrices is."""
 
-    up: SlotWeights
-    down: SlotWeights
+    matrices: tuple[SlotWeights, ...]
 
 
 class LocalExperts:
     """The experts in this rank's slots of one MoE layer, ready to compute rows sorted by slot.
 
     Args:
-        module: a transformers experts module whose parameters hold this rank's S slots along dimension 0
-            (S may be 0). They are read at every call, so an optimiser's update is seen.
+        module: a transformers experts module, of a kind that has a row, whose parameters hold this rank's S slots along
+            dimension 0 (S may be 0). They are read at every call, so an optimiser's update is seen.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self._up = SlotLinear(module, "gate_up_proj" if module.has_gate else "up_proj")
-        self._down = SlotLinear(module, "down_proj")
+        self._row = need_row(module)
+        self._linears = [SlotLinear(module, matrices) for matrices in self._row.matrices]
         self.rows = 0
         """Rows computed since the start."""
 
@@ -58,39 +57,50 @@ class LocalExperts:
         self.rows += len(rows_ND)
         if not len(counts_S):
             return rows_ND.clone()
-        module: Any = self._module
-        hidden_NI = self._up(rows_ND, counts_S)
-        hidden_NI = module._apply_gate(hidden_NI) if module.has_gate else module.act_fn(hidden_NI)
-        out_ND = self._down(hidden_NI, counts_S, rows_ND if in_place else None)
-        return module.post_expert_norm(out_ND) if module.has_post_expert_norm else out_ND
+        *ups, down = self._linears
+        hidden_NI = self._row.activate(self._module, [up(rows_ND, counts_S) for up in ups])
+        out_ND = down(hidden_NI, counts_S, rows_ND if in_place else None)
+        return out_ND if self._row.finish is None else self._row.finish(self._module, out_ND)
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of the experts' weights on this rank."""
-        return self._up.weight_bytes + self._down.weight_bytes
+        return sum(linear.weight_bytes for linear in self._linears)
 
     @property
     def slot_bytes(self) -> int:
         """Bytes of one expert's weights, whether or not this rank holds one."""
-        return self._up.slot_bytes + self._down.slot_bytes
+        return sum(linear.slot_bytes for linear in self._linears)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row as it comes to an expert, and leaves it."""
+        return self._linears[0].input_bytes
 
     def read(self, slot: int) -> torch.Tensor:
         """The weights of one slot as `slot_bytes` bytes in the CPU's memory, the same for every way to hold them."""
-        return torch.cat([self._up.read(slot), self._down.read(slot)])
+        return torch.cat([linear.read(slot) for linear in self._linears])
 
     def prepare(self, raw: torch.Tensor) -> ExpertWeights:
         """What another rank's `read` gave, in the form that this rank computes on."""
-        up_bytes = self._up.slot_bytes
-        return ExpertWeights(self._up.prepare(raw[:up_bytes]), self._down.prepare(raw[up_bytes:]))
+        parts = raw.split([linear.slot_bytes for linear in self._linears])
+        return ExpertWeights(
+            tuple(linear.prepare(part) for linear, part in zip(self._linears, parts, strict=True))
+        )
 
     def replace(self, slots: Sequence[int | ExpertWeights]) -> None:
         """Hold these experts from now on, in this order: present slots by their number, new ones from `prepare`."""
-        self._up.replace([s if isinstance(s, int) else s.up for s in slots])
-        self._down.replace([s if isinstance(s, int) else s.down for s in slots])
+        for number, linear in enumerate(self._linears):
+            linear.replace([s if isinstance(s, int) else s.matrices[number] for s in slots])
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The experts' parameters."""
+        owners = [owner_of(self._module, name) for name in rows_per_expert(self._module)]
+        return [getattr(owner, own) for owner, own in owners]
 
     def pack(self) -> None:
         """End training: no gradient reaches these parameters any more, and the matrices take their fastest form."""
         for parameter in self._module.parameters():
             parameter.requires_grad_(False)
-        self._up.pack()
-        self._down.pack()
+        for linear in self._linears:
+            linear.pack()

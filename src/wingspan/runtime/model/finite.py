@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wingspan.runtime.model.layer import experts_modules
+from wingspan.runtime.model.experts_table import block_path, experts_modules
 
 
 def rows_finite(logits_PV: torch.Tensor) -> torch.Tensor:
@@ -54,8 +54,8 @@ def first_not_finite(model: nn.Module, forward: Callable[[], object]) -> str | N
 
 def _routers(model: nn.Module) -> Iterator[nn.Module]:
     """What stands beside each layer's experts and decides on them."""
-    for path, _ in experts_modules(model):
-        for name, child in model.get_submodule(path.rpartition(".")[0]).named_children():
+    for path, module in experts_modules(model):
+        for name, child in model.get_submodule(block_path(path, module)).named_children():
             if "gate" in name or "router" in name:
                 yield child
 

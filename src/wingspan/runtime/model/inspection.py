@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -11,6 +10,7 @@ from wingspan.errors import InputError
 from wingspan.runtime.model.architecture import read_config
 from wingspan.runtime.model.dequantised import DequantisedCheckpoint
 from wingspan.runtime.model.engine import Model
+from wingspan.runtime.model.experts_table import need_row, rows_per_expert
 from wingspan.runtime.model.inventory import take_inventory
 from wingspan.runtime.model.padding import padding_is_neutral
 from wingspan.runtime.model.quantised import format_said
@@ -61,7 +61,7 @@ def summarize(model: Model) -> ModelSummary:
     """Read the figures off the model's structure."""
     modules = [model.structure.get_submodule(path) for path in model.shape.paths]
     first = modules[0]
-    one_expert = _per_expert(first, model.shape.num_experts)
+    one_expert = _per_expert(first)
     expert_parameters = sum(_count(shape) for shape in one_expert.values())
     in_experts = len(modules) * model.shape.num_experts * expert_parameters
     total = sum(p.numel() for p in model.structure.parameters())
@@ -126,25 +126,26 @@ def weight_files(model: Model) -> WeightFiles | None:
 
 
 def layout_of(experts: nn.Module) -> str:
-    """In words, how transformers' registry says that this module stores and computes its experts."""
-    flags: Any = experts
-    words = ["gated (three matrices)" if flags.has_gate else "plain (two matrices)"]
-    if flags.has_gate:
-        words.append("gate and up fused" + ("" if flags.is_concatenated else ", interleaved"))
-    if flags.is_transposed:
+    """In words, how this module stores and computes its experts."""
+    row = need_row(experts)
+    words = ["gated (three matrices)" if row.gated else "plain (two matrices)"]
+    if row.gated and len(row.ups) == 1:
+        words.append(
+            "gate and up fused" + ("" if getattr(experts, "is_concatenated", True) else ", interleaved")
+        )
+    if all(matrices.transposed for matrices in row.matrices):
         words.append("transposed")
-    if flags.has_bias:
+    if row.down.bias is not None:
         words.append("with biases")
-    if flags.has_post_expert_norm:
+    if row.finish is not None:
         words.append("with a norm after each expert")
     return ", ".join(words)
 
 
-def _per_expert(experts: nn.Module, num_experts: int) -> dict[str, list[int]]:
+def _per_expert(experts: nn.Module) -> dict[str, list[int]]:
     return {
-        name: list(parameter.shape[1:])
-        for name, parameter in experts.named_parameters(recurse=False)
-        if parameter.shape[0] == num_experts
+        name: [*([] if rows == 1 else [rows]), *experts.get_parameter(name).shape[1:]]
+        for name, rows in rows_per_expert(experts).items()
     }
 
 

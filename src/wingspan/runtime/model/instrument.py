@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from wingspan.runtime.measuring.recorder import Recorder, SpanKey
+from wingspan.runtime.model.experts_table import block_path
 from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.runtime.model.shared_expert import SharedExpert, takes_hidden_states_alone
 from wingspan.runtime.model.step import Step
@@ -25,7 +26,7 @@ def instrument(
         recorder: takes the times.
         step: says which micro-batch is computed.
     """
-    blocks = _blocks_with_experts(layers)
+    blocks = {block_path(path, model.get_submodule(path)): layer for path, layer in layers.items()}
     for number, (path, decoder_layer) in enumerate(decoder_layers(model, layers)):
         for name, child in decoder_layer.named_children():
             block = blocks.get(f"{path}.{name}")
@@ -33,17 +34,14 @@ def instrument(
                 _time_shared_experts(child, block, recorder)
                 _time_gate(child, block)
             elif operation := operation_of(name, child):
-                _time(child, operation, number, recorder, step)
+                # Some layers have two attention blocks, in a list that is never called itself.
+                for part in child if isinstance(child, nn.ModuleList) else (child,):
+                    _time(part, operation, number, recorder, step)
     embedding = model.get_input_embeddings()  # type: ignore[operator]
     head = model.get_output_embeddings()  # type: ignore[operator]
     for module, operation in ((embedding, Operation.EMBED), (head, Operation.HEAD)):
         if module is not None:
             _time(module, operation, None, recorder, step)
-
-
-def _blocks_with_experts(layers: dict[str, ExpertParallelLayer]) -> dict[str, ExpertParallelLayer]:
-    """The module just above each experts module: gate, experts, shared experts."""
-    return {path.rpartition(".")[0]: layer for path, layer in layers.items()}
 
 
 def decoder_layers(model: nn.Module, experts_paths: Iterable[str]) -> Iterator[tuple[str, nn.Module]]:

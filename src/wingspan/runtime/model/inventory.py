@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -13,6 +13,7 @@ from wingspan.errors import InputError
 from wingspan.runtime.model import unused as unused_tensors
 from wingspan.runtime.model.architecture import MoeShape, read_config
 from wingspan.runtime.model.dequantised import DequantisedCheckpoint
+from wingspan.runtime.model.experts_table import experts_parameters
 from wingspan.runtime.model.places import TensorPlace, TensorPlaces
 from wingspan.runtime.model.quantised import format_of_dtype, format_of_names, format_said
 
@@ -90,7 +91,7 @@ def take_inventory(
     left = {key: place.parameters[0] for key, place in of_key.items() if not _taken(place, places)}
     used = {key: place for key, place in of_key.items() if key not in left}
     unused, unexpected = unused_tensors.judge(left, model, config)
-    few, many = _expert_numbers(used, shape)
+    few, many = _expert_numbers(used, set(experts_parameters(model, shape.paths)), shape)
     targets = {key: place.parameters[0] for key, place in used.items()}
     # Only what is not read as plain weights tells.
     told = _told(checkpoint, targets, places, unexpected)
@@ -111,17 +112,19 @@ def _taken(place: TensorPlace, places: TensorPlaces) -> bool:
     return place.parameters[0] in places.parameters
 
 
-def _expert_numbers(used: Mapping[str, TensorPlace], shape: MoeShape) -> tuple[list[str], list[str]]:
+def _expert_numbers(
+    used: Mapping[str, TensorPlace], of_experts: Collection[str], shape: MoeShape
+) -> tuple[list[str], list[str]]:
     """Tensors of single experts: those that are missing, and those of experts that the model does not have."""
-    experts = set(shape.paths)
     found: dict[str, set[int]] = {}
     for key, place in used.items():
         number = EXPERT_NUMBER.search(key)
-        if number and place.parameters[0].rpartition(".")[0] in experts:
+        if number and place.parameters[0] in of_experts:
             found.setdefault(EXPERT_NUMBER.sub("0", key, count=1), set()).add(int(number[0]))
     model_has = set(range(shape.num_experts))
+    may_have = set(range(shape.num_experts + shape.idle))
     few = [_numbered(key, n) for key, has in found.items() for n in sorted(model_has - has)]
-    many = [_numbered(key, n) for key, has in found.items() for n in sorted(has - model_has)]
+    many = [_numbered(key, n) for key, has in found.items() for n in sorted(has - may_have)]
     return few, many
 
 

@@ -1,4 +1,4 @@
-"""The types of model whose experts transformers' registry serves, and which of them run."""
+"""The types of model whose experts are known, and which of them run."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from transformers import CONFIG_MAPPING
 from transformers.models.auto import modeling_auto
 
 from wingspan.runtime.model.architecture import SAME_MODULES
+from wingspan.runtime.model.experts_table import OUTSIDE_REGISTRY
 
 
 @cache
 def architectures() -> list[str]:
-    """Model types of every module of transformers with experts that the registry serves, wrappers of text too."""
+    """Model types of every module of transformers with experts that are known here, wrappers of text too."""
     folder = Path(transformers.__file__).parent / "models"
+    experts = rf"^@use_experts_implementation|^class ({'|'.join(OUTSIDE_REGISTRY)})\("
     served = {
         file.parent.name
         for file in folder.glob("*/modeling_*.py")
-        if re.search(r"^@use_experts_implementation", file.read_text(encoding="utf-8"), re.MULTILINE)
+        if re.search(experts, file.read_text(encoding="utf-8"), re.MULTILINE)
     }
     whole = (
         modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES | modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES

@@ -5,7 +5,7 @@ Shapes: T tokens, M of them valid (the rest is padding), D hidden size, K expert
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from wingspan.runtime.dispatch.streamed import StreamedDispatcher
 from wingspan.runtime.measuring.monitor import LoadMonitor
 from wingspan.runtime.measuring.recorder import Recorder, SpanKey
 from wingspan.runtime.model.experts import LocalExperts
+from wingspan.runtime.model.experts_table import need_row
 from wingspan.runtime.model.shared_expert import SharedExpert
 from wingspan.runtime.model.step import Step
 from wingspan.runtime.transport.turns import is_bulk
@@ -61,9 +62,7 @@ class ExpertParallelLayer:
         self, hidden_TD: torch.Tensor, experts_TK: torch.Tensor, weights_TK: torch.Tensor
     ) -> torch.Tensor:
         """The weighted sum of each token's experts (T, D); zero for padding. Collective over the EP group."""
-        if self.gate_start_seconds is not None:
-            self._recorder.compute(Operation.GATE, self.span_key(), self.gate_start_seconds)
-            self.gate_start_seconds = None
+        self._end_gate()
         valid_T = self._step.valid_T
         if valid_T is None:
             return self._exchange_and_compute(hidden_TD, hidden_TD, experts_TK, weights_TK)
@@ -73,6 +72,36 @@ class ExpertParallelLayer:
         y_TD = torch.zeros_like(hidden_TD)
         y_TD[valid_T] = y_MD
         return y_TD
+
+    def of_picks(
+        self,
+        hidden_TD: torch.Tensor,
+        rows_TKD: torch.Tensor,
+        experts_TK: torch.Tensor,
+        wanted_TK: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """What each pick's expert makes of a row of its own (T, K, D), not weighted. Collective over the EP group.
+
+        Args:
+            hidden_TD: the tokens.
+            rows_TKD: what each expert takes.
+            experts_TK: the picks.
+            wanted_TK: which of them are computed; the others give zeros, as padding does. None: all.
+        """
+        self._end_gate()
+        wanted_TK = torch.ones_like(experts_TK, dtype=torch.bool) if wanted_TK is None else wanted_TK
+        if self._step.valid_T is not None:
+            wanted_TK = wanted_TK & self._step.valid_T[:, None]
+        rows_MD, experts_MK = rows_TKD[wanted_TK], experts_TK[wanted_TK][:, None]
+        y_MD = self._exchange_and_compute(hidden_TD, rows_MD, experts_MK, rows_MD.new_ones(len(rows_MD), 1))
+        y_TKD = rows_TKD.new_zeros(rows_TKD.shape)
+        y_TKD[wanted_TK] = y_MD
+        return y_TKD
+
+    def _end_gate(self) -> None:
+        if self.gate_start_seconds is not None:
+            self._recorder.compute(Operation.GATE, self.span_key(), self.gate_start_seconds)
+            self.gate_start_seconds = None
 
     def span_key(self, chunk: int | None = None) -> SpanKey:
         """Where in the step this layer is, for the recorder."""
@@ -208,18 +237,17 @@ class _Chunk:
         )
 
 
-def experts_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every experts module of the model by its path, in layer order: those that transformers' registry serves."""
-    for name, module in model.named_modules():
-        if hasattr(module, "_is_expert_parallel") and hasattr(module, "num_experts"):
-            yield name, module
-
-
 def install(model: nn.Module, layers: dict[str, ExpertParallelLayer]) -> None:
     """Make the experts modules at these paths compute through their `ExpertParallelLayer`."""
     for path, layer in layers.items():
-        object.__setattr__(model.get_submodule(path), _ATTRIBUTE, layer)
-    model.set_experts_implementation(IMPLEMENTATION)  # type: ignore[operator]
+        module = model.get_submodule(path)
+        call = need_row(module).call
+        if call is None:
+            object.__setattr__(module, _ATTRIBUTE, layer)
+        else:
+            module.forward = partial(call, module, layer)
+    if any(hasattr(model.get_submodule(path), _ATTRIBUTE) for path in layers):
+        model.set_experts_implementation(IMPLEMENTATION)  # type: ignore[operator]
 
 
 def _experts_function(

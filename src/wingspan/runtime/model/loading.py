@@ -16,6 +16,7 @@ from wingspan.errors import InputError
 from wingspan.runtime.model.architecture import MoeShape
 from wingspan.runtime.model.checkpoint import ExpertRows
 from wingspan.runtime.model.dequantised import DequantisedCheckpoint
+from wingspan.runtime.model.experts_table import ExpertsParameter, experts_parameters, owner_of
 from wingspan.runtime.model.inventory import EXPERT_NUMBER, take_inventory
 from wingspan.specs.placement import Placement
 
@@ -48,9 +49,10 @@ def load_for_rank(
     inventory = take_inventory(checkpoint, model, config, shape)
     inventory.check()
     held = {path: placement.experts_on(layer, rank) for layer, path in enumerate(shape.paths)}
-    state = _own_tensors(checkpoint, inventory.targets, model, held, shape.num_experts)
-    for path, experts in held.items():
-        _cut_to_slots(model.get_submodule(path), len(experts), shape.num_experts)
+    of_experts = experts_parameters(model, shape.paths)
+    state = _own_tensors(checkpoint, inventory.targets, of_experts, held, shape.num_experts)
+    for name, parameter in of_experts.items():
+        _cut_to_slots(model, name, len(held[parameter.path]), parameter.rows)
     load_config = LoadStateDictConfig(
         pretrained_model_name_or_path=str(folder),
         dtype=dtype,
@@ -67,45 +69,42 @@ def load_for_rank(
 def _own_tensors(
     checkpoint: DequantisedCheckpoint,
     targets: Mapping[str, str],
-    model: PreTrainedModel,
+    of_experts: Mapping[str, ExpertsParameter],
     held: dict[str, list[int]],
     num_experts: int,
 ) -> dict[str, Any]:
     """The checkpoint's entries without other ranks' experts, ours renumbered from 0; nothing is read yet."""
     own: dict[str, Any] = {}
     for key, target in targets.items():
-        path, _, name = target.rpartition(".")
-        if path not in held or not _is_per_expert(model.get_submodule(path), name, num_experts):
+        parameter = of_experts.get(target)
+        if parameter is None:
             own[key] = checkpoint[key]
-        elif number := EXPERT_NUMBER.search(key):
-            if int(number[0]) in held[path]:
-                local = held[path].index(int(number[0]))
+            continue
+        experts = held[parameter.path]
+        if number := EXPERT_NUMBER.search(key):
+            if int(number[0]) in experts:
+                local = experts.index(int(number[0]))
                 own[EXPERT_NUMBER.sub(str(local), key, count=1)] = checkpoint[key]
-        elif checkpoint.shape_of(key)[:1] != (num_experts,):
+        elif checkpoint.shape_of(key)[:1] != (num_experts * parameter.rows,):
             raise InputError(
                 f"{checkpoint.folder}: {key} has shape {list(checkpoint.shape_of(key))}; a fused tensor of "
-                f"{num_experts} experts has {num_experts} along its first dimension"
+                f"{num_experts} experts has {num_experts * parameter.rows} along its first dimension"
             )
-        elif held[path]:
-            own[key] = ExpertRows(checkpoint[key], held[path])
+        elif experts:
+            own[key] = ExpertRows(checkpoint[key], experts, parameter.rows)
     return own
 
 
-def _is_per_expert(module: nn.Module, name: str, num_experts: int) -> bool:
-    parameter = module._parameters.get(name)
-    return parameter is not None and parameter.shape[0] == num_experts
-
-
-def _cut_to_slots(module: nn.Module, slots: int, num_experts: int) -> None:
-    for name, parameter in list(module._parameters.items()):
-        if parameter is None or not _is_per_expert(module, name, num_experts):
-            continue
-        # A rank with no slot in this layer has nothing to load: real, empty and complete from the start.
-        device = "meta" if slots else "cpu"
-        cut = nn.Parameter(torch.empty((slots, *parameter.shape[1:]), dtype=parameter.dtype, device=device))
-        if not slots:
-            cut._is_hf_initialized = True  # type: ignore[attr-defined]
-        module._parameters[name] = cut
+def _cut_to_slots(model: nn.Module, name: str, slots: int, rows: int) -> None:
+    module, own = owner_of(model, name)
+    parameter = module._parameters[own]
+    # A rank with no slot in this layer has nothing to load: real, empty and complete from the start.
+    device = "meta" if slots else "cpu"
+    shape = (slots * rows, *parameter.shape[1:])
+    cut = nn.Parameter(torch.empty(shape, dtype=parameter.dtype, device=device))
+    if not slots:
+        cut._is_hf_initialized = True  # type: ignore[attr-defined]
+    module._parameters[own] = cut
 
 
 def _check_complete(folder: Path, model: PreTrainedModel, found: Any) -> None:

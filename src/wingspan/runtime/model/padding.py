@@ -3,7 +3,8 @@
 Padding is hidden from a token only where every layer masks it. Attention over plain keys and values does, and so do
 transformers' recurrent and convolution states, which take no step on a masked input. A cache that counts columns is
 another matter: an index of the best keys, blocks of tokens compressed into one entry, a length of the model's own.
-And so are rotations whose frequencies follow the longest sequence of a forward (dynamic NTK, longrope).
+So is a router that looks at the tokens beside a token, attention whose temperature follows a token's column, and
+rotations whose frequencies follow the longest sequence of a forward (dynamic NTK, longrope).
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from transformers.cache_utils import (
     LinearAttentionCacheLayerMixin,
     LinearAttentionLayer,
 )
+
+from wingspan.runtime.model.experts_table import experts_modules, need_row
 
 MASKED = frozenset(
     {
@@ -53,7 +56,13 @@ def padding_is_neutral(model: PreTrainedModel) -> bool:
     """
     layers = DynamicCache(config=model.config).layers
     known = all(type(layer) in MASKED for layer in layers)
-    return known and not _own_caches(model) and not rotations_by_length(model)
+    return (
+        known
+        and not any(map(_scales_by_column, model.modules()))
+        and not mixes_tokens(model)
+        and not _own_caches(model)
+        and not rotations_by_length(model)
+    )
 
 
 def cuts_are_neutral(model: PreTrainedModel) -> bool:
@@ -66,7 +75,17 @@ def cuts_are_neutral(model: PreTrainedModel) -> bool:
     """
     layers = DynamicCache(config=model.config).layers
     known = all(type(layer) in _CUT_ANYWHERE for layer in layers)
-    return known and not _own_caches(model) and not rotations_by_length(model)
+    return known and not mixes_tokens(model) and not _own_caches(model) and not rotations_by_length(model)
+
+
+def mixes_tokens(model: nn.Module) -> bool:
+    """Whether a router's choice for a token depends on the tokens beside it."""
+    return any(need_row(module).mixes_tokens for _, module in experts_modules(model))
+
+
+def _scales_by_column(part: nn.Module) -> bool:
+    """Llama-4's attention without rotations counts the columns of its cache, padding among them."""
+    return bool(getattr(part, "attn_temperature_tuning", False)) and not getattr(part, "use_rope", True)
 
 
 def rotations_by_length(model: nn.Module) -> list[nn.Module]:

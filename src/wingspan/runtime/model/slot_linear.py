@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from wingspan.runtime.dispatch.counts import Counts
+from wingspan.runtime.model.experts_table import Matrices, owner_of
 
 _ROWS_AT_ONCE = 512
 """Rows of a packed product that are copied elsewhere while they are in the cache; as fast as all at once."""
@@ -32,32 +33,36 @@ class SlotWeights:
 
 
 class SlotLinear:
-    """The layer `name` of an experts module, one matrix per slot.
+    """One linear layer of an experts module, one matrix per slot.
 
     Args:
-        module: a transformers experts module; its flags `is_transposed` and `has_bias` say how it stores them.
-        name: of the stacked matrices among its parameters.
+        module: a transformers experts module.
+        matrices: which of its parameters, and how it stores them.
     """
 
-    def __init__(self, module: nn.Module, name: str) -> None:
-        self._module = module
-        self._name = name
+    def __init__(self, module: nn.Module, matrices: Matrices) -> None:
+        self._owner, self._name = owner_of(module, matrices.name)
+        self._bias = None if matrices.bias is None else owner_of(module, matrices.bias)
+        self._transposed = matrices.transposed
+        self._rows = None if matrices.rows is None else matrices.rows(module)
         self._packed: list[torch.Tensor] | None = None
         self._shape_OJ: torch.Size = self.weight_SOJ.shape[1:]
 
     @property
     def weight_SOJ(self) -> torch.Tensor:
         """The stacked matrices, output size first (a view where the module stores them transposed)."""
-        weight: torch.Tensor = getattr(self._module, self._name)
+        weight: torch.Tensor = self._parameter
         if self._packed is not None:
             dense = [matrix_OJ.to_dense() for matrix_OJ in self._packed]
             return torch.stack(dense) if dense else weight.new_empty((0, *self._shape_OJ))
-        return weight.transpose(1, 2) if self._module.is_transposed else weight
+        if self._rows is not None:
+            weight = weight.view(len(weight) // self._rows, self._rows, *weight.shape[1:])
+        return weight.transpose(1, 2) if self._transposed else weight
 
     @property
     def bias_SO(self) -> torch.Tensor | None:
         """The stacked biases, where the architecture has them."""
-        return getattr(self._module, f"{self._name}_bias") if self._module.has_bias else None
+        return None if self._bias is None else getattr(*self._bias)
 
     @property
     def weight_bytes(self) -> int:
@@ -71,14 +76,18 @@ class SlotLinear:
         if self._packed is not None or not _can_pack(weight_SOJ):
             return
         self._packed = [_packed(w) for w in weight_SOJ]
-        parameter = getattr(self._module, self._name)
-        parameter.data = parameter.data.new_empty(0)
+        self._parameter.data = self._parameter.data.new_empty(0)
 
     @property
     def slot_bytes(self) -> int:
         """Bytes of one slot's matrix and bias, whether or not this rank has a slot."""
         outputs, inputs = self._shape_OJ
         return (outputs * inputs + (0 if self.bias_SO is None else outputs)) * self._dtype.itemsize
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of a row that it takes."""
+        return self._shape_OJ[1] * self._dtype.itemsize
 
     def read(self, slot: int) -> torch.Tensor:
         """One slot's matrix (O, J) and bias, one after another, as `slot_bytes` bytes in the CPU's memory."""
@@ -106,8 +115,8 @@ class SlotLinear:
             self._packed = [weights.matrix for weights in held]
         else:
             matrices_SOJ = self._stacked([w.matrix for w in held], self._shape_OJ)
-            transposed = self._module.is_transposed
-            self._parameter.data = matrices_SOJ.transpose(1, 2).contiguous() if transposed else matrices_SOJ
+            stored = matrices_SOJ.transpose(1, 2).contiguous() if self._transposed else matrices_SOJ
+            self._parameter.data = stored if self._rows is None else stored.flatten(0, 1)
         if self.bias_SO is not None:
             biases = [w.bias_O for w in held if w.bias_O is not None]
             self.bias_SO.data = self._stacked(biases, self._shape_OJ[:1])
@@ -121,7 +130,7 @@ class SlotLinear:
 
     @property
     def _parameter(self) -> nn.Parameter:
-        parameter: nn.Parameter = getattr(self._module, self._name)
+        parameter: nn.Parameter = getattr(self._owner, self._name)
         return parameter
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 from torch import nn
 
+from wingspan.runtime.model.experts_table import block_path, experts_parameters, need_row
 from wingspan.runtime.model.instrument import decoder_layers, operation_of
 from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.schedule.result import Operation
@@ -43,16 +44,22 @@ def weight_parts(model: nn.Module, experts_paths: Collection[str]) -> dict[str, 
         for path, layer in decoder_layers(model, experts_paths)
         for name, child in layer.named_children()
     }
-    blocks = [path.rpartition(".")[0] for path in experts_paths]
+    of_experts = experts_parameters(model, experts_paths)
+    blocks = {
+        block_path(path, module): need_row(module).shared
+        for path in experts_paths
+        for module in (model.get_submodule(path),)
+    }
     found = {}
     for name, parameter in model.named_parameters():
-        if any(_within(name, path) for path in experts_paths):
+        if name in of_experts:
             found[name] = MemoryPart.EXPERTS
         elif id(parameter) in at_ends:
             found[name] = MemoryPart.EMBEDDING_AND_HEAD
         elif block := next((block for block in blocks if _within(name, block) and block in inside), None):
             child = name.removeprefix(f"{block}.").partition(".")[0]
-            found[name] = MemoryPart.SHARED_EXPERTS if "shared" in child else MemoryPart.ROUTERS_AND_NORMS
+            shared = "shared" in child or child in blocks[block]
+            found[name] = MemoryPart.SHARED_EXPERTS if shared else MemoryPart.ROUTERS_AND_NORMS
         else:
             operation = next((operation for path, operation in inside.items() if _within(name, path)), None)
             found[name] = _part(operation)
