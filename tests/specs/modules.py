@@ -32,8 +32,11 @@ def text_modules(text: PreTrainedConfig, **fields: Any) -> tuple[Module, bool]:
 
 
 def parameters_of(text: PreTrainedConfig) -> int:
-    """How many there are; where the head is not among them, with it."""
+    """How many there are that compute; where the head is not among them, with it."""
+    from wingspan.runtime.model.experts_table import cut_idle
+
     modules, with_head = text_modules(text)
     tied = getattr(text, "tie_word_embeddings", False)
+    cut_idle(modules)
     head = 0 if with_head or tied else text.vocab_size * text.hidden_size
     return head + sum(parameter.numel() for parameter in modules.parameters())

@@ -24,7 +24,7 @@ from transformers import (
 import wingspan.models  # noqa: F401 - transformers knows the reference architecture from here on
 from wingspan.errors import InputError, WingspanError
 from wingspan.reading import is_lfs_pointer, json_value, lfs_pointer_error
-from wingspan.runtime.model.experts_table import count_of, experts_modules, idle_of
+from wingspan.runtime.model.experts_table import count_of, cut_idle, experts_modules, idle_of
 
 PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """What weights can be in memory."""
@@ -131,12 +131,16 @@ def build_on_meta(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedMod
     _check_makes_text(config)
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config, dtype=dtype, trust_remote_code=False
+            )
     except Exception as error:
         raise InputError(
             f"{_source(config)}: transformers builds no text model of type {config.model_type!r} from these values: "
             f"{cause(error)}"
         ) from None
+    cut_idle(model)
+    return model
 
 
 def moe_shape(model: nn.Module, config: PreTrainedConfig) -> MoeShape:

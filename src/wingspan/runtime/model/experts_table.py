@@ -149,6 +149,28 @@ def experts_parameters(model: nn.Module, paths: Iterable[str]) -> dict[str, Expe
     }
 
 
+def cut_idle(model: nn.Module) -> None:
+    """Leave out the weights of experts that compute nothing: some modules have room for them.
+
+    Args:
+        model: without memory behind its parameters.
+    """
+    for path, module in experts_modules(model):
+        for name, rows in rows_per_expert(module).items():
+            if len(module.get_parameter(name)) != count_of(module) * rows:
+                cut_rows(model, f"{path}.{name}", count_of(module) * rows)
+
+
+def cut_rows(model: nn.Module, name: str, rows: int) -> None:
+    """Let a parameter have so many rows along its first axis, without memory behind them; with none, none is needed."""
+    owner, own = owner_of(model, name)
+    parameter = owner._parameters[own]
+    device = "meta" if rows else "cpu"
+    owner._parameters[own] = nn.Parameter(
+        torch.empty((rows, *parameter.shape[1:]), dtype=parameter.dtype, device=device)
+    )
+
+
 def owner_of(module: nn.Module, name: str) -> tuple[Any, str]:
     """The module that has a parameter of this name below `module`, and the parameter's own name in it."""
     path, _, own = name.rpartition(".")

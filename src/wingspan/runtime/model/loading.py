@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.modeling_utils import LoadStateDictConfig
@@ -16,7 +15,7 @@ from wingspan.errors import InputError
 from wingspan.runtime.model.architecture import MoeShape
 from wingspan.runtime.model.checkpoint import ExpertRows
 from wingspan.runtime.model.dequantised import DequantisedCheckpoint
-from wingspan.runtime.model.experts_table import ExpertsParameter, experts_parameters, owner_of
+from wingspan.runtime.model.experts_table import ExpertsParameter, cut_rows, experts_parameters
 from wingspan.runtime.model.inventory import EXPERT_NUMBER, take_inventory
 from wingspan.specs.placement import Placement
 
@@ -52,7 +51,11 @@ def load_for_rank(
     of_experts = experts_parameters(model, shape.paths)
     state = _own_tensors(checkpoint, inventory.targets, of_experts, held, shape.num_experts)
     for name, parameter in of_experts.items():
-        _cut_to_slots(model, name, len(held[parameter.path]), parameter.rows)
+        slots = len(held[parameter.path])
+        cut_rows(model, name, slots * parameter.rows)
+        if not slots:
+            # A rank with no slot in this layer has nothing to load: its experts are complete from the start.
+            model.get_parameter(name)._is_hf_initialized = True  # type: ignore[attr-defined]
     load_config = LoadStateDictConfig(
         pretrained_model_name_or_path=str(folder),
         dtype=dtype,
@@ -93,18 +96,6 @@ def _own_tensors(
         elif experts:
             own[key] = ExpertRows(checkpoint[key], experts, parameter.rows)
     return own
-
-
-def _cut_to_slots(model: nn.Module, name: str, slots: int, rows: int) -> None:
-    module, own = owner_of(model, name)
-    parameter = module._parameters[own]
-    # A rank with no slot in this layer has nothing to load: real, empty and complete from the start.
-    device = "meta" if slots else "cpu"
-    shape = (slots * rows, *parameter.shape[1:])
-    cut = nn.Parameter(torch.empty(shape, dtype=parameter.dtype, device=device))
-    if not slots:
-        cut._is_hf_initialized = True  # type: ignore[attr-defined]
-    module._parameters[own] = cut
 
 
 def _check_complete(folder: Path, model: PreTrainedModel, found: Any) -> None:
