@@ -38,6 +38,8 @@ from wingspan.simulate.together import DeploymentTimes, Together
 from wingspan.specs.cluster import load_cluster
 from wingspan.specs.execution import ScheduleKind
 from wingspan.specs.models import load_model
+from wingspan.specs.part_precision import WEIGHTS, AskedPrecision
+from wingspan.specs.precision import Precision
 from wingspan.specs.workload import Context, Workload
 
 _CASES = Path(__file__).parents[1] / "tests" / "simulate" / "cases"
@@ -191,18 +193,20 @@ def _both_phases(way: Deployment, gpus: int, goal: ServiceGoal) -> Iterator[Offe
 
 
 def template(
-    model: str, cluster: str, context: int, phase: str = "decode", weights: str | None = None
+    model: str, cluster: str, context: int, phase: str = "decode", precision: AskedPrecision | None = None
 ) -> Deployment:
     """What a plan starts from."""
     spec = load_model(model)
-    work = {"phase": phase, "tokens_per_gpu": 64, "context": Context(mean_tokens=context), "weights": weights}
+    work = {"phase": phase, "tokens_per_gpu": 64, "context": Context(mean_tokens=context)}
     return Deployment(
         model=spec,
         cluster=load_cluster(cluster),
-        workload=Workload.model_validate(work),
+        workload=Workload.model_validate(work | ({"precision": precision} if precision else {})),
         placement=PlacementSpec(ranks=1, experts_per_rank=spec.experts.count),
     )
 
+
+_FOUR_BITS = AskedPrecision(**dict.fromkeys(WEIGHTS, Precision.MXFP4), activations=Precision.BF16)
 
 CASES = {
     "DeepSeek-V3, 72 x H100": (template("deepseek-v3", "h100-sxm", 2050), 72),
@@ -210,7 +214,7 @@ CASES = {
     "DeepSeek-V3, 36 x GB200": (template("deepseek-v3", "gb200-nvl72", 4096), 36),
     "DeepSeek-V3, 72 x GB200": (template("deepseek-v3", "gb200-nvl72", 4096), 72),
     "DeepSeek-V3, 72 x H200": (template("deepseek-v3", "h200", 4096), 72),
-    "DeepSeek-V3 in FP4, 3 x B200": (template("deepseek-v3", "b200", 4096, weights="fp4"), 3),
+    "DeepSeek-V3 in FP4, 3 x B200": (template("deepseek-v3", "b200", 4096, precision=_FOUR_BITS), 3),
     "DeepSeek-V3, 16 x H20": (template("deepseek-v3", _H20, 4096), 16),
     "DeepSeek-V3, 16 x H20, prefill": (template("deepseek-v3", _H20, 4096, "prefill"), 16),
     "Qwen1.5-MoE, 4 x H100": (template(_QWEN, "h100-sxm", 4096), 4),

@@ -89,7 +89,7 @@ def deployments(draw) -> Deployment:
     }  # fmt: skip
     ranks, loads = draw(st.sampled_from([1, 2, 4, 8, 16])), st.floats(0, 1e18)
     recorded = {"kind": "recorded", "loads": [draw(st.lists(loads, min_size=experts, max_size=experts))]}
-    precision = st.none() | st.sampled_from(["bf16", "fp8", "fp4", "fp32"])
+    precision = st.none() | st.sampled_from(["bf16", "fp8", "mxfp4", "fp32"])
     parts: dict[str, Any] = {
         "model": model_from_config(config, "any"),
         "cluster": load_cluster(draw(st.sampled_from(["h100-sxm", "seed-ideal"]))).with_gpus(ranks),
@@ -108,8 +108,7 @@ def deployments(draw) -> Deployment:
                 | st.just(recorded)
             ),
             "fluctuating": draw(st.booleans()),
-            "weights": draw(precision),
-            "kv": draw(st.sampled_from(["bf16", "fp8"])),
+            "precision": {"experts": draw(precision), "attention": draw(precision), "kv": draw(precision)},
         },
         "placement": {"ranks": ranks, "experts_per_rank": -(-experts // ranks)},
         "options": {"schedule": draw(st.sampled_from(["sequential", "chunks:2", "two-batch"]))},

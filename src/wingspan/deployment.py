@@ -27,6 +27,7 @@ from wingspan.schedule.schedule import Layers, Schedule, schedule_of
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import DispatcherKind, ScheduleText, parse_schedule
 from wingspan.specs.model import ModelSpec
+from wingspan.specs.part_precision import Precisions
 from wingspan.specs.placement import Placement
 from wingspan.specs.reading import Spec, parse
 from wingspan.specs.workload import RecordedRouting, Workload
@@ -143,6 +144,7 @@ class Deployment(Spec):
                 f"{ranks} ranks exceed the cluster's {self.cluster.gpus} GPUs; give it more nodes or use fewer ranks"
             )
         self._check_groups()
+        self._check_parts()
         fullest = self.workload.spread_over(ranks).tokens_per_gpu
         if fullest != self.workload.tokens_per_gpu:
             raise ValueError(
@@ -176,6 +178,13 @@ class Deployment(Spec):
                 raise ValueError(f"{name} {group} must divide the {ranks} ranks and the {in_node} of a node")
             if parts % group:
                 raise ValueError(f"{name} {group} must divide the {parts} {unit}")
+
+    def _check_parts(self) -> None:
+        """Raise `ValueError` where a part that the model lacks is asked for in a format of its own."""
+        asked, lacking = self.workload.precision, {"dense": "dense MLPs", "shared": "shared experts"}
+        for part in lacking.keys() - self.model.weighted_parts:
+            if (given := getattr(asked, part)) not in (None, asked.attention, asked.experts):
+                raise ValueError(f"precision {part}={given}: {self.model.name} has no {lacking[part]}")
 
     @property
     def ranks(self) -> int:
@@ -229,6 +238,11 @@ class Deployment(Spec):
     def used_cluster(self) -> Cluster:
         """The part of the cluster that the ranks fill."""
         return self.cluster.part(self.ranks)
+
+    @property
+    def precisions(self) -> Precisions:
+        """What the step computes, keeps and sends in on the cluster's GPUs."""
+        return self.workload.precisions(self.model, self.cluster.gpu)
 
     @property
     def dispatcher(self) -> DispatcherKind:

@@ -17,7 +17,6 @@ from wingspan.simulate.search import Watch, unwatched
 from wingspan.simulate.service import ServiceGoal
 from wingspan.simulate.service_plan import ServicePlan, make_service_plan
 from wingspan.simulate.step import simulate as predicted
-from wingspan.specs.precision import Precision
 
 if TYPE_CHECKING:
     from wingspan.routing.recorded_load import RecordedLoad
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from wingspan.simulate.training.planning import TrainingPlan
     from wingspan.specs.placement import Placement
 
+_PRODUCTS = ("fp8", "bf16")
 _USUAL_SEQUENCE = 4096
 """Tokens of a training sequence where nobody says."""
 
@@ -108,7 +108,7 @@ def plan_training(said: Description, gpus: int | None = None) -> TrainingPlan:
 
     Args:
         said: model, cluster, context (tokens of a sequence, default 4096), total sequences (global batch size),
-            routing, activations and seed; training has none of the rest.
+            routing, precision of products and seed; training has none of the rest.
         gpus: all GPUs (default: as many as the cluster says).
 
     Raises:
@@ -117,7 +117,11 @@ def plan_training(said: Description, gpus: int | None = None) -> TrainingPlan:
     from wingspan.simulate.training import planning
 
     context = said.context or _USUAL_SEQUENCE
-    products = Precision.FP8 if said.activations == Precision.FP8 else Precision.BF16
+    products = (said.precision or "bf16").removeprefix("activations=")
+    if products not in _PRODUCTS:
+        raise InputError(
+            f"`precision` {said.precision}: products of training are computed in {' or '.join(_PRODUCTS)}"
+        )
     asked = Description(
         source=said.source,
         cluster=said.cluster,
@@ -125,11 +129,14 @@ def plan_training(said: Description, gpus: int | None = None) -> TrainingPlan:
         tokens_per_gpu=context,
         context=context,
         routing=said.routing,
-        activations=said.activations,
-        weights=products.value,
+        precision=products,
         seed=said.seed,
     )
     template = template_of(asked)
+    if template.precisions.attention.activations.value != products:
+        raise InputError(
+            f"`precision` {said.precision}: {template.cluster.gpu.name} does not compute in {products}"
+        )
     whole = gpus or template.cluster.gpus
     return planning.plan_training(
         template.model, template.cluster, template.workload, whole, said.total_sequences

@@ -19,6 +19,9 @@ _TODAY = {
     "--sigma": "log-normal:0.6",
     "--overlap": "chunks:4",
     "--chunks": "chunks:4",
+    "--weights": "weights=4",
+    "--activations": "activations=4",
+    "--kv": "kv=4",
 }
 
 
@@ -69,6 +72,7 @@ def test_an_old_name_is_todays(alias: Alias, command: str) -> None:
         ("sweep", "--schedule sequential,chunks=4,chunks", "--schedule sequential,chunks:4,chunks:2"),
         ("sweep", "--skew 0,0.6", "--routing uniform,log-normal:0.6"),
         ("sweep", "--ep 16..64 --batch 1,8", "--ranks 16..64 -b 1,8"),
+        ("simulate", "--kv fp8 --weights fp4 --precision bf16", "--precision bf16,kv=fp8,weights=fp4"),
         ("place", "--step-tokens 256 --flat --ep 8", "-b 256 --dispatcher flat --ranks 8"),
     ],
 )

@@ -28,6 +28,7 @@ from wingspan.runtime.start import engine_setup
 from wingspan.schedule.result import Operation
 from wingspan.specs.cluster import load_cluster
 from wingspan.specs.models import load_model
+from wingspan.specs.part_precision import WEIGHTS
 from wingspan.specs.workload import Context, Workload
 
 # What the other value of each field is. Where a field acts only beside others, those stand with it.
@@ -41,12 +42,15 @@ OTHER: dict[str, dict[str, Any]] = {
     "workload.total_sequences": {"workload.total_sequences": 7},
     "workload.fluctuating": {"workload.fluctuating": False},
     "workload.seed": {"workload.seed": 5},
-    "workload.weights": {"workload.weights": "fp32"},
-    "workload.expert_weights": {"workload.expert_weights": "fp32"},
-    "workload.activations": {"workload.activations": "fp32"},
-    "workload.dispatch": {"workload.dispatch": "fp8"},
-    "workload.combine": {"workload.combine": "fp8"},
-    "workload.kv": {"workload.kv": "fp32"},
+    "workload.precision.attention": {f"workload.precision.{part}": "fp32" for part in WEIGHTS},
+    "workload.precision.dense": {"workload.precision.dense": "fp32"},
+    "workload.precision.shared": {"workload.precision.shared": "fp32"},
+    "workload.precision.experts": {"workload.precision.experts": "fp32"},
+    "workload.precision.activations": {"workload.precision.activations": "fp32"},
+    "workload.precision.dispatch": {"workload.precision.dispatch": "fp8"},
+    "workload.precision.combine": {"workload.precision.combine": "fp8"},
+    "workload.precision.kv": {"workload.precision.kv": "fp32"},
+    "workload.precision.core": {"workload.precision.core": "fp32"},
     "placement.strategy": {"placement.strategy": "round_robin"},
     "placement.ranks": {"placement.ranks": 4},
     "placement.experts_per_rank": {"placement.experts_per_rank": 5},
@@ -80,12 +84,15 @@ FIELDS: dict[str, tuple[str, str, str]] = {
     "workload.total_sequences": (_STEP, REFUSED, REFUSED),
     "workload.fluctuating": (_STEP, "drawn token by token: a step always fluctuates", "the model routes"),
     "workload.seed": (_STEP, ACTS, ACTS),
-    "workload.weights": (ACTS, ACTS, ACTS),
-    "workload.expert_weights": (REFUSED, ACTS, REFUSED),
-    "workload.activations": (REFUSED, REFUSED, REFUSED),
-    "workload.dispatch": (ACTS, ACTS, ACTS),
-    "workload.combine": (REFUSED, REFUSED, REFUSED),
-    "workload.kv": (SAID, ACTS, SAID),
+    "workload.precision.attention": (ACTS, ACTS, ACTS),
+    "workload.precision.dense": (REFUSED, ACTS, REFUSED),
+    "workload.precision.shared": (REFUSED, REFUSED, REFUSED),
+    "workload.precision.experts": (REFUSED, ACTS, REFUSED),
+    "workload.precision.activations": (REFUSED, REFUSED, REFUSED),
+    "workload.precision.dispatch": (ACTS, ACTS, ACTS),
+    "workload.precision.combine": (REFUSED, REFUSED, REFUSED),
+    "workload.precision.kv": (SAID, ACTS, SAID),
+    "workload.precision.core": (SAID, ACTS, SAID),
     "placement.strategy": (ACTS, ACTS, ACTS),
     "placement.ranks": (ACTS, ACTS, ACTS),
     "placement.experts_per_rank": (ACTS, ACTS, ACTS),
@@ -189,7 +196,8 @@ def _paced(path: Path) -> tuple[Any, Any]:
         raise InputError("compare refuses it by name (tests/cli/test_compare.py)")
     step = paced_step(given, 1)
     pace = ModelledPace(given, step.flow.micro_batches, 0)
-    seconds = [pace.seconds(op, 3) for op in (Operation.ATTENTION, Operation.DENSE, Operation.GATE)]
+    seconds = [pace.seconds(op, 3) for op in (Operation.ATTENTION, Operation.GATE)]
+    seconds.append(pace.seconds(Operation.DENSE, 0))
     drawn = choices(given)
     what = (step.placement.to_dict(), step.flow, step.dispatch, step.dtype, seconds, pace.experts_seconds(3, [9] * 4),
             drawn.shape, drawn.tolist(), given.options.reserve_share, given.workload.phase)  # fmt: skip

@@ -51,9 +51,7 @@ def whole(command: Command, *arguments: object) -> str:
 
 @pytest.mark.parametrize(("model", "cluster", "ranks"), STEPS)
 def test_a_step(narrow: Command, model: str, cluster: str, ranks: int) -> None:
-    # An A100 has no FP8.
-    wide = ("--weights", "bf16", "--activations", "bf16") if cluster == "a100" else ()
-    assert "all parts" in whole(narrow, "simulate", model, "--cluster", cluster, "--ranks", ranks, *wide)
+    assert "all parts" in whole(narrow, "simulate", model, "--cluster", cluster, "--ranks", ranks)
 
 
 @pytest.mark.parametrize(("model", "cluster", "gpus", "more"), [(*plan[:3], plan[3:]) for plan in PLANS])

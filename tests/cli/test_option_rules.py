@@ -20,9 +20,9 @@ from tests.cli.command import TINY, Command
         (("run", TINY, "--seed", "4"), "--seed 4: does nothing here: at --temperature 0"),
         (
             ("simulate", TINY, "--weights", "int3"),
-            "--weights int3: use one of fp32, bf16, fp16, fp8, int8, fp4",
+            "--precision weights=int3: 'int3' is no format; use one of fp32, bf16, fp16, fp8, int8, mxfp4",
         ),
-        (("plan", TINY, "--kv", "FP8"), "--kv FP8: use one of fp32"),
+        (("plan", TINY, "--precision", "kv=FP8"), "'FP8' is no format; use one of fp32"),
         (("run", TINY, "--top-k", "4"), "--top-k 4: does nothing here: at --temperature 0"),
         (("run", TINY, "--top-p", "0.5"), "--top-p 0.5: does nothing here: at --temperature 0"),
         (("run", TINY, "--min-p", "0.5"), "--min-p 0.5: does nothing here: at --temperature 0"),

@@ -71,13 +71,15 @@ def test_slots_that_are_asked_for_are_in_its_files(
     """With a load as routing: the printed commands have it, and `simulate` prints the step of the plan."""
     load, out = tmp_path / "load.json", tmp_path / "found.json"
     load.write_text(json.dumps([[100 + 50 * ((layer + e) % 5) for e in range(8)] for layer in range(7)]))
-    done = wingspan(*ASKED, *more, "--routing", str(load), "--out", str(out), "--kv", "fp8", "--json")
+    done = wingspan(
+        *ASKED, *more, "--routing", str(load), "--out", str(out), "--precision", "kv=fp8", "--json"
+    )
     assert done.code == 0, done.err
     found = json.loads(done.out)
     then = " ".join(" ".join(found["commands"]["then"]).replace("\\", " ").split())
     assert f"wingspan place {load} " in then
     assert f"--routing {load} " in then
-    assert "--kv fp8" in then
+    assert "--precision kv=fp8" in then
     best = found["best"]
     step = json.loads(wingspan("simulate", str(out), "--json").out)["step_seconds"]
     assert step == pytest.approx(best.get("decode_without_prompts_seconds", best["decode_step_seconds"]))

@@ -139,7 +139,7 @@ def test_a_deployment_of_a_bare_configuration_wants_a_checkpoint(saved, wingspan
         ("model.hidden", 320, "hidden is 160, and 320 in"),
         ("options.attention_ranks", 5, "attention_ranks 5"),
         ("options.expert_tensor_parallel", 2, "expert_tensor_parallel 2: ranks hold whole experts"),
-        ("workload.combine", "fp8", "--row-precision same"),
+        ("workload.precision.combine", "fp8", "--row-precision same"),
     ],
 )  # fmt: skip
 def test_what_cannot_run_is_one_line_before_torch(saved, wingspan, key, value, words):

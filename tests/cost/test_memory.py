@@ -7,14 +7,14 @@ from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.memory import MemoryPart
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.models import load_model
+from wingspan.specs.part_precision import WEIGHTS, Precisions
 from wingspan.specs.precision import Precision
-from wingspan.specs.workload import Context, Precisions, Workload
+from wingspan.specs.workload import Context, Workload
 
 
-def _precisions(of: ModelSpec, **changes: Precision) -> Precisions:
-    return (
-        Workload(tokens_per_gpu=1, context=Context(mean_tokens=1)).precisions(of).model_copy(update=changes)
-    )
+def _precisions(of: ModelSpec, **asked: Precision) -> Precisions:
+    work = Workload(tokens_per_gpu=1, context=Context(mean_tokens=1))
+    return work.with_precision(**asked).precisions(of)
 
 
 def _holding(**changes: object) -> Holding:
@@ -45,7 +45,7 @@ def test_weights_add_up_to_the_model() -> None:
     for name in ("deepseek-v3", "mixtral-8x7b", "gpt-oss-120b"):
         of = load_model(name)
         every = _holding(experts_R=float(of.experts.count * len(of.moe_layers)))
-        in_bf16 = _precisions(of, weights=Precision.BF16, expert_weights=Precision.BF16)
+        in_bf16 = _precisions(of, **dict.fromkeys(WEIGHTS, Precision.BF16))
         total = sum(float(size) for size in weight_bytes(of, in_bf16, every).values())
         assert total == pytest.approx(2 * of.parameters.total)
 

@@ -151,8 +151,8 @@ def test_an_unknown_name_lists_the_presets():
 
 
 def test_a_precision_that_the_device_lacks():
-    with pytest.raises(InputError, match="H100 SXM has no peak_flops for fp4; use one of fp8"):
-        load_cluster("h100-sxm").gpu.sustained_flops(Precision.FP4)
+    with pytest.raises(InputError, match="H100 SXM has no peak_flops for mxfp4; use one of fp8"):
+        load_cluster("h100-sxm").gpu.sustained_flops(Precision.MXFP4)
 
 
 def test_unknown_kernels_are_named():

@@ -69,7 +69,12 @@ def test_a_file_says_what_differs(tmp_path: Path):
 
 def test_rates_are_replaced_as_a_whole_and_kernels_one_by_one():
     a100 = load_cluster("a100")
-    assert set(a100.gpu.peak_flops) == {Precision.BF16, Precision.FP16, Precision.FP32}
+    assert set(a100.gpu.peak_flops) == {
+        Precision.INT8,
+        Precision.BF16,
+        Precision.FP16,
+        Precision.FP32,
+    }
     assert a100.kernels.matmul.processors == 108
     assert a100.kernels.matmul.launch_seconds == H100.kernels.matmul.launch_seconds
     assert a100.kernels.experts == H100.kernels.experts

@@ -51,7 +51,8 @@ def test_the_shipped_checkpoint_is_read_by_its_folder() -> None:
 
 def test_published_precision_of_parts() -> None:
     oss = load_model("gpt-oss-120b")
-    assert (oss.weights, oss.expert_weights) == (Precision.BF16, Precision.FP4)
+    said = oss.precision
+    assert (said.attention.weights, said.experts.weights) == (Precision.BF16, Precision.MXFP4)
     windows = [kind.mixers[0].window_tokens for kind in map(oss.kind_of, range(oss.layers))]
     assert windows == [128, None] * 18
 

@@ -19,7 +19,7 @@ _ONLY_EXPERTS = ["lm_head", "re:.*self_attn.*", "re:.*shared_experts.*"]
 def _model(quantization: object) -> tuple[Precision, Precision]:
     config = {**SMALL, "model_type": "mixtral", "num_local_experts": 8, "quantization_config": quantization}
     of = model_from_config(config, "a config")
-    return of.weights, of.expert_weights
+    return of.precision.attention.weights, of.precision.experts.weights
 
 
 def _compressed(weights: dict[str, Any], ignore: list[str]) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def _compressed(weights: dict[str, Any], ignore: list[str]) -> dict[str, Any]:
     ("quantization", "attention", "experts"),
     [
         ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8", "fp8"),
-        ({"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn"]}, "bf16", "fp4"),
+        ({"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn"]}, "bf16", "mxfp4"),
         (_compressed(_INT4, _ONLY_EXPERTS), "bf16", "int4-g32"),
         (_compressed({**_INT4, "group_size": 128}, ["lm_head"]), "int4", "int4"),
         (_compressed({"num_bits": 8, "type": "float"}, ["lm_head"]), "fp8", "fp8"),
@@ -63,7 +63,7 @@ def test_what_stands_beside_the_config_is_read(tmp_path: Path) -> None:
         "quantization": {"quant_algo": "FP8", "exclude_modules": ["lm_head"]},
     }
     (tmp_path / "hf_quant_config.json").write_text(json.dumps(said))
-    assert load_model(str(tmp_path)).expert_weights is Precision.FP8
+    assert load_model(str(tmp_path)).precision.experts.weights is Precision.FP8
 
 
 @pytest.mark.parametrize(

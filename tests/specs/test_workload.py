@@ -2,6 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from wingspan.specs.models import load_model
+from wingspan.specs.part_precision import PartPrecision
 from wingspan.specs.precision import Precision
 from wingspan.specs.workload import Workload
 
@@ -9,15 +10,16 @@ from wingspan.specs.workload import Workload
 def test_precisions_follow_the_model_as_published() -> None:
     work = Workload.model_validate({"tokens_per_gpu": 1, "context": 10})
     got = work.precisions(load_model("deepseek-v3"))
-    assert (got.weights, got.activations, got.dispatch, got.combine) == ("fp8", "fp8", "fp8", "bf16")
+    assert got.parts == dict.fromkeys(got.parts, PartPrecision(weights="fp8", activations="fp8"))
+    assert (got.dispatch, got.combine, got.kv, got.core) == ("fp8", "bf16", "bf16", "bf16")
     got = work.precisions(load_model("gpt-oss-120b"))
-    assert (got.weights, got.expert_weights, got.activations) == ("bf16", "fp4", "bf16")
+    assert (got.attention.weights, got.experts.weights, got.experts.activations) == ("bf16", "mxfp4", "bf16")
 
 
 def test_asked_for_precisions_win() -> None:
     work = Workload.model_validate({"tokens_per_gpu": 1, "context": 10, "weights": "bf16", "dispatch": "fp8"})
     got = work.precisions(load_model("deepseek-v3"))
-    assert (got.weights, got.expert_weights, got.activations) == ("bf16", "bf16", "bf16")
+    assert got.parts == dict.fromkeys(got.parts, PartPrecision(weights="bf16", activations="bf16"))
     assert got.dispatch is Precision.FP8
 
 

@@ -45,6 +45,7 @@ class Alias:
         value: today's value for an old one.
         flag: today's value, where the old option took none.
         completes: a value of today's option beside which the old one may stand: together they say one thing.
+        joined: today's option takes what it and old ones say, with commas between.
     """
 
     old: str
@@ -52,6 +53,7 @@ class Alias:
     value: Callable[[str], str] = str
     flag: str | None = None
     completes: str | None = None
+    joined: bool = False
 
 
 ALIASES = (
@@ -70,6 +72,9 @@ ALIASES = (
     Alias("--exponent", "kind"),
     Alias("--save", "--out"),
     Alias("--precision", "--row-precision"),
+    Alias("--weights", "--precision", "weights={}".format, joined=True),
+    Alias("--activations", "--precision", "activations={}".format, joined=True),
+    Alias("--kv", "--precision", "kv={}".format, joined=True),
     Alias("--network", "--cluster"),
     Alias("--links", "--cluster"),
     Alias("--strategy", "--placement"),
@@ -112,6 +117,10 @@ def read_old_names(parser: Any, params: Sequence[Any]) -> None:
             if not alias.new.startswith("-"):
                 if values[dest] is not None:
                     values[dest] = f"{values[dest]}:{value}"
+                continue
+            if alias.joined:
+                before = values.get(dest)
+                values[dest] = alias.value(value) if before is None else f"{before},{alias.value(value)}"
                 continue
             if values.get(dest, alias.completes) != alias.completes:
                 raise InputError(f"{old} is {alias.new} today: give it once, as {alias.new} VALUE")

@@ -19,6 +19,7 @@ from wingspan.schedule.run_timeline import RunTimeline
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.step import predict
 from wingspan.specs.cluster import Cluster
+from wingspan.specs.part_precision import WEIGHTS
 from wingspan.specs.precision import Precision
 from wingspan.specs.running import RowPrecision, WeightType
 
@@ -104,16 +105,8 @@ def _ran(setup: Setup, deployment: Deployment) -> Deployment:
         RowPrecision.BFLOAT16: (Precision.BF16, Precision.BF16),
         RowPrecision.FLOAT8: (Precision.FP8, Precision.BF16),
     }[setup.row_precision]
-    workload = deployment.workload.model_copy(
-        update={
-            "weights": own,
-            "expert_weights": own,
-            "activations": own,
-            "kv": own,
-            "dispatch": rows[0],
-            "combine": rows[1],
-        }
-    )
+    of_parts = dict.fromkeys((*WEIGHTS, "activations", "kv", "core"), own)
+    workload = deployment.workload.with_precision(**of_parts, dispatch=rows[0], combine=rows[1])
     options = deployment.options.model_copy(
         update={"schedule": setup.schedule, "dispatcher": setup.dispatcher}
     )

@@ -27,9 +27,7 @@ _OPTIONS = {
     "dispatcher": options.DispatcherName,
     "attention_ranks": options.AttentionRanks,
     "expert_tensor_parallel": options.ExpertTensorParallel,
-    "weights": options.Weights,
-    "activations": options.Activations,
-    "kv": options.Kv,
+    "precision": options.PrecisionText,
     "seed": options.Seed,
 }
 """For each field of a `Description` that commands have: its option."""

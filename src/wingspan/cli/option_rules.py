@@ -82,8 +82,6 @@ _NOT_IN_TRAINING = (
     "placement",
     "dispatcher",
     "expert_tensor_parallel",
-    "weights",
-    "kv",
     "longest_step_ms",
     "price",
     "out",
@@ -187,17 +185,6 @@ _FILES_TO_WRITE = {"--out", "--html", "--trace"}
 """Options that name one, in every command that has them."""
 
 
-_PRECISIONS = {"weights", "activations", "kv"}
-"""Parameters that name a precision."""
-
-
-def _check_precision(text: str, option: str) -> None:
-    from wingspan.specs.precision import Precision
-    from wingspan.specs.reading import choice
-
-    choice(text, option, Precision)
-
-
 class CheckedCommand(typer.core.TyperCommand):
     """A command that refuses what was given in vain, and numbers that are none."""
 
@@ -234,8 +221,6 @@ class CheckedCommand(typer.core.TyperCommand):
 
     def _check(self, ctx: Any, shown: Mapping[str, str]) -> None:
         given = {name for name in shown if _from_command_line(ctx, name)}
-        for name in _PRECISIONS & given:
-            _check_precision(ctx.params[name], shown[name])
         for rule in RULES.get(str(ctx.command_path).partition(" ")[2], ()):
             if rule.option in given and not rule.acts(ctx.params):
                 value = ctx.params[rule.option]

@@ -109,19 +109,14 @@ ExpertTensorParallel = Annotated[
         "dispatched: TP, where --attention-ranks is as many too.",
     ),
 ]
-Weights = Annotated[
+PrecisionText = Annotated[
     str | None,
     typer.Option(
-        help="Of the weights: fp32, bf16, fp16, fp8, int8, fp4, nvfp4, int4, int4-g32 (default: as published)."
+        "--precision",
+        help="fp8, nvfp4, mxfp4, int8, w4a16 or bf16, and parts: fp8,experts=nvfp4,kv=bf16. Parts are weights (all of "
+        "attention, dense, shared, experts), activations, dispatch, combine, kv, core (default: as published).",
     ),
 ]
-Activations = Annotated[
-    str | None,
-    typer.Option(
-        help="Precision of the activations (default: fp8 beside FP8 weights, else bf16, also beside fp4 or nvfp4)."
-    ),
-]
-Kv = Annotated[str | None, typer.Option(help="Precision of the KV cache (default bf16).")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of all draws (default 0).")]
 
 Redundant = Annotated[

@@ -34,8 +34,6 @@ _OF_STEPS_ALONE = (
     "routing",
     "expected_loads",
     "expert_tensor_parallel",
-    "activations",
-    "kv",
     "seed",
 )
 """What a step is asked for and placing is not, or says otherwise."""

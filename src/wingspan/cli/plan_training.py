@@ -24,7 +24,7 @@ def show(plan: TrainingPlan) -> None:
     console.print(
         f"[bold]{model.name}[/bold] trained on {plan.gpus} x {plan.cluster.gpu.name} ({plan.cluster.name}): "
         f"{plan.sequences:,} sequences of {work.tokens_per_gpu:,} tokens a step, "
-        f"{work.precisions(model).activations} products"
+        f"{work.precisions(model, plan.cluster.gpu).attention.activations} products"
     )
     capacity = plan.cluster.gpu.memory_bytes
     best = plan.choices[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from wingspan.deployment import Deployment
 from wingspan.describe import Description
 from wingspan.describe.description import file_of
 from wingspan.interop.launch import LAUNCHERS, EngineLaunch
@@ -13,6 +14,7 @@ from wingspan.simulate.service import Offer, PhaseGroup
 from wingspan.simulate.service_plan import ServicePlan
 from wingspan.specs.execution import ScheduleKind
 from wingspan.specs.precision import Precision
+from wingspan.specs.precision_text import text_of
 
 _WIDTH = 78
 USUAL_OUT = Path("best.json")
@@ -83,9 +85,7 @@ def _serving_options(best: Offer, said: Description) -> list[str]:
         "--attention-ranks": options.attention_ranks if options.attention_ranks > 1 else None,
         "--schedule": options.schedule,
         "--routing": said.routing,
-        "--weights": work.weights and work.weights.value,
-        "--activations": work.activations and work.activations.value,
-        "--kv": None if work.kv is Precision.BF16 else work.kv.value,
+        "--precision": text_of(work.precision) or None,
         "--seed": work.seed or None,
         "--prompt-tokens": goal.prompt_tokens,
         "--output-tokens": goal.output_tokens,
@@ -109,7 +109,7 @@ def _engines(best: Offer) -> dict[str, list[str]]:
     kinds += [("prefill", best.prefill, best.prefill_groups)] if best.prefill else []
     found: dict[str, list[str]] = {}
     for engine, command_of in LAUNCHERS.items():
-        found[engine] = []
+        found[engine] = _checkpoint(best.decode.deployment, engine)
         for phase, group, count in kinds:
             if len(kinds) > 1 or count > 1:
                 found[engine].append(f"# {phase}" + (f", {count} of these" if count > 1 else ""))
@@ -118,6 +118,24 @@ def _engines(best: Offer) -> dict[str, list[str]]:
                 found[engine] += [f"cat > {command.file} <<END", *command.file_text.splitlines(), "END"]
             found[engine] += _wrapped(command.words)
     return found
+
+
+def _engine_quantises(deployment: Deployment) -> bool:
+    """Whether all weights are asked for in FP8 and were published wider: SGLang and vLLM quantise as they load."""
+    before = deployment.model.precision
+    return all(
+        part.weights is Precision.FP8 and getattr(before, name).weights.bytes >= 2
+        for name, part in deployment.precisions.parts.items()
+    )
+
+
+def _checkpoint(deployment: Deployment, engine: str) -> list[str]:
+    """Which checkpoint MODEL must be, where the published one has other formats."""
+    asked, before = deployment.precisions, deployment.model.precision
+    same = all(part.weights is getattr(before, name).weights for name, part in asked.parts.items())
+    if same or (_engine_quantises(deployment) and engine != "TensorRT-LLM"):
+        return []
+    return [f"# MODEL: {asked.weights_described}, as its config says"]
 
 
 def _launch(best: Offer, phase: str, group: PhaseGroup) -> EngineLaunch:
@@ -138,7 +156,9 @@ def _launch(best: Offer, phase: str, group: PhaseGroup) -> EngineLaunch:
         sequences=prompts if phase == "prefill" else group.batch,
         step_tokens=tokens,
         two_batch=deployment.options.schedule == ScheduleKind.TWO_BATCH,
-        fp8_cache=deployment.workload.kv is Precision.FP8,
+        fp8_cache=deployment.precisions.kv is Precision.FP8,
+        fp8_weights=_engine_quantises(deployment),
+        nvfp4_experts=deployment.precisions.experts.activations is Precision.NVFP4,
     )
 
 

@@ -58,7 +58,7 @@ def asked_line(plan: ServicePlan) -> str:
     goal, cluster = plan.goal, plan.template.cluster
     return (
         f"{plan.gpus} x {cluster.gpu.name} ({cluster.name}): requests of {goal.prompt_tokens:,} prompt and "
-        f"{goal.output_tokens:,} output tokens; {limits_text(goal)}"
+        f"{goal.output_tokens:,} output tokens; {limits_text(goal)}; {plan.template.precisions.described}"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.options import Activations, Csv, Html, Json, Kv, Price, Weights
+from wingspan.cli.options import Csv, Html, Json, PrecisionText, Price
 
 
 def simulate_serving(
@@ -78,9 +78,7 @@ def simulate_serving(
             "what import wrote, JSON, .npy, CSV, Parquet)."
         ),
     ] = "uniform",
-    weights: Weights = None,
-    activations: Activations = None,
-    kv: Kv = None,
+    precision: PrecisionText = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of all draws (default 0).")] = None,
     price: Price = None,
     as_json: Json = False,
@@ -115,9 +113,7 @@ def simulate_serving(
                 attention_ranks=attention_ranks,
                 schedule=schedule,
                 routing=routing,
-                weights=weights,
-                activations=activations,
-                kv=kv,
+                precision=precision,
                 seed=seed or 0,
                 prefix_caching=prefix_caching,
                 price_per_gpu_hour=price,

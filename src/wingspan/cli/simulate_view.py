@@ -57,7 +57,7 @@ def describe(deployment: Deployment) -> str:
         f"{deployment.layout}, {_experts(deployment)}, "
         f"{deployment.placement.strategy.value.replace('_', '-')} placement, {attention}, "
         f"{_dispatch(deployment)}, {deployment.build_schedule().name}, "
-        f"{work.routing.kind.replace('_', '-')} routing; {work.precisions(deployment.model).described}"
+        f"{work.routing.kind.replace('_', '-')} routing; {deployment.precisions.described}"
     )
 
 

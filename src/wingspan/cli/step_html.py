@@ -120,7 +120,7 @@ def write_plan(plan: Plan, path: Path, price: float | None = None) -> None:
 def conditions(deployment: Deployment) -> dict[str, str]:
     """What a reader must know of a deployment to trust its figures."""
     model, cluster, work = deployment.model, deployment.used_cluster, deployment.workload
-    precisions, gpu = work.precisions(model), cluster.gpu
+    precisions, gpu = deployment.precisions, cluster.gpu
     kind = "sequences" if work.phase == "decode" else "tokens"
     routing = {k: v for k, v in work.routing.model_dump().items() if k not in ("kind", "loads")}
     detail = ", ".join(f"{name} {value}" for name, value in routing.items() if value not in (None, (), []))
@@ -140,8 +140,7 @@ def conditions(deployment: Deployment) -> dict[str, str]:
         "Attention": "data-parallel" if group == 1 else f"tensor-parallel over {group} GPUs",
         "Rows travel": f"{deployment.dispatcher.value}, "
         f"{precisions.dispatch.value} out, {precisions.combine.value} back",
-        "Precision": f"experts {precisions.expert_weights.value}, other weights {precisions.weights.value}, "
-        f"KV cache {precisions.kv.value}",
+        "Precision": precisions.described,
         "Placement": f"{deployment.placement.strategy.value}, "
         f"{deployment.placement.experts_per_rank} per GPU and layer",
     }

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.options import Activations, Csv, Html, Json, Kv, Price, Weights
+from wingspan.cli.options import Csv, Html, Json, PrecisionText, Price
 
 
 def sweep(
@@ -66,9 +66,7 @@ def sweep(
             "number of experts open."
         ),
     ] = None,
-    weights: Weights = None,
-    activations: Activations = None,
-    kv: Kv = None,
+    precision: PrecisionText = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
     longest_step_ms: Annotated[
         float | None, typer.Option(min=0.001, help="Name the best point whose step is no longer, too.")
@@ -108,9 +106,7 @@ def sweep(
         clusters[0],
         phase=phase,
         attention_ranks=attention_ranks,
-        weights=weights,
-        activations=activations,
-        kv=kv,
+        precision=precision,
         seed=seed,
         scale_experts=scale_experts,
     )

@@ -10,12 +10,10 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wingspan.cost.product import product_seconds, wider
+from wingspan.cost.product import product_seconds
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.precision import Precision
-
-__all__ = ["BatchRegime", "elementwise_seconds", "experts_seconds", "matmul_seconds", "wider"]
 
 Seconds = NDArray[np.float64]
 

@@ -23,8 +23,8 @@ from wingspan.cost.exchange import (
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.model import ModelSpec
+from wingspan.specs.part_precision import Precisions
 from wingspan.specs.precision import Precision
-from wingspan.specs.workload import Precisions
 from wingspan.traffic.layers import LayerTraffic
 from wingspan.traffic.links import Traffic, row_bytes
 from wingspan.traffic.planes import plane_of
@@ -74,8 +74,8 @@ class LayerSizes:
             hidden=model.row_width,
             intermediate=model.experts.intermediate,
             gated=model.experts.gated,
-            expert_weights=precisions.expert_weights,
-            activations=precisions.activations,
+            expert_weights=precisions.experts.weights,
+            activations=precisions.experts.activations,
             out_row_bytes=row_bytes(model.row_width, precisions.dispatch),
             back_row_bytes=row_bytes(model.row_width, precisions.combine),
             batch=BatchRegime.of(phase, dispatcher),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.memory import MemoryPart
 from wingspan.specs.model import ModelSpec
-from wingspan.specs.workload import Precisions
+from wingspan.specs.part_precision import Precisions
 from wingspan.traffic.links import row_bytes
 
 Bytes = NDArray[np.float64]
@@ -66,18 +66,20 @@ def weight_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> 
 
     Routers and norms are kept whole on each rank, and the embedding with the head once per attention group.
     """
-    parameters, each = model.parameters, precisions.weights.weight_bytes
+    parameters, whole = model.parameters, precisions.unquantised.weight_bytes
     group = holding.attention_ranks
     sizes = {
-        MemoryPart.ATTENTION: parameters.attention * each / group,
-        MemoryPart.DENSE: parameters.dense * each / group,
-        MemoryPart.SHARED_EXPERTS: parameters.shared_experts * each / holding.copies,
+        MemoryPart.ATTENTION: parameters.attention * precisions.attention.weights.weight_bytes / group,
+        MemoryPart.DENSE: parameters.dense * precisions.dense.weights.weight_bytes / group,
+        MemoryPart.SHARED_EXPERTS: parameters.shared_experts
+        * precisions.shared.weights.weight_bytes
+        / holding.copies,
         # Small, and kept in 16 bits where the matrices are quantised.
-        MemoryPart.ROUTERS_AND_NORMS: (parameters.router + parameters.norms) * max(2.0, each),
-        MemoryPart.EMBEDDING_AND_HEAD: (parameters.embedding + parameters.head) * max(2.0, each) / group,
+        MemoryPart.ROUTERS_AND_NORMS: (parameters.router + parameters.norms) * whole,
+        MemoryPart.EMBEDDING_AND_HEAD: (parameters.embedding + parameters.head) * whole / group,
         MemoryPart.EXPERTS: np.asarray(holding.experts_R)
         * (parameters.expert / holding.expert_tensor_parallel)
-        * precisions.expert_weights.weight_bytes,
+        * precisions.experts.weights.weight_bytes,
     }
     return {part: np.asarray(size, dtype=np.float64) for part, size in sizes.items()}
 
@@ -95,7 +97,7 @@ def kv_cache_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -
 
 def activation_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> Bytes:
     """The most that one layer's inputs, outputs and inner rows take at once, or the logits if they take more."""
-    hidden, experts, act = model.hidden, model.experts, precisions.activations.bytes
+    hidden, experts, act = model.hidden, model.experts, precisions.experts.activations.bytes
     tokens, group = holding.tokens, holding.attention_ranks
     gathered = tokens * group
     stream = 2 * tokens * holding.copies * hidden * _RESIDUAL_BYTES

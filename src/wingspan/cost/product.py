@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.specs.cluster import Cluster
-from wingspan.specs.precision import Precision
+from wingspan.specs.precision import Precision, wider
 
 Array = NDArray[np.float64]
 
@@ -74,11 +74,6 @@ def moved_bytes(
         active * inner * columns * weights.bytes + rows * inner * activations.bytes + rows * columns * out
     )
     return moved
-
-
-def wider(one: Precision, other: Precision) -> Precision:
-    """The precision in which a product of the two is computed: that with more bytes."""
-    return one if one.bytes >= other.bytes else other
 
 
 def _total(values_P: Array) -> Array:

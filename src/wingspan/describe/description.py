@@ -37,9 +37,7 @@ class Description:
         dispatcher: `flat` (default in decode), `deduplicated` or `hierarchical` (default in prefill).
         attention_ranks: GPUs of a node that share attention (default 1); beyond a node where experts are cut too.
         expert_tensor_parallel: neighbouring GPUs over which every expert's width is cut (default 1).
-        weights: their precision (default: as published).
-        activations: their precision (default: FP8 beside FP8 weights, else BF16).
-        kv: the KV cache's precision (default BF16).
+        precision: a preset and parts, as `with_precision` reads it (default: as published).
         seed: of all draws (default 0).
         redundant: slots beyond the experts, in all of a layer; says `experts_per_rank` otherwise.
     """
@@ -60,9 +58,7 @@ class Description:
     dispatcher: str | None = None
     attention_ranks: int | None = None
     expert_tensor_parallel: int | None = None
-    weights: str | None = None
-    activations: str | None = None
-    kv: str | None = None
+    precision: str | None = None
     seed: int | None = None
     redundant: int | None = None
 

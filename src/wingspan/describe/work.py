@@ -10,6 +10,8 @@ from wingspan.describe.description import Description, file_of, model_of, name_o
 from wingspan.errors import InputError
 from wingspan.specs.execution import DispatcherKind, parse_schedule, schedule_text
 from wingspan.specs.model import ModelSpec
+from wingspan.specs.part_precision import AskedPrecision
+from wingspan.specs.precision_text import with_precision
 from wingspan.specs.reading import choice, parse
 from wingspan.specs.routing_text import fitted, parse_routing
 from wingspan.specs.workload import Workload, phase_named
@@ -40,8 +42,10 @@ def described(said: Description) -> dict[str, Any]:
         model = parse(ModelSpec, data["model"], name_of(said))
         workload["routing"] = fitted(parse_routing(said.routing), model).model_dump(mode="json")
     put(workload, "fluctuating", False if said.expected_loads else None)
-    for name in ("weights", "activations", "kv"):
-        put(workload, name, getattr(said, name))
+    if said.precision is not None:
+        before = parse(AskedPrecision, workload.get("precision", {}), name_of(said))
+        asked = with_precision(before, said.precision, "`precision`")
+        workload["precision"] = asked.model_dump(mode="json")
     put(options, "dispatcher", said.dispatcher and choice(said.dispatcher, "`dispatcher`", DispatcherKind))
     for name in ("attention_ranks", "expert_tensor_parallel"):
         put(options, name, getattr(said, name))

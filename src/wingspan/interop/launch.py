@@ -28,6 +28,9 @@ class EngineLaunch:
         step_tokens: most tokens of a step, per GPU.
         two_batch: two micro-batches alternate.
         fp8_cache: the KV cache is kept in FP8.
+        fp8_weights: the engine is to quantise a 16-bit checkpoint to FP8. What a checkpoint's config says of its own
+            format engines read, and want no option for (SGLang, docs, "Quantization"; vLLM the same).
+        nvfp4_experts: experts are computed in NVFP4.
     """
 
     phase: str
@@ -40,6 +43,8 @@ class EngineLaunch:
     step_tokens: int
     two_batch: bool
     fp8_cache: bool
+    fp8_weights: bool = False
+    nvfp4_experts: bool = False
 
     @property
     def nodes(self) -> int:
@@ -85,6 +90,9 @@ def sglang(launch: EngineLaunch) -> Command:
         words += [f"--chunked-prefill-size {launch.step_tokens * group * launch.groups}"]
     words += ["--enable-two-batch-overlap"] if launch.two_batch else []
     words += ["--kv-cache-dtype fp8_e4m3"] if launch.fp8_cache else []
+    words += ["--quantization fp8"] if launch.fp8_weights else []
+    # Of its kernels for NVFP4 the one that takes DeepEP's rows (docs, "Expert Parallelism"; token dispatcher's checks).
+    words += ["--moe-runner-backend flashinfer_cutedsl"] if launch.nvfp4_experts and launch.ranks > 1 else []
     return Command(words)
 
 
@@ -117,6 +125,7 @@ def vllm(launch: EngineLaunch) -> Command:
     ]
     words += ["--enable-dbo"] if launch.two_batch else []
     words += ["--kv-cache-dtype fp8"] if launch.fp8_cache else []
+    words += ["--quantization fp8"] if launch.fp8_weights else []
     return Command(words)
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from wingspan.cost.product import wider
 from wingspan.errors import InputError
 from wingspan.placement.balanced import hottest_replica_bound
 from wingspan.placement.objective import Objective
 from wingspan.routing.load import checked_load, imbalance
+from wingspan.specs.precision import wider
 
 
 def check_memory(num_layers: int, slots_per_rank: int, expert_bytes: int, budget_bytes: float) -> None:

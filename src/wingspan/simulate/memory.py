@@ -186,4 +186,4 @@ def _sizes(
         parts=2 if kind is ScheduleKind.TWO_BATCH else chunks,
     )
     reserve = reserve_bytes(deployment.cluster, options)
-    return memory_bytes(model, workload.precisions(model), holding, reserve)
+    return memory_bytes(model, deployment.precisions, holding, reserve)

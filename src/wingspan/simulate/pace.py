@@ -29,7 +29,7 @@ class ModelledPace:
         self._cluster = deployment.used_cluster
         self._sizes = LayerSizes.of(
             deployment.model,
-            deployment.workload.precisions(deployment.model),
+            deployment.precisions,
             deployment.workload.phase,
             dispatcher=deployment.sending,
         )

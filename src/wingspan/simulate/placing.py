@@ -86,8 +86,7 @@ def objective_of(deployment: Deployment) -> Objective:
             f"expert_tensor_parallel {shared}: placements are judged for whole experts; set it to 1"
         )
     workload, model = deployment.workload, deployment.model
-    precisions = workload.precisions(model)
-    shape = LayerSizes.of(model, precisions, workload.phase, dispatcher=deployment.sending)
+    shape = LayerSizes.of(model, deployment.precisions, workload.phase, dispatcher=deployment.sending)
     return Objective(deployment.used_cluster, shape, deployment.dispatcher)
 
 

@@ -56,7 +56,7 @@ def predict(deployment: Deployment, placement: Placement | None = None) -> Predi
     cut = deployment.options.expert_tensor_parallel
     shape = LayerSizes.of(
         model,
-        workload.precisions(model),
+        deployment.precisions,
         workload.phase,
         cut,
         dispatcher=deployment.sending,

@@ -16,6 +16,7 @@ from wingspan.schedule.slowest import slowest
 from wingspan.simulate.memory import memory_use
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.timeline import Timeline
+from wingspan.specs.precision import wider
 from wingspan.specs.workload import routing_remarks
 from wingspan.traffic.links import Traffic, by_network_card
 
@@ -118,10 +119,8 @@ def _used(prediction: Prediction, level: str) -> tuple[float, float]:
 
 
 def _utilisation(prediction: Prediction, step: float) -> dict[str, float]:
-    gpu, workload = prediction.cluster.gpu, prediction.deployment.workload
-    precisions = workload.precisions(prediction.deployment.model)
-    widest = max(precisions.activations, precisions.expert_weights, key=lambda p: p.bytes)
-    peak = gpu.peak_flops[widest.arithmetic]
+    gpu, experts = prediction.cluster.gpu, prediction.deployment.precisions.experts
+    peak = gpu.peak_flops[wider(experts.activations, experts.weights).arithmetic]
     moved = prediction.moved_bytes_R.mean() / step
     return {
         "compute": float(prediction.flops_R.mean() / step / peak),
@@ -186,13 +185,7 @@ def _notes(prediction: Prediction, fits: bool, breaking: str | None) -> list[str
             f"where they overlap, computing takes {contention.compute_slowdown:g} x and communicating "
             f"{contention.communication_slowdown:g} x as long (docs/cost-model.md, Contention)"
         )
-    precisions = deployment.workload.precisions(deployment.model)
-    narrow = min(precisions.weights, precisions.expert_weights, key=lambda p: p.bytes)
-    if narrow.bytes < precisions.activations.bytes and deployment.workload.activations is None:
-        notes.append(
-            f"activations beside {narrow.name} weights are taken as {precisions.activations.name}: weights are widened "
-            "in the kernel; give the activations' precision where the kernels compute in less"
-        )
+    notes.extend(deployment.precisions.remarks)
     if deployment.options.expert_tensor_parallel > 1:
         notes.append(
             "bytes of links are those of dispatch and combine: what ranks that share attention or experts gather and "

@@ -10,7 +10,8 @@ from wingspan.schedule.sweep_result import Value
 from wingspan.simulate.sweep import Axis, Setting
 from wingspan.specs.cluster import Cluster, load_cluster
 from wingspan.specs.models import load_model
-from wingspan.specs.precision import Precision
+from wingspan.specs.part_precision import AskedPrecision
+from wingspan.specs.precision_text import with_precision
 from wingspan.specs.reading import parse
 from wingspan.specs.workload import Workload, phase_named
 
@@ -26,9 +27,7 @@ def start(
     gpus: int | None = None,
     phase: str = "decode",
     attention_ranks: int = 1,
-    weights: str | None = None,
-    activations: str | None = None,
-    kv: str | None = None,
+    precision: str | None = None,
     seed: int = 0,
     scale_experts: bool | None = None,
 ) -> Setting:
@@ -40,9 +39,7 @@ def start(
         gpus: all that work (default: as many as the cluster says).
         phase: prefill or decode.
         attention_ranks: ranks of a node that share attention.
-        weights: their precision (default: as published).
-        activations: their precision (default: FP8 beside FP8 weights, else BF16).
-        kv: the KV cache's precision (default BF16).
+        precision: a preset and parts, as `with_precision` reads it (default: as published).
         seed: of all draws.
         scale_experts: as many experts as GPUs (default: for models that leave their number open).
 
@@ -50,13 +47,15 @@ def start(
         InputError: an unknown preset or file, or a value that is none.
     """
     work = {"phase": phase_named(phase, "`phase`"), "tokens_per_gpu": 1, "context": 1, "seed": seed}
-    precisions = {"weights": weights, "activations": activations, "kv": kv or Precision.BF16}
+    asked = AskedPrecision()
+    if precision is not None:
+        asked = with_precision(asked, precision, "`precision`")
     found = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
     return Setting(
         model=load_model(model),
         cluster=found,
         gpus=gpus or found.gpus,
-        workload=parse(Workload, work | precisions, "workload"),
+        workload=parse(Workload, work | {"precision": asked}, "workload"),
         options=parse(Options, {"attention_ranks": attention_ranks}, "options"),
         scale_experts=model in _OPEN_EXPERTS if scale_experts is None else scale_experts,
     )
@@ -100,17 +99,16 @@ def settle(base: Setting, axes: Iterable[Axis]) -> tuple[Setting, list[Axis], di
     Returns:
         The base, the axes that are left, and the conditions of all points in words.
     """
-    model, shared = base.model, base.options.attention_ranks
+    model, shared, axes = base.model, base.options.attention_ranks, list(axes)
     conditions = {
         "Model": f"{model.name}: {model.layers} layers, top-{model.experts.per_token} of "
         + ("as many experts as GPUs" if base.scale_experts else f"{model.experts.count} experts"),
         "Phase": base.workload.phase,
-        "Precision": base.workload.precisions(model).described,
+        "Precision": _precision(base, axes),
     }
     if shared > 1:
         conditions["Attention"] = f"tensor-parallel over {shared} ranks of a node"
     varied = []
-    axes = list(axes)
     several = any(len(axis.choices) > 1 for axis in axes)
     for axis in axes:
         # Of one point the last axis, its EP size, heads the table.
@@ -120,6 +118,16 @@ def settle(base: Setting, axes: Iterable[Axis]) -> tuple[Setting, list[Axis], di
             base = axis.choices[0].apply(base)
             conditions[axis.label[0].upper() + axis.label[1:]] = _text(axis.choices[0].shown)
     return base, varied, conditions
+
+
+def _precision(base: Setting, axes: list[Axis]) -> str:
+    """The formats of all points; where GPUs compute in other ones, those of each cluster."""
+    clusters = [choice.apply(base).cluster for axis in axes for choice in axis.choices]
+    words = {
+        cluster.name: base.workload.precisions(base.model, cluster.gpu).described for cluster in clusters
+    }
+    alike = set(words.values())
+    return alike.pop() if len(alike) == 1 else "; ".join(f"{name}: {text}" for name, text in words.items())
 
 
 def _text(value: Value) -> str:

@@ -124,14 +124,19 @@ def _attention(deployment: Deployment) -> Iterator[_Change]:
 
 
 def _cache(deployment: Deployment) -> Iterator[_Change]:
-    if deployment.workload.kv.bytes > 1:
-        yield _Change("keep the KV cache in FP8", "precision", _with_workload(deployment, kv=Precision.FP8))
+    if deployment.precisions.kv.bytes > 1:
+        yield _Change("keep the KV cache in FP8", "precision", _in_precision(deployment, kv=Precision.FP8))
 
 
 def _weights(deployment: Deployment) -> Iterator[_Change]:
-    weights = deployment.workload.precisions(deployment.model).weights
-    if weights.bytes > 1 and Precision.FP8 in deployment.cluster.gpu.peak_flops:
-        yield _Change("weights in FP8", "precision", _with_workload(deployment, weights=Precision.FP8))
+    wide = any(part.weights.bytes > 1 for part in deployment.precisions.parts.values())
+    if wide and Precision.FP8 in deployment.cluster.gpu.peak_flops:
+        in_fp8 = {
+            name: Precision.FP8
+            for name, part in deployment.precisions.parts.items()
+            if part.weights.bytes > 1
+        }
+        yield _Change("weights in FP8", "precision", _in_precision(deployment, **in_fp8))
 
 
 def _batch(deployment: Deployment) -> Iterator[_Change]:
@@ -187,6 +192,10 @@ _SOLD_BYTES = (80e9, 96e9, 141e9, 180e9, 192e9, 288e9)
 
 def _with_options(deployment: Deployment, **changes: Any) -> Deployment:
     return deployment.model_copy(update={"options": deployment.options.model_copy(update=changes)})
+
+
+def _in_precision(deployment: Deployment, **formats: Precision) -> Deployment:
+    return deployment.model_copy(update={"workload": deployment.workload.with_precision(**formats)})
 
 
 def _with_workload(deployment: Deployment, **changes: Any) -> Deployment:

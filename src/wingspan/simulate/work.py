@@ -19,7 +19,7 @@ from wingspan.cost.attention import (
     recurrence_seconds,
     unrecorded_layer_seconds,
 )
-from wingspan.cost.compute import BatchRegime, elementwise_seconds, matmul_seconds, wider
+from wingspan.cost.compute import BatchRegime, elementwise_seconds, matmul_seconds
 from wingspan.deployment import Deployment
 from wingspan.errors import InputError
 from wingspan.limits import MOST_DRAWS
@@ -28,12 +28,15 @@ from wingspan.specs.cluster import Cluster
 from wingspan.specs.mixers import Mixer
 from wingspan.specs.mixers.core import Core, Recurrence
 from wingspan.specs.model import DenseMlp, LayerKind
-from wingspan.specs.precision import Precision
+from wingspan.specs.part_precision import PartPrecision
+from wingspan.specs.precision import Precision, wider
 
 Array = NDArray[np.float64]
 
 _STREAM_BYTES = 2
 """Hidden states between layers are BF16."""
+_ROUTER = PartPrecision(weights=Precision.BF16, activations=Precision.BF16)
+"""Routers stay in 16 bits or more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +69,7 @@ class Work:
     def __init__(self, deployment: Deployment, cluster: Cluster, micro_batches: int) -> None:
         self._model = deployment.model
         self._cluster = cluster
-        self._precisions = deployment.workload.precisions(deployment.model)
+        self._precisions = deployment.precisions
         self._batch = BatchRegime.of(deployment.workload.phase, deployment.sending)
         self._group = deployment.options.attention_ranks
         self._cut = deployment.options.expert_tensor_parallel
@@ -94,34 +97,37 @@ class Work:
 
     def dense(self, mlp: DenseMlp) -> Cost:
         """Norm and MLP of a layer."""
-        return self._stream() + self._mlp(self._shared_tokens, mlp.intermediate / self._group, mlp.matrices)
+        return self._stream() + self._mlp(
+            self._shared_tokens, mlp.intermediate / self._group, mlp.matrices, self._precisions.dense
+        )
 
     def gate(self) -> Cost:
         """Norm, router and projections of rows of an MoE layer; routers stay in 16 bits or more."""
         model, experts = self._model, self._model.experts
         inner_P, columns_P = np.array(experts.router(model.hidden), np.float64).T
-        router = self._matmul(self._tokens, inner_P[:, None], columns_P[:, None], Precision.BF16)
+        router = self._matmul(self._tokens, inner_P[:, None], columns_P[:, None], _ROUTER)
         cost = self._stream() + router.over_products()
         if experts.row_width is None:
             return cost
-        inward = self._matmul(self._tokens, model.hidden, experts.row_width, self._precisions.weights)
+        inward = self._matmul(self._tokens, model.hidden, experts.row_width, self._precisions.shared)
         return (
             cost
             + inward
-            + self._matmul(self._tokens, experts.row_width, model.hidden, self._precisions.weights)
+            + self._matmul(self._tokens, experts.row_width, model.hidden, self._precisions.shared)
         )
 
     def shared_expert(self) -> Cost:
         """The shared experts on the rank's own tokens; cut like the others where all ranks hold all tokens."""
         width = self._model.experts.shared_intermediate / self._copies
-        return self._mlp(self._tokens, width, self._model.experts.matrices)
+        return self._mlp(self._tokens, width, self._model.experts.matrices, self._precisions.shared)
 
     def head(self) -> Cost:
         """Last norm and logits: of every sequence's last token."""
         rows = self._shared_sequences
         norm = self._elementwise(self._sequences * self._model.hidden * 2)
-        weights = _at_least_16_bits(self._precisions.weights)
-        return norm + self._matmul(rows, self._model.hidden, self._model.vocabulary / self._group, weights)
+        whole = self._precisions.unquantised
+        head = PartPrecision(weights=whole, activations=whole)
+        return norm + self._matmul(rows, self._model.hidden, self._model.vocabulary / self._group, head)
 
     def experts(self, rows_PLRS: Array, seconds_PLR: Array) -> Cost:
         """All experts of each rank in each part and layer: arrays (P, L, R).
@@ -137,8 +143,8 @@ class Work:
         rows, active = rows_PLRS.sum(axis=-1), np.minimum(rows_PLRS, 1.0).sum(axis=-1)
         width = 2 * model.row_width + 2 * experts.matrices * intermediate
         moved = (
-            active * values * precisions.expert_weights.weight_bytes
-            + rows * width * precisions.activations.bytes
+            active * values * precisions.experts.weights.weight_bytes
+            + rows * width * precisions.experts.activations.bytes
         )
         return Cost(seconds_PLR, 2.0 * values * rows, moved)
 
@@ -147,7 +153,7 @@ class Work:
         inner_P, columns_P = np.array(mixer.projections(self._model.hidden), np.float64).T
         # Column-parallel ones lose outputs to the group, row-parallel ones inputs: the same product either way.
         products = self._matmul(
-            tokens, inner_P[:, None], columns_P[:, None] / self._group, precisions.weights
+            tokens, inner_P[:, None], columns_P[:, None] / self._group, precisions.attention
         )
         cost = self._stream() + products.over_products()
         for core in mixer.cores(self._group, absorbed=self._batch is not BatchRegime.LARGE):
@@ -163,11 +169,12 @@ class Work:
 
     def _core(self, core: Core) -> Cost:
         precisions, cluster = self._precisions, self._cluster
-        precision = wider(precisions.activations, Precision.BF16)
         sequences = self._shared_sequences
         if self._batch is not BatchRegime.LARGE:
             keys_R = core.seen(self._contexts_RB).mean(axis=1)
-            seconds = decode_attention_seconds(cluster, core, sequences, keys_R, precision, precisions.kv)
+            seconds = decode_attention_seconds(
+                cluster, core, sequences, keys_R, precisions.core, precisions.kv
+            )
             pairs = sequences * keys_R
             return Cost(
                 seconds, pairs * core.flops_per_pair, pairs * core.cached_values * precisions.kv.bytes
@@ -175,14 +182,14 @@ class Work:
         pairs_R = core.pairs(self._contexts_RB).mean(axis=1)
         # Sequences of one length with as many pairs cost the same.
         alike_R = (np.sqrt(1 + 8 * pairs_R) - 1) / 2
-        seconds = prefill_attention_seconds(cluster, core, alike_R, 0.0, precision, sequences)
+        seconds = prefill_attention_seconds(cluster, core, alike_R, 0.0, precisions.core, sequences)
         pairs = sequences * pairs_R
         moved = np.broadcast_to(self._shared_tokens * core.cached_values * precisions.kv.bytes, pairs.shape)
         return Cost(seconds, pairs * core.flops_per_pair, moved)
 
     def _recurrence(self, recurrence: Recurrence) -> Cost:
         tokens, sequences = self._shared_tokens, self._shared_sequences
-        precision = wider(self._precisions.activations, Precision.BF16)
+        precision = wider(self._precisions.attention.activations, Precision.BF16)
         seconds = recurrence_seconds(
             self._cluster,
             recurrence,
@@ -197,15 +204,15 @@ class Work:
         """Read and write every token's row."""
         return self._elementwise(self._tokens * self._model.hidden * 2)
 
-    def _mlp(self, tokens: ArrayLike, intermediate: float, matrices: int) -> Cost:
-        hidden, weights = self._model.hidden, self._precisions.weights
-        up = self._matmul(tokens, hidden, (matrices - 1) * intermediate, weights)
-        return up + self._matmul(tokens, intermediate, hidden, weights)
+    def _mlp(self, tokens: ArrayLike, intermediate: float, matrices: int, part: PartPrecision) -> Cost:
+        hidden = self._model.hidden
+        up = self._matmul(tokens, hidden, (matrices - 1) * intermediate, part)
+        return up + self._matmul(tokens, intermediate, hidden, part)
 
-    def _matmul(self, rows: ArrayLike, inner: ArrayLike, columns: ArrayLike, weights: Precision) -> Cost:
-        activations = self._precisions.activations
+    def _matmul(self, rows: ArrayLike, inner: ArrayLike, columns: ArrayLike, part: PartPrecision) -> Cost:
+        weights, activations = part.weights, part.activations
         if weights.bytes >= 2:
-            activations = _at_least_16_bits(activations)
+            activations = wider(activations, Precision.BF16)
         seconds = matmul_seconds(self._cluster, rows, inner, columns, weights, activations, self._batch)
         rows, inner, columns = (np.asarray(a, dtype=np.float64) for a in (rows, inner, columns))
         read = np.where(rows > 0, inner * columns * weights.weight_bytes, 0.0)
@@ -248,7 +255,3 @@ def _alike(values_R: Array) -> Array:
 
 def _sum(costs: list[Cost]) -> Cost:
     return reduce(add, costs, Cost(np.zeros(1), np.zeros(1), np.zeros(1)))
-
-
-def _at_least_16_bits(precision: Precision) -> Precision:
-    return precision if precision.bytes >= 2 else Precision.BF16

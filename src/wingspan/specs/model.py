@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
 from math import gcd
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -18,7 +18,7 @@ from wingspan.limits import MOST_EXPERTS, MOST_LAYERS, MOST_SLOTS, MOST_WIDTH, E
 from wingspan.limits import Parameters as ParameterCount
 from wingspan.specs.mixers import Mixer
 from wingspan.specs.parameters import Parameters
-from wingspan.specs.precision import Precision
+from wingspan.specs.part_precision import WEIGHTS, PublishedPrecision, of_earlier_files
 from wingspan.specs.reading import Spec
 
 
@@ -143,11 +143,16 @@ class ModelSpec(Spec):
     )
     norm_parameters: ParameterCount = Field(default=0, description="norms outside the layers")
     head_extra_parameters: ParameterCount = Field(default=0, description="the head's bias")
-    weights: Precision = Field(default=Precision.BF16, description="as published, all but experts")
-    expert_weights: Precision = Field(default=Precision.BF16, description="as published, routed experts")
+    precision: PublishedPrecision = PublishedPrecision()
     max_context: int | None = Field(
         default=None, ge=1, le=1 << 40, description="longest context it was made for"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_block_of_precisions(cls, data: Any) -> Any:
+        """Files of earlier versions say the experts' weights and all others' in two keys."""
+        return of_earlier_files(data, {"weights": WEIGHTS, "expert_weights": ("experts",)})
 
     @model_validator(mode="after")
     def _check_layers(self) -> Self:
@@ -207,6 +212,13 @@ class ModelSpec(Spec):
     def experts(self) -> Experts:
         """Those of each MoE layer."""
         return next(kind.experts for kind in self.kinds if kind.experts is not None)
+
+    @cached_property
+    def weighted_parts(self) -> frozenset[str]:
+        """Its parts whose weights have a format of their own, by the names of `WEIGHTS`."""
+        dense = {"dense"} if any(kind.dense for kind in self.kinds) else set()
+        beside = self.experts.shared_intermediate or self.experts.row_width
+        return frozenset({"attention", "experts"} | dense | ({"shared"} if beside else set()))
 
     @cached_property
     def mixers(self) -> tuple[tuple[Mixer, int], ...]:

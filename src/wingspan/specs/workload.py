@@ -11,7 +11,9 @@ from wingspan.errors import InputError
 from wingspan.limits import MOST_TOKENS, ContextTokens, Tokens
 from wingspan.routing.statistics import expert_load
 from wingspan.routing.trace import RoutingTrace
+from wingspan.specs.cluster import Gpu
 from wingspan.specs.model import ModelSpec
+from wingspan.specs.part_precision import WEIGHTS, AskedPrecision, Precisions, of_earlier_files, resolved
 from wingspan.specs.precision import Precision
 from wingspan.specs.reading import Spec
 
@@ -107,25 +109,8 @@ def routing_remarks(routing: Routing) -> tuple[str, ...]:
     return routing.remarks if isinstance(routing, RecordedRouting) else ()
 
 
-class Precisions(Spec):
-    """Number formats with nothing left open (see `Workload.precisions`)."""
-
-    weights: Precision
-    expert_weights: Precision
-    activations: Precision
-    dispatch: Precision
-    combine: Precision
-    kv: Precision
-
-    @property
-    def described(self) -> str:
-        """Say the precisions in words: `fp8 weights, fp8 activations, bf16 KV cache`."""
-        experts = "" if self.expert_weights is self.weights else f" ({self.expert_weights} experts)"
-        return f"{self.weights} weights{experts}, {self.activations} activations, {self.kv} KV cache"
-
-
 class Workload(Spec):
-    """One step's work. A precision left out follows from the model as published."""
+    """One step's work."""
 
     phase: Phase = "decode"
     tokens_per_gpu: Tokens = Field(description="new tokens; in decode one per sequence")
@@ -142,22 +127,13 @@ class Workload(Spec):
         default=True, description="draw each step's loads from the shares; False: exactly the shares"
     )
     seed: int = Field(default=0, ge=0, description="of all draws")
-    weights: Precision | None = Field(default=None, description="all but routed experts")
-    expert_weights: Precision | None = None
-    activations: Precision | None = Field(
-        default=None, description="inputs of matrix products; default FP8 beside FP8 weights, else BF16"
-    )
-    dispatch: Precision | None = Field(default=None, description="default: as activations")
-    combine: Precision = Precision.BF16
-    kv: Precision = Precision.BF16
+    precision: AskedPrecision = AskedPrecision()
 
-    @model_validator(mode="after")
-    def _formats_fit_their_use(self) -> Self:
-        for name in ("activations", "dispatch", "combine", "kv"):
-            precision = getattr(self, name)
-            if precision is not None and precision.of_weights_alone:
-                raise ValueError(f"{name} {precision} is a format of weights alone; use fp8 or bf16")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _one_block_of_precisions(cls, data: Any) -> Any:
+        """Files of earlier versions say every precision in a key of its own."""
+        return of_earlier_files(data, _EARLIER)
 
     @model_validator(mode="before")
     @classmethod
@@ -186,18 +162,17 @@ class Workload(Spec):
         fullest = -(-self.total_sequences // ranks) * self.tokens_per_sequence
         return self.model_copy(update={"tokens_per_gpu": fullest})
 
-    def precisions(self, model: ModelSpec) -> Precisions:
-        """What the step computes and sends in."""
-        weights = self.weights or model.weights
-        # An asked-for precision of the weights holds for the experts too, unless theirs is asked for as well.
-        experts = self.expert_weights or self.weights or model.expert_weights
-        eight_bit = Precision.FP8 in (weights, experts)
-        activations = self.activations or (Precision.FP8 if eight_bit else Precision.BF16)
-        return Precisions(
-            weights=weights,
-            expert_weights=experts,
-            activations=activations,
-            dispatch=self.dispatch or activations,
-            combine=self.combine,
-            kv=self.kv,
-        )
+    def precisions(self, model: ModelSpec, gpu: Gpu | None = None) -> Precisions:
+        """What the step computes, keeps and sends in, on such a GPU (see `resolved`)."""
+        return resolved(model.precision, self.precision, model.weighted_parts, gpu)
+
+    def with_precision(self, **formats: Precision) -> Workload:
+        """The work in other formats, by the fields of `AskedPrecision`."""
+        return self.model_copy(update={"precision": self.precision.model_copy(update=formats)})
+
+
+_EARLIER = {
+    "weights": WEIGHTS,
+    "expert_weights": ("experts",),
+    **{name: (name,) for name in ("activations", "dispatch", "combine", "kv")},
+}

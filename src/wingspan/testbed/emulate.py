@@ -129,7 +129,7 @@ def paced_step(deployment: Deployment, steps: int) -> PacedStep:
         InputError: rows in a format that ranks do not send.
     """
     model = deployment.model
-    precisions = deployment.workload.precisions(model)
+    precisions = deployment.precisions
     own = Precision.FP32 if precisions.combine is Precision.FP32 else Precision.BF16
     rows = row_precision(precisions.dispatch, precisions.combine, own)
     flow = flow_named(

@@ -8,10 +8,14 @@ from wingspan.simulate.training.planning import plan_training
 from wingspan.specs.cluster import load_cluster
 from wingspan.specs.model import LayerKind
 from wingspan.specs.models import load_model
+from wingspan.specs.part_precision import WEIGHTS
+from wingspan.specs.precision import Precision
 from wingspan.specs.workload import Context, Workload
 
 _V3 = load_model("deepseek-v3")
-_WORK = Workload(phase="prefill", tokens_per_gpu=4096, context=Context(mean_tokens=4096), weights="bf16")
+_WORK = Workload(phase="prefill", tokens_per_gpu=4096, context=Context(mean_tokens=4096)).with_precision(
+    **dict.fromkeys(WEIGHTS, Precision.BF16)
+)
 
 
 def _layout(pipeline: int = 4, data: int = 64, experts: int = 64, states: int = 1) -> TrainingLayout:
@@ -37,7 +41,7 @@ def test_published_memory_of_deepseek_v3() -> None:
 
 def test_published_rate_of_deepseek_v3() -> None:
     """180,000 H800 hours for 1e12 tokens (arXiv:2412.19437, section 1), in FP8 on PP 16 x EP 64."""
-    work = _WORK.model_copy(update={"weights": "fp8", "activations": "fp8"})
+    work = _WORK.with_precision(**dict.fromkeys(WEIGHTS, Precision.FP8))
     plan = plan_training(_V3, load_cluster("h800"), Workload.model_validate(work.model_dump()), 2048, 15360)
     theirs = [
         c for c in plan.choices if (c.layout.pipeline, c.layout.experts, c.layout.states.zero) == (16, 64, 1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from wingspan.deployment import Deployment
 from wingspan.errors import InputError
+from wingspan.specs.part_precision import Precisions
 from wingspan.specs.precision import Precision
 from wingspan.specs.reading import choice
 from wingspan.specs.running import RowPrecision, WeightType, row_precision
@@ -40,21 +41,17 @@ def run_precision(
     asked_rows = None if rows is None else choice(rows, "`row_precision`", RowPrecision)
     if deployment is None:
         return RunPrecision(asked or WeightType.AUTO, asked_rows or RowPrecision.SAME)
-    wanted = deployment.workload.precisions(deployment.model)
-    kind = (
-        asked
-        if asked not in (None, WeightType.AUTO)
-        else _weights(wanted.weights, wanted.expert_weights, source)
-    )
+    wanted = deployment.precisions
+    kind = asked if asked not in (None, WeightType.AUTO) else _weights(wanted, source)
     own = _FORMAT[kind]
     row_kind = asked_rows or _rows(wanted.dispatch, wanted.combine, own, source)
     differing = [
         f"{what} are {own}, not {planned}"
         for what, planned in (
-            ("weights", wanted.weights),
-            ("expert weights", wanted.expert_weights),
-            ("activations", wanted.activations),
+            *_weights_by_part(wanted).items(),
+            ("activations", wanted.experts.activations),
             ("cached keys and values", wanted.kv),
+            ("attention cores", wanted.core),
         )
         if planned is not own
     ]
@@ -62,17 +59,20 @@ def run_precision(
     return RunPrecision(kind, row_kind, notes)
 
 
-def _weights(weights: Precision, expert_weights: Precision, source: str) -> WeightType:
-    if weights is expert_weights and weights in _COMPUTED:
-        return _COMPUTED[weights]
-    text = (
-        f"{weights} weights"
-        if weights is expert_weights
-        else f"{weights} weights and {expert_weights} experts"
-    )
+def _weights_by_part(wanted: Precisions) -> dict[str, Precision]:
+    formats = {f"{name} weights": part.weights for name, part in wanted.parts.items()}
+    alike = len(set(formats.values())) == 1
+    return {"weights": wanted.attention.weights} if alike else formats
+
+
+def _weights(wanted: Precisions, source: str) -> WeightType:
+    formats = {part.weights for part in wanted.parts.values()}
+    only = next(iter(formats))
+    if len(formats) == 1 and only in _COMPUTED:
+        return _COMPUTED[only]
     raise InputError(
-        f"{source}: {text}: ranks compute in one of bf16 and fp32; give `dtype` bfloat16 to run it so, or plan it with "
-        "bf16 weights"
+        f"{source}: {wanted.weights_described}: ranks compute in one of bf16 and fp32; give `dtype` bfloat16 to run "
+        "it so, or plan it with bf16 weights"
     )
 
 

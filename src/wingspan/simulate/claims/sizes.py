@@ -15,6 +15,7 @@ from wingspan.simulate.ways_out import ways_out
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.memory import MemoryPart
 from wingspan.specs.model import ModelSpec
+from wingspan.specs.part_precision import AskedPrecision
 from wingspan.specs.precision import Precision
 from wingspan.specs.workload import Context, Workload
 
@@ -97,7 +98,9 @@ def hardware_claims(ideal: Cluster, real: Cluster) -> Iterator[Claim]:
 
 def memory_claims(model: ModelSpec, ideal: Cluster, real: Cluster) -> Iterator[Claim]:
     """Memory per GPU and its use, with ways out where work does not fit."""
-    work = Workload(tokens_per_gpu=1, context=Context(mean_tokens=1), kv=Precision.BF16)
+    work = Workload(
+        tokens_per_gpu=1, context=Context(mean_tokens=1), precision=AskedPrecision(kv=Precision.BF16)
+    )
     bare = one_expert_per_gpu(model, ideal, work, 64, Options(reserve_share=0.0))
     parts = {name: float(size.max()) for name, size in memory_use(bare).parts.items()}
     named = parts[MemoryPart.ATTENTION] + parts[MemoryPart.EXPERTS] + parts[MemoryPart.DENSE]

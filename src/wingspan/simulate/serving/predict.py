@@ -47,9 +47,7 @@ class Serving:
     attention_ranks: int
     schedule: str
     routing: str
-    weights: str | None
-    activations: str | None
-    kv: str | None
+    precision: str | None
     seed: int
     prefix_caching: bool
     price_per_gpu_hour: float | None = None
@@ -160,7 +158,7 @@ def _fleet(serving: Serving, source: RequestSource) -> tuple[Fleet, dict[str, st
     model = deployment.model
     conditions = {
         "Model": f"{model.name}: {model.layers} layers, top-{model.experts.per_token} of {model.experts.count}",
-        "Precision": deployment.workload.precisions(model).described,
+        "Precision": deployment.precisions.described,
         "Cluster": serving.cluster,
         "Requests": source.described,
         "Step": f"{serving.schedule} schedule, {serving.routing} routing"
@@ -198,9 +196,7 @@ def _deployment(serving: Serving, ranks: int) -> Deployment:
         serving.cluster,
         gpus=ranks,
         attention_ranks=serving.attention_ranks,
-        weights=serving.weights,
-        activations=serving.activations,
-        kv=serving.kv,
+        precision=serving.precision,
         seed=serving.seed,
         scale_experts=False,
     )

@@ -57,13 +57,13 @@ def forward_of(deployment: Deployment) -> Forward:
     model, cluster, tokens = deployment.model, deployment.used_cluster, deployment.workload.tokens_per_gpu
     short = ShortModel(deployment)
     estimate = short.estimate(deployment, short.placement(deployment))
-    weights = deployment.workload.precisions(model)
+    attention = deployment.precisions.attention
     # A prefill computes the logits of each prompt's last token; training those of all.
     logits = matmul_seconds(cluster, tokens, model.hidden, model.vocabulary, Precision.BF16, Precision.BF16)
     again = 0.0
     for mixer, layers in model.mixers:
         for inner, columns in mixer.recomputed(model.hidden):
-            up = matmul_seconds(cluster, tokens, inner, columns, weights.weights, weights.activations)
+            up = matmul_seconds(cluster, tokens, inner, columns, attention.weights, attention.activations)
             again += layers * float(up)
     saved = sum(
         model.layers_of(n)

@@ -13,7 +13,7 @@ from wingspan.errors import InputError
 from wingspan.specs.families.experts import EXPERTS, dense_layers, dense_of, experts_of, layer_count
 from wingspan.specs.families.family import Family
 from wingspan.specs.families.mixers import mixers_of
-from wingspan.specs.families.precision import precisions_of
+from wingspan.specs.families.precision import published_precision
 from wingspan.specs.families.reader import Reader
 from wingspan.specs.families.table import FAMILIES, TEXT_PARTS
 from wingspan.specs.model import LayerKind, ModelSpec
@@ -93,7 +93,6 @@ def _model(reader: Reader, family: Family) -> ModelSpec:
     kinds = list(dict.fromkeys(layers))
     hidden, vocabulary = reader.integer("hidden_size"), reader.integer("vocab_size")
     head_bias = reader.flag("lm_head_bias", "use_bias", default=False)
-    weights, expert_weights = precisions_of(reader)
     return parse(
         ModelSpec,
         {
@@ -108,8 +107,7 @@ def _model(reader: Reader, family: Family) -> ModelSpec:
             "norm_parameters": hidden * family.norm_values
             + (family.model_extra(reader) if family.model_extra else 0),
             "head_extra_parameters": vocabulary if head_bias else 0,
-            "weights": weights,
-            "expert_weights": expert_weights,
+            "precision": published_precision(reader),
             "max_context": reader.optional("max_position_embeddings"),
         },
         reader.source,
