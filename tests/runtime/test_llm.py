@@ -256,6 +256,30 @@ def test_ranks_sleep_while_nobody_asks_and_end_with_the_object(folder):
     assert no_rank_is_left()
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_ranks_say_what_they_did_since_the_last_look(ranks, folder):
+    length = Length(4, ignore_eos=True)
+    with LLM(folder, ranks) as llm:
+        llm.generate(PROMPTS[:2], None, length)
+        before = llm.take_figures()
+        llm.generate(PROMPTS[2:], None, length)
+        done = llm.take_figures()
+        assert llm.take_figures().steps == 0
+    # The last token of an answer is in no forward.
+    tokens = sum(len(ids) for ids in PROMPTS[2:]) + len(PROMPTS[2:]) * 3
+    choices = tokens * llm.config.num_experts_per_tok
+    assert {int(load) for load in done.load_LE.sum(axis=1)} == {choices}
+    assert {int(rows) for rows in done.rows_LR.sum(axis=1)} == {choices}
+    assert (before.steps, done.steps, (before + done).steps) == (4, 4, 8)
+    assert done.seconds > 0
+    spent_R = sum(done.spent_R.values())
+    assert spent_R == pytest.approx([done.seconds] * ranks, rel=1e-6)
+    assert all((seconds_R >= 0).all() for seconds_R in done.spent_R.values())
+    assert done.sent_RR.shape == (ranks, ranks)
+    assert ((done.sent_RR - np.diag(np.diag(done.sent_RR))).sum(axis=1) > 0).all() == (ranks > 1)
+    assert ((before + done).sent_RR == before.sent_RR + done.sent_RR).all()
+
+
 def test_two_objects_live_and_end_beside_each_other(folder, expected):
     with LLM(folder, 1) as first:
         with LLM(folder, 2) as second:

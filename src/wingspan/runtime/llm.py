@@ -23,6 +23,7 @@ from wingspan.runtime.generation.requests import Length, Request
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.launch.obeying import Obey, ObeyingRanks
+from wingspan.runtime.measuring.figures import GroupFigures, Looks
 from wingspan.runtime.ranks.device import select_device
 from wingspan.runtime.setup.setup import Asked, read_setup
 from wingspan.runtime.start import Started, engine_setup, remarks, start
@@ -31,6 +32,8 @@ from wingspan.schedule.batching import UNLIMITED, BatchLimits
 from wingspan.specs.placement import Placement
 
 _LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,10 @@ class Completion:
     token_ids: tuple[int, ...]
     text: str | None
     finish_reason: FinishReason
+
+
+class _Look:
+    """Asks the ranks what they did."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,8 @@ class LLM:
             # Every rank's loading bar on one terminal would tell nobody anything.
             disable_progress_bar()  # type: ignore[no-untyped-call]
             started = start(joined, engine, limits, tokenizer=tokenizer.backend, more_to_come=True)
-            return lambda command: _obey(started, command)
+            looks = Looks(started.engine.recorder, joined)
+            return lambda command: _obey(started, looks, command)
 
         self.tokenizer = tokenizer
         self._model = engine.model
@@ -147,6 +155,7 @@ class LLM:
         self._new: list[Request] = []
         self._withdrawn: list[int] = []
         self._submitted = 0
+        self._ranks_per_node = group.ranks_per_node
         self._ranks = ObeyingRanks(prepare, group, engine.device)
 
     def __enter__(self) -> Self:
@@ -161,6 +170,16 @@ class LLM:
     def slots(self) -> int:
         """Sequences that are continued at a time, over all ranks."""
         return self._limits.sequences_per_home * self._ranks.size
+
+    @property
+    def ranks(self) -> int:
+        """How many there are."""
+        return self._ranks.size
+
+    @property
+    def ranks_per_node(self) -> int:
+        """How many of them lie on a node."""
+        return self._ranks_per_node
 
     @property
     def config(self) -> PreTrainedConfig:
@@ -233,13 +252,7 @@ class LLM:
             return StepResult()
         news = _News(tuple(self._new), tuple(self._withdrawn))
         self._new, self._withdrawn = [], []
-        try:
-            result = self._ranks.ask(news)
-        except BaseException:
-            self._held = {}
-            raise
-        if not isinstance(result, StepResult):
-            raise TypeError(f"a step gave {result!r}")
+        result = self._ask(news, StepResult)
         for number, token in result.tokens.items():
             self._held[number].tokens.append(token)
         for number in result.finished:
@@ -288,10 +301,31 @@ class LLM:
                     done[number] = self._completion(left[number], reason)
         return [done[number] for number in numbers]
 
+    def take_figures(self) -> GroupFigures:
+        """What the ranks did since the last call: times, bytes and load. Costs them about as much as one exchange.
+
+        Of more than a thousand steps of a phase, times and bytes are those of the latest thousand.
+
+        Raises:
+            RunError: see `step`.
+        """
+        return self._ask(_Look(), GroupFigures)
+
     def close(self) -> None:
         """End the ranks. Requests that have not ended are dropped."""
         self._held, self._new, self._withdrawn = {}, [], []
         self._ranks.close()
+
+    def _ask(self, command: object, kind: type[T]) -> T:
+        """The ranks' answer; after an error there is nothing left to continue."""
+        try:
+            answer = self._ranks.ask(command)
+        except BaseException:
+            self._held = {}
+            raise
+        if not isinstance(answer, kind):
+            raise TypeError(f"the ranks answered {answer!r}")
+        return answer
 
     def _take_back(self, numbers: Iterable[int]) -> None:
         """Forget requests that no rank has heard of."""
@@ -305,8 +339,11 @@ class LLM:
         return Completion(request.number, tuple(request.ids), tokens, text, reason)
 
 
-def _obey(started: Started, command: object) -> StepResult:
-    """On every rank: take in the news, and step if anybody is there."""
+def _obey(started: Started, looks: Looks, command: object) -> StepResult | GroupFigures | None:
+    """On every rank: take in the news, and step if anybody is there; or say what was done."""
+    if isinstance(command, _Look):
+        rows = [layer.experts.rows for layer in started.engine.layers.values()]
+        return looks.take(started.generator.load_LE, rows)
     if not isinstance(command, _News):
         raise TypeError(f"no command: {command!r}")
     generator = started.generator
@@ -326,9 +363,6 @@ def _whole_numbers(name: str, ids: Sequence[int]) -> list[int]:
         return [index(i) for i in ids]
     except TypeError:
         raise InputError(f"{name}: token ids are whole numbers, not {list(ids)[:8]}") from None
-
-
-T = TypeVar("T")
 
 
 def _one_for_each(given: T | Sequence[T], kind: type[T], name: str, prompts: int) -> Sequence[T]:

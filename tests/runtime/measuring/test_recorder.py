@@ -28,6 +28,19 @@ def test_the_latest_steps_of_each_phase_are_kept():
     assert recorder.ended == {"prefill": 1, "decode": 50}
 
 
+def test_a_look_finds_the_steps_since_the_last_that_are_still_kept():
+    recorder = recorded(3)
+    assert [(s.phase, s.tokens) for s in recorder.since({})] == [
+        ("decode", 0), ("decode", 1), ("decode", 2), ("prefill", 7),
+    ]  # fmt: skip
+    seen = dict(recorder.ended)
+    assert recorder.since(seen) == []
+    recorder.begin_step("decode", 8)
+    recorder.end_step()
+    assert [s.tokens for s in recorder.since(seen)] == [8]
+    assert [s.tokens for s in recorded(50).since({"prefill": 1, "decode": 3})] == [46, 47, 48, 49]
+
+
 def test_the_report_says_what_its_figures_are_of():
     for steps, words in ((3, None), (50, "of the latest 4 of 50 steps")):
         recorder = recorded(steps)

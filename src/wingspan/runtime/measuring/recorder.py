@@ -8,8 +8,9 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from wingspan.schedule.result import Operation, Span, Stream
@@ -89,6 +90,15 @@ class Recorder:
     def steps(self) -> list[StepRecord]:
         """Those that are kept, in order."""
         return sorted((s for kept in self._kept.values() for s in kept), key=lambda s: s.start_seconds)
+
+    def since(self, ended: Mapping[str, int]) -> list[StepRecord]:
+        """The steps that are kept of those beyond so many of each phase: phase by phase, in order."""
+        new = {phase: self.ended[phase] - ended.get(phase, 0) for phase in sorted(self._kept)}
+        return [
+            step
+            for phase, count in new.items()
+            for step in islice(self._kept[phase], max(0, len(self._kept[phase]) - count), None)
+        ]
 
     @property
     def open_step(self) -> StepRecord | None:

@@ -1,6 +1,6 @@
 """From what every rank recorded to one `StepReport` per phase, on rank 0.
 
-Shapes: R ranks, X exchanges of a step, N steps.
+Shapes: R ranks, N steps.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from wingspan.routing.load import imbalance
 from wingspan.runtime.measuring.recorder import StepRecord
+from wingspan.runtime.measuring.times import EXCHANGES, group_times, rank_times
 from wingspan.runtime.ranks.world import World
 from wingspan.schedule.result import Operation, Span, StepReport
 from wingspan.schedule.slowest import slowest
@@ -24,8 +25,7 @@ from wingspan.specs.placement import Placement
 
 Array = NDArray[np.float64]
 
-_EXCHANGES = (Operation.DISPATCH, Operation.COMBINE)
-_EXPOSED = (*_EXCHANGES, Operation.WAIT)
+_EXPOSED = (*EXCHANGES, Operation.WAIT)
 
 WAIT_NOTE = (
     "wait = the part of each exchange beyond the fastest rank's time in it, and the time until the slowest rank's end: "
@@ -80,7 +80,10 @@ def step_report(
     ended = ranks[0].steps_ended.get(phase, count)
     seconds_RN = np.array([[s.seconds for s in steps] for steps in steps_R])
     step_N = seconds_RN.max(axis=0)
-    times, hidden = _times(steps_R, step_N)
+    times, hidden = (
+        {op: seconds_R / count for op, seconds_R in of_steps.items()}
+        for of_steps in group_times([rank_times(steps) for steps in steps_R])
+    )
     spent = {op: seconds_R - hidden.get(op, 0.0) for op, seconds_R in times.items()}
     slowest_rank, _, reason = slowest(spent)
     tokens = sum(s.tokens for steps in steps_R for s in steps)
@@ -133,48 +136,6 @@ def _latest_note(kept: int, ended: int) -> list[str]:
     return (
         [f"figures are of the latest {kept:,} of {ended:,} steps; load_tokens of all"] if ended > kept else []
     )
-
-
-def _times(
-    steps_R: list[list[StepRecord]], step_N: Array
-) -> tuple[dict[Operation, Array], dict[Operation, Array]]:
-    """Per operation and rank, as in a `StepReport`, of the mean step; and of the exchanges what is hidden.
-
-    Args:
-        steps_R: of each rank.
-        step_N: how long each step took the slowest rank.
-    """
-    times = {
-        op: np.array([np.mean([s.operation_seconds.get(op, 0.0) for s in steps]) for steps in steps_R])
-        for op in Operation
-    }
-    computing_R = sum((times[op] for op in Operation if op not in _EXCHANGES), np.zeros(1))
-    own_R = np.array([np.mean([s.seconds for s in steps]) for steps in steps_R])
-    exposed, waited = _exposed_and_waited(steps_R)
-    hidden = {op: times[op] - exposed[op] for op in _EXCHANGES}
-    for op in _EXCHANGES:
-        times[op] = times[op] - waited[op]
-    times[Operation.OTHER] = np.maximum(0.0, own_R - computing_R - sum(exposed.values()))
-    times[Operation.WAIT] = sum(waited.values(), step_N.mean() - own_R)
-    kept = (*_EXCHANGES, Operation.WAIT)
-    return {op: seconds_R for op, seconds_R in times.items() if seconds_R.any() or op in kept}, hidden
-
-
-def _exposed_and_waited(
-    steps_R: list[list[StepRecord]],
-) -> tuple[dict[Operation, Array], dict[Operation, Array]]:
-    """Per kind of exchange and rank what held the rank up, and its part beyond the fastest rank's: waiting."""
-    exposed = {op: np.zeros(len(steps_R)) for op in _EXCHANGES}
-    waited = {op: np.zeros(len(steps_R)) for op in _EXCHANGES}
-    for step_R in zip(*steps_R, strict=True):
-        # All ranks meet in the same exchanges in the same order, so one rank's record names them for all.
-        kinds = [exchange.operation for exchange in step_R[0].exchanges]
-        exposed_RX = np.array([[each.exposed_seconds for each in step.exchanges] for step in step_R])
-        for op in _EXCHANGES:
-            seconds_RX = exposed_RX[:, [kind is op for kind in kinds]]
-            exposed[op] += seconds_RX.sum(axis=1) / len(steps_R[0])
-            waited[op] += (seconds_RX - seconds_RX.min(axis=0)).sum(axis=1) / len(steps_R[0])
-    return exposed, waited
 
 
 def _by_distance(bytes_RR: NDArray[np.float64], world: World) -> tuple[list[int], list[int]]:
