@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,17 +40,17 @@ class Browser:
     def __init__(self, driver: Any) -> None:
         self._driver = driver
 
-    def open(self, page: Path) -> list[str]:
+    def open(self, address: str) -> list[str]:
         """Load a page; what else than itself it asked for."""
         self._driver.get_log("performance")
-        self._driver.get(page.as_uri())
+        self._driver.get(address)
         events = [json.loads(line["message"])["message"] for line in self._driver.get_log("performance")]
         asked = [
             event["params"]["request"]["url"]
             for event in events
             if event["method"] == "Network.requestWillBeSent"
         ]
-        return [url for url in asked if url != page.as_uri() and not url.startswith("data:")]
+        return [url for url in asked if url != address and not url.startswith("data:")]
 
     def show(self, width: int, scheme: str) -> None:
         """Make the window so wide, and prefer light or dark."""
@@ -66,13 +67,21 @@ class Browser:
             "setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), 250);"
         )
 
-    def ask(self, script: str) -> Any:
+    def picture(self, path: Path) -> None:
+        """Save the whole page as it is shown, as PNG or WebP."""
+        size = self.ask("const e = document.documentElement; return [e.clientWidth, e.scrollHeight]")
+        clip = {"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1}
+        kind = {"format": path.suffix.removeprefix(".")} | ({"quality": 80} if path.suffix == ".webp" else {})
+        options = kind | {"captureBeyondViewport": True, "clip": clip}
+        path.write_bytes(b64decode(self._command("Page.captureScreenshot", options)["data"]))
+
+    def ask(self, script: str, *arguments: Any) -> Any:
         """What a script of the page returns."""
-        return self._driver.execute_script(script)
+        return self._driver.execute_script(script, *arguments)
 
     def complaints(self) -> list[str]:
         """Messages on the console since the last call."""
         return [line["message"] for line in self._driver.get_log("browser")]
 
-    def _command(self, name: str, arguments: dict[str, Any]) -> None:
-        self._driver.execute_cdp_cmd(name, arguments)
+    def _command(self, name: str, arguments: dict[str, Any]) -> Any:
+        return self._driver.execute_cdp_cmd(name, arguments)

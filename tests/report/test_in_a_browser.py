@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_whole_at_any_width_by_day_and_by_night(name: str, browser: Browser, folder: Path) -> None:
-    assert browser.open(folder / f"{name}.html") == []
+    assert browser.open((folder / f"{name}.html").as_uri()) == []
     grounds, inks = set(), set()
     for width in (1400, 600):
         for scheme in ("light", "dark"):
@@ -73,7 +73,7 @@ def test_a_page_is_whole_at_any_width_by_day_and_by_night(name: str, browser: Br
 
 
 def test_a_name_in_the_legend_hides_its_part_and_shows_it_again(browser: Browser, folder: Path) -> None:
-    browser.open(folder / "sweep.html")
+    browser.open((folder / "sweep.html").as_uri())
     lines = "return document.querySelectorAll('#figure-1 .scatterlayer .trace').length"
     press = "document.querySelector('[data-figure=figure-1]').click()"
     counts = []

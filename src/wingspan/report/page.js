@@ -13,6 +13,8 @@ function coloured(value, colours) {
 function draw() {
   const colours = getComputedStyle(root);
   for (const [id, figure] of Object.entries(figures)) {
+    // What is hidden has no width to be drawn in.
+    if (!document.getElementById(id).clientWidth) continue;
     const { data, layout } = coloured(figure, colours);
     for (const button of document.querySelectorAll(`[data-figure="${id}"]`)) {
       if (button.ariaPressed === "false") data[button.dataset.trace].visible = "legendonly";

@@ -95,18 +95,18 @@ def render(page: Page) -> str:
             '<html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(page.title)}</title>",
-            f"<style>{style()}\n{_resource('page.css')}</style>",
-            f"<script>{_plotly()}</script>" if figures else "",
+            f"<style>{stylesheet()}</style>",
+            f"<script>{plotly_script()}</script>" if figures else "",
             "</head><body><main>",
             f"<header><h1>{escape(page.title)}</h1><p>{escape(page.subtitle)}</p></header>",
             _banner(page.banner),
-            _tiles(page.tiles),
+            tiles(page.tiles),
             _conditions(page.conditions),
-            *(_section(number, section) for number, section in enumerate(page.sections)),
-            _section(-1, Section("Conditions and caveats", points=page.notes)) if page.notes else "",
+            *(section_html(number, section) for number, section in enumerate(page.sections)),
+            section_html(-1, Section("Conditions and caveats", points=page.notes)) if page.notes else "",
             f"<footer>Wingspan {escape(__version__)}</footer>",
             "</main>",
-            f"<script>const figures = {_script_json(figures)};\n{_resource('page.js')}</script>"
+            f"<script>const figures = {script_json(figures)};\n{resource('page.js')}</script>"
             if figures
             else "",
             "</body></html>",
@@ -121,11 +121,12 @@ def _banner(banner: Banner | None) -> str:
     return f"<div class='banner' role='alert'><strong>{escape(banner.title)}</strong>{points}</div>"
 
 
-def _tiles(tiles: Sequence[Tile]) -> str:
+def tiles(several: Sequence[Tile]) -> str:
+    """Headline figures side by side."""
     cells = (
         f"<div class='{'tile supposed' if t.supposed else 'tile'}'><span>{escape(t.name)}</span>"
         f"<strong>{escape(t.value)}</strong><small>{escape(t.remark)}</small></div>"
-        for t in tiles
+        for t in several
     )
     return f"<div class='tiles'>{''.join(cells)}</div>"
 
@@ -135,7 +136,8 @@ def _conditions(conditions: Mapping[str, str]) -> str:
     return f"<dl class='conditions'>{''.join(rows)}</dl>" if conditions else ""
 
 
-def _section(number: int, section: Section) -> str:
+def section_html(number: int, section: Section) -> str:
+    """A section of the page; its figure is drawn by the page's script as `figure-NUMBER`."""
     supposed = "<em>if it fitted</em>" if section.supposed else ""
     parts = [f"<h2>{escape(section.title)}{supposed}</h2>"]
     if section.see:
@@ -159,14 +161,21 @@ def _table(table: Table) -> str:
     return f"<div class='table'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
-def _script_json(value: object) -> str:
+def script_json(value: object) -> str:
     """JSON without markup that could end its script element."""
     return json_text(value).replace("<", "\\u003c")
 
 
-def _plotly() -> str:
+def stylesheet() -> str:
+    """Colours and layout of every page."""
+    return f"{style()}\n{resource('page.css')}"
+
+
+def plotly_script() -> str:
+    """plotly itself, as its package has it."""
     return resources.files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """A file of this room."""
     return resources.files("wingspan.report").joinpath(name).read_text(encoding="utf-8")

@@ -29,6 +29,11 @@ def lines(events: Sequence[RebalanceEvent]) -> list[str]:
     return found + _stays(staying)
 
 
+def happened(events: Sequence[RebalanceEvent]) -> list[RebalanceEvent]:
+    """Without the decisions to stay: those are made every few steps."""
+    return [event for event in events if not (isinstance(event, Decision) and event.verdict == "stay")]
+
+
 def _stays(decisions: list[Decision]) -> list[str]:
     if len(decisions) < 2:
         return [_line(d) for d in decisions]

@@ -12,10 +12,11 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from wingspan.errors import WingspanError
-from wingspan.server import chat, completions, errors, openapi
+from wingspan.server import chat, completions, errors, openapi, pages
 from wingspan.server.bodies import Detokenized, Health, ModelCard, ModelList, TokenIds, Version
 from wingspan.server.fields import DetokenizeCall, TokenizeCall
 from wingspan.server.guards import OPEN_PATHS, BodyLimit, Key, RequestName
+from wingspan.server.live import Live
 from wingspan.server.metrics import Metrics
 from wingspan.server.served_model import ServedModel
 from wingspan.version import __version__
@@ -36,18 +37,19 @@ class Access:
     most_body_bytes: int = 4 * 1024 * 1024
 
 
-def build(serving: ServedModel, metrics: Metrics, access: Access) -> FastAPI:
+def build(serving: ServedModel, metrics: Metrics, live: Live, access: Access) -> FastAPI:
     """The application over one model. Its engine steps from start-up to shut-down."""
 
     @asynccontextmanager
     async def living(_: FastAPI) -> AsyncIterator[None]:
-        stepping = asyncio.create_task(serving.engine.run())
+        working = [asyncio.create_task(serving.engine.run()), asyncio.create_task(live.run())]
         try:
             yield
         finally:
-            stepping.cancel()
-            with suppress(asyncio.CancelledError, WingspanError):
-                await stepping
+            for task in working:
+                task.cancel()
+                with suppress(asyncio.CancelledError, WingspanError):
+                    await task
 
     app = FastAPI(
         title="Wingspan", version=__version__, lifespan=living, docs_url=None, redoc_url=None,
@@ -57,6 +59,7 @@ def build(serving: ServedModel, metrics: Metrics, access: Access) -> FastAPI:
     errors.install(app)
     app.include_router(completions.router(serving))
     app.include_router(chat.router(serving))
+    app.include_router(pages.router(live))
     _add_model(app, serving)
     _add_text(app, serving)
     _add_state(app, serving, metrics)

@@ -9,10 +9,12 @@ import secrets
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from wingspan.report.live_page import FILES
 from wingspan.server.errors import error_body
+from wingspan.server.pages import FOLDER, PATH
 
-OPEN_PATHS = frozenset({"/health", "/ready", "/version"})
-"""Paths that need no key: they give away nothing of what is asked and answered."""
+OPEN_PATHS = frozenset({"/health", "/ready", "/version", PATH, *(f"{FOLDER}/{name}" for name in FILES)})
+"""Paths that need no key: they give away nothing of what is served, asked and answered."""
 
 _NAME = re.compile(r"[\x21-\x7e]{1,128}")
 

@@ -6,16 +6,18 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
 
 from wingspan.runtime.llm import LLM
 from wingspan.server.app import Access, build
+from wingspan.server.live import Live, ServedGroup
 from wingspan.server.metrics import OWN, VLLM, Metrics
 from wingspan.server.served_model import ServedModel
 from wingspan.server.step_loop import StepLoop
+from wingspan.server.watching import Watchers
 
 
 def serve(
@@ -41,8 +43,10 @@ def serve(
         WingspanError: the ranks ended.
     """
     metrics = Metrics(name, (OWN, VLLM) if vllm_metrics else (OWN,))
-    engine = StepLoop(llm, most_waiting, metrics)
+    live = Live(ServedGroup(name, llm.ranks, llm.ranks_per_node, llm.slots))
+    engine = StepLoop(llm, most_waiting, Watchers(metrics, live))
     metrics.watch(engine)
+    live.watch(engine)
     config = llm.config.get_text_config()
     serving = ServedModel(
         engine,
@@ -52,7 +56,8 @@ def serve(
         config.vocab_size,
         int(time.time()),
     )
-    server = _Server(uvicorn.Config(build(serving, metrics, access), log_level="warning", access_log=False))
+    app = build(serving, metrics, live, access)
+    server = _Server(uvicorn.Config(app, log_level="warning", access_log=False), live.drain)
     engine.when_failed = server.stop
     asyncio.run(server.serve([listener]))
     if engine.failed is not None:
@@ -60,7 +65,21 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """Ends with exit code 0 where a signal ended it in good order: uvicorn itself would raise the signal again."""
+    """Ends with exit code 0 where a signal ended it in good order: uvicorn itself would raise the signal again.
+
+    Args:
+        config: see uvicorn.
+        when_ending: called in the event loop once no more calls are taken.
+    """
+
+    def __init__(self, config: uvicorn.Config, when_ending: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._when_ending = when_ending
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        self._when_ending()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -17,7 +17,8 @@ from prometheus_client import (
 from wingspan.runtime.generation.ledger import StepResult
 from wingspan.schedule.rebalance_result import Migrated
 from wingspan.server.answers import Answer
-from wingspan.server.step_loop import StepLoop, Watcher
+from wingspan.server.step_loop import StepLoop
+from wingspan.server.watching import Watcher
 
 OWN = "wingspan"
 VLLM = "vllm"

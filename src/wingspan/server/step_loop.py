@@ -16,11 +16,12 @@ from time import perf_counter
 from typing import NamedTuple
 
 from wingspan.errors import WingspanError
-from wingspan.report.rebalance import lines
+from wingspan.report.rebalance import happened, lines
 from wingspan.runtime.generation.ledger import StepResult
 from wingspan.runtime.llm import LLM
-from wingspan.schedule.rebalance_result import Decision, RebalanceEvent
+from wingspan.schedule.rebalance_result import RebalanceEvent
 from wingspan.server.answers import Answer
+from wingspan.server.watching import Watcher
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,22 +41,6 @@ class QueueFullError(Exception):
 
 class StoppedError(Exception):
     """The engine has ended; nothing will be answered any more."""
-
-
-class Watcher:
-    """Who is told what happens, for metrics and the live page; does nothing by itself."""
-
-    def stepped(self, result: StepResult, seconds: float) -> None:
-        """A step gave this, and took so long."""
-
-    def begun(self, answer: Answer) -> None:
-        """An answer got a place."""
-
-    def token(self, answer: Answer, now: float) -> None:
-        """An answer gets a token."""
-
-    def ended(self, answer: Answer, reason: str, now: float) -> None:
-        """An answer has ended, or its caller left."""
 
 
 @dataclass
@@ -78,6 +63,8 @@ class StepLoop:
 
     def __post_init__(self) -> None:
         self._answers: dict[int, Answer] = {}
+        self._unseen = False
+        """There were steps since the watcher was last told what every rank did."""
         self._joining: list[_Joining] = []
         self._arrivals = 0
         self._leaving: list[Answer] = []
@@ -127,12 +114,17 @@ class StepLoop:
         self._leaving.extend(answers)
         self._wake.set()
 
+    def nudge(self) -> None:
+        """Let the watcher have the figures that it wants, though nobody asks for a step."""
+        self._wake.set()
+
     async def run(self) -> None:
         """Step as long as there is something to answer, until cancelled, or until the ranks end."""
         loop = asyncio.get_running_loop()
         try:
             while True:
                 self._take_in()
+                await self._look()
                 if not self.llm.unfinished:
                     self._wake.clear()
                     if not (self._joining or self._leaving):
@@ -147,6 +139,15 @@ class StepLoop:
             self._end(error)
         finally:
             self._thread.shutdown(wait=False)
+
+    async def _look(self) -> None:
+        """Tell the watcher what every rank did, where it wants to know and there is something to tell."""
+        if self._unseen and self.watcher.wants_figures():
+            begun = perf_counter()
+            loop = asyncio.get_running_loop()
+            figures = await loop.run_in_executor(self._thread, self.llm.take_figures)
+            self._unseen = False
+            self.watcher.figures(figures, perf_counter() - begun)
 
     def _take_in(self) -> None:
         """Between steps: let answers join and leave."""
@@ -174,6 +175,7 @@ class StepLoop:
 
     def _give_out(self, result: StepResult, seconds: float) -> None:
         now = perf_counter()
+        self._unseen = True
         self.watcher.stepped(result, seconds)
         _say_what_moved(result.balancing)
         for number, token in result.tokens.items():
@@ -195,6 +197,7 @@ class StepLoop:
     def _end(self, error: WingspanError) -> None:
         """Tell everybody that waits."""
         self.failed = error
+        self.watcher.failed(error)
         self.when_failed()
         stopped = StoppedError(str(error))
         for answer in self._answers.values():
@@ -208,6 +211,5 @@ class StepLoop:
 
 def _say_what_moved(events: Sequence[RebalanceEvent]) -> None:
     """A line for what happened to experts; that they stay is decided every few steps."""
-    happened = [e for e in events if not (isinstance(e, Decision) and e.verdict == "stay")]
-    for line in lines(happened):
+    for line in lines(happened(events)):
         _LOG.info("%s", line)

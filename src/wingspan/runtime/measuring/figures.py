@@ -82,8 +82,8 @@ class Looks:
         self._recorder = recorder
         self._transport = transport
         self._ended: dict[str, int] = {}
-        self._load_LE: Counts | int = 0
-        self._rows_L: Counts | int = 0
+        self._load_LE: Counts = np.zeros((1, 1), dtype=np.int64)
+        self._rows_L: Counts = np.zeros(1, dtype=np.int64)
 
     def take(self, loads: Mapping[str, torch.Tensor], rows: Sequence[int]) -> GroupFigures | None:
         """All since the last call, on rank 0; None elsewhere. Collective, between steps.
