@@ -40,7 +40,7 @@ def test_one_kind_alone_in_80_columns(wingspan, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ("plan deep", ["deepseek-v3"]),
+        ("plan deepseek-v4", ["deepseek-v4-flash", "deepseek-v4-pro"]),
         ("plan deepseek-v3 --cluster h20", ["h20", "h200"]),
         ("plan deepseek-v3 --cluster h200+p", ["h200+pcie4", "h200+pcie5"]),
         ("inspect mix", ["mixtral-8x7b"]),
@@ -58,7 +58,13 @@ def test_tab_offers_presets(words: str, offered: list[str]):
 
 def test_models_says_of_each_type_what_works(wingspan):
     found = json.loads(wingspan("models", "--json").out)
-    assert found["deepseek_v3"] == {"planned": True, "runs": True}
+    assert found["gpt_oss"]["planned"]
+    assert found["gpt_oss"]["runs"]
+    figures = found["gpt_oss"]["presets"]["gpt-oss-120b"]
+    assert figures["parameters"] == 116_829_156_672
+    assert (figures["experts"], figures["experts_per_token"]) == (128, 4)
+    assert found["kimi_k3"]["presets"].keys() == {"kimi-k3"}
+    assert sum(len(said["presets"]) for said in found.values()) >= 25
     assert not found["qwen3_vl_moe"]["runs"]
     assert len(found) >= 75
     shown = wingspan("models").out

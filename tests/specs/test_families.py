@@ -126,9 +126,7 @@ def test_unfit_configs_are_named(change: dict[str, object], words: list[str]) ->
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("kind", "part"), [*TEXT_PARTS.items(), ("llama4", "llama4_text"), ("qwen3_vl_moe", "qwen3_vl_moe_text")]
-)
+@pytest.mark.parametrize(("kind", "part"), [*TEXT_PARTS.items(), ("qwen3_vl_moe", "qwen3_vl_moe_text")])
 def test_text_part_without_a_type_of_its_own(kind: str, part: str) -> None:
     usual = model_from_config({**_EVERYTHING, "model_type": part}, "x")
     for config in (
@@ -221,7 +219,8 @@ def test_parameters_of_layers_with_other_heads_are_those_of_transformers() -> No
     for config in (written, {"model_type": "step3p7", "text_config": sizes}):
         found = model_from_config(config, "step")
         assert found.parameters.total == expected
-        assert {mixer.heads: mixer.window_tokens for mixer, _ in found.mixers} == {4: None, 6: 8}
+        windows = {mixer.heads: getattr(mixer, "window_tokens", None) for mixer, _ in found.mixers}
+        assert windows == {4: None, 6: 8}
 
 
 def test_parameters_of_two_blocks_a_layer_are_those_that_are_used() -> None:

@@ -66,12 +66,11 @@ def _models() -> dict[str, Said]:
     said = {}
     for name in model_presets():
         model = load_model(name)
-        experts = f"{model.experts.count} experts, top-{model.experts.per_token}"
         said[name] = (
-            f"{parameters_text(model.parameters.total)} parameters, {parameters_text(model.parameters.active)} active; "
-            f"{len(model.moe_layers)} MoE layers of {experts}"
+            f"{parameters_text(model.parameters.total)}, {parameters_text(model.parameters.active)} active; "
+            f"top-{model.experts.per_token} of {model.experts.count} experts"
         )
-    return {"models, or any config.json": said}
+    return {"models (parameters of each), or any config.json": said}
 
 
 def _clusters() -> dict[str, Said]:

@@ -55,6 +55,11 @@ def model_presets() -> list[str]:
     return sorted(file.stem for file in MODEL_PRESETS.glob("*.json"))
 
 
+def preset_type(name: str) -> str:
+    """The `model_type` of a preset, as its config says it."""
+    return str(_read_json(MODEL_PRESETS / f"{name}.json").get("model_type"))
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     if is_lfs_pointer(path):
         raise lfs_pointer_error(path)

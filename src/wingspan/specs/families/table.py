@@ -315,6 +315,7 @@ TEXT_PARTS = {
     "grok-2": "grok-1",
     "kimi_k25": "kimi_k2",
     "kimi_k3": "kimi_linear",
+    "llama4": "llama4_text",
     "minimax_m3": "minimax_m3_vl_text",
     "step3_vl": "step3_text",
     "step3p7": "step3p5",
