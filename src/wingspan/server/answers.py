@@ -58,6 +58,8 @@ class Answer:
     ask: Ask
     text: TextStream
     arrived_seconds: float = field(default_factory=time.perf_counter)
+    begun_seconds: float | None = None
+    """When it got a place; None while it waits for one."""
     first_token_seconds: float | None = None
     newest_token_seconds: float | None = None
     tokens: list[int] = field(default_factory=list)
@@ -69,6 +71,13 @@ class Answer:
     def ended(self) -> bool:
         """Whether no token will follow."""
         return self.text.stopped_by is not None
+
+    @property
+    def seconds_per_token(self) -> float | None:
+        """Mean time from token to token; None before the second."""
+        if self.first_token_seconds is None or self.newest_token_seconds is None or len(self.tokens) < 2:
+            return None
+        return (self.newest_token_seconds - self.first_token_seconds) / (len(self.tokens) - 1)
 
     def push(self, token: int, logprobs: TokenLogprobs | None, finish: FinishReason | None) -> bool:
         """Take in a token; returns whether the answer has ended with it."""

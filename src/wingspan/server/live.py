@@ -224,23 +224,15 @@ class _Latencies:
 
     def ended(self, answer: Answer, now: float) -> None:
         self._under_way.discard(answer)
-        if (seconds := _per_token(answer)) is not None:
+        if (seconds := answer.seconds_per_token) is not None:
             self._per_token.append((now, seconds))
 
     def first(self, now: float) -> list[float] | None:
         return _percentiles(_recent(self._first, now))
 
     def per_token(self, now: float) -> list[float] | None:
-        under_way = [seconds for answer in self._under_way if (seconds := _per_token(answer)) is not None]
+        under_way = [s for answer in self._under_way if (s := answer.seconds_per_token) is not None]
         return _percentiles(_recent(self._per_token, now) + under_way)
-
-
-def _per_token(answer: Answer) -> float | None:
-    """Mean time from token to token; None before the second."""
-    first, newest = answer.first_token_seconds, answer.newest_token_seconds
-    if first is None or newest is None or len(answer.tokens) < 2:
-        return None
-    return (newest - first) / (len(answer.tokens) - 1)
 
 
 def _recent(timed: deque[tuple[float, float]], now: float) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from prometheus_client import (
@@ -37,14 +38,14 @@ class Metrics(Watcher):
     """Counts what the engine does.
 
     Args:
-        engine: that is watched.
         model: its name, a label of every series.
-        prefixes: before each name; with `vllm`, dashboards made for vLLM find their series.
+        prefixes: before the names that vLLM has too; with `vllm`, dashboards made for vLLM find their series.
     """
 
     def __init__(self, model: str, prefixes: Sequence[str] = (OWN,)) -> None:
         self._registry = CollectorRegistry()
-        self._sets = [_Series(prefix, model, self._registry) for prefix in prefixes]
+        self._sets = [_Series(_Maker(prefix, model, self._registry)) for prefix in prefixes]
+        self._own = _OwnSeries(_Maker(OWN, model, self._registry))
 
     def watch(self, engine: StepLoop) -> None:
         """Let gauges read the engine when they are asked for."""
@@ -61,16 +62,14 @@ class Metrics(Watcher):
         for series in self._sets:
             series.generated.inc(len(result.tokens))
             series.preempted.inc(result.preempted)
-            series.step.observe(seconds)
-            for event in result.balancing:
-                if isinstance(event, Migrated):
-                    series.migrations.inc()
-                    series.moved.inc(event.experts_moved)
+        self._own.stepped(result, seconds)
 
     def begun(self, answer: Answer) -> None:
-        """Count a prompt."""
+        """Count a prompt, and time its wait."""
         for series in self._sets:
             series.prompted.inc(len(answer.ask.ids))
+            if answer.begun_seconds is not None:
+                series.queued.observe(answer.begun_seconds - answer.arrived_seconds)
 
     def token(self, answer: Answer, now: float) -> None:
         """Time a token."""
@@ -85,42 +84,73 @@ class Metrics(Watcher):
         for series in self._sets:
             series.ended.labels(series.model, reason).inc()
             series.whole.observe(now - answer.arrived_seconds)
+            if (seconds := answer.seconds_per_token) is not None:
+                series.per_token.observe(seconds)
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes series whose names begin alike."""
+
+    prefix: str
+    model: str
+    registry: CollectorRegistry
+
+    def gauge(self, name: str, text: str) -> Gauge:
+        return self._labelled(Gauge(f"{self.prefix}:{name}", text, _LABELS, registry=self.registry))
+
+    def counter(self, name: str, text: str) -> Counter:
+        return self._labelled(Counter(f"{self.prefix}:{name}", text, _LABELS, registry=self.registry))
+
+    def histogram(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
+        return self._labelled(
+            Histogram(f"{self.prefix}:{name}", text, _LABELS, registry=self.registry, buckets=buckets)
+        )
+
+    def _labelled(self, series: Kind) -> Kind:
+        return series.labels(self.model)
 
 
 class _Series:
-    def __init__(self, prefix: str, model: str, registry: CollectorRegistry) -> None:
-        self.model = model
+    """What vLLM counts too, under the same names."""
 
-        def labelled(series: Kind) -> Kind:
-            return series.labels(model)
-
-        def gauge(name: str, text: str) -> Gauge:
-            return labelled(Gauge(f"{prefix}:{name}", text, _LABELS, registry=registry))
-
-        def counter(name: str, text: str) -> Counter:
-            return labelled(Counter(f"{prefix}:{name}", text, _LABELS, registry=registry))
-
-        def histogram(name: str, text: str, buckets: Sequence[float]) -> Histogram:
-            return labelled(Histogram(f"{prefix}:{name}", text, _LABELS, registry=registry, buckets=buckets))
-
-        self.running = gauge("num_requests_running", "Answers that are being computed.")
-        self.waiting = gauge("num_requests_waiting", "Answers that wait for a place.")
-        self.prompted = counter("prompt_tokens", "Tokens of prompts.")
-        self.generated = counter("generation_tokens", "New tokens.")
-        self.preempted = counter(
+    def __init__(self, make: _Maker) -> None:
+        self.model = make.model
+        self.running = make.gauge("num_requests_running", "Answers that are being computed.")
+        self.waiting = make.gauge("num_requests_waiting", "Answers that wait for a place.")
+        self.prompted = make.counter("prompt_tokens", "Tokens of prompts.")
+        self.generated = make.counter("generation_tokens", "New tokens.")
+        self.preempted = make.counter(
             "num_preemptions", "Answers put back for want of room, to be computed again."
         )
         self.ended = Counter(
-            f"{prefix}:request_success",
+            f"{make.prefix}:request_success",
             "Answers that ended, by why.",
             (*_LABELS, "finished_reason"),
-            registry=registry,
+            registry=make.registry,
         )
-        self.first = histogram("time_to_first_token_seconds", "Arrival to first token.", _FIRST_SECONDS)
-        self.between = histogram(
+        self.queued = make.histogram("request_queue_time_seconds", "Arrival to a place.", _FIRST_SECONDS)
+        self.first = make.histogram("time_to_first_token_seconds", "Arrival to first token.", _FIRST_SECONDS)
+        self.between = make.histogram(
             "inter_token_latency_seconds", "Between tokens of an answer.", _TOKEN_SECONDS
         )
-        self.whole = histogram("e2e_request_latency_seconds", "Arrival to last token.", _WHOLE_SECONDS)
-        self.migrations = counter("expert_migrations", "Times that experts were moved.")
-        self.moved = counter("experts_moved", "Experts that were moved.")
-        self.step = histogram("step_seconds", "Steps of the engine.", _TOKEN_SECONDS)
+        self.per_token = make.histogram(
+            "request_time_per_output_token_seconds", "Mean between tokens, of each answer.", _TOKEN_SECONDS
+        )
+        self.whole = make.histogram("e2e_request_latency_seconds", "Arrival to last token.", _WHOLE_SECONDS)
+
+
+class _OwnSeries:
+    """What only this server counts."""
+
+    def __init__(self, make: _Maker) -> None:
+        self._migrations = make.counter("expert_migrations", "Times that experts were moved.")
+        self._moved = make.counter("experts_moved", "Experts that were moved.")
+        self._step = make.histogram("step_seconds", "Steps of the engine.", _TOKEN_SECONDS)
+
+    def stepped(self, result: StepResult, seconds: float) -> None:
+        self._step.observe(seconds)
+        for event in result.balancing:
+            if isinstance(event, Migrated):
+                self._migrations.inc()
+                self._moved.inc(event.experts_moved)

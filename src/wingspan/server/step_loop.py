@@ -163,7 +163,7 @@ class StepLoop:
             except WingspanError as error:
                 joined.set_exception(error)
                 continue
-            answer.number = number
+            answer.number, answer.begun_seconds = number, perf_counter()
             self._answers[number] = answer
             self.watcher.begun(answer)
             joined.set_result(None)
