@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wingspan.errors import InputError
-from wingspan.schedule.batching import Admission, BatchLimits, Piece, PromptQueue
+from wingspan.schedule.batching import Admission, BatchLimits
+from wingspan.schedule.prompts import Piece, PromptQueue
 
 LIMITS = BatchLimits(kv_tokens_per_home=100, sequences_per_home=3, tokens_per_step=8)
 
@@ -46,12 +47,12 @@ def test_a_prompt_weighs_twice_until_it_is_computed():
     admission.submit(2, 5)
     assert admission.admit() == [0, 1, 2]
     assert [admission.home_of(n) for n in range(3)] == [0, 1, 1]
-    admission.computes(Piece(0, 0, 12, is_last=False))
+    admission.computes(Piece(0, 0, 12, left=8))
     admission.submit(3, 5)
     assert admission.admit() == [3]
     assert admission.home_of(3) == 0
     admission.release(3)
-    admission.computes(Piece(0, 12, 8, is_last=True))
+    admission.computes(Piece(0, 12, 8))
     admission.release(0)
     admission.submit(4, 34)
     admission.submit(5, 1)

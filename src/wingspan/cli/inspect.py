@@ -122,7 +122,13 @@ def _model_rows(summary: dict[str, Any]) -> dict[str, str]:
             if summary["padding_is_neutral"]
             else "one length per forward, caches cut as sequences end"
         )
-        rows |= {"layout": summary["expert_layout"], "prompts": f"of different lengths: {together}"}
+        why_not = summary["no_prefix_caching"]
+        shared = "computed once (prefix caching)" if why_not is None else f"computed for each: {why_not}"
+        rows |= {
+            "layout": summary["expert_layout"],
+            "prompts": f"of different lengths: {together}",
+            "same beginning": shared,
+        }
     return rows
 
 

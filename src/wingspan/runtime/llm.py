@@ -24,6 +24,9 @@ from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.launch.obeying import Obey, ObeyingRanks
 from wingspan.runtime.measuring.figures import GroupFigures, Looks
+from wingspan.runtime.model.engine import rank_bytes
+from wingspan.runtime.model.padding import why_no_prefix_caching
+from wingspan.runtime.ranks.capacity import prefix_bytes
 from wingspan.runtime.ranks.device import select_device
 from wingspan.runtime.setup.setup import Asked, read_setup
 from wingspan.runtime.start import Started, engine_setup, remarks, start
@@ -87,7 +90,11 @@ class LLM:
         tokens_per_step: the most that a rank computes in a step; longer prompts take several steps where the model's
             caches allow it.
         kv_tokens_per_rank: tokens of KV cache that a rank has room for; None: as many as its sequences need. Where they
-            outgrow it, those that joined last are put back, and computed again later; no token changes.
+            outgrow it, those that joined last are put back, and computed again later; no token changes. Blocks of
+            running sequences that are kept for others come on top.
+        prefix_caching: what prompts and answers begin with is computed once on a rank, as long as there is memory for
+            it (a tenth of what is free); no token changes. Models whose caches do not allow it go without, which is a
+            warning.
 
     Raises:
         InputError: no such model, values that do not fit it, or a launcher such as torchrun started this process.
@@ -113,6 +120,7 @@ class LLM:
         sequences_per_rank: int = 16,
         tokens_per_step: int = 512,
         kv_tokens_per_rank: int | None = None,
+        prefix_caching: bool = True,
     ) -> None:
         asked = Asked(
             source,
@@ -140,11 +148,22 @@ class LLM:
         tokenizer = Tokenizer(setup.folder)
         for line in remarks(setup, engine.model, tokenizer):
             _LOG.warning("%s", line)
+        if prefix_caching and (why_not := why_no_prefix_caching(engine.model.structure)):
+            _LOG.warning("no prefix caching, every prompt is computed from its first token on: %s", why_not)
+        weights_bytes = rank_bytes(engine.model, engine.placement.slots_per_rank)
+        room_bytes = prefix_bytes(group.size, weights_bytes) if prefix_caching else 0
 
         def prepare(joined: Transport) -> Obey:
             # Every rank's loading bar on one terminal would tell nobody anything.
             disable_progress_bar()  # type: ignore[no-untyped-call]
-            started = start(joined, engine, limits, tokenizer=tokenizer.backend, more_to_come=True)
+            started = start(
+                joined,
+                engine,
+                limits,
+                tokenizer=tokenizer.backend,
+                more_to_come=True,
+                prefix_bytes=room_bytes,
+            )
             looks = Looks(started.engine.recorder, joined)
             return lambda command: _obey(started, looks, command)
 

@@ -110,6 +110,7 @@ def start(
     keep_logits: bool = False,
     keep_spans: bool = False,
     more_to_come: bool = False,
+    prefix_bytes: int = 0,
 ) -> Started:
     """Load this rank's share, and make it ready to step. Collective.
 
@@ -121,6 +122,7 @@ def start(
         keep_logits: also keep what every token was chosen from.
         keep_spans: record every operation for a timeline.
         more_to_come: requests may follow those that are held, so nobody knows how many steps there will be.
+        prefix_bytes: memory for what sequences that ended had, for others that begin alike; 0: nothing is shared.
     """
     begun = monotonic()
     engine = load(
@@ -136,6 +138,7 @@ def start(
         keep_logits=keep_logits,
         tokenizer=tokenizer,
         more_to_come=more_to_come,
+        prefix_bytes=prefix_bytes,
     )
     return Started(engine, generator, rebalancer, load_seconds)
 

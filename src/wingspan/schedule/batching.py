@@ -1,4 +1,4 @@
-"""The batching policy of serving: who is admitted, where a request lives, and what of the prompts a step computes.
+"""The batching policy of serving: who is admitted, and where a request lives; `prompts.py` says what a step computes.
 
 One policy for both executors, as `schedule.py` is one order of operations: the serving simulator asks it over predicted
 steps, the runtime over real ones. It has no clock; what happened is told to it.
@@ -11,12 +11,15 @@ Shapes: H homes.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.errors import InputError
+from wingspan.schedule.prefix_cache import BLOCK_TOKENS, PrefixCache
+from wingspan.schedule.prompts import Piece
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class _Waiting:
     kv_tokens: int
     home: int | None
     prompt_tokens: int
+    blocks: Sequence[int]
 
 
 @dataclass
@@ -64,12 +68,11 @@ class _Held:
     """Tokens of its prompt that are not computed yet."""
 
 
-BLOCK_TOKENS = 16
-"""A request reserves its KV cache in blocks of so many tokens ahead, so that a step rarely changes what is reserved."""
-
-
 def reserved_kv_tokens(tokens: int, most_tokens: int) -> int:
-    """The KV cache that a request of so many tokens reserves: whole blocks, and never more than it may come to need."""
+    """The KV cache that a request of so many tokens reserves: whole blocks, and never more than it may come to need.
+
+    So a step rarely changes what is reserved.
+    """
     return min(most_tokens, (tokens // BLOCK_TOKENS + 1) * BLOCK_TOKENS)
 
 
@@ -86,6 +89,9 @@ class Admission:
     adds blocks to prefill and blocks held alike: docs.nvidia.com/dynamo/design-docs/router-design.) Nobody overtakes
     one that does not fit yet.
 
+    With prefix caching, what a home holds of the newcomer's beginning counts against its load there: it goes where it
+    began before, unless that home is busier by more than it saves.
+
     A request may reserve its whole KV cache, prompt and answer, from admission to release. Or it reserves what it
     has, and more as it grows (`grow`); where a home's requests outgrow it, those admitted last give way (`preempt`) and
     are the first to be admitted again.
@@ -93,12 +99,14 @@ class Admission:
     Args:
         limits: of each home.
         homes: how many there are.
+        caches: which beginnings each home holds; none: that is not asked.
     """
 
-    def __init__(self, limits: BatchLimits, homes: int) -> None:
+    def __init__(self, limits: BatchLimits, homes: int, caches: Sequence[PrefixCache] = ()) -> None:
         self.peak_kv_tokens = 0
         """The most that was ever reserved on a home."""
         self._limits = limits
+        self._caches = caches
         self._waiting: deque[_Waiting] = deque()
         self._held: dict[int, _Held] = {}  # by request, in order of admission
         self._reserved_H = np.zeros(homes, dtype=np.int64)
@@ -119,16 +127,18 @@ class Admission:
         """The home of a request that was admitted."""
         return self._held[request].home
 
-    def kv_tokens_of(self, request: int) -> int:
-        """What an admitted request reserves now."""
-        return self._held[request].waited.kv_tokens
-
     def holds(self, request: int) -> bool:
         """Whether a request has a home."""
         return request in self._held
 
     def submit(
-        self, request: int, kv_tokens: int, home: int | None = None, *, prompt_tokens: int = 0
+        self,
+        request: int,
+        kv_tokens: int,
+        home: int | None = None,
+        *,
+        prompt_tokens: int = 0,
+        blocks: Sequence[int] = (),
     ) -> None:
         """Let a request wait.
 
@@ -137,8 +147,9 @@ class Admission:
             kv_tokens: what it reserves; at most what a home has.
             home: the only one it may live on; None: any.
             prompt_tokens: that are to be computed there.
+            blocks: of the prompt, as caches know them, before its last token.
         """
-        self._waiting.append(_Waiting(request, kv_tokens, home, prompt_tokens))
+        self._waiting.append(_Waiting(request, kv_tokens, home, prompt_tokens, blocks))
 
     def admit(self) -> list[int]:
         """Give those who wait a home, in order, as long as the first has room on one."""
@@ -148,10 +159,11 @@ class Admission:
             self._blocked = home is None
             if home is not None:
                 first = self._waiting.popleft()
-                self._held[first.request] = _Held(home, first, first.prompt_tokens)
+                left = first.prompt_tokens - self._enter(home, first)
+                self._held[first.request] = _Held(home, first, left)
                 self._held_H[home] += 1
-                self._reserved_H[home] += first.kv_tokens
-                self._left_H[home] += first.prompt_tokens
+                self._left_H[home] += left
+                self._reserve(home, first.kv_tokens)
                 self.peak_kv_tokens = max(self.peak_kv_tokens, int(self._reserved_H[home]))
                 admitted.append(first.request)
         return admitted
@@ -159,16 +171,17 @@ class Admission:
     def computes(self, piece: Piece) -> None:
         """A step computes this of an admitted request's prompt, so it is no load any more."""
         held = self._held[piece.request]
-        tokens = held.left_tokens if piece.is_last else min(piece.tokens, held.left_tokens)
-        held.left_tokens -= tokens
-        self._left_H[held.home] -= tokens
+        self._left_H[held.home] += piece.left - held.left_tokens
+        held.left_tokens = piece.left
 
     def release(self, request: int) -> None:
         """Free what an admitted request reserved."""
         held = self._held.pop(request)
         self._held_H[held.home] -= 1
-        self._reserved_H[held.home] -= held.waited.kv_tokens
         self._left_H[held.home] -= held.left_tokens
+        self._reserve(held.home, -held.waited.kv_tokens)
+        if self._caches:
+            self._caches[held.home].leave(request)
         self._blocked = False
 
     def grow(self, request: int, kv_tokens: int) -> None:
@@ -179,8 +192,9 @@ class Admission:
             kv_tokens: in all, at most what a home has.
         """
         held = self._held[request]
-        self._reserved_H[held.home] += kv_tokens - held.waited.kv_tokens
-        held.waited = replace(held.waited, kv_tokens=kv_tokens)
+        if kv_tokens != held.waited.kv_tokens:
+            self._reserve(held.home, kv_tokens - held.waited.kv_tokens)
+            held.waited = replace(held.waited, kv_tokens=kv_tokens)
 
     def room_H(self) -> NDArray[np.int64]:
         """The KV cache of each home that nobody reserves, in tokens; below 0 where requests outgrew it."""
@@ -214,61 +228,24 @@ class Admission:
         )
         if waiting.home is not None:
             fits_H &= np.arange(len(fits_H)) == waiting.home
-        load_H = self._reserved_H + self._left_H
+        load_H = self._reserved_H + self._left_H - self._cached_H(waiting)
         home = int(np.where(fits_H, load_H, np.iinfo(np.int64).max).argmin())
         return home if fits_H[home] else None
 
+    def _cached_H(self, waiting: _Waiting) -> NDArray[np.int64]:
+        """Tokens of its prompt that each home holds."""
+        if not self._caches:
+            return np.zeros_like(self._reserved_H)
+        return np.array([cache.held(waiting.blocks) * cache.block_tokens for cache in self._caches])
 
-@dataclass(frozen=True)
-class Piece:
-    """What a step computes of one prompt: `tokens` of it, from `begin` on."""
+    def _enter(self, home: int, waiting: _Waiting) -> int:
+        """Keep what a home holds of a prompt, before room is made for the rest; returns its tokens."""
+        if not self._caches:
+            return 0
+        cache = self._caches[home]
+        return cache.enter(waiting.request, waiting.blocks) * cache.block_tokens
 
-    request: int
-    begin: int
-    tokens: int
-    is_last: bool
-
-    @property
-    def attended_pairs(self) -> float:
-        """Pairs of tokens that its attention computes; each token attends to those before it and to itself."""
-        return self.tokens * (self.begin + (self.tokens + 1) / 2)
-
-
-class PromptQueue:
-    """The prompts of one home that are being computed, first come first served.
-
-    Args:
-        in_pieces: a prompt may be cut where a step's budget ends; otherwise it is computed in one step, one that
-            exceeds the budget alone.
-    """
-
-    def __init__(self, *, in_pieces: bool = True) -> None:
-        self._in_pieces = in_pieces
-        self._prompts: deque[Piece] = deque()  # what is left of each
-
-    def __len__(self) -> int:
-        return len(self._prompts)
-
-    def add(self, request: int, prompt_tokens: int, cached_tokens: int = 0) -> None:
-        """Compute a prompt, behind those before it, from its first token on that is not cached."""
-        self._prompts.append(Piece(request, cached_tokens, prompt_tokens - cached_tokens, is_last=True))
-
-    def take(self, budget_tokens: int) -> list[Piece]:
-        """What the next step computes: so many tokens, as far as there are prompts."""
-        pieces: list[Piece] = []
-        while self._prompts and budget_tokens > 0:
-            left = self._prompts[0]
-            if not self._in_pieces and left.tokens > budget_tokens and pieces:
-                break
-            tokens = min(left.tokens, budget_tokens) if self._in_pieces else left.tokens
-            budget_tokens -= tokens
-            self._prompts.popleft()
-            if tokens < left.tokens:
-                rest = Piece(left.request, left.begin + tokens, left.tokens - tokens, is_last=True)
-                self._prompts.appendleft(rest)
-            pieces.append(Piece(left.request, left.begin, tokens, is_last=tokens == left.tokens))
-        return pieces
-
-    def withdraw(self, request: int) -> None:
-        """Forget a prompt, or what is left of it."""
-        self._prompts = deque(left for left in self._prompts if left.request != request)
+    def _reserve(self, home: int, kv_tokens: int) -> None:
+        self._reserved_H[home] += kv_tokens
+        if self._caches:
+            self._caches[home].reserve(kv_tokens)

@@ -14,14 +14,21 @@ from wingspan.runtime.model.padding import CACHE_CLASSES
 class Caches:
     """The caches of sequences that began together, one per micro-batch; None: no sequence, or no cache yet."""
 
-    def __init__(self) -> None:
-        self._parts: list[Any] = [None]
+    def __init__(self, whole: Any = None) -> None:
+        self._parts: list[Any] = [whole]
 
     @property
     def whole(self) -> Any:
         """All of them as one; None where there is none."""
         held = [part for part in self._parts if part is not None]
         return _combined(held, torch.cat) if len(held) > 1 else held[0] if held else None
+
+    @property
+    def layers(self) -> list[Any]:
+        """The layers of all of them as one, those that the next forward goes on with; there is a cache."""
+        self._parts = [self.whole]
+        layers: list[Any] = self._parts[0].layers
+        return layers
 
     @property
     def size_bytes(self) -> int:

@@ -5,7 +5,7 @@ Shapes: P sequences, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -19,11 +19,20 @@ from wingspan.runtime.model.step import Flow, Step
 
 
 class Forwards:
-    """Runs batches on one rank; all ranks make the same number of calls."""
+    """Runs batches on one rank; all ranks make the same number of calls.
 
-    def __init__(self, model: PreTrainedModel, step: Step) -> None:
+    Args:
+        model: of the rank.
+        step: what its layers read.
+        new_cache: what sequences without a cache are computed into; None: what the model makes for them.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, step: Step, new_cache: Callable[[], object] = lambda: None
+    ) -> None:
         self._model = model
         self._step = step
+        self._new_cache = new_cache
         self._device = next(model.parameters()).device
         self._rotations_by_length = rotations_by_length(model)
 
@@ -72,7 +81,7 @@ class Forwards:
                 input_ids=part.ids_PN,
                 attention_mask=part.mask_PC,
                 position_ids=part.positions_PN,
-                past_key_values=cache,
+                past_key_values=self._new_cache() if cache is None else cache,
                 use_cache=True,
                 logits_to_keep=1,
             )

@@ -20,13 +20,16 @@ from wingspan.runtime.generation.between_steps import BetweenSteps
 from wingspan.runtime.generation.forwards import Forwards
 from wingspan.runtime.generation.grammars import Grammars
 from wingspan.runtime.generation.ledger import Ledger, RankPlan, StepPlan, StepResult, TokenLogprobs
+from wingspan.runtime.generation.prefixes import Prefixes
 from wingspan.runtime.generation.requests import Request
 from wingspan.runtime.generation.sampling import Draw, choose
 from wingspan.runtime.model.engine import Engine
 from wingspan.runtime.model.finite import first_not_finite, routers_finite, rows_finite
-from wingspan.runtime.model.padding import cuts_are_neutral, padding_is_neutral
+from wingspan.runtime.model.padding import cuts_are_neutral, padding_is_neutral, why_no_prefix_caching
 from wingspan.runtime.model.step import SEQUENTIAL, Flow
-from wingspan.schedule.batching import UNLIMITED, BatchLimits, Piece
+from wingspan.schedule.batching import UNLIMITED, BatchLimits
+from wingspan.schedule.prefix_cache import BLOCK_TOKENS
+from wingspan.schedule.prompts import Piece
 
 _NO_TOKEN = -1
 """In the shared row of a step: this rank chose fewer tokens than another."""
@@ -34,8 +37,9 @@ _NO_TOKEN = -1
 _NOT_FINITE = -2
 """There too: the logits of this sequence, or the weights of a router, are NaN or infinite."""
 
-_HEAD = 3
-"""Numbers at the head of the shared row: prompt tokens computed, rows decoded, and whether this rank wants to drain."""
+_HEAD = 4
+"""Numbers at the head of the shared row: prompt tokens computed, rows decoded, whether this rank wants to drain, and
+the memory of a token that it keeps for others."""
 
 
 class Generator:
@@ -49,6 +53,9 @@ class Generator:
         keep_logits: also keep what every token was chosen from.
         tokenizer: transformers' own, for answers that must follow a grammar.
         more_to_come: requests may follow those that are held, so nobody knows how many steps there will be.
+        prefix_bytes: memory for what sequences that ended had, for others that begin alike, where the model's caches
+            allow it; 0: nothing is shared.
+        block_tokens: what is shared are blocks of so many tokens.
     """
 
     def __init__(
@@ -61,6 +68,8 @@ class Generator:
         keep_logits: bool = False,
         tokenizer: Any = None,
         more_to_come: bool = False,
+        prefix_bytes: int = 0,
+        block_tokens: int = BLOCK_TOKENS,
     ) -> None:
         self.load_LE: dict[str, torch.Tensor] = {}
         """Per phase this rank's tokens by (MoE layer, expert)."""
@@ -79,18 +88,24 @@ class Generator:
         self._keep_logits = keep_logits
         self._more_to_come = more_to_come
         self._world = engine.transport.world
-        self._forwards = Forwards(engine.model, engine.step)
         end_ids = _end_ids(engine.model.generation_config.eos_token_id)
         self._grammars = Grammars(tokenizer, engine.config.get_text_config().vocab_size, end_ids)
         self._together = padding_is_neutral(engine.model)
         self._limits = limits
+        shares = prefix_bytes > 0 and why_no_prefix_caching(engine.model, block_tokens) is None
         self._ledger = Ledger(
             self._world.size,
             limits,
             end_ids,
             together=self._together,
             in_pieces=cuts_are_neutral(engine.model),
+            block_tokens=block_tokens if shares else 0,
         )
+        self._prefixes = (
+            Prefixes(self._ledger, self._world.rank, engine.config, prefix_bytes) if shares else None
+        )
+        new_cache = (lambda: None) if self._prefixes is None else self._prefixes.new_cache
+        self._forwards = Forwards(engine.model, engine.step, new_cache)
         self._begun: dict[int, Batch] = {}
         """Prompts of which a part is computed, by request."""
         self._decoding: list[Batch | SlotBatch] = []
@@ -124,6 +139,8 @@ class Generator:
             RunError: on every rank: logits are not finite, or ranks were given different requests.
         """
         plan = self._ledger.plan()
+        if self._prefixes is not None:
+            self._prefixes.forget()
         self._give_up(plan.preempted)
         mine = plan.ranks[self._world.rank]
         logits = [*self._prefill(plan, mine), *self._decode(plan, mine)]
@@ -136,6 +153,10 @@ class Generator:
             for rank, row in zip(plan.ranks, shared_RX.tolist(), strict=True)
         ]
         logprobs = self._logprobs(plan, mine, logits_PV, chosen_P)
+        self._ledger.computed(plan)
+        if self._prefixes is not None:
+            self._prefixes.keep(mine, [*self._decoding, *self._begun.values()])
+            self._prefixes.limit(int(shared_RX[:, 3].max()))
         result = self._ledger.commit(plan, tokens_R, drain=bool(shared_RX[:, 2].any()))
         result.logprobs.update(logprobs)
         if result.finished:
@@ -156,7 +177,8 @@ class Generator:
         for number in range(plan.prefill_forwards):
             pieces = mine.prefill[number] if number < len(mine.prefill) else ()
             batch = self._batch_of(pieces)
-            of_batch_PV = self._forwards.run(batch, [self._ids_of(piece) for piece in pieces], flow)
+            new = [self._new_ids(piece, cached) for piece, cached in zip(pieces, batch.cached_P, strict=True)]
+            of_batch_PV = self._forwards.run(batch, new, flow)
             if all(piece.is_last for piece in pieces):
                 logits.append(of_batch_PV)
                 self._decoding += [batch] if pieces else []
@@ -184,13 +206,15 @@ class Generator:
         return logits
 
     def _batch_of(self, pieces: Sequence[Piece]) -> Batch:
-        """Where the pieces' rows live: a new batch, or that of a prompt already begun."""
+        """Where the pieces' rows live: a new batch, or that of a prompt already begun, here or by another."""
+        if self._prefixes is not None and pieces and pieces[0].cached:
+            return self._prefixes.batch(pieces)
         if pieces and pieces[0].begin:
             return self._begun.pop(pieces[0].request)
         return Batch([piece.request for piece in pieces])
 
-    def _ids_of(self, piece: Piece) -> Sequence[int]:
-        return self._ledger.held[piece.request].ids[piece.begin : piece.begin + piece.tokens]
+    def _new_ids(self, piece: Piece, cached: int) -> Sequence[int]:
+        return self._ledger.held[piece.request].ids[cached : piece.begin + piece.tokens]
 
     def _take_load(self, phase: str) -> None:
         self._newest_load_LE = self._engine.monitor.take()
@@ -231,7 +255,8 @@ class Generator:
         """
         most = max(len(rank.sampled) for rank in plan.ranks)
         row_X = torch.full((_HEAD + most,), _NO_TOKEN)
-        row_X[:_HEAD] = torch.tensor([mine.prefill_tokens, mine.decode_rows, self._wants_drain])
+        token_bytes = 0 if self._prefixes is None else self._prefixes.token_bytes
+        row_X[:_HEAD] = torch.tensor([mine.prefill_tokens, mine.decode_rows, self._wants_drain, token_bytes])
         row_X[_HEAD : _HEAD + len(chosen_P)] = chosen_P
         shared_RX = self._transport.share(row_X)
         for rank, (part, did) in enumerate(zip(plan.ranks, shared_RX[:, :2].tolist(), strict=True)):
@@ -275,7 +300,9 @@ class Generator:
 
     def _measure_caches(self) -> None:
         batches = [*self._decoding, *self._begun.values()]
-        self.cache_bytes = max(self.cache_bytes, sum(batch.caches.size_bytes for batch in batches))
+        shared_bytes = 0 if self._prefixes is None else self._prefixes.size_bytes
+        held_bytes = shared_bytes + sum(batch.caches.size_bytes for batch in batches)
+        self.cache_bytes = max(self.cache_bytes, held_bytes)
 
     def _balance(self, plan: StepPlan) -> None:
         """Let experts move. What was seen in prefill alone says nothing about the steps to come."""

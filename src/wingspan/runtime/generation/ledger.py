@@ -8,13 +8,15 @@ Shapes: R ranks.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from wingspan.errors import InputError
 from wingspan.runtime.generation.requests import Request
-from wingspan.schedule.batching import Admission, BatchLimits, Piece, PromptQueue, reserved_kv_tokens
+from wingspan.schedule.batching import Admission, BatchLimits, reserved_kv_tokens
+from wingspan.schedule.prefix_cache import PrefixCache, chained_blocks
+from wingspan.schedule.prompts import Piece, PromptQueue
 from wingspan.schedule.rebalance_result import RebalanceEvent
 
 FinishReason = Literal["stop", "length", "drained"]
@@ -32,6 +34,13 @@ class Continuation:
     tokens: list[int] = field(default_factory=list)
     begun: bool = False
     """It was admitted once, though it may have been put back since."""
+    _blocks: list[int] = field(default_factory=list)
+
+    def blocks(self, block_tokens: int) -> list[int]:
+        """Its whole blocks of tokens, as a prefix cache knows them."""
+        if block_tokens and self.position // block_tokens > len(self._blocks):
+            self._blocks = chained_blocks(self.ids, block_tokens, self._blocks)
+        return self._blocks
 
     @property
     def kv_tokens(self) -> int:
@@ -86,6 +95,8 @@ class StepPlan:
     ranks: tuple[RankPlan, ...]
     preempted: tuple[int, ...] = ()
     """Requests whose caches are given up, to make room; they will be computed again."""
+    cached: Mapping[int, int] = field(default_factory=dict)
+    """Requests of which nothing was computed before, and how many tokens of their prompts their ranks hold."""
 
     @property
     def prefill_forwards(self) -> int:
@@ -118,6 +129,8 @@ class StepResult:
     finished: dict[int, FinishReason] = field(default_factory=dict)
     preempted: int = 0
     """Requests that were put back before it, because the rank's caches had outgrown their room."""
+    cached: Mapping[int, int] = field(default_factory=dict)
+    """With prefix caching, by request that began: tokens of its prompt that were found computed."""
     logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)
     balancing: list[RebalanceEvent] = field(default_factory=list)
 
@@ -131,10 +144,18 @@ class Ledger:
         eos_ids: the model's end-of-text tokens.
         together: sequences of any length may share a forward; otherwise only those that began together, alike.
         in_pieces: a prompt may be computed in several steps.
+        block_tokens: what sequences share is found again in blocks of so many tokens; 0: it is not.
     """
 
     def __init__(
-        self, ranks: int, limits: BatchLimits, eos_ids: Collection[int], *, together: bool, in_pieces: bool
+        self,
+        ranks: int,
+        limits: BatchLimits,
+        eos_ids: Collection[int],
+        *,
+        together: bool,
+        in_pieces: bool,
+        block_tokens: int = 0,
     ) -> None:
         self.held: dict[int, Continuation] = {}
         """Every request that is not finished."""
@@ -143,8 +164,15 @@ class Ledger:
         self._limits = limits
         self._eos_ids = frozenset(eos_ids)
         self._together = together
-        self._admission = Admission(limits, ranks)
-        self._queues = [PromptQueue(in_pieces=in_pieces) for _ in range(ranks)]
+        self.block_tokens = block_tokens
+        self._caches = [
+            PrefixCache(limits.kv_tokens_per_home, block_tokens) for _ in range(ranks if block_tokens else 0)
+        ]
+        self._admission = Admission(limits, ranks, self._caches)
+        self._queues = [
+            PromptQueue(in_pieces=in_pieces, cache=self._caches[rank] if self._caches else None)
+            for rank in range(ranks)
+        ]
         self._decoding: list[dict[int, list[int]]] = [{} for _ in range(ranks)]
         self._groups = 0
 
@@ -164,9 +192,14 @@ class Ledger:
         request.check_fits(self._limits)
         self.held[request.number] = Continuation(request)
         if not self.draining:
-            kv_tokens = self.held[request.number].kv_tokens
+            continuation = self.held[request.number]
+            reusable = (len(request.ids) - 1) // self.block_tokens if self.block_tokens else 0
             self._admission.submit(
-                request.number, kv_tokens, request.home_rank, prompt_tokens=len(request.ids)
+                request.number,
+                continuation.kv_tokens,
+                request.home_rank,
+                prompt_tokens=len(request.ids),
+                blocks=continuation.blocks(self.block_tokens)[:reusable],
             )
 
     def withdraw(self, number: int) -> None:
@@ -195,10 +228,36 @@ class Ledger:
             self._queues[home].withdraw(number)
             self._leave(home, number)
         for number in self._admission.admit():
-            self.held[number].begun = True
-            self._queues[self._admission.home_of(number)].add(number, len(self.held[number].ids))
+            continuation = self.held[number]
+            continuation.begun = True
+            blocks = continuation.blocks(self.block_tokens)
+            self._queues[self._admission.home_of(number)].add(number, continuation.position, blocks)
         plans = tuple(self._rank_plan(rank) for rank in range(len(self._queues)))
-        return StepPlan(plans, tuple(number for number, _ in preempted))
+        return StepPlan(plans, tuple(number for number, _ in preempted), self._cached(plans))
+
+    def computed(self, plan: StepPlan) -> None:
+        """A step's forwards are done: what they computed is there for others from now on."""
+        for queue in self._queues:
+            queue.end_step()
+        if not self.block_tokens:
+            return
+        for cache, part in zip(self._caches, plan.ranks, strict=True):
+            for number in (number for _, numbers in part.decode for number in numbers):
+                if self.held[number].position % self.block_tokens == 0:
+                    cache.computed(number, self.blocks(number)[-1:])
+
+    def blocks(self, number: int) -> list[int]:
+        """The whole blocks of a request's tokens."""
+        return self.held[number].blocks(self.block_tokens)
+
+    def take_forgotten(self, rank: int) -> list[int]:
+        """The blocks that a rank may have held, and need not hold any more."""
+        return [cache.take_forgotten() for cache in self._caches][rank]
+
+    def limit_idle(self, tokens: int) -> None:
+        """Let every rank hold blocks of no more than so many tokens beside those of its sequences."""
+        for cache in self._caches:
+            cache.limit_idle(tokens)
 
     def commit(self, plan: StepPlan, tokens_R: Sequence[Sequence[int]], *, drain: bool) -> StepResult:
         """Take in what a step gave.
@@ -208,7 +267,7 @@ class Ledger:
             tokens_R: of every rank the chosen tokens, in the order of `RankPlan.sampled`.
             drain: from now on nobody is admitted; those that wait are finished.
         """
-        result = StepResult(preempted=len(plan.preempted))
+        result = StepResult(preempted=len(plan.preempted), cached=plan.cached)
         for rank, (part, tokens) in enumerate(zip(plan.ranks, tokens_R, strict=True)):
             for group in part.prefill:
                 self._begin_decoding(rank, [piece.request for piece in group if piece.is_last])
@@ -236,14 +295,19 @@ class Ledger:
             self._admission.computes(piece)
         return RankPlan(tuple(self._prefill_groups(pieces)), decode)
 
+    def _cached(self, plans: Sequence[RankPlan]) -> dict[int, int]:
+        if not self.block_tokens:
+            return {}
+        first = (p for rank in plans for group in rank.prefill for p in group if p.begin == p.cached)
+        return {piece.request: piece.cached for piece in first if not self.held[piece.request].tokens}
+
     def _prefill_groups(self, pieces: Sequence[Piece]) -> list[tuple[Piece, ...]]:
-        """Whole prompts together as far as their lengths allow, a part of one alone."""
+        """Whole prompts together as far as their lengths allow, so the rests of cached ones, a part of one alone."""
         groups: dict[object, list[Piece]] = {}
         for piece in pieces:
-            is_whole = piece.is_last and not piece.begin
             key: object = ("part", piece.request)
-            if is_whole:
-                key = _TOGETHER if self._together else piece.tokens
+            if piece.is_last and piece.begin == piece.cached:
+                key = (_TOGETHER if self._together else piece.tokens, bool(piece.cached))
             groups.setdefault(key, []).append(piece)
         return [tuple(group) for group in groups.values()]
 

@@ -274,6 +274,13 @@ class SlotCaches:
         self._columns = 0
 
     @property
+    def layers(self) -> list[Any]:
+        """The layers, of all rows in use."""
+        for slots in self._layers:
+            slots.show(self._rows, self._columns)
+        return [slots.layer for slots in self._layers]
+
+    @property
     def size_bytes(self) -> int:
         """Memory of what sequences hold. Room for more columns and rows, up to as much again, is not counted."""
         return sum(seen.nbytes for layer in self._layers for seen in layer.seen(self._rows))

@@ -12,7 +12,7 @@ from wingspan.runtime.model.dequantised import DequantisedCheckpoint
 from wingspan.runtime.model.engine import Model
 from wingspan.runtime.model.experts_table import need_row, rows_per_expert
 from wingspan.runtime.model.inventory import take_inventory
-from wingspan.runtime.model.padding import padding_is_neutral
+from wingspan.runtime.model.padding import padding_is_neutral, why_no_prefix_caching
 from wingspan.runtime.model.quantised import format_said
 
 
@@ -41,6 +41,8 @@ class ModelSummary:
     total_bytes: int
     padding_is_neutral: bool
     """Prompts of different lengths go through it together; else each forward takes prompts of one length."""
+    no_prefix_caching: str | None
+    """Why the beginning that prompts share is computed for each; None where it is computed once."""
 
     @property
     def dense_layers(self) -> int:
@@ -84,6 +86,7 @@ def summarize(model: Model) -> ModelSummary:
         active_parameters=total - in_experts + in_experts * model.shape.top_k // model.shape.num_experts,
         total_bytes=total * model.dtype.itemsize,
         padding_is_neutral=padding_is_neutral(model.structure),
+        no_prefix_caching=why_no_prefix_caching(model.structure),
     )
 
 

@@ -28,6 +28,7 @@ from transformers.cache_utils import (
 )
 
 from wingspan.runtime.model.experts_table import experts_modules, need_row
+from wingspan.schedule.prefix_cache import BLOCK_TOKENS
 
 MASKED = frozenset(
     {
@@ -86,6 +87,28 @@ def mixes_tokens(model: nn.Module) -> bool:
 def _scales_by_column(part: nn.Module) -> bool:
     """Llama-4's attention without rotations counts the columns of its cache, padding among them."""
     return bool(getattr(part, "attn_temperature_tuning", False)) and not getattr(part, "use_rope", True)
+
+
+def why_no_prefix_caching(model: PreTrainedModel, block_tokens: int = BLOCK_TOKENS) -> str | None:
+    """Why a sequence cannot take over what another computed of a common beginning; None where it can.
+
+    Args:
+        model: also without memory behind its weights.
+        block_tokens: what is taken over are whole blocks of so many tokens.
+    """
+    if mixes_tokens(model):
+        return "its router chooses for several tokens at once"
+    if rotations_by_length(model):
+        return "its rotations follow the longest sequence of a forward"
+    if not cuts_are_neutral(model):
+        return "its caches hold more than keys and values of each token"
+    if not padding_is_neutral(model):
+        return "its sequences go together at one length only"
+    layers = DynamicCache(config=model.config).layers
+    windows = [layer.sliding_window for layer in layers if type(layer) is DynamicSlidingWindowLayer]
+    if windows and min(windows) <= block_tokens:
+        return f"its window of {min(windows)} tokens is no longer than a block of {block_tokens}"
+    return None
 
 
 def rotations_by_length(model: nn.Module) -> list[nn.Module]:

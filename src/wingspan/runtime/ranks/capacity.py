@@ -22,6 +22,20 @@ _FILES, _FILES_PER_PEER = 20, 2
 _KERNEL = Path("/proc/sys/kernel")
 
 
+_PREFIX_SHARE = 10
+"""What ended sequences leave for others that begin alike takes at most one part in so many of the free memory."""
+
+
+def prefix_bytes(ranks: int, model_bytes: int) -> int:
+    """Memory of each rank for prefix caching, on this machine and beside the weights.
+
+    Args:
+        ranks: that are to be forked.
+        model_bytes: see `check_room`.
+    """
+    return max(0, free_memory_bytes() - ranks * model_bytes) // (_PREFIX_SHARE * ranks)
+
+
 def check_room(ranks: int, model_bytes: int = 0) -> None:
     """Raise `InputError` where so many ranks cannot run here at the same time.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wingspan.schedule.batching import BLOCK_TOKENS
+from wingspan.schedule.prefix_cache import BLOCK_TOKENS
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.errors import InputError
-from wingspan.schedule.batching import BLOCK_TOKENS, Admission, BatchLimits, PromptQueue, reserved_kv_tokens
+from wingspan.schedule.batching import Admission, BatchLimits, reserved_kv_tokens
+from wingspan.schedule.prefix_cache import BLOCK_TOKENS, PrefixCache
+from wingspan.schedule.prompts import PromptQueue
 from wingspan.simulate.serving.decoding import DecodingRows
-from wingspan.simulate.serving.prefix_cache import PrefixCache
 from wingspan.simulate.serving.times import StepTimes, step_seconds
 from wingspan.specs.requests import Requests
 
@@ -97,20 +98,19 @@ class GroupState:
         self._step_end = 0.0
         self._kv_tokens_N = kv_tokens_N
         self._grows = grows
-        self._admission = Admission(spec.limits, spec.homes)
-        self._prompts: dict[int, PromptQueue] = {}
         self._put_back: dict[int, tuple[int, int]] = {}
         """Requests to be computed again: the tokens that they have, and those that they will still get."""
         self._prefilled_now: list[int] | None = None  # set while a step runs
-        self._caches: list[PrefixCache] = []
-        self._blocks: dict[
-            int, tuple[tuple[int, ...], int]
-        ] = {}  # of admitted requests, and how many were held
-        self._shared = shared
-        if shared is not None and shared.blocks is not None:
-            self._caches = [
-                PrefixCache(spec.kv_tokens_per_home, shared.blocks.tokens) for _ in range(spec.homes)
-            ]
+        self._prefilled_on: list[int] = []  # the homes that compute prompts in it
+        self._blocks = None if shared is None else shared.blocks
+        caches = (
+            []
+            if self._blocks is None
+            else [PrefixCache(spec.kv_tokens_per_home, self._blocks.tokens) for _ in range(spec.homes)]
+        )
+        self._admission = Admission(spec.limits, spec.homes, caches)
+        self._queues = [PromptQueue(cache=caches[home] if caches else None) for home in range(spec.homes)]
+        self._prefilling: dict[int, None] = {}  # homes with prompts, in the order in which they got one
 
     @property
     def waiting(self) -> int:
@@ -137,7 +137,12 @@ class GroupState:
 
     def submit(self, request: int, tokens: int, *, prompt_tokens: int = 0) -> None:
         """Let a request of so many tokens wait for a home, on which so much of its prompt is to be computed."""
-        self._admission.submit(request, self._reserved(request, tokens), prompt_tokens=prompt_tokens)
+        self._admission.submit(
+            request,
+            self._reserved(request, tokens),
+            prompt_tokens=prompt_tokens,
+            blocks=self._blocks_of(request, prompt_tokens),
+        )
 
     def admit(self) -> list[int]:
         """Those who get a home now; see `Admission`. First those are put back who have no room any more."""
@@ -148,9 +153,6 @@ class GroupState:
 
     def release(self, request: int) -> None:
         """Free what a request reserved; blocks of its prompt stay as far as there is room."""
-        if request in self._blocks:
-            blocks, _ = self._blocks.pop(request)
-            self._caches[self.home_of(request)].leave(blocks, self._admission.kv_tokens_of(request))
         self._admission.release(request)
 
     def start_prefill(self, request: int, prompt_tokens: int) -> None:
@@ -160,18 +162,12 @@ class GroupState:
         """
         home = self.home_of(request)
         tokens, _ = self._put_back.get(request, (prompt_tokens, 0))
-        cached = self._cached_tokens(request, home, prompt_tokens)
-        self.cached_tokens += cached
-        self._prompts.setdefault(home, PromptQueue()).add(request, tokens, cached)
+        self._queues[home].add(request, tokens, self._blocks_of(request, prompt_tokens))
+        self._prefilling[home] = None
 
-    def _cached_tokens(self, request: int, home: int, prompt_tokens: int) -> int:
-        """Tokens at the beginning of an admitted request's prompt whose KV cache its home holds already."""
-        if not self._caches or self._shared is None or self._shared.blocks is None:
-            return 0
-        blocks = self._shared.blocks.reusable(request, prompt_tokens)
-        held = self._caches[home].enter(blocks, self._admission.kv_tokens_of(request))
-        self._blocks[request] = blocks, held
-        return held * self._shared.blocks.tokens
+    def _blocks_of(self, request: int, prompt_tokens: int) -> tuple[int, ...]:
+        """The blocks of a prompt that another may find computed; none where nobody looks for them."""
+        return () if self._blocks is None else self._blocks.reusable(request, prompt_tokens)
 
     def start_decoding(self, request: int, context_tokens: int, left_tokens: int) -> None:
         """From the next step on, a held request decodes: `left_tokens` of them until its last token."""
@@ -184,10 +180,10 @@ class GroupState:
         Steps in which nothing can change are taken in one go: decode steps up to the first that gives a request
         its last token, or that ends at or after `horizon`, the time of the next event elsewhere.
         """
-        if not self._prompts and not self.rows:
+        if not self._prefilling and not self.rows:
             return None
         self._prefilled_now = []
-        if self._prompts:
+        if self._prefilling:
             end = now + self._begin_prefill_step(self._prefilled_now)
         else:
             end = self._begin_decode_steps(now, horizon)
@@ -198,13 +194,14 @@ class GroupState:
     def end_step(self) -> StepOutcome:
         """Close the step that ran: who has a first token now, who the last. Those finished are released."""
         computed, self._prefilled_now = self._prefilled_now or [], None
+        for home in self._prefilled_on:
+            self._queues[home].end_step()
+        self._prefilled_on = []
         finished = self.rows.take_ended()
         for request in self.rows.take_filled() if self._grows else ():
             self._grow(request)
         prefilled = []
         for request in computed:
-            if request in self._blocks:
-                self._caches[self.home_of(request)].computed(*self._blocks[request])
             if request not in self._put_back:
                 prefilled.append(request)
                 continue
@@ -223,11 +220,7 @@ class GroupState:
 
     def _grow(self, request: int) -> None:
         """Reserve for a sequence what it needs now."""
-        before = self._admission.kv_tokens_of(request)
-        now = self._reserved(request, self.rows.tokens_of(request))
-        self._admission.grow(request, now)
-        if request in self._blocks:
-            self._caches[self.home_of(request)].reserve(now - before)
+        self._admission.grow(request, self._reserved(request, self.rows.tokens_of(request)))
 
     def _give_up(self, request: int, home: int) -> None:
         """Forget what was computed of a request that was put back."""
@@ -235,10 +228,10 @@ class GroupState:
         if request in self.rows:
             self._put_back[request] = self.rows.tokens_of(request), self.rows.left_of(request)
             self.rows.remove(request)
-        elif home in self._prompts:
-            self._prompts[home].withdraw(request)
-            if not self._prompts[home]:
-                del self._prompts[home]
+        elif home in self._prefilling:
+            self._queues[home].withdraw(request)
+            if not self._queues[home]:
+                del self._prefilling[home]
 
     def _begin_decode_steps(self, now: float, horizon: float) -> float:
         rows, times = self.rows, self.spec.times
@@ -270,7 +263,8 @@ class GroupState:
         context = rows.context_tokens / len(rows) if rows else 0.0
         chunk_tokens, attended = 0, 0.0
         fullest = decoding[0]
-        for home in list(self._prompts):
+        self._prefilled_on = list(self._prefilling)
+        for home in self._prefilled_on:
             beside = int(rows.rows_H[home])
             tokens, pairs = self._prefill_on(home, self.spec.tokens_per_step - beside, completed)
             chunk_tokens += tokens
@@ -284,11 +278,11 @@ class GroupState:
 
     def _prefill_on(self, home: int, budget_tokens: int, completed: list[int]) -> tuple[int, float]:
         """Take the next chunk of a home's prompts: its tokens, and over how many pairs of tokens it attends."""
-        prompts = self._prompts[home]
-        pieces = prompts.take(budget_tokens)
+        pieces = self._queues[home].take(budget_tokens)
         for piece in pieces:
             self._admission.computes(piece)
+            self.cached_tokens += piece.cached
         completed += [piece.request for piece in pieces if piece.is_last]
-        if not prompts:
-            del self._prompts[home]
+        if not self._queues[home]:
+            del self._prefilling[home]
         return sum(piece.tokens for piece in pieces), sum(piece.attended_pairs for piece in pieces)

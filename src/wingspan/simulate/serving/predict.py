@@ -9,7 +9,7 @@ from functools import partial
 
 from wingspan.deployment import Deployment
 from wingspan.errors import InputError
-from wingspan.schedule.batching import BLOCK_TOKENS
+from wingspan.schedule.prefix_cache import BLOCK_TOKENS
 from wingspan.schedule.price import price_per_million_tokens
 from wingspan.schedule.serving_result import LoadPoint, ServingLimits, ServingReport
 from wingspan.simulate.serving.deployed import Caps, group_of, kv_transfer
@@ -122,10 +122,7 @@ def _caching_note(serving: Serving, points: list[LoadPoint]) -> str:
     if not serving.prefix_caching:
         return ""
     shares = ", ".join(f"{point.prefix_hit_share or 0:.1%}" for point in points)
-    return (
-        f"prefix caching: {shares} of the prompt tokens found computed on their home; homes are chosen by load, not "
-        "by what they hold"
-    )
+    return f"prefix caching: {shares} of the prompt tokens found computed on their home"
 
 
 def _preemption_note(points: list[LoadPoint]) -> str:
