@@ -73,7 +73,23 @@ def test_what_needs_no_torch_is_what_transformers_says(wingspan, model):
     if files is not None:
         assert files == {key: asked_files[key] for key in files}
     del light["expert_matrices"]
+    published = {key: light.pop(key) for key in ("published", "published_bytes") if key in light}
+    assert bool(published) == (model in ("deepseek-v3", "gpt-oss-120b"))
     assert light == {key: asked[key] for key in light}
+
+
+@pytest.mark.parametrize(
+    ("model", "words"), [("gpt-oss-120b", "65.2 GB in files"), ("deepseek-v3", "673 GB in files")]
+)
+def test_what_files_of_quantised_weights_hold(wingspan, model, words):
+    """60.8 GiB (arXiv:2508.10925, table 1); 671 B parameters in FP8, of which embedding and head are BF16."""
+    assert words in " ".join(wingspan("inspect", model).out.split())
+
+
+def test_sizes_are_counted_where_that_is_asked(wingspan):
+    out = " ".join(wingspan("inspect", TINY, "--from-weights").out.split())
+    assert "counted from the tensors of its checkpoint" in out
+    assert "4,252,000 parameters" in out
 
 
 def test_sizes_and_files_need_no_torch():

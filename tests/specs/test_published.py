@@ -131,8 +131,8 @@ def test_a_choice_that_computes_nothing_leaves_less_active() -> None:
 )
 def test_quantised_ones_are_as_large_as_their_files(name: str, gib: float) -> None:
     model = load_model(str(CONFIGS[name]))
-    counted = model.parameters.beside_experts * model.weights.weight_bytes
-    counted += model.parameters.routed_experts * model.expert_weights.weight_bytes
+    counted = model.parameters.beside_experts * model.precision.attention.weights.weight_bytes
+    counted += model.parameters.routed_experts * model.precision.experts.weights.weight_bytes
     assert counted / 2**30 == pytest.approx(gib, rel=0.01)
 
 
@@ -141,5 +141,5 @@ def test_an_expert_of_kimi_k3_is_as_large_as_its_shard_says() -> None:
     # its shards, as the page on K3 of github.com/sqliteai/waste has it).
     model = load_model("kimi-k3")
     expected = 2 * 3072 * (1792 + 112) + 3584 * (1536 + 96)
-    assert model.parameters.expert * model.expert_weights.weight_bytes == expected
+    assert model.parameters.expert * model.precision.experts.weights.weight_bytes == expected
     assert model.parameters.moe_layers == 92

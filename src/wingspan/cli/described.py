@@ -27,12 +27,13 @@ _OPTIONS = {
     "dispatcher": options.DispatcherName,
     "attention_ranks": options.AttentionRanks,
     "expert_tensor_parallel": options.ExpertTensorParallel,
+    "from_weights": options.FromWeights,
     "precision": options.PrecisionText,
     "seed": options.Seed,
 }
 """For each field of a `Description` that commands have: its option."""
 
-_DEFAULTS = {"source": inspect.Parameter.empty, "expected_loads": False}
+_DEFAULTS = {"source": inspect.Parameter.empty, "expected_loads": False, "from_weights": False}
 """Fields whose default is not None, or that must be given."""
 
 

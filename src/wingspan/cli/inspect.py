@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wingspan.cli.completion import model_names
-from wingspan.cli.options import Json
+from wingspan.cli.options import FromWeights, Json
 from wingspan.writing import json_text
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def inspect(
     gated: Annotated[
         bool, typer.Option("--gated", help="Of a wingspan_moe model: with gated experts (three matrices).")
     ] = False,
+    from_weights: FromWeights = False,
     runtime: Annotated[
         bool,
         typer.Option(
@@ -57,7 +58,7 @@ def inspect(
             f"{model}: model type {facts.model_type!r} has no gated_experts to change; leave --gated out"
         )
     changes = {"gated_experts": True} if gated else {}
-    light = None if runtime else figures(path, changes)
+    light = None if runtime else figures(path, changes, from_weights=from_weights)
     summary, weights = (light.summary, light.weights) if light else _asked(path, changes)
     if as_json:
         print(json_text(summary | {"weights": weights}))
@@ -86,6 +87,8 @@ def _print(name: str, summary: dict[str, Any], files: dict[str, Any] | None) -> 
     from wingspan.cli.console import Console
 
     rows = _model_rows(summary) | _file_rows(files)
+    if remarks := summary.get("remarks"):
+        rows["counted"] = "; ".join(remarks)
     table = Table(title=escape(name), title_justify="left", show_header=False, box=None, pad_edge=False)
     for key, value in rows.items():
         table.add_row(f"[bold]{key}[/bold]", escape(value))
@@ -116,6 +119,12 @@ def _model_rows(summary: dict[str, Any]) -> dict[str, str]:
             f"{bytes_text(rank_bytes)} of weights with one expert per rank and layer on {experts} ranks"
         ),
     }
+    if "published" in summary:
+        rows["total"] = (
+            f"{summary['total_parameters']:,} parameters, {bytes_text(summary['published_bytes'])} in files"
+        )
+        held = f"ranks hold {bytes_text(summary['total_bytes'])} ({summary['dtype']})"
+        rows["published"] = f"{summary['published']}; {held}"
     if "expert_layout" in summary:
         together = (
             "batched together, a row of caches each, written in place"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,10 @@ from wingspan.interop.files import read_json
 from wingspan.runtime.model.quantised import format_said
 from wingspan.specs.families import model_from_config
 from wingspan.specs.model import ModelSpec
+from wingspan.specs.models import load_model
+from wingspan.specs.tensors import tensors_in
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_LARGEST_HEADER_BYTES = 100_000_000
-"""More is no header. Source: huggingface/safetensors, README.md, section Format."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,13 @@ class Figures:
     """Files beside the configuration; None where there is no folder."""
 
 
-def figures(path: Path, changes: Mapping[str, Any]) -> Figures | None:
+def figures(path: Path, changes: Mapping[str, Any], *, from_weights: bool = False) -> Figures | None:
     """Everything that needs no torch; None where the planner does not know the model's family.
 
     Args:
         path: a folder with `config.json`, or such a file.
         changes: values in the place of the configuration's.
+        from_weights: count sizes from the tensors of the folder's files, also where the family is known.
 
     Raises:
         InputError: the configuration is not JSON, or a weight file is damaged.
@@ -42,8 +42,14 @@ def figures(path: Path, changes: Mapping[str, Any]) -> Figures | None:
     file = path / "config.json" if path.is_dir() else path
     config = read_json(file)
     try:
-        spec = model_from_config({"name": file.stem, **config, **changes}, str(file))
+        spec = (
+            model_from_config({"name": file.stem, **config, **changes}, str(file))
+            if changes
+            else load_model(str(path), from_weights=from_weights)
+        )
     except InputError:
+        if from_weights:
+            raise
         return None  # a family that only the runtime knows, or a mistake that it names
     inner = config.get("text_config")
     text = inner if isinstance(inner, dict) else config
@@ -82,31 +88,34 @@ def _summary(model_type: str, spec: ModelSpec, dtype: str) -> dict[str, Any]:
         "active_parameters": counts.active,
         "total_bytes": counts.total * value,
         "shared_bytes": counts.beside_experts * value,
+        **_published(spec, value),
+        **({"remarks": list(spec.remarks)} if spec.remarks else {}),
     }
+
+
+def _published(spec: ModelSpec, value_bytes: int) -> dict[str, Any]:
+    """What the files of quantised weights hold; nothing where ranks hold them as they are published."""
+    counts, formats = spec.parameters, spec.precision
+    if all(kind.bytes >= value_bytes for kind in formats.weights.values()):
+        return {}
+    parts = {
+        "attention": counts.attention,
+        "dense": counts.dense,
+        "shared": counts.shared_experts,
+        "experts": counts.routed_experts,
+    }
+    size = sum(values * formats.weights[part].weight_bytes for part, values in parts.items())
+    size += (counts.total - sum(parts.values())) * formats.unquantised.weight_bytes
+    return {"published": formats.weights_described, "published_bytes": round(size)}
 
 
 def _files(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     files = sorted(folder.glob("*.safetensors"))
-    headers = [_header(file) for file in files]
-    dtypes = {str(tensor.get("dtype")) for header in headers for tensor in header.values()}
+    tensors = tensors_in(folder)
+    dtypes = {tensor.dtype for tensor in tensors.values()}
     return {
         "format": format_said(folder, config) or ", ".join(sorted(dtypes)) or "no weights",
         "files": len(files),
-        "tensors": sum(map(len, headers)),
+        "tensors": len(tensors),
         "bytes": sum(file.stat().st_size for file in files),
     }
-
-
-def _header(file: Path) -> dict[str, dict[str, Any]]:
-    """The tensors of a safetensors file: 8 bytes with the header's length, then JSON."""
-    try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if length > min(_LARGEST_HEADER_BYTES, file.stat().st_size):
-                raise InputError(f"{file}: not a safetensors file, or cut off; fetch it again")
-            header = json.loads(stream.read(length))
-        return {name: about for name, about in header.items() if name != "__metadata__" and "dtype" in about}
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        raise InputError(f"{file}: not a safetensors file, or cut off; fetch it again") from None

@@ -133,6 +133,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "--find-limit begins at one load and finds the others; give one",
         ),
     ),
+    "inspect": (
+        Rule("from_weights", _without("runtime"), "--runtime asks transformers; leave one out"),
+        Rule("gated", _without("from_weights"), "the tensors say it; leave one out"),
+    ),
     "claims": (Rule("brief", _without("as_json"), "--json holds everything; leave one out"),),
     "validate": (
         Rule("data", _without("silicon"), "--silicon judges on the installed tables alone; leave one out"),

@@ -109,6 +109,13 @@ ExpertTensorParallel = Annotated[
         "dispatched: TP, where --attention-ranks is as many too.",
     ),
 ]
+FromWeights = Annotated[
+    bool,
+    typer.Option(
+        "--from-weights",
+        help="Count the model's sizes from its checkpoint's tensors; those of a type that is not known are anyway.",
+    ),
+]
 PrecisionText = Annotated[
     str | None,
     typer.Option(

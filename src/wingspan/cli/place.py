@@ -34,6 +34,7 @@ _OF_STEPS_ALONE = (
     "routing",
     "expected_loads",
     "expert_tensor_parallel",
+    "from_weights",
     "seed",
 )
 """What a step is asked for and placing is not, or says otherwise."""

@@ -55,7 +55,11 @@ def show(plan: Plan, out: Path | None, price: float | None = None) -> None:
         console.print(_ways(plan))
     console.print()
     console.print(_batches(plan))
-    for remark in (*deployment.precisions.remarks, *routing_remarks(deployment.workload.routing)):
+    for remark in (
+        *deployment.model.remarks,
+        *deployment.precisions.remarks,
+        *routing_remarks(deployment.workload.routing),
+    ):
         console.print(f"[dim]- {remark}[/dim]")
     if out is not None:
         console.print(f"deployment: {out} (wingspan simulate {out})")
@@ -89,6 +93,7 @@ def to_json(plan: Plan, price: float | None = None) -> str:
             "breaking_part": plan.breaking_part,
             "memory_bytes": {part: sizes[rank] for part, sizes in plan.shown.report.memory_bytes.items()},
             "precision": plan.shown.deployment.precisions.model_dump(mode="json"),
+            "remarks": list(plan.shown.deployment.model.remarks),
             "gpu_memory_bytes": plan.shown.deployment.cluster.gpu.memory_bytes,
             "largest_batch_by_context": plan.batches,
             "batches_of_the_best": [_record(choice, price) for choice in plan.sizes],

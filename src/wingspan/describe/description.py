@@ -37,6 +37,7 @@ class Description:
         dispatcher: `flat` (default in decode), `deduplicated` or `hierarchical` (default in prefill).
         attention_ranks: GPUs of a node that share attention (default 1); beyond a node where experts are cut too.
         expert_tensor_parallel: neighbouring GPUs over which every expert's width is cut (default 1).
+        from_weights: count the model's sizes from its tensors, as those of a type that is not known are anyway.
         precision: a preset and parts, as `with_precision` reads it (default: as published).
         seed: of all draws (default 0).
         redundant: slots beyond the experts, in all of a layer; says `experts_per_rank` otherwise.
@@ -58,6 +59,7 @@ class Description:
     dispatcher: str | None = None
     attention_ranks: int | None = None
     expert_tensor_parallel: int | None = None
+    from_weights: bool = False
     precision: str | None = None
     seed: int | None = None
     redundant: int | None = None
@@ -69,7 +71,9 @@ def model_of(said: Description) -> ModelSpec:
     Raises:
         InputError: as `load_model`.
     """
-    return said.source if isinstance(said.source, ModelSpec) else load_model(said.source)
+    if isinstance(said.source, ModelSpec):
+        return said.source
+    return load_model(said.source, from_weights=said.from_weights)
 
 
 def cluster_of(said: Description) -> Cluster:

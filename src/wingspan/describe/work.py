@@ -57,6 +57,8 @@ def described(said: Description) -> dict[str, Any]:
 def _start(said: Description) -> dict[str, Any]:
     """A deployment file's content, or the defaults for a model."""
     file = file_of(said)
+    if file is not None and said.from_weights:
+        raise InputError(f"`from_weights`: {file} is a deployment's file, which has the sizes; leave it out")
     if file is not None:
         return load_deployment(file).model_dump(mode="json")
     model = model_of(said)

@@ -185,7 +185,7 @@ def _notes(prediction: Prediction, fits: bool, breaking: str | None) -> list[str
             f"where they overlap, computing takes {contention.compute_slowdown:g} x and communicating "
             f"{contention.communication_slowdown:g} x as long (docs/cost-model.md, Contention)"
         )
-    notes.extend(deployment.precisions.remarks)
+    notes.extend((*deployment.model.remarks, *deployment.precisions.remarks))
     if deployment.options.expert_tensor_parallel > 1:
         notes.append(
             "bytes of links are those of dispatch and combine: what ranks that share attention or experts gather and "

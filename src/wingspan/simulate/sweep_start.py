@@ -106,6 +106,8 @@ def settle(base: Setting, axes: Iterable[Axis]) -> tuple[Setting, list[Axis], di
         "Phase": base.workload.phase,
         "Precision": _precision(base, axes),
     }
+    if model.remarks:
+        conditions["Sizes"] = "; ".join(model.remarks)
     if shared > 1:
         conditions["Attention"] = f"tensor-parallel over {shared} ranks of a node"
     varied = []

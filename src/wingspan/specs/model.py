@@ -144,6 +144,9 @@ class ModelSpec(Spec):
     norm_parameters: ParameterCount = Field(default=0, description="norms outside the layers")
     head_extra_parameters: ParameterCount = Field(default=0, description="the head's bias")
     precision: PublishedPrecision = PublishedPrecision()
+    remarks: tuple[str, ...] = Field(
+        default=(), description="what whoever reads its figures must know, in sentences"
+    )
     max_context: int | None = Field(
         default=None, ge=1, le=1 << 40, description="longest context it was made for"
     )

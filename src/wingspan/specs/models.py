@@ -8,23 +8,31 @@ from typing import Any
 
 from wingspan.errors import InputError
 from wingspan.reading import check_kind, is_lfs_pointer, json_value, lfs_pointer_error
-from wingspan.specs.families import model_from_config
+from wingspan.specs.families import UnknownModelError, model_from_config, text_part
+from wingspan.specs.from_weights import counted_model
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.reading import near_name
+from wingspan.specs.tensors import tensors_in
 
 MODEL_PRESETS = Path(__file__).parent / "presets" / "models"
 """One `<name>.json` per preset, each a `config.json` that any command takes as a model."""
 
 
-def load_model(name_or_path: str) -> ModelSpec:
-    """The sizes of a model.
+def load_model(name_or_path: str, *, from_weights: bool = False) -> ModelSpec:
+    """The sizes of a model; those of a type that is not known are counted from its tensors, where they are there.
 
     Args:
         name_or_path: a preset's name, a `config.json`, or a checkpoint's folder.
+        from_weights: count those of a known type too.
 
     Raises:
-        InputError: neither a preset nor a readable config; the line names the presets.
+        InputError: neither a preset nor a readable config, the line names the presets; or sizes are to be counted
+            where no weights are.
     """
+    if from_weights and not any(Path(name_or_path).glob("*.safetensors")):
+        raise InputError(
+            f"{name_or_path}: sizes are to be counted from weights, and none are there; give a checkpoint's folder"
+        )
     if name_or_path in model_presets():
         config = _read_json(MODEL_PRESETS / f"{name_or_path}.json")
         return model_from_config({"name": name_or_path, **config}, f"preset {name_or_path}")
@@ -39,7 +47,16 @@ def load_model(name_or_path: str) -> ModelSpec:
         )
     config = _quantised_beside(_read_json(path), path.parent)
     name = path.parent.name if path.name == "config.json" else path.stem
-    return model_from_config({"name": name, **config}, str(path))
+    config = {"name": name, **config}
+    if from_weights:
+        return counted_model(text_part(config), tensors_in(path.parent), str(path.parent))
+    try:
+        return model_from_config(config, str(path))
+    except UnknownModelError:
+        tensors = tensors_in(path.parent) if Path(name_or_path).is_dir() else {}
+        if not tensors:
+            raise
+        return counted_model(text_part(config), tensors, str(path.parent))
 
 
 def _quantised_beside(config: dict[str, Any], folder: Path) -> dict[str, Any]:

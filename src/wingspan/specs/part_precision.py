@@ -60,6 +60,21 @@ class PublishedPrecision(Spec):
     experts: PublishedPart = _PLAIN
     kv: Precision | None = Field(default=None, description="of the KV cache, where the config says it")
 
+    @property
+    def weights(self) -> dict[str, Precision]:
+        """The formats of all parts with weights, by name."""
+        return {name: getattr(self, name).weights for name in WEIGHTS}
+
+    @property
+    def weights_described(self) -> str:
+        """Say those of the weights: `bf16 weights (mxfp4 experts)`."""
+        return _by_part({name: kind.value for name, kind in self.weights.items()}, "weights")
+
+    @property
+    def unquantised(self) -> Precision:
+        """The format of embedding, head, routers and norms."""
+        return wider(self.attention.weights, Precision.BF16)
+
 
 class AskedPrecision(Spec):
     """Formats that are asked for; None: as published, or what follows from the rest."""

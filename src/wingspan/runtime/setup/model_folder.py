@@ -8,7 +8,7 @@ from wingspan.deployment import Deployment
 from wingspan.errors import InputError
 from wingspan.specs.models import MODEL_PRESETS, load_model, model_presets
 
-_PUBLISHED = {"name", "source", "weights", "expert_weights", "max_context"}
+_PUBLISHED = {"name", "source", "precision", "remarks", "max_context"}
 """What may differ between a model as planned and a checkpoint of it: its names, and what it is stored in."""
 
 

@@ -161,6 +161,8 @@ def _fleet(serving: Serving, source: RequestSource) -> tuple[Fleet, dict[str, st
         "Step": f"{serving.schedule} schedule, {serving.routing} routing"
         + (f", attention over {serving.attention_ranks} ranks" if serving.attention_ranks > 1 else ""),
     }
+    if model.remarks:
+        conditions["Sizes"] = "; ".join(model.remarks)
     if remarks := routing_remarks(deployment.workload.routing):
         conditions["Routing"] = "; ".join(remarks)
     if serving.separate_prefill is None:

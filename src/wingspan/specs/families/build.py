@@ -20,6 +20,10 @@ from wingspan.specs.model import LayerKind, ModelSpec
 from wingspan.specs.reading import near_name, parse
 
 
+class UnknownModelError(InputError):
+    """A config of a type whose sizes are not known; its tensors may tell them."""
+
+
 def model_from_config(config: Mapping[str, Any], source: str) -> ModelSpec:
     """Sizes of the model that a `config.json` describes.
 
@@ -30,9 +34,7 @@ def model_from_config(config: Mapping[str, Any], source: str) -> ModelSpec:
     Raises:
         InputError: the family is unknown, the model has no experts, or a field is missing or unfit.
     """
-    for name in _PARTS:
-        if isinstance(config.get(name), Mapping):
-            return model_from_config({**_shared_fields(config), **config[name]}, source)
+    config = text_part(config)
     kind = _kind(config, source)
     family = FAMILIES.get(kind, Family())
     said = _as_usual({name: value for name, value in config.items() if value is not None}, family)
@@ -44,6 +46,12 @@ _PARTS = ("thinker_config", "text_config", "language_config", "llm_config")
 """Keys under which wrappers of several parts keep the one that makes text."""
 _SHARED = ("model_type", "quantization_config", "dtype", "torch_dtype", "tie_word_embeddings", "name")
 """Fields of a wrapper that hold for its text part where that says nothing."""
+
+
+def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config of the part that makes text, with what the wrapper says for it; a plain config as it is."""
+    inner = next((config[name] for name in _PARTS if isinstance(config.get(name), Mapping)), None)
+    return config if inner is None else text_part({**_shared_fields(config), **inner})
 
 
 def _shared_fields(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,13 +83,14 @@ def _at(config: object, path: list[str]) -> Any:
 
 def _check_known(reader: Reader) -> None:
     if not any(reader.config.get(key) for key in EXPERTS):
-        raise InputError(
+        kind = InputError if reader.type in FAMILIES else UnknownModelError
+        raise kind(
             f"{reader.source}: {reader.type} has no experts (none of {', '.join(EXPERTS)}); "
             "Wingspan plans Mixture-of-Experts models"
         )
     if reader.type not in FAMILIES:
         meant = near_name(reader.type, FAMILIES)
-        raise InputError(
+        raise UnknownModelError(
             f"{reader.source}: model_type {reader.type!r} is not among the {len(FAMILIES)} types whose sizes are "
             f"known; {f'did you mean {meant}? ' if meant else ''}if it has the modules of one of them, such as "
             "deepseek_v3, mixtral or qwen3_moe, write that model_type"

@@ -11,7 +11,7 @@ from wingspan.specs.reading import parse
 
 EXPERTS = ("n_routed_experts", "num_local_experts", "num_experts", "moe_num_experts")
 """Spellings of how many experts a layer has."""
-_TOP_K = (
+TOP_K = (
     "num_experts_per_tok",
     "num_experts_per_token",
     "experts_per_token",
@@ -68,7 +68,7 @@ def experts_of(reader: Reader, family: Family) -> Experts:
         Experts,
         {
             "count": count,
-            "per_token": reader.integer(*_TOP_K),
+            "per_token": reader.integer(*TOP_K),
             "intermediate": width,
             "gated": gated,
             "bias": family.expert_bias,
