@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -98,6 +99,25 @@ def test_a_stream_adds_up_to_the_answer_and_ends_with_usage(client):
 
 def test_a_stream_without_usage_has_none(client):
     assert all(chunk.usage is None for chunk in complete(client, stream=True))
+
+
+def test_a_prompt_that_began_before_is_found_computed(served, client, plain):
+    """As OpenAI tells it; in a stream too, and of several answers to a prompt once."""
+    prompt = "while there_is_something_to_do: # over and over, " + PROMPT
+    first = complete(client, prompt, n=2).usage
+    assert first.prompt_tokens_details.cached_tokens < 16
+    again = complete(client, prompt)
+    size = again.usage.prompt_tokens
+    assert again.usage.prompt_tokens_details.cached_tokens == (size - 1) // 16 * 16 > 16
+    assert again.choices[0].text == plain(prompt, 12)
+    longer = list(complete(client, prompt + "!", stream=True, stream_options={"include_usage": True}))
+    assert longer[-1].usage.prompt_tokens_details.cached_tokens == size // 16 * 16
+    metrics = httpx.get(f"{served.address}/metrics").text
+    hits, queries = (
+        float(re.search(rf"^wingspan:prefix_cache_{name}_total\S* (\S+)", metrics, re.MULTILINE)[1])
+        for name in ("hits", "queries")
+    )
+    assert 2 * (size - 16) <= hits < queries
 
 
 def test_chat_answers_a_conversation(client, plain):

@@ -47,6 +47,13 @@ def serve(
     step_tokens: Annotated[
         int, typer.Option(min=2, help="Most tokens of a step, per rank: prompts are cut into chunks of it.")
     ] = 512,
+    prefix_caching: Annotated[
+        bool,
+        typer.Option(
+            "--prefix-caching/--no-prefix-caching",
+            help="Compute once what prompts begin with, where the model's caches allow it; no token changes.",
+        ),
+    ] = True,
     max_waiting: Annotated[
         int, typer.Option(min=0, help="Answers that may wait for a place; more get status 429.")
     ] = 256,
@@ -112,4 +119,5 @@ def serve(
         ),
         sequences_per_rank=max_sequences,
         tokens_per_step=step_tokens,
+        prefix_caching=prefix_caching,
     )

@@ -30,7 +30,9 @@ class Listen:
     vllm_metrics: bool
 
 
-def execute(asked: Asked, listen: Listen, *, sequences_per_rank: int, tokens_per_step: int) -> None:
+def execute(
+    asked: Asked, listen: Listen, *, sequences_per_rank: int, tokens_per_step: int, prefix_caching: bool
+) -> None:
     """Serve until a signal ends it; raises `WingspanError` where it fails."""
     begun = time.perf_counter()
     key = os.environ.get(_KEY) or None
@@ -50,6 +52,7 @@ def execute(asked: Asked, listen: Listen, *, sequences_per_rank: int, tokens_per
             **{field.name: getattr(asked, field.name) for field in fields(Asked)},
             sequences_per_rank=sequences_per_rank,
             tokens_per_step=tokens_per_step,
+            prefix_caching=prefix_caching,
         ) as llm:
             seconds = time.perf_counter() - begun
             _say(f"ready after {seconds:.1f} s: {_address(listener)} (OpenAI's API below /v1)")

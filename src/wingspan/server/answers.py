@@ -60,6 +60,8 @@ class Answer:
     arrived_seconds: float = field(default_factory=time.perf_counter)
     begun_seconds: float | None = None
     """When it got a place; None while it waits for one."""
+    cached_tokens: int | None = None
+    """Tokens of its prompt that were found computed; None: nobody looked, or it is not begun."""
     first_token_seconds: float | None = None
     newest_token_seconds: float | None = None
     tokens: list[int] = field(default_factory=list)

@@ -30,12 +30,19 @@ class ErrorBody(Body):
     error: ErrorDetail
 
 
+class PromptDetails(Body):
+    """Tokens of the prompts that were found computed."""
+
+    cached_tokens: int
+
+
 class Usage(Body):
-    """How many tokens went in and came out."""
+    """How many tokens went in and came out; without prefix caching there are no details of prompts."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptDetails | None
 
 
 class CompletionLogprobs(Body):

@@ -72,10 +72,13 @@ class Metrics(Watcher):
                 series.queued.observe(answer.begun_seconds - answer.arrived_seconds)
 
     def token(self, answer: Answer, now: float) -> None:
-        """Time a token."""
+        """Time a token; with the first it is known how much of the prompt was found computed."""
         for series in self._sets:
             if answer.newest_token_seconds is None:
                 series.first.observe(now - answer.arrived_seconds)
+                if answer.cached_tokens is not None:
+                    series.looked_up.inc(len(answer.ask.ids))
+                    series.found.inc(answer.cached_tokens)
             else:
                 series.between.observe(now - answer.newest_token_seconds)
 
@@ -119,6 +122,8 @@ class _Series:
         self.running = make.gauge("num_requests_running", "Answers that are being computed.")
         self.waiting = make.gauge("num_requests_waiting", "Answers that wait for a place.")
         self.prompted = make.counter("prompt_tokens", "Tokens of prompts.")
+        self.looked_up = make.counter("prefix_cache_queries", "Tokens of prompts that were looked up.")
+        self.found = make.counter("prefix_cache_hits", "Tokens of prompts that were found computed.")
         self.generated = make.counter("generation_tokens", "New tokens.")
         self.preempted = make.counter(
             "num_preemptions", "Answers put back for want of room, to be computed again."

@@ -84,7 +84,11 @@ async def _told_in_pieces(form: Form, call: CallFields) -> AsyncIterator[dict[st
 
 
 def _usage(form: Form, found: Sequence[Whole]) -> dict[str, Any]:
-    return usage(form.prompt_tokens, sum(len(one.tokens) for one in found))
+    # Of several answers to a prompt the first: that the others find what it computed spared the caller nothing.
+    cached = [answer.cached_tokens for answer in form.answers if not answer.ask.stream]
+    known = [tokens for tokens in cached if tokens is not None]
+    cached_tokens = sum(known) if len(known) == len(cached) else None
+    return usage(form.prompt_tokens, sum(len(one.tokens) for one in found), cached_tokens)
 
 
 async def _while_there(request: Request, work: Coroutine[Any, Any, Found]) -> Found | None:

@@ -178,6 +178,9 @@ class StepLoop:
         self._unseen = True
         self.watcher.stepped(result, seconds)
         _say_what_moved(result.balancing)
+        for number, cached in result.cached.items():
+            if (begun := self._answers.get(number)) is not None:
+                begun.cached_tokens = cached
         for number, token in result.tokens.items():
             answer = self._answers.get(number)
             if answer is None:

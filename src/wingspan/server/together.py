@@ -55,10 +55,11 @@ async def whole(answers: Sequence[Answer]) -> list[Whole]:
     return found
 
 
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
-    """How many tokens went in and came out."""
+def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int | None) -> dict[str, Any]:
+    """How many tokens went in and came out, and how many were found computed; None: nobody looked."""
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": None if cached_tokens is None else {"cached_tokens": cached_tokens},
     }
