@@ -128,16 +128,16 @@ def test_unfit_configs_are_named(change: dict[str, object], words: list[str]) ->
 
 @pytest.mark.parametrize(("kind", "part"), [*TEXT_PARTS.items(), ("qwen3_vl_moe", "qwen3_vl_moe_text")])
 def test_text_part_without_a_type_of_its_own(kind: str, part: str) -> None:
-    usual = model_from_config({**_EVERYTHING, "model_type": part}, "x")
+    usual = model_from_config({**EVERYTHING, "model_type": part}, "x")
     for config in (
-        {**_EVERYTHING, "model_type": kind},
-        {"model_type": kind, "text_config": _EVERYTHING},
-        {"model_type": kind, "language_config": {**_EVERYTHING, "model_type": part}},
+        {**EVERYTHING, "model_type": kind},
+        {"model_type": kind, "text_config": EVERYTHING},
+        {"model_type": kind, "language_config": {**EVERYTHING, "model_type": part}},
     ):
         assert model_from_config(config, "x") == usual
 
 
-_EVERYTHING = {
+EVERYTHING = {
     **SMALL,
     **_MLA,
     "num_local_experts": 8,

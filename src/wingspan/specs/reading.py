@@ -100,7 +100,7 @@ def _first_line(kind: type[BaseModel], error: ValidationError) -> str:
     else:
         text = first["msg"].removeprefix("Value error, ")
         if key and not isinstance(first["input"], Mapping):
-            text = f"{key} = {_short(first['input'])}: {text[:1].lower()}{text[1:]}"
+            text = f"{key} = {shown(first['input'])}: {text[:1].lower()}{text[1:]}"
         elif key:
             text = f"{key}: {text[:1].lower()}{text[1:]}"
     more = len(errors) - 1
@@ -129,6 +129,7 @@ def _known_keys(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]
     return list(current.model_fields)
 
 
-def _short(value: object) -> str:
+def shown(value: object) -> str:
+    """A value as an error shows it, cut off where it is long."""
     text = repr(value)
     return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "..."

@@ -17,7 +17,7 @@ from wingspan.specs.families.precision import published_precision
 from wingspan.specs.families.reader import Reader
 from wingspan.specs.families.table import FAMILIES, TEXT_PARTS
 from wingspan.specs.model import LayerKind, ModelSpec
-from wingspan.specs.reading import near_name, parse
+from wingspan.specs.reading import near_name, parse, shown
 
 
 class UnknownModelError(InputError):
@@ -91,7 +91,7 @@ def _check_known(reader: Reader) -> None:
     if reader.type not in FAMILIES:
         meant = near_name(reader.type, FAMILIES)
         raise UnknownModelError(
-            f"{reader.source}: model_type {reader.type!r} is not among the {len(FAMILIES)} types whose sizes are "
+            f"{reader.source}: model_type {shown(reader.type)} is not among the {len(FAMILIES)} types whose sizes are "
             f"known; {f'did you mean {meant}? ' if meant else ''}if it has the modules of one of them, such as "
             "deepseek_v3, mixtral or qwen3_moe, write that model_type"
         )

@@ -11,7 +11,7 @@ from wingspan.specs.families.family import Family
 from wingspan.specs.families.reader import Reader
 from wingspan.specs.families.streams import mixed_streams
 from wingspan.specs.mixers import CompressedAttention, Mixer
-from wingspan.specs.reading import parse
+from wingspan.specs.reading import parse, shown
 
 _WINDOW, _SPARSE, _HEAVY = "sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention"
 _RATES = {_WINDOW: 0, _SPARSE: 4, _HEAVY: 128}
@@ -76,7 +76,7 @@ def _kind(reader: Reader, layer: int) -> str:
         raise InputError(f"{reader.source}: layer_types has {len(kinds)} entries, none for layer {layer}")
     if kinds[layer] not in _RATES:
         raise InputError(
-            f"{reader.source}: layer_types has {kinds[layer]!r}, which is not one of {', '.join(_RATES)}"
+            f"{reader.source}: layer_types has {shown(kinds[layer])}, which is not one of {', '.join(_RATES)}"
         )
     return str(kinds[layer])
 
@@ -86,10 +86,10 @@ def _rate(reader: Reader, kind: str) -> int:
         return 0
     rates: Any = reader.optional("compress_rates") or {}
     if not isinstance(rates, Mapping):
-        raise InputError(f"{reader.source}: compress_rates = {rates!r} must be an object")
+        raise InputError(f"{reader.source}: compress_rates = {shown(rates)} must be an object")
     given = reader.integer(_OLD_RATES[kind], default=0) or rates.get(kind, _RATES[kind])
     if isinstance(given, bool) or not isinstance(given, int) or given < 1:
         raise InputError(
-            f"{reader.source}: compress_rates.{kind} = {given!r} must be a whole number, 1 or more"
+            f"{reader.source}: compress_rates.{kind} = {shown(given)} must be a whole number, 1 or more"
         )
     return given

@@ -13,7 +13,7 @@ from wingspan.specs.families.family import Family
 from wingspan.specs.families.mixers import heads, latent
 from wingspan.specs.families.reader import Reader
 from wingspan.specs.mixers import LinearMixer, Mixer
-from wingspan.specs.reading import parse
+from wingspan.specs.reading import parse, shown
 
 _LINEAR = ("linear_attention", "mamba", "conv", "short_conv")
 _FULL = ("full_attention", "attention", "indexed_attention", "qwen_sparse_attention")
@@ -190,7 +190,7 @@ def is_linear(reader: Reader, layer: int, usual: Callable[[int], bool] | None) -
         raise InputError(f"{reader.source}: layer_types has {len(kinds)} entries, none for layer {layer}")
     if kinds[layer] not in _LINEAR + _FULL:
         raise InputError(
-            f"{reader.source}: layer_types has {kinds[layer]!r}, which {reader.type} layers are not "
+            f"{reader.source}: layer_types has {shown(kinds[layer])}, which {reader.type} layers are not "
             f"(one of {', '.join(_LINEAR + _FULL)})"
         )
     return kinds[layer] in _LINEAR

@@ -11,7 +11,7 @@ from wingspan.specs.families.mixers import heads
 from wingspan.specs.families.reader import Reader
 from wingspan.specs.mixers import LinearMixer, Mixer
 from wingspan.specs.model import DenseMlp, Experts, LayerKind
-from wingspan.specs.reading import parse
+from wingspan.specs.reading import parse, shown
 
 
 def granite_mamba(reader: Reader, family: Family, layer: int) -> tuple[Mixer, ...]:
@@ -94,7 +94,7 @@ def _nemotron_part(reader: Reader, layer: int) -> str:
     part = _PARTS.get(parts[layer], parts[layer])
     if part not in _PARTS.values():
         known = ", ".join(sorted(set(_PARTS) | set(_PARTS.values())))
-        raise InputError(f"{reader.source}: layer {layer} is {part!r}, which is none of {known}")
+        raise InputError(f"{reader.source}: layer {layer} is {shown(part)}, which is none of {known}")
     return part
 
 

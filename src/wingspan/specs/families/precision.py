@@ -13,6 +13,7 @@ from wingspan.errors import InputError
 from wingspan.specs.families.reader import Reader
 from wingspan.specs.part_precision import WEIGHTS, PublishedPart, PublishedPrecision
 from wingspan.specs.precision import Precision
+from wingspan.specs.reading import shown
 
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 _KNOWN = ("fp8", "fbgemm_fp8", "mxfp4", "compressed-tensors", "modelopt", "awq", "gptq")
@@ -50,13 +51,13 @@ def published_precision(reader: Reader) -> PublishedPrecision:
     """
     dtype = reader.optional("dtype", "torch_dtype") or "bfloat16"
     if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise InputError(f"{reader.source}: dtype {dtype!r} is not one of {', '.join(_DTYPES)}")
+        raise InputError(f"{reader.source}: dtype {shown(dtype)} is not one of {', '.join(_DTYPES)}")
     plain = PublishedPart(weights=Precision(_DTYPES[dtype]))
     said = reader.optional("quantization_config")
     if said is None:
         return PublishedPrecision(**dict.fromkeys(WEIGHTS, plain))
     if not isinstance(said, Mapping):
-        raise InputError(f"{reader.source}: quantization_config = {said!r} must be an object")
+        raise InputError(f"{reader.source}: quantization_config = {shown(said)} must be an object")
     parts = {part: _part(reader, said, part) or plain for part in WEIGHTS}
     if (said.get("expert_dtype") or reader.optional("expert_dtype")) == "fp4":
         # DeepSeek-V4 says it beside the format of the rest, whose activations its experts take too.
@@ -101,7 +102,7 @@ def _quantised(
     if method == "compressed-tensors":
         return _compressed(reader, said, names)
     raise InputError(
-        f"{reader.source}: quantization_config.quant_method {method!r} is not known ({', '.join(_KNOWN)} are); "
+        f"{reader.source}: quantization_config.quant_method {shown(method)} is not known ({', '.join(_KNOWN)} are); "
         "remove quantization_config and give the precision of the weights in the workload"
     )
 
@@ -126,7 +127,8 @@ def _modelopt(reader: Reader, said: Mapping[str, Any], names: list[str]) -> Publ
     if isinstance(algorithm, str) and algorithm in _ALGORITHMS:
         return _ALGORITHMS[algorithm]
     raise InputError(
-        f"{reader.source}: quantization_config.quant_algo {algorithm!r} is not known ({', '.join(_ALGORITHMS)} are)"
+        f"{reader.source}: quantization_config.quant_algo {shown(algorithm)} is not known "
+        f"({', '.join(_ALGORITHMS)} are)"
     )
 
 
@@ -176,7 +178,7 @@ def _integers(reader: Reader, bits: object, group: object) -> Precision:
     if bits == 4:
         return Precision.INT4_G32 if group == 32 else Precision.INT4
     raise InputError(
-        f"{reader.source}: quantization_config: weights of {bits!r} bits are not known (4 and 8 are)"
+        f"{reader.source}: quantization_config: weights of {shown(bits)} bits are not known (4 and 8 are)"
     )
 
 

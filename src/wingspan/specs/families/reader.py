@@ -7,6 +7,7 @@ from typing import Any
 
 from wingspan.errors import InputError
 from wingspan.limits import MOST_LAYERS, MOST_WIDTH
+from wingspan.specs.reading import shown
 
 
 class Reader:
@@ -36,10 +37,10 @@ class Reader:
         if table is None:
             return self
         if not isinstance(table, Mapping):
-            raise InputError(f"{self.source}: per_layer_config = {table!r} must be an object")
+            raise InputError(f"{self.source}: per_layer_config = {shown(table)} must be an object")
         own: Any = next((table[key] for key in (str(layer), f"{layer:02d}", layer) if key in table), {})
         if not isinstance(own, Mapping):
-            raise InputError(f"{self.source}: per_layer_config.{layer} = {own!r} must be an object")
+            raise InputError(f"{self.source}: per_layer_config.{layer} = {shown(own)} must be an object")
         return Reader({**self.config, **own}, self.source)
 
     def integer(
@@ -67,7 +68,7 @@ class Reader:
             elif all(v == value[0] for v in value):
                 value = value[0]
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise InputError(f"{self.source}: {names[0]} = {value!r} must be a whole number, 0 or more")
+            raise InputError(f"{self.source}: {names[0]} = {shown(value)} must be a whole number, 0 or more")
         if value > most:
             raise InputError(f"{self.source}: {names[0]} = {value:,} is more than {most:,}")
         return value
