@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.specs.published import content
 from tests.specs.test_families import SMALL
 from wingspan.errors import InputError
 from wingspan.specs.families import model_from_config
@@ -64,6 +65,62 @@ def test_what_stands_beside_the_config_is_read(tmp_path: Path) -> None:
     }
     (tmp_path / "hf_quant_config.json").write_text(json.dumps(said))
     assert load_model(str(tmp_path)).precision.experts.weights is Precision.FP8
+
+
+def _mixed(layers: dict[str, str]) -> dict[str, Any]:
+    each = {name: {"quant_algo": algorithm} for name, algorithm in layers.items()}
+    return {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION", "quantized_layers": each}
+
+
+@pytest.mark.parametrize(
+    ("name", "quantization", "described"),
+    [
+        # As nvidia/NVIDIA-Nemotron-3.5-Lightning-30B-A3B-NVFP4 says it of a model with the same layers.
+        (
+            "nemotron-3-nano-30b-a3b",
+            _mixed(
+                {f"backbone.layers.{n}.mixer.out_proj": "FP8" for n in range(52)}
+                | {f"backbone.layers.{n}.mixer.experts.0.down_proj": "W4A16_NVFP4" for n in range(52)}
+            ),
+            "fp8 weights (bf16 dense and shared; nvfp4 weight-only experts)",
+        ),
+        # As nvidia/Gemma-4-26B-A4B-NVFP4.
+        (
+            "gemma-4-26b-a4b",
+            {
+                "quant_method": "modelopt",
+                "quant_algo": "NVFP4",
+                "ignore": [
+                    f"model.language_model.layers.{n}.{part}*"
+                    for n in range(30)
+                    for part in ("mlp", "self_attn")
+                ],
+            },
+            "bf16 weights (nvfp4 experts)",
+        ),
+        # As nvidia/Qwen3.6-35B-A3B-NVFP4.
+        (
+            "qwen3.5-35b-a3b",
+            _mixed(
+                {f"model.language_model.layers.{n}.linear_attn.out_proj": "FP8" for n in range(40)}
+                | {f"model.language_model.layers.{n}.self_attn.o_proj": "FP8" for n in range(40)}
+                | {f"model.language_model.layers.{n}.mlp.experts": "W4A16_NVFP4" for n in range(40)}
+            ),
+            "fp8 weights (bf16 dense and shared; nvfp4 weight-only experts)",
+        ),
+        # As nvidia/DeepSeek-V4-Flash-NVFP4.
+        (
+            "deepseek-v4-flash",
+            {"quant_method": "fp8", "moe_quant_algo": "NVFP4"},
+            "fp8 weights (nvfp4 experts)",
+        ),
+    ],
+)
+def test_formats_of_published_checkpoints(name: str, quantization: dict[str, Any], described: str) -> None:
+    model = model_from_config({**content(name), "quantization_config": quantization}, name)
+    assert model.precision.weights_described == described.replace(" weight-only", "")
+    alone = model.precision.experts.activations is Precision.BF16
+    assert alone == ("weight-only" in described)
 
 
 @pytest.mark.parametrize(

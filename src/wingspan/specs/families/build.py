@@ -116,11 +116,22 @@ def _model(reader: Reader, family: Family) -> ModelSpec:
             "norm_parameters": hidden * family.norm_values
             + (family.model_extra(reader) if family.model_extra else 0),
             "head_extra_parameters": vocabulary if head_bias else 0,
-            "precision": published_precision(reader),
+            "precision": published_precision(reader, _places(layers)),
             "max_context": reader.optional("max_position_embeddings"),
         },
         reader.source,
     )
+
+
+def _places(layers: list[LayerKind]) -> dict[str, int]:
+    """Of each part a layer that has it: the middle one of them, of dense MLPs the first."""
+    having = {
+        "attention": [n for n, kind in enumerate(layers) if kind.mixers],
+        "dense": [n for n, kind in enumerate(layers) if kind.dense][:1],
+        "shared": [n for n, kind in enumerate(layers) if kind.experts],
+        "experts": [n for n, kind in enumerate(layers) if kind.experts],
+    }
+    return {part: found[len(found) // 2] for part, found in having.items() if found}
 
 
 def _layers(reader: Reader, family: Family) -> list[LayerKind]:

@@ -18,12 +18,13 @@ from wingspan.specs.reading import shown
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 _KNOWN = ("fp8", "fbgemm_fp8", "mxfp4", "compressed-tensors", "modelopt", "awq", "gptq")
 _MODULES = {
-    "attention": ("self_attn.o_proj",),
+    "attention": ("self_attn.o_proj", "linear_attn.out_proj"),
     "dense": ("mlp.down_proj", "feed_forward.down_proj"),
     "shared": (
         "mlp.shared_experts.down_proj",
         "mlp.shared_expert.down_proj",
         "feed_forward.shared_expert.down_proj",
+        "block_sparse_moe.shared_experts.down_proj",
     ),
     "experts": (
         "mlp.experts.0.down_proj",
@@ -32,19 +33,39 @@ _MODULES = {
     ),
 }
 """Modules whose treatment stands for all of their part, as checkpoints name them below a layer."""
-_LAYERS = ("model.layers", "language_model.model.layers", "model.language_model.layers")
+_OWN_MODULES: dict[str, dict[str, tuple[str, ...]]] = {
+    "gemma4_text": {"experts": ("experts.0.down_proj",)},
+    "nemotron_h": {
+        "attention": ("mixer.out_proj", "mixer.o_proj"),
+        "dense": ("mixer.down_proj",),
+        "shared": ("mixer.shared_experts.down_proj",),
+        "experts": ("mixer.experts.0.down_proj",),
+    },
+}
+"""Those of types that name them otherwise."""
+_LAYERS = (
+    "model.layers",
+    "language_model.model.layers",
+    "model.language_model.layers",
+    "backbone.layers",
+)
 _ALGORITHMS = {
     "FP8": PublishedPart(weights=Precision.FP8),
     "NVFP4": PublishedPart(weights=Precision.NVFP4),
     "NVFP4_AWQ": PublishedPart(weights=Precision.NVFP4),
+    "W4A16_NVFP4": PublishedPart(weights=Precision.NVFP4, activations=Precision.BF16),
     "W4A16_AWQ": PublishedPart(weights=Precision.INT4, activations=Precision.BF16),
     "W4A8_AWQ": PublishedPart(weights=Precision.INT4, activations=Precision.FP8),
 }
 """ModelOpt's names (NVIDIA Model Optimizer, its constants of quantised formats)."""
 
 
-def published_precision(reader: Reader) -> PublishedPrecision:
+def published_precision(reader: Reader, places: Mapping[str, int] | None = None) -> PublishedPrecision:
     """Read in which precision every part was published.
+
+    Args:
+        reader: the config.
+        places: of each part a layer that has it; None: dense MLPs lie in the first, the others in the middle.
 
     Raises:
         InputError: a format is not known.
@@ -58,31 +79,35 @@ def published_precision(reader: Reader) -> PublishedPrecision:
         return PublishedPrecision(**dict.fromkeys(WEIGHTS, plain))
     if not isinstance(said, Mapping):
         raise InputError(f"{reader.source}: quantization_config = {shown(said)} must be an object")
-    parts = {part: _part(reader, said, part) or plain for part in WEIGHTS}
+    middle = reader.integer("num_hidden_layers", "n_layers", "num_layers", default=2) // 2
+    usual = {part: 0 if part == "dense" else middle for part in WEIGHTS}
+    layers = {**usual, **(places or {})}
+    parts = {part: _part(reader, said, part, layers[part]) or plain for part in WEIGHTS}
     if (said.get("expert_dtype") or reader.optional("expert_dtype")) == "fp4":
         # DeepSeek-V4 says it beside the format of the rest, whose activations its experts take too.
         parts["experts"] = PublishedPart(weights=Precision.MXFP4, activations=Precision.FP8)
+    if said.get("moe_quant_algo") is not None:
+        parts["experts"] = _algorithm(reader, said["moe_quant_algo"])
     return PublishedPrecision(**parts, kv=_cache(said))
 
 
-def _part(reader: Reader, said: Mapping[str, Any], part: str) -> PublishedPart | None:
+def _part(reader: Reader, said: Mapping[str, Any], part: str, layer: int) -> PublishedPart | None:
     """How a part was quantised; None: it was left alone."""
     method = str(
         said.get("quant_method", said.get("producer", {}).get("name") if "producer" in said else None)
     )
     if method == "mxfp4":
         return PublishedPart(weights=Precision.MXFP4) if part == "experts" else None
-    names = _names(reader, part)
+    names = _names(reader, part, layer)
     found = _quantised(reader, said, method, names)
     ignored = _ignored(said)
     return None if any(_fits(pattern, name) for pattern in ignored for name in names) else found
 
 
-def _names(reader: Reader, part: str) -> list[str]:
-    """Full names of modules of a part; of dense MLPs in the first layer, else in the middle one."""
-    layers = reader.integer("num_hidden_layers", "n_layers", "num_layers", default=2)
-    layer = 0 if part == "dense" else layers // 2
-    return [f"{above}.{layer}.{module}" for above in _LAYERS for module in _MODULES[part]]
+def _names(reader: Reader, part: str, layer: int) -> list[str]:
+    """Full names that the modules of a part may have in a layer."""
+    modules = _OWN_MODULES.get(reader.type, {}).get(part, _MODULES[part])
+    return [f"{above}.{layer}.{module}" for above in _LAYERS for module in modules]
 
 
 def _quantised(
@@ -124,6 +149,10 @@ def _modelopt(reader: Reader, said: Mapping[str, Any], names: list[str]) -> Publ
         )
         if algorithm is None:
             return None
+    return _algorithm(reader, algorithm)
+
+
+def _algorithm(reader: Reader, algorithm: object) -> PublishedPart:
     if isinstance(algorithm, str) and algorithm in _ALGORITHMS:
         return _ALGORITHMS[algorithm]
     raise InputError(
