@@ -19,7 +19,17 @@ from wingspan.specs.models import MODEL_PRESETS, load_model
 
 FOLDERS = (MODEL_PRESETS, Path(__file__).parents[1] / "cases" / "configs")
 CONFIGS = {file.stem: file for folder in FOLDERS for file in sorted(folder.glob("*.json"))}
-_WITHOUT_MODULES = {"arctic", "bailing_moe_v2", "grok-1", "kimi_k3", "minimax_m1", "longcat_flash"}
+_WITHOUT_MODULES = {
+    "arctic",
+    "bailing_moe",
+    "bailing_moe_v2",
+    "git",
+    "grok-1",
+    "kimi_k3",
+    "minimax_m1",
+    "longcat_flash",
+    "step3_text",
+}
 """Types of which transformers has none, or some that no token passes."""
 _LARGEST_ERROR = 0.005
 
