@@ -25,6 +25,7 @@ _WITHOUT_MODULES = {
     "bailing_moe_v2",
     "git",
     "grok-1",
+    "hunyuan",
     "kimi_k3",
     "minimax_m1",
     "longcat_flash",

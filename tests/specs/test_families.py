@@ -83,7 +83,7 @@ def test_every_family_but_an_alias_is_checked() -> None:
     # These have no code in transformers: kimi_k2 has DeepSeek-V3's modules, the next two those of minimax, the others
     # are compared with what their publishers say.
     tried = {kind for kind, _ in CASES} | {"kimi_k2", "minimax_text_01", "minimax_m1"}
-    tried |= {"arctic", "bailing_moe", "bailing_moe_v2", "grok-1", "step3_text"}
+    tried |= {"arctic", "bailing_moe", "bailing_moe_v2", "grok-1", "hunyuan", "step3_text"}
     # These have a test of their own: modules hold rows that no choice uses, or only a wrapper is registered.
     tried |= {"longcat_flash", "step3p5"}
     tried |= {transformers.CONFIG_MAPPING[kind]().get_text_config().model_type for kind in _registry()}

@@ -124,7 +124,7 @@ def _model(reader: Reader, family: Family) -> ModelSpec:
 
 
 def _places(layers: list[LayerKind]) -> dict[str, int]:
-    """Of each part a layer that has it: the middle one of them, of dense MLPs the first."""
+    """A layer that has each part: the middle one of them, of dense MLPs the first."""
     having = {
         "attention": [n for n, kind in enumerate(layers) if kind.mixers],
         "dense": [n for n, kind in enumerate(layers) if kind.dense][:1],

@@ -38,7 +38,14 @@ from wingspan.specs.families.sparse import (
     windowed_indexed_latent,
 )
 from wingspan.specs.families.step import factored_heads, step_heads
-from wingspan.specs.families.uneven import expert_norms, gated_heads, laguna_heads, mimo_heads, muse_heads
+from wingspan.specs.families.uneven import (
+    expert_norms,
+    gated_heads,
+    laguna_heads,
+    mimo_heads,
+    muse_heads,
+    shared_heads,
+)
 from wingspan.specs.families.zaya import zaya_layer
 
 _DELTA_NET = {
@@ -135,6 +142,7 @@ FAMILIES = {
     "granitemoe_swa": Family(sinks=True),
     "granitemoeshared": Family(),
     "hunyuan_v1_moe": Family(query_key_norm="head", one_shared=True),
+    "hunyuan": Family(mixers=shared_heads, query_key_norm="head", one_shared=True, tied_by_default=True),
     "kolibri1": Family(query_key_norm="head", norms=4),
     "laguna": Family(mixers=laguna_heads, router_bias=True),
     "mellum": Family(query_key_norm="head"),

@@ -61,6 +61,21 @@ def mimo_heads(reader: Reader, family: Family, layer: int) -> tuple[Mixer, ...]:
     )
 
 
+def shared_heads(reader: Reader, family: Family, layer: int) -> tuple[Mixer, ...]:
+    """Hunyuan-Large: layers read the keys and values of the first of their group (CLA, arXiv:2405.12981).
+
+    Raises:
+        InputError: a field is missing or unfit.
+    """
+    plain = heads(reader, family, layer)
+    group = max(1, reader.integer("cla_share_factor", default=1))
+    if not reader.flag("use_cla", default=False) or layer % group == 0:
+        return (plain,)
+    # Keys of an earlier layer have had their norm.
+    extra = plain.extra_parameters - (plain.head_dim if family.query_key_norm == "head" else 0)
+    return (plain.model_copy(update={"own_cache": False, "extra_parameters": extra}),)
+
+
 def muse_heads(reader: Reader, family: Family, layer: int) -> tuple[Mixer, ...]:
     """Muse Spark: every fourth layer, counted back from the last, sees everything where the config lists no kinds."""
     plain = heads(reader, family, layer)
