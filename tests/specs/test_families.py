@@ -10,6 +10,7 @@ import pytest
 from tests.specs.modules import parameters_of
 from wingspan.errors import InputError
 from wingspan.specs.families import FAMILIES, TEXT_PARTS, model_from_config
+from wingspan.specs.mixers import HeadAttention
 
 SMALL = {
     "vocab_size": 320,
@@ -221,6 +222,35 @@ def test_parameters_of_layers_with_other_heads_are_those_of_transformers() -> No
         assert found.parameters.total == expected
         windows = {mixer.heads: getattr(mixer, "window_tokens", None) for mixer, _ in found.mixers}
         assert windows == {4: None, 6: 8}
+
+
+def test_layers_with_a_window_have_the_heads_that_the_config_says() -> None:
+    own = {"num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 24, "v_head_dim": 8}
+    sizes = {
+        **SMALL,
+        "model_type": "mimo_v2",
+        "head_dim": 16,
+        "v_head_dim": 12,
+        "n_routed_experts": 8,
+        "moe_intermediate_size": 40,
+        "sliding_window": 8,
+        "hybrid_layer_pattern": [0, 1, 1, 0],
+        "add_full_attention_sink_bias": True,
+        **{f"swa_{name}": value for name, value in own.items()},
+    }
+    wide, narrow = (mixer for mixer, _ in model_from_config(sizes, "mimo").mixers)
+    assert isinstance(wide, HeadAttention)
+    assert isinstance(narrow, HeadAttention)
+    assert (wide.heads, wide.kv_heads, wide.head_dim, wide.value_dim, wide.window_tokens) == (
+        4,
+        2,
+        16,
+        12,
+        None,
+    )
+    assert (narrow.heads, narrow.kv_heads, narrow.head_dim, narrow.value_dim) == (6, 3, 24, 8)
+    assert (wide.extra_parameters, narrow.extra_parameters) == (4, 6), "sinks"
+    assert narrow.values_per_token == 3 * (24 + 8)
 
 
 def test_parameters_of_two_blocks_a_layer_are_those_that_are_used() -> None:

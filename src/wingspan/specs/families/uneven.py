@@ -41,24 +41,30 @@ def laguna_heads(reader: Reader, family: Family, layer: int) -> tuple[Mixer, ...
 
 
 def mimo_heads(reader: Reader, family: Family, layer: int) -> tuple[Mixer, ...]:
-    """MiMo-V2: layers with a window have their own key-value heads and a learned sink per head."""
+    """MiMo-V2: layers with a window have their own heads and a learned sink for each; of V2.5 Pro by the config.
+
+    Raises:
+        InputError: a field is missing or unfit.
+    """
     plain, window = heads(reader, family, layer), window_of(reader, family, layer)
-    narrow = window is not None
-    kv_heads = plain.kv_heads
-    if narrow:
-        kv_heads = reader.integer("swa_num_key_value_heads", default=2 * kv_heads)
-    return (
-        parse(
-            HeadAttention,
-            {
-                **plain.model_dump(),
-                "kv_heads": kv_heads,
-                "value_dim": reader.integer("v_head_dim", default=plain.head_dim),
-                "extra_parameters": plain.extra_parameters + (plain.heads if narrow else 0),
-            },
-            reader.source,
-        ),
-    )
+    value_dim = reader.integer("v_head_dim", default=plain.head_dim)
+    own = {
+        "heads": plain.heads,
+        "kv_heads": plain.kv_heads,
+        "head_dim": plain.head_dim,
+        "value_dim": value_dim,
+    }
+    sunk = reader.flag("add_full_attention_sink_bias", default=False)
+    if window is not None:
+        sunk = reader.flag("add_swa_attention_sink_bias", default=True)
+        own = {
+            "heads": reader.integer("swa_num_attention_heads", default=plain.heads),
+            "kv_heads": reader.integer("swa_num_key_value_heads", default=2 * plain.kv_heads),
+            "head_dim": reader.integer("swa_head_dim", default=plain.head_dim),
+            "value_dim": reader.integer("swa_v_head_dim", default=value_dim),
+        }
+    extra = plain.extra_parameters + (own["heads"] if sunk else 0)
+    return (parse(HeadAttention, {**plain.model_dump(), **own, "extra_parameters": extra}, reader.source),)
 
 
 def shared_heads(reader: Reader, family: Family, layer: int) -> tuple[Mixer, ...]:
