@@ -145,6 +145,7 @@ class Deployment(Spec):
             )
         self._check_groups()
         self._check_parts()
+        self._check_tried()
         fullest = self.workload.spread_over(ranks).tokens_per_gpu
         if fullest != self.workload.tokens_per_gpu:
             raise ValueError(
@@ -179,6 +180,16 @@ class Deployment(Spec):
             if parts % group:
                 raise ValueError(f"{name} {group} must divide the {parts} {unit}")
 
+    def _check_tried(self) -> None:
+        """Raise `ValueError` where tokens are to be tried ahead and nothing predicts them, or none is decoded."""
+        tried = self.workload.mtp_tokens
+        if tried and not self.model.mtp_layers:
+            raise ValueError(
+                f"mtp_tokens {tried}: {self.model.name} has no layer that predicts further tokens"
+            )
+        if tried and self.workload.phase != "decode":
+            raise ValueError(f"mtp_tokens {tried}: a prefill tries no tokens ahead; leave it out")
+
     def _check_parts(self) -> None:
         """Raise `ValueError` where a part that the model lacks is asked for in a format of its own."""
         asked, lacking = self.workload.precision, {"dense": "dense MLPs", "shared": "shared experts"}
@@ -210,8 +221,13 @@ class Deployment(Spec):
         """Tokens of a step, over all ranks."""
         work = self.workload
         if work.total_sequences is None:
-            return work.tokens_per_gpu * self.ranks
-        return work.total_sequences * work.tokens_per_sequence
+            return work.tokens_per_gpu * self.ranks * work.tried_per_sequence
+        return work.total_sequences * work.tokens_per_sequence * work.tried_per_sequence
+
+    @property
+    def gained_tokens(self) -> float:
+        """Tokens that a step gives in the mean: of those that are tried ahead, the accepted ones."""
+        return self.tokens * self.workload.gained_per_sequence / self.workload.tried_per_sequence
 
     @property
     def sequences_R(self) -> NDArray[np.float64]:
@@ -226,8 +242,8 @@ class Deployment(Spec):
         """New tokens of each rank."""
         work = self.workload
         if work.total_sequences is None:
-            return np.full(self.ranks, float(work.tokens_per_gpu))
-        return self.sequences_R * work.tokens_per_sequence
+            return np.full(self.ranks, float(work.tokens_per_gpu * work.tried_per_sequence))
+        return self.sequences_R * work.tokens_per_sequence * work.tried_per_sequence
 
     def of_attention_group(self, values_R: NDArray[np.float64]) -> NDArray[np.float64]:
         """For each rank the sum over the ranks that share its attention."""
@@ -306,6 +322,7 @@ class Deployment(Spec):
             expert_parallel=self.placement.ranks > 1 or self.options.expert_tensor_parallel == 1,
             expert_tensor_parallel=self.options.expert_tensor_parallel > 1,
             replicated=self.replicated,
+            drafts=self.workload.tried_per_sequence > 1 and self.model.mtp_layers > 0,
         )
         return schedule_of(*parse_schedule(self.options.schedule), layers)
 

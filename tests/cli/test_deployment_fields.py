@@ -42,6 +42,8 @@ OTHER: dict[str, dict[str, Any]] = {
     "workload.total_sequences": {"workload.total_sequences": 7},
     "workload.fluctuating": {"workload.fluctuating": False},
     "workload.seed": {"workload.seed": 5},
+    "workload.mtp_tokens": {"workload.mtp_tokens": 1},
+    "workload.acceptance": {"workload.acceptance": 0.5},
     "workload.precision.attention": {f"workload.precision.{part}": "fp32" for part in WEIGHTS},
     "workload.precision.dense": {"workload.precision.dense": "fp32"},
     "workload.precision.shared": {"workload.precision.shared": "fp32"},
@@ -71,6 +73,7 @@ ACTS, REFUSED, SAID = "acts", "refused", "said"
 _STEP = "what one line says of the planned step: run has prompts, this machine and the model's own router"
 _ONLY_PLAN = "read by `plan` alone: what its search was to keep; docs/planning.md"
 _REMARKS = "predictions repeat them beside their figures; the slots that run are as read"
+_TRIED = "acts beside mtp_tokens alone, which is refused"
 _SENT = "paced ranks have no weights, and say so"
 
 # field: what it does in `run` (so in `LLM` and `serve`), in `compare`, in `compare --compute real`; or why nothing.
@@ -84,6 +87,8 @@ FIELDS: dict[str, tuple[str, str, str]] = {
     "workload.total_sequences": (_STEP, REFUSED, REFUSED),
     "workload.fluctuating": (_STEP, "drawn token by token: a step always fluctuates", "the model routes"),
     "workload.seed": (_STEP, ACTS, ACTS),
+    "workload.mtp_tokens": (REFUSED, REFUSED, REFUSED),
+    "workload.acceptance": (_TRIED, _TRIED, _TRIED),
     "workload.precision.attention": (ACTS, ACTS, ACTS),
     "workload.precision.dense": (REFUSED, ACTS, REFUSED),
     "workload.precision.shared": (REFUSED, REFUSED, REFUSED),

@@ -74,6 +74,7 @@ def test_what_needs_no_torch_is_what_transformers_says(wingspan, model):
         assert files == {key: asked_files[key] for key in files}
     del light["expert_matrices"]
     published = {key: light.pop(key) for key in ("published", "published_bytes") if key in light}
+    assert (light.pop("mtp_layers", 0), light.pop("mtp_parameters", 0) > 0) == (model == "deepseek-v3",) * 2
     assert bool(published) == (model in ("deepseek-v3", "gpt-oss-120b"))
     assert light == {key: asked[key] for key in light}
 

@@ -20,6 +20,13 @@ _STILL_OPTIONS = {
     "--top-k": {"run"},  # of sampling
     "--rate": {"bench serve", "simulate-serving"},  # requests a second
     "--name": {"testbed up", "testbed run", "testbed down"},
+    "--precision": {
+        "place",
+        "plan",
+        "simulate",
+        "simulate-serving",
+        "sweep",
+    },  # of all parts, not of rows alone
 }
 """Old names of one thing that are today's of another, and where."""
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.specs.test_families import _registry
 from wingspan.errors import InputError
@@ -232,6 +234,20 @@ def test_what_is_missing_is_named(left_out: str, words: str) -> None:
     tensors = {name: tensor for name, tensor in _tensors(_plain).items() if left_out not in name}
     with pytest.raises(InputError, match=words):
         counted_model(CONFIG, tensors, "a folder")
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_odd_shapes_are_counted_or_refused(data: st.DataObject) -> None:
+    tensors = _tensors(data.draw(st.sampled_from([_plain, _fp8, _int4, _nvfp4, _gptq, _awq])))
+    for name in data.draw(st.lists(st.sampled_from(sorted(tensors)), max_size=6)):
+        shape = tuple(data.draw(st.lists(st.sampled_from([0, 1, 2, 32, 64, 96]), max_size=4)))
+        tensors[name] = Tensor(shape, data.draw(st.sampled_from(["BF16", "U8", "I32", "F8_E4M3"])))
+    try:
+        of = counted_model(CONFIG, tensors, "a folder")
+    except InputError:
+        return
+    assert of.parameters.total > 0
 
 
 def test_without_experts_per_token_it_is_refused() -> None:

@@ -100,6 +100,10 @@ def execute(arguments: CompareArguments) -> None:
             f"{arguments.deployment}: expert_tensor_parallel {given.options.expert_tensor_parallel}: ranks hold whole "
             "experts; set it to 1"
         )
+    if given.workload.mtp_tokens:
+        raise InputError(
+            f"{arguments.deployment}: mtp_tokens {given.workload.mtp_tokens}: ranks try no tokens ahead; set it to 0"
+        )
     if not 0 < arguments.time_scale < math.inf:
         raise InputError(
             f"--time-scale {arguments.time_scale:g}: use a number above 0; 1 is the GPU's own pace"

@@ -28,6 +28,8 @@ _OPTIONS = {
     "attention_ranks": options.AttentionRanks,
     "expert_tensor_parallel": options.ExpertTensorParallel,
     "from_weights": options.FromWeights,
+    "mtp_tokens": options.MtpTokens,
+    "acceptance": options.Acceptance,
     "precision": options.PrecisionText,
     "seed": options.Seed,
 }

@@ -125,6 +125,11 @@ def _model_rows(summary: dict[str, Any]) -> dict[str, str]:
         )
         held = f"ranks hold {bytes_text(summary['total_bytes'])} ({summary['dtype']})"
         rows["published"] = f"{summary['published']}; {held}"
+    if count := summary.get("mtp_layers"):
+        rows["tries ahead"] = (
+            f"{count} layer{'s' * (count > 1)} more for further tokens (MTP), {summary['mtp_parameters']:,} parameters "
+            "beside the total"
+        )
     if "expert_layout" in summary:
         together = (
             "batched together, a row of caches each, written in place"

@@ -89,8 +89,15 @@ def _summary(model_type: str, spec: ModelSpec, dtype: str) -> dict[str, Any]:
         "total_bytes": counts.total * value,
         "shared_bytes": counts.beside_experts * value,
         **_published(spec, value),
+        **_mtp(spec),
         **({"remarks": list(spec.remarks)} if spec.remarks else {}),
     }
+
+
+def _mtp(spec: ModelSpec) -> dict[str, int]:
+    """Layers that predict further tokens, and the parameters of all; nothing where there are none."""
+    count = spec.mtp_layers
+    return {"mtp_layers": count, "mtp_parameters": count * spec.mtp_parameters.total} if count else {}
 
 
 def _published(spec: ModelSpec, value_bytes: int) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def _with(other: str) -> Callable[[Values], bool]:
 _SAMPLING = "at --temperature 0 the likeliest token is taken; raise it, or leave this out"
 _DRAWN = "requests of a file are not drawn; leave it out, or --requests"
 
+_TRIED = "no token is tried ahead; add --mtp, or leave it out"
 _OF_REQUESTS = "with --prompt-tokens the requests say it; leave it out, or those"
 _NO_REQUESTS = "it is a limit of requests; add --prompt-tokens and --output-tokens, or leave it out"
 
@@ -83,6 +84,8 @@ _NOT_IN_TRAINING = (
     "dispatcher",
     "expert_tensor_parallel",
     "longest_step_ms",
+    "mtp_tokens",
+    "acceptance",
     "price",
     "out",
     "html",
@@ -90,7 +93,9 @@ _NOT_IN_TRAINING = (
 """Options of `plan` that a plan of training has no use for."""
 
 RULES: dict[str, tuple[Rule, ...]] = {
+    "simulate": (Rule("acceptance", _with_or_in_file("mtp_tokens"), _TRIED),),
     "sweep": (
+        Rule("acceptance", _with("mtp_tokens"), _TRIED),
         Rule(
             "tokens_per_gpu", _without("total_sequences"), "--total-sequences says the batch; leave one out"
         ),
@@ -101,6 +106,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
             for name in _NOT_IN_TRAINING
         ),
         Rule("phase", _no_requests, _OF_REQUESTS),
+        Rule("mtp_tokens", _no_requests, "groups for requests try none ahead; leave it out, or plan steps"),
+        Rule("acceptance", _with_or_in_file("mtp_tokens"), _TRIED),
         Rule("tokens_per_gpu", _no_requests, _OF_REQUESTS),
         Rule("context", _no_requests, _OF_REQUESTS),
         Rule("total_sequences", _no_requests, _OF_REQUESTS),
@@ -124,6 +131,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "simulate-serving": (
+        Rule("acceptance", _with("mtp_tokens"), _TRIED),
         Rule("prompt_tokens", _without("requests"), _DRAWN),
         Rule("output_tokens", _without("requests"), _DRAWN),
         Rule("length_spread", _without("requests"), _DRAWN),

@@ -116,6 +116,23 @@ FromWeights = Annotated[
         help="Count the model's sizes from its checkpoint's tensors; those of a type that is not known are anyway.",
     ),
 ]
+MtpTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--mtp",
+        min=0,
+        max=16,
+        help="Tokens that each sequence tries ahead in a decode step (MTP; default 0).",
+    ),
+]
+Acceptance = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01,
+        max=1.0,
+        help="Share of the tried tokens that are right, where all before are (default 0.85).",
+    ),
+]
 PrecisionText = Annotated[
     str | None,
     typer.Option(

@@ -35,6 +35,8 @@ _OF_STEPS_ALONE = (
     "expected_loads",
     "expert_tensor_parallel",
     "from_weights",
+    "mtp_tokens",
+    "acceptance",
     "seed",
 )
 """What a step is asked for and placing is not, or says otherwise."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.options import Csv, Html, Json, PrecisionText, Price
+from wingspan.cli.options import Acceptance, Csv, Html, Json, MtpTokens, PrecisionText, Price
 
 
 def simulate_serving(
@@ -79,6 +79,8 @@ def simulate_serving(
         ),
     ] = "uniform",
     precision: PrecisionText = None,
+    mtp_tokens: MtpTokens = None,
+    acceptance: Acceptance = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of all draws (default 0).")] = None,
     price: Price = None,
     as_json: Json = False,
@@ -114,6 +116,8 @@ def simulate_serving(
                 schedule=schedule,
                 routing=routing,
                 precision=precision,
+                mtp_tokens=mtp_tokens,
+                acceptance=acceptance,
                 seed=seed or 0,
                 prefix_caching=prefix_caching,
                 price_per_gpu_hour=price,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.options import Csv, Html, Json, PrecisionText, Price
+from wingspan.cli.options import Acceptance, Csv, Html, Json, MtpTokens, PrecisionText, Price
 
 
 def sweep(
@@ -67,6 +67,8 @@ def sweep(
         ),
     ] = None,
     precision: PrecisionText = None,
+    mtp_tokens: MtpTokens = None,
+    acceptance: Acceptance = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
     longest_step_ms: Annotated[
         float | None, typer.Option(min=0.001, help="Name the best point whose step is no longer, too.")
@@ -107,6 +109,8 @@ def sweep(
         phase=phase,
         attention_ranks=attention_ranks,
         precision=precision,
+        mtp_tokens=mtp_tokens,
+        acceptance=acceptance,
         seed=seed,
         scale_experts=scale_experts,
     )

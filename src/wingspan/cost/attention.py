@@ -37,12 +37,17 @@ def decode_attention_seconds(
     context: ArrayLike,
     precision: Precision,
     cache_precision: Precision,
+    tokens_each: int = 1,
 ) -> Seconds:
-    """The core of one new token for each of `sequences`, which have `context` tokens on average."""
+    """The core of `tokens_each` new tokens for each of `sequences`, which have `context` tokens on average.
+
+    All tokens of a sequence share one read of its cache.
+    """
     sequences, context = (np.asarray(a, dtype=np.float64) for a in (sequences, context))
     kernel = cluster.kernels.attention
     pairs = sequences * context
-    computing = pairs * core.flops_per_pair / (cluster.gpu.sustained_flops(precision) * kernel.decode_share)
+    flops = tokens_each * pairs * core.flops_per_pair
+    computing = flops / (cluster.gpu.sustained_flops(precision) * kernel.decode_share)
     read = pairs * core.cached_values * cache_precision.bytes
     reading = read / cluster.gpu.sustained_memory_bytes_per_second
     unhidden = kernel.decode_unhidden_share * np.minimum(computing, reading)

@@ -21,6 +21,8 @@ Bytes = NDArray[np.float64]
 _RESIDUAL_BYTES = 2
 """Hidden states between layers stay in BF16 whatever the products compute in."""
 _LOGIT_BYTES = 4
+_PARTS = ("attention", "dense", "shared_experts", "router", "norms")
+"""Parts of a layer that every rank of an attention group holds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,8 @@ class Holding:
         dispatcher: how rows travel; it decides which buffers must exist.
         expert_tensor_parallel: ranks over which each expert is cut; `experts_R` and `rows_R` are those of all of them.
         replicated: these ranks all hold all of their tokens; the shared experts are then cut as well.
+        logits: tokens of the step whose logits are computed.
+        mtp_layers: layers beside the model's that predict further tokens.
         parts: pieces that travel at once, one after the other (chunks or micro-batches).
     """
 
@@ -54,6 +58,8 @@ class Holding:
     parts: int = 1
     expert_tensor_parallel: int = 1
     replicated: bool = False
+    logits: float = 0.0
+    mtp_layers: int = 0
 
     @property
     def copies(self) -> int:
@@ -66,18 +72,22 @@ def weight_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> 
 
     Routers and norms are kept whole on each rank, and the embedding with the head once per attention group.
     """
-    parameters, whole = model.parameters, precisions.unquantised.weight_bytes
+    whole, more = precisions.unquantised.weight_bytes, holding.mtp_layers
+    parameters, further = model.parameters, model.mtp_parameters
+    of_all = {name: getattr(parameters, name) + more * getattr(further, name) for name in _PARTS}
     group = holding.attention_ranks
     sizes = {
-        MemoryPart.ATTENTION: parameters.attention * precisions.attention.weights.weight_bytes / group,
-        MemoryPart.DENSE: parameters.dense * precisions.dense.weights.weight_bytes / group,
-        MemoryPart.SHARED_EXPERTS: parameters.shared_experts
+        MemoryPart.ATTENTION: of_all["attention"] * precisions.attention.weights.weight_bytes / group,
+        MemoryPart.DENSE: of_all["dense"] * precisions.dense.weights.weight_bytes / group,
+        MemoryPart.SHARED_EXPERTS: of_all["shared_experts"]
         * precisions.shared.weights.weight_bytes
         / holding.copies,
         # Small, and kept in 16 bits where the matrices are quantised.
-        MemoryPart.ROUTERS_AND_NORMS: (parameters.router + parameters.norms) * whole,
+        MemoryPart.ROUTERS_AND_NORMS: (of_all["router"] + of_all["norms"]) * whole,
         MemoryPart.EMBEDDING_AND_HEAD: (parameters.embedding + parameters.head) * whole / group,
-        MemoryPart.EXPERTS: np.asarray(holding.experts_R)
+        MemoryPart.EXPERTS: (
+            np.asarray(holding.experts_R) + more * further.moe_layers * holding.slots_per_layer
+        )
         * (parameters.expert / holding.expert_tensor_parallel)
         * precisions.experts.weights.weight_bytes,
     }
@@ -87,7 +97,8 @@ def weight_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> 
 def kv_cache_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> float:
     """The cache and the states of all sequences; a windowed layer keeps its window only."""
     group, values, states = holding.attention_ranks, 0.0, 0.0
-    for mixer, layers in model.mixers:
+    further = model.kind_of(model.last_whole_layer).mixers if holding.mtp_layers else ()
+    for mixer, layers in (*model.mixers, *((mixer, holding.mtp_layers) for mixer in further)):
         share = layers * mixer.cache_share(group)
         values += share * float(mixer.cached_values(holding.context))
         states += share * mixer.state_bytes
@@ -108,7 +119,7 @@ def activation_bytes(model: ModelSpec, precisions: Precisions, holding: Holding)
     dense = gathered * (hidden + max(mlps, default=0) / group) * _RESIDUAL_BYTES
     routed = np.asarray(holding.rows_R) / holding.parts * (model.row_width * act + inner * _RESIDUAL_BYTES)
     shared = tokens * experts.matrices * experts.shared_intermediate * _RESIDUAL_BYTES
-    logits = holding.sequences * model.vocabulary * _LOGIT_BYTES
+    logits = (holding.logits or holding.sequences) * model.vocabulary * _LOGIT_BYTES
     layer = np.maximum(np.maximum(attention, dense if mlps else 0.0), routed + shared)
     return np.asarray(np.maximum(stream + layer, stream + logits), dtype=np.float64)
 

@@ -38,6 +38,8 @@ class Description:
         attention_ranks: GPUs of a node that share attention (default 1); beyond a node where experts are cut too.
         expert_tensor_parallel: neighbouring GPUs over which every expert's width is cut (default 1).
         from_weights: count the model's sizes from its tensors, as those of a type that is not known are anyway.
+        mtp_tokens: tokens that each sequence tries ahead in a decode step (default 0).
+        acceptance: share of them that are right, where all before are (default 0.85).
         precision: a preset and parts, as `with_precision` reads it (default: as published).
         seed: of all draws (default 0).
         redundant: slots beyond the experts, in all of a layer; says `experts_per_rank` otherwise.
@@ -60,6 +62,8 @@ class Description:
     attention_ranks: int | None = None
     expert_tensor_parallel: int | None = None
     from_weights: bool = False
+    mtp_tokens: int | None = None
+    acceptance: float | None = None
     precision: str | None = None
     seed: int | None = None
     redundant: int | None = None

@@ -42,6 +42,8 @@ def described(said: Description) -> dict[str, Any]:
         model = parse(ModelSpec, data["model"], name_of(said))
         workload["routing"] = fitted(parse_routing(said.routing), model).model_dump(mode="json")
     put(workload, "fluctuating", False if said.expected_loads else None)
+    put(workload, "mtp_tokens", said.mtp_tokens)
+    put(workload, "acceptance", said.acceptance)
     if said.precision is not None:
         before = parse(AskedPrecision, workload.get("precision", {}), name_of(said))
         asked = with_precision(before, said.precision, "`precision`")

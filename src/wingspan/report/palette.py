@@ -30,6 +30,7 @@ SHADES: dict[str, tuple[str, str]] = {
     "teal": ("#44aa99", "#56b9a9"),
     "forest": ("#117733", "#4b9a55"),
     "wine": ("#882255", "#b34a80"),
+    "moss": ("#858200", "#a8a534"),
     "indigo": ("#332288", "#8071de"),
     "mist": ("#b6c0ca", "#58646f"),
     "slate": ("#626e7b", "#98a4b0"),
@@ -96,6 +97,7 @@ OPERATIONS: dict[Operation, str] = {
     Operation.ALL_REDUCE: _named("forest"),
     Operation.EMBED: _named("wine"),
     Operation.HEAD: _named("indigo"),
+    Operation.DRAFT: _named("moss"),
     Operation.WAIT: _named("mist"),
     Operation.OTHER: _named("slate"),
 }

@@ -26,6 +26,8 @@ class Operation(StrEnum):
     EXPERT = "expert"
     COMBINE = "combine"
     HEAD = "head"
+    DRAFT = "draft"
+    """Layers that predict tokens to be tried ahead in the next step."""
     ALL_GATHER = "all_gather"
     REDUCE_SCATTER = "reduce_scatter"
     ALL_REDUCE = "all_reduce"

@@ -71,6 +71,7 @@ class Layers:
         expert_tensor_parallel: a group shares each of its experts: gathers rows before, and scatters sums after.
         replicated: one group shares both, so that all its ranks hold all tokens: sums are reduced to all of them, and
             nothing is gathered.
+        drafts: tokens are tried ahead: what predicts them stands behind all.
     """
 
     count: int
@@ -83,6 +84,7 @@ class Layers:
     expert_parallel: bool = True
     expert_tensor_parallel: bool = False
     replicated: bool = False
+    drafts: bool = False
 
     def has_experts(self, layer: int) -> bool:
         """Whether rows travel in it."""
@@ -114,6 +116,7 @@ def chunked(layers: Layers, chunks: int) -> Schedule:
             build.gate(layer, 0)
             build.experts_in_chunks(layer, 0)
     build.head(0)
+    build.draft(1)
     return Schedule(
         "sequential" if chunks == 1 else schedule_text(ScheduleKind.CHUNKS, chunks),
         1,
@@ -141,6 +144,7 @@ def two_batch(layers: Layers) -> Schedule:
                 build.combine(layer, batch, 0)
     for batch in both:
         build.head(batch)
+    build.draft(2)
     return Schedule("two-batch", 2, 1, tuple(build.tasks))
 
 
@@ -172,6 +176,12 @@ class _Builder:
 
     def head(self, batch: int) -> None:
         self._chain(Operation.HEAD, None, batch)
+
+    def draft(self, batches: int) -> None:
+        """Behind all micro-batches, which are tried together."""
+        if self.layers.drafts:
+            after = tuple(task for batch in range(batches) for task in self._last[batch])
+            self._add(Operation.DRAFT, None, 0, 0, after)
 
     def before_experts(self, layer: int, batch: int) -> None:
         """Mixers and dense MLP of a layer, as far as it has them."""

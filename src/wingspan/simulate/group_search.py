@@ -69,12 +69,17 @@ class EstimatedDeployment:
     @property
     def tokens_per_second_per_gpu(self) -> float:
         """Throughput per GPU."""
-        return self.deployment.tokens / self.deployment.ranks / self.estimate.step_seconds
+        return self.deployment.gained_tokens / self.deployment.ranks / self.estimate.step_seconds
 
     @property
     def bound(self) -> float:
         """What no other schedule or dispatcher can exceed: all transfers hidden."""
-        return _HEADROOM * self.deployment.tokens / self.deployment.ranks / self.estimate.computing_seconds
+        return (
+            _HEADROOM
+            * self.deployment.gained_tokens
+            / self.deployment.ranks
+            / self.estimate.computing_seconds
+        )
 
 
 class GroupSearch:

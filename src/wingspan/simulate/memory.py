@@ -91,7 +91,8 @@ def largest_batch(
     placement = deployment.build_placement() if placement is None else placement
 
     def held(count: int) -> float:
-        rows_R = None if rows_per_token_R is None else rows_per_token_R * count
+        tried = deployment.workload.tried_per_sequence
+        rows_R = None if rows_per_token_R is None else rows_per_token_R * count * tried
         return _fullest(_sizes(deployment, placement, rows_R, count, context))
 
     return _largest(held, deployment.cluster.gpu.memory_bytes, _MOST_SEQUENCES)
@@ -157,11 +158,12 @@ def _sizes(
 ) -> dict[MemoryPart, Bytes]:
     """Bytes of each part, (R,) or one number where all ranks are alike, with other work where it is said."""
     model, workload, options = deployment.model, deployment.workload, deployment.options
+    tried = workload.tried_per_sequence
     shared = float(deployment.of_attention_group(deployment.tokens_R).max())
-    tokens = float(batch or shared / options.attention_ranks)
+    tokens = float(batch * tried if batch else shared / options.attention_ranks)
     mean_context = float(context or workload.context.mean_tokens)
     if workload.phase == "decode":
-        sequences, cached = tokens, mean_context + 1
+        sequences, cached = tokens / tried, mean_context + tried
     else:
         cached = mean_context if workload.total_sequences and not batch else min(mean_context, tokens)
         sequences = tokens / cached
@@ -184,6 +186,8 @@ def _sizes(
         expert_tensor_parallel=cut,
         replicated=deployment.replicated,
         parts=2 if kind is ScheduleKind.TWO_BATCH else chunks,
+        logits=sequences * tried,
+        mtp_layers=model.mtp_layers if workload.mtp_tokens else 0,
     )
     reserve = reserve_bytes(deployment.cluster, options)
     return memory_bytes(model, deployment.precisions, holding, reserve)

@@ -14,6 +14,7 @@ from wingspan.deployment import Deployment
 from wingspan.routing.shares import draw_loads
 from wingspan.schedule.result import Operation, StepReport
 from wingspan.schedule.schedule import COLLECTIVES, Schedule, Task
+from wingspan.simulate.drafts import joining_seconds, passes
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.summary import step_report
 from wingspan.simulate.timeline import execute
@@ -79,6 +80,7 @@ def predict(deployment: Deployment, placement: Placement | None = None) -> Predi
             Operation.ALL_REDUCE: moe.reduce_L,
         },
         _group_seconds(deployment, cluster, schedule),
+        _drafts(deployment),
     )
     costs = [prices.of(task) for task in schedule.tasks]
     groups = [_group(task, deployment) for task in schedule.tasks]
@@ -94,6 +96,19 @@ def predict(deployment: Deployment, placement: Placement | None = None) -> Predi
         flops_R=np.sum([c.flops for c in costs], axis=0),
         moved_bytes_R=np.sum([c.moved_bytes for c in costs], axis=0),
     )
+
+
+def _drafts(deployment: Deployment) -> Cost:
+    """What predicts the tokens that the next step tries: passes of one layer, each a step of its own."""
+    nothing_R = np.zeros(deployment.ranks)
+    total = Cost(nothing_R, nothing_R, nothing_R)
+    if deployment.workload.tried_per_sequence == 1 or not deployment.model.mtp_layers:
+        return total
+    for each in passes(deployment):
+        found = predict(each)
+        seconds = found.timeline.step_seconds + joining_seconds(each)
+        total = total + Cost(nothing_R + seconds, found.flops_R, found.moved_bytes_R)
+    return total
 
 
 def _loads(deployment: Deployment, shares_LE: Array, parts: int) -> Array:
@@ -154,6 +169,7 @@ class _Prices:
         experts_PLR: Cost,
         transfers: dict[Operation, Array],
         group_seconds: dict[Operation, Array],
+        drafts: Cost,
     ) -> None:
         model = deployment.model
         self._nothing_R = np.zeros(deployment.ranks)
@@ -172,6 +188,7 @@ class _Prices:
             Operation.GATE: self._whole(work.gate()),
             Operation.SHARED_EXPERT: self._whole(work.shared_expert()),
             Operation.HEAD: self._whole(work.head()),
+            Operation.DRAFT: drafts,
             **{operation: self._transfer(seconds) for operation, seconds in group_seconds.items()},
         }
 

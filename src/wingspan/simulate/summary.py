@@ -17,11 +17,12 @@ from wingspan.simulate.memory import memory_use
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.timeline import Timeline
 from wingspan.specs.precision import wider
-from wingspan.specs.workload import routing_remarks
+from wingspan.specs.workload import USUAL_ACCEPTANCE, routing_remarks
 from wingspan.traffic.links import Traffic, by_network_card
 
 Array = NDArray[np.float64]
 
+_MEASURED = " (assumed; DeepSeek-V3's second tokens: 85 to 90 %, arXiv:2412.19437, section 5.4.3)"
 _ROUNDING = 1e-12
 """What sums of a step's tasks are off by, as a share of it."""
 
@@ -35,7 +36,7 @@ def step_report(prediction: Prediction) -> StepReport:
     exposed_R = np.sum([spent[op] for op in times if op in COMMUNICATION or op is Operation.WAIT], axis=0)
     sent, back = prediction.moe.sent, prediction.moe.returned
     memory = memory_use(deployment, prediction.placement, prediction.arrived_LR.max(axis=0))
-    tokens = deployment.tokens
+    tokens, gained = deployment.tokens, deployment.gained_tokens
     rank, operation, reason = slowest(spent)
     if operation is Operation.EXPERT:
         reason += _hottest(prediction, rank)
@@ -48,7 +49,7 @@ def step_report(prediction: Prediction) -> StepReport:
         schedule=timeline.schedule.name,
         tokens=tokens,
         step_seconds=step,
-        tokens_per_second=tokens / step,
+        tokens_per_second=gained / step,
         operation_seconds={operation: seconds.tolist() for operation, seconds in times.items()},
         hidden_seconds={operation: seconds.tolist() for operation, seconds in hidden.items()},
         exposed_communication_seconds=exposed_R.tolist(),
@@ -186,6 +187,13 @@ def _notes(prediction: Prediction, fits: bool, breaking: str | None) -> list[str
             f"{contention.communication_slowdown:g} x as long (docs/cost-model.md, Contention)"
         )
     notes.extend((*deployment.model.remarks, *deployment.precisions.remarks))
+    if (work := deployment.workload).tried_per_sequence > 1:
+        notes.append(
+            f"{work.mtp_tokens} token{'s' * (work.mtp_tokens > 1)} tried ahead: at an acceptance of "
+            f"{work.acceptance:.0%}{_MEASURED * (work.acceptance == USUAL_ACCEPTANCE)} a step gives each sequence "
+            f"{work.gained_per_sequence:.2f} tokens, which tokens/s count; bytes of links are those of the model's own "
+            "layers"
+        )
     if deployment.options.expert_tensor_parallel > 1:
         notes.append(
             "bytes of links are those of dispatch and combine: what ranks that share attention or experts gather and "

@@ -28,6 +28,8 @@ def start(
     phase: str = "decode",
     attention_ranks: int = 1,
     precision: str | None = None,
+    mtp_tokens: int | None = None,
+    acceptance: float | None = None,
     seed: int = 0,
     scale_experts: bool | None = None,
 ) -> Setting:
@@ -39,6 +41,8 @@ def start(
         gpus: all that work (default: as many as the cluster says).
         phase: prefill or decode.
         attention_ranks: ranks of a node that share attention.
+        mtp_tokens: tokens that each sequence tries ahead in a decode step (default 0).
+        acceptance: share of them that are right (default as `Workload` has it).
         precision: a preset and parts, as `with_precision` reads it (default: as published).
         seed: of all draws.
         scale_experts: as many experts as GPUs (default: for models that leave their number open).
@@ -47,6 +51,8 @@ def start(
         InputError: an unknown preset or file, or a value that is none.
     """
     work = {"phase": phase_named(phase, "`phase`"), "tokens_per_gpu": 1, "context": 1, "seed": seed}
+    tried = {"mtp_tokens": mtp_tokens, "acceptance": acceptance}
+    tried = {name: value for name, value in tried.items() if value is not None}
     asked = AskedPrecision()
     if precision is not None:
         asked = with_precision(asked, precision, "`precision`")
@@ -55,7 +61,7 @@ def start(
         model=load_model(model),
         cluster=found,
         gpus=gpus or found.gpus,
-        workload=parse(Workload, work | {"precision": asked}, "workload"),
+        workload=parse(Workload, work | tried | {"precision": asked}, "workload"),
         options=parse(Options, {"attention_ranks": attention_ranks}, "options"),
         scale_experts=model in _OPEN_EXPERTS if scale_experts is None else scale_experts,
     )
@@ -106,6 +112,11 @@ def settle(base: Setting, axes: Iterable[Axis]) -> tuple[Setting, list[Axis], di
         "Phase": base.workload.phase,
         "Precision": _precision(base, axes),
     }
+    if base.workload.tried_per_sequence > 1:
+        conditions["Tried ahead"] = (
+            f"{base.workload.mtp_tokens} a sequence and step, {base.workload.acceptance:.0%} of them right: "
+            f"{base.workload.gained_per_sequence:.2f} tokens a step"
+        )
     if model.remarks:
         conditions["Sizes"] = "; ".join(model.remarks)
     if shared > 1:

@@ -81,6 +81,7 @@ class Work:
         self._tokens = self._shared_tokens if deployment.replicated else _alike(tokens_R)
         self._sequences = self._shared_sequences if deployment.replicated else _alike(sequences_R)
         self._contexts_RB = contexts(deployment)
+        self._tried = deployment.workload.tried_per_sequence
 
     def embed(self) -> Cost:
         """Look the tokens' rows up."""
@@ -122,9 +123,9 @@ class Work:
         return self._mlp(self._tokens, width, self._model.experts.matrices, self._precisions.shared)
 
     def head(self) -> Cost:
-        """Last norm and logits: of every sequence's last token."""
-        rows = self._shared_sequences
-        norm = self._elementwise(self._sequences * self._model.hidden * 2)
+        """Last norm and logits: of every sequence's last token, and of all that it tries ahead."""
+        rows = self._shared_sequences * self._tried
+        norm = self._elementwise(self._sequences * self._tried * self._model.hidden * 2)
         whole = self._precisions.unquantised
         head = PartPrecision(weights=whole, activations=whole)
         return norm + self._matmul(rows, self._model.hidden, self._model.vocabulary / self._group, head)
@@ -173,11 +174,13 @@ class Work:
         if self._batch is not BatchRegime.LARGE:
             keys_R = core.seen(self._contexts_RB).mean(axis=1)
             seconds = decode_attention_seconds(
-                cluster, core, sequences, keys_R, precisions.core, precisions.kv
+                cluster, core, sequences, keys_R, precisions.core, precisions.kv, self._tried
             )
             pairs = sequences * keys_R
             return Cost(
-                seconds, pairs * core.flops_per_pair, pairs * core.cached_values * precisions.kv.bytes
+                seconds,
+                self._tried * pairs * core.flops_per_pair,
+                pairs * core.cached_values * precisions.kv.bytes,
             )
         pairs_R = core.pairs(self._contexts_RB).mean(axis=1)
         # Sequences of one length with as many pairs cost the same.

@@ -143,6 +143,9 @@ class ModelSpec(Spec):
     )
     norm_parameters: ParameterCount = Field(default=0, description="norms outside the layers")
     head_extra_parameters: ParameterCount = Field(default=0, description="the head's bias")
+    mtp_layers: int = Field(
+        default=0, ge=0, le=MOST_LAYERS, description="layers behind the others that predict further tokens"
+    )
     precision: PublishedPrecision = PublishedPrecision()
     remarks: tuple[str, ...] = Field(
         default=(), description="what whoever reads its figures must know, in sentences"
@@ -236,6 +239,25 @@ class ModelSpec(Spec):
     def heads(self) -> int:
         """Parts into which every mixer can be cut: the greatest common divisor of their heads."""
         return gcd(*(mixer.heads for mixer, _ in self.mixers))
+
+    @cached_property
+    def last_whole_layer(self) -> int:
+        """The last that mixes tokens and has experts, else an MLP: layers that predict further tokens are like it.
+
+        So they are in DeepSeek-V3 (arXiv:2412.19437, section 2.2) and its kin; of others it is an assumption.
+        """
+        whole = self.layers_with(lambda kind: bool(kind.mixers) and kind.experts is not None)
+        return max(whole or self.layers_with(lambda kind: bool(kind.mixers)))
+
+    @cached_property
+    def mtp_parameters(self) -> Parameters:
+        """Those of one layer that predicts further tokens; embedding and head are the model's.
+
+        `dense` has the matrix that joins a hidden state and an embedding, `norms` three norms more than a layer.
+        """
+        one = self.kind_parameters(self.kind_of(self.last_whole_layer))
+        more = {"dense": one.dense + 2 * self.hidden**2, "norms": one.norms + 3 * self.hidden}
+        return one.model_copy(update=more)
 
     def with_experts(self, experts: Experts) -> ModelSpec:
         """The model with other experts in its MoE layers."""

@@ -19,6 +19,10 @@ from wingspan.specs.reading import Spec
 
 Phase = Literal["prefill", "decode"]
 
+USUAL_ACCEPTANCE = 0.85
+"""DeepSeek-V3's second tokens: 85 to 90 % over the topics of its text (arXiv:2412.19437, section 5.4.3)."""
+MOST_TRIED = 16
+
 
 def phase_named(text: str, name: str) -> str:
     """A phase as it is; raises `InputError`, saying what `name` is, for what is none."""
@@ -127,6 +131,15 @@ class Workload(Spec):
         default=True, description="draw each step's loads from the shares; False: exactly the shares"
     )
     seed: int = Field(default=0, ge=0, description="of all draws")
+    mtp_tokens: int = Field(
+        default=0, ge=0, le=MOST_TRIED, description="tokens that each sequence tries ahead in a decode step"
+    )
+    acceptance: float = Field(
+        default=USUAL_ACCEPTANCE,
+        gt=0,
+        le=1,
+        description="share of the tried tokens that are right, where all before are",
+    )
     precision: AskedPrecision = AskedPrecision()
 
     @model_validator(mode="before")
@@ -154,6 +167,16 @@ class Workload(Spec):
     def tokens_per_sequence(self) -> int:
         """New tokens of a whole sequence in one step: one, or its prompt."""
         return 1 if self.phase == "decode" else self.context.mean_tokens
+
+    @property
+    def tried_per_sequence(self) -> int:
+        """Tokens of a sequence in a decode step: its next one, and those that it tries ahead."""
+        return 1 + self.mtp_tokens if self.phase == "decode" else 1
+
+    @property
+    def gained_per_sequence(self) -> float:
+        """Tokens that a decode step gives a sequence in the mean: a tried one counts where all before are right."""
+        return sum(self.acceptance**n for n in range(self.tried_per_sequence))
 
     def spread_over(self, ranks: int) -> Workload:
         """The work with `tokens_per_gpu` of the fullest of so many ranks, where its sequences are counted in all."""

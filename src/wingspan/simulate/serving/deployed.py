@@ -5,7 +5,7 @@ Shapes: N grid loads, C grid contexts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -93,7 +93,7 @@ def kv_tokens_per_home(
     capacity = deployment.cluster.gpu.memory_bytes
     room = capacity - sum(held.values())
     one = memory_use(_decode(deployment, 1, caps.mean_context), placement).parts[MemoryPart.KV_CACHE].max()
-    tokens = int(room / (float(one) / (caps.mean_context + 1)))
+    tokens = int(room / (float(one) / _cached(deployment, caps)))
     if tokens < 1:
         largest = sorted(held, key=lambda part: -held[part])[:3]
         shown = ", ".join(f"{part} {held[part] / 1e9:.1f}" for part in largest)
@@ -110,7 +110,7 @@ def kv_transfer(deployment: Deployment, caps: Caps) -> KVTransfer:
     one = memory_use(_decode(deployment, 1, caps.mean_context)).parts[MemoryPart.KV_CACHE].max()
     return KVTransfer(
         # What a rank holds of one token of its home, of which there are `attention_ranks` times as many.
-        bytes_per_token=float(one) / (caps.mean_context + 1) / deployment.options.attention_ranks,
+        bytes_per_token=float(one) / _cached(deployment, caps) / deployment.options.attention_ranks,
         bytes_per_second=deployment.cluster.network_share_bytes_per_second,
         latency_seconds=deployment.cluster.scale_out.latency_seconds,
     )
@@ -120,7 +120,19 @@ def _decode_surface(deployment: Deployment, caps: Caps) -> Surface:
     loads = _doubling(1, caps.sequences_per_gpu, 2)
     contexts = _doubling(max(1, caps.longest_context // 64), caps.longest_context, 4)
     reports = [[simulate(_decode(deployment, load, context)) for context in contexts] for load in loads]
-    return _surface(deployment, loads, contexts, reports)
+    surface = _surface(deployment, loads, contexts, reports)
+    # A step that gives several tokens a sequence stands for as many steps of one.
+    gained = _decode(deployment, 1, 1).workload.gained_per_sequence
+    return replace(
+        surface,
+        expert_seconds_NC=surface.expert_seconds_NC / gained,
+        other_seconds_NC=surface.other_seconds_NC / gained,
+    )
+
+
+def _cached(deployment: Deployment, caps: Caps) -> int:
+    """Tokens of a sequence of the mean length after a decode step."""
+    return caps.mean_context + _decode(deployment, 1, 1).workload.tried_per_sequence
 
 
 def _prefill_surface(deployment: Deployment, caps: Caps) -> Surface:

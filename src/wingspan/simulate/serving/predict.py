@@ -48,6 +48,8 @@ class Serving:
     schedule: str
     routing: str
     precision: str | None
+    mtp_tokens: int | None
+    acceptance: float | None
     seed: int
     prefix_caching: bool
     price_per_gpu_hour: float | None = None
@@ -161,6 +163,11 @@ def _fleet(serving: Serving, source: RequestSource) -> tuple[Fleet, dict[str, st
         "Step": f"{serving.schedule} schedule, {serving.routing} routing"
         + (f", attention over {serving.attention_ranks} ranks" if serving.attention_ranks > 1 else ""),
     }
+    if (work := deployment.workload).tried_per_sequence > 1:
+        conditions["Tried ahead"] = (
+            f"{work.mtp_tokens} a sequence and step, {work.acceptance:.0%} of them right: a step that gives "
+            f"{work.gained_per_sequence:.2f} tokens counts as so many of one"
+        )
     if model.remarks:
         conditions["Sizes"] = "; ".join(model.remarks)
     if remarks := routing_remarks(deployment.workload.routing):
@@ -196,6 +203,8 @@ def _deployment(serving: Serving, ranks: int) -> Deployment:
         gpus=ranks,
         attention_ranks=serving.attention_ranks,
         precision=serving.precision,
+        mtp_tokens=serving.mtp_tokens,
+        acceptance=serving.acceptance,
         seed=serving.seed,
         scale_experts=False,
     )

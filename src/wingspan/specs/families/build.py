@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wingspan.errors import InputError
+from wingspan.limits import MOST_LAYERS
 from wingspan.specs.families.experts import EXPERTS, dense_layers, dense_of, experts_of, layer_count
 from wingspan.specs.families.family import Family
 from wingspan.specs.families.mixers import mixers_of
@@ -46,6 +47,10 @@ _PARTS = ("thinker_config", "text_config", "language_config", "llm_config")
 """Keys under which wrappers of several parts keep the one that makes text."""
 _SHARED = ("model_type", "quantization_config", "dtype", "torch_dtype", "tie_word_embeddings", "name")
 """Fields of a wrapper that hold for its text part where that says nothing."""
+
+
+_MTP_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules", "num_mtp_layers")
+"""Spellings of how many layers predict further tokens."""
 
 
 def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -116,6 +121,7 @@ def _model(reader: Reader, family: Family) -> ModelSpec:
             "norm_parameters": hidden * family.norm_values
             + (family.model_extra(reader) if family.model_extra else 0),
             "head_extra_parameters": vocabulary if head_bias else 0,
+            "mtp_layers": reader.integer(*_MTP_LAYERS, default=0, most=MOST_LAYERS),
             "precision": published_precision(reader, _places(layers)),
             "max_context": reader.optional("max_position_embeddings"),
         },

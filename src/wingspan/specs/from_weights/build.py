@@ -36,7 +36,16 @@ def counted_model(config: Mapping[str, Any], tensors: Mapping[str, Tensor], sour
     Raises:
         InputError: no layer has experts, a layer is missing, or the shapes fit nothing known.
     """
-    reader = Reader(_flat(config), source)
+    try:
+        return _counted(Reader(_flat(config), source), tensors)
+    except (IndexError, ZeroDivisionError) as error:
+        raise InputError(
+            f"{source}: the shapes of its tensors fit no layer that is known ({error})"
+        ) from None
+
+
+def _counted(reader: Reader, tensors: Mapping[str, Tensor]) -> ModelSpec:
+    source = reader.source
     weights = list(weights_of(tensors, _bits(reader)))
     stack = text_stack(weights)
     if stack is None:
@@ -65,6 +74,7 @@ def counted_model(config: Mapping[str, Any], tensors: Mapping[str, Tensor], sour
             "order": [kinds.index(layer) for layer in layers],
             "tied_embeddings": tied,
             "norm_parameters": sum(weight.values for weight in stack.beside) - named,
+            "mtp_layers": len(stack.layers) - len(numbers),
             "precision": _precision(stack, reader),
             "max_context": reader.optional("max_position_embeddings", "n_positions", "max_seq_len"),
         },
@@ -226,7 +236,7 @@ def _remarks(reader: Reader, stack: Stack, layers: int, guessed: set[str]) -> li
     further = [layer for layer in stack.layers.values() if layer.predicts]
     if further:
         count = f"{len(further)} layer{'s' * (len(further) > 1)}"
-        found.append(f"{count} behind the {layers} for further tokens: not counted")
+        found.append(f"{count} behind the {layers} for further tokens: taken to be like the last of these")
     if stack.other_parts:
         found.append(f"parts that make no text are not counted: {stack.other_parts / 1e9:.3g} B parameters")
     return found
