@@ -25,7 +25,7 @@ NOT_HERE = {
     ),
     "needs a GPU": ("torchrun --nproc-per-node 8 -m wingspan.cli.main calibrate --device cuda",),
     "needs another project's measurements": ("git clone", "wingspan validate --"),
-    "takes many minutes": ("python -m benchmarks.",),
+    "takes many minutes": ("python -m benchmarks.", "wingspan compare models/tiny --serving"),
 }
 """Why a line is not run here, and how such lines begin."""
 

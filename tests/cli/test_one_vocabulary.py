@@ -9,16 +9,20 @@ from typing import Any
 from tests.cli.tree import COMMANDS
 from wingspan.cli.aliases import ALIASES
 
-_LISTS = {"sweep", "routing --ranks-per-node", "simulate-serving --rate"}
+_LISTS = {"sweep", "routing --ranks-per-node", "simulate-serving --rate", "compare --rate"}
 """Here an option takes several values of its type, as text: each is an axis, or a size to show."""
 
 _NAMES_OR_FILES = {"--placement", "--cluster"}
 """A name or a file: a command that knows no names takes the file alone."""
 
 _STILL_OPTIONS = {
-    "--step-tokens": {"serve", "simulate-serving"},  # most tokens of a step: a limit, not the batch
+    "--step-tokens": {
+        "serve",
+        "simulate-serving",
+        "compare",
+    },  # most tokens of a step: a limit, not the batch
     "--top-k": {"run"},  # of sampling
-    "--rate": {"bench serve", "simulate-serving"},  # requests a second
+    "--rate": {"bench serve", "simulate-serving", "compare"},  # requests a second
     "--name": {"testbed up", "testbed run", "testbed down"},
     "--precision": {
         "place",

@@ -69,6 +69,12 @@ ROWS: dict[str, dict[str, tuple[str, ...]]] = {
         "--transport": (*COMPARE, "--transport", "pigeon"), "--trace": (*COMPARE, "--trace", FILE),
         "--html": (*COMPARE, "--html", FILE),
         "--wait-seconds": (*COMPARE, "--wait-seconds", "5"), "--json": COMPARE[:-1],
+        "--serving": (*COMPARE, "--serving"), "--ranks": (*COMPARE, "--ranks", "2"),
+        "--rate": (*COMPARE, "--rate", "2"),
+        "--num-requests": (*COMPARE, "--num-requests", "9"), "--prompt-tokens": (*COMPARE, "--prompt-tokens", "9"),
+        "--output-tokens": (*COMPARE, "--output-tokens", "9"), "--length-spread": (*COMPARE, "--length-spread", "0"),
+        "--max-sequences": (*COMPARE, "--max-sequences", "2"), "--step-tokens": (*COMPARE, "--step-tokens", "9"),
+        "--rounds": (*COMPARE, "--rounds", "1"), "--seed": (*COMPARE, "--seed", "1"),
     },
     "calibrate": {
         "--ranks": (*CALIBRATE, "--ranks", "1"), "--ranks-per-node": (*CALIBRATE, "--ranks-per-node", "2"),

@@ -92,6 +92,20 @@ _NOT_IN_TRAINING = (
 )
 """Options of `plan` that a plan of training has no use for."""
 
+_OF_SERVING = (
+    "ranks",
+    "rate",
+    "num_requests",
+    "prompt_tokens",
+    "output_tokens",
+    "length_spread",
+    "max_sequences",
+    "step_tokens",
+    "rounds",
+    "seed",
+)
+"""Options of `compare` that say how a server is loaded."""
+
 RULES: dict[str, tuple[Rule, ...]] = {
     "simulate": (Rule("acceptance", _with_or_in_file("mtp_tokens"), _TRIED),),
     "sweep": (
@@ -166,6 +180,14 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("min_p", _with("temperature"), _SAMPLING),
     ),
     "compare": (
+        *(
+            Rule(name, _without("serving"), "--serving has none; leave it out, or compare a step")
+            for name in ("compute", "cluster", "time_scale", "steps", "trace", "wait_seconds")
+        ),
+        *(
+            Rule(name, _with("serving"), "it is of a server under load; add --serving, or leave it out")
+            for name in _OF_SERVING
+        ),
         Rule(
             "time_scale",
             lambda values: values["compute"] == "paced",
@@ -173,7 +195,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         Rule(
             "checkpoint",
-            lambda values: values["compute"] == "real",
+            lambda values: values["compute"] == "real" or values["serving"],
             "paced compute has no weights; add --compute real, or leave it out",
         ),
     ),

@@ -42,7 +42,7 @@ def execute(
     ranks = setup.own_group(os.environ).size
     name = listen.name or setup.folder.resolve().name
     with _bound(listen) as listener:
-        _need_server()
+        need_server()
         from wingspan.runtime.llm import LLM
         from wingspan.server.app import Access
         from wingspan.server.listening import serve
@@ -97,7 +97,8 @@ def _bound(listen: Listen) -> socket.socket:
         ) from None
 
 
-def _need_server() -> None:
+def need_server() -> None:
+    """Raise `InputError` where what a server needs is not installed; else see `need_runtime`."""
     try:
         import fastapi  # noqa: F401
         import prometheus_client  # noqa: F401

@@ -201,6 +201,11 @@ class LLM:
         return self._ranks_per_node
 
     @property
+    def limits(self) -> BatchLimits:
+        """What a rank may hold, and compute in one step."""
+        return self._limits
+
+    @property
     def config(self) -> PreTrainedConfig:
         """The model's configuration."""
         return self._model.config

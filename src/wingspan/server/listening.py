@@ -6,17 +6,19 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
 
+from wingspan.errors import RunError
 from wingspan.runtime.llm import LLM
 from wingspan.server.app import Access, build
 from wingspan.server.live import Live, ServedGroup
 from wingspan.server.metrics import OWN, VLLM, Metrics
 from wingspan.server.served_model import ServedModel
 from wingspan.server.step_loop import StepLoop
+from wingspan.server.step_records import StepRecorder
 from wingspan.server.watching import Watchers
 
 
@@ -28,6 +30,8 @@ def serve(
     *,
     most_waiting: int,
     vllm_metrics: bool = False,
+    recorder: StepRecorder | None = None,
+    beside: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Answer calls until SIGTERM or SIGINT; then take no more, and answer those under way.
 
@@ -38,15 +42,19 @@ def serve(
         access: who may call.
         most_waiting: answers that may wait for a place.
         vllm_metrics: metrics under vLLM's names too.
+        recorder: keeps every step.
+        beside: is done meanwhile, and ends the server with it.
 
     Raises:
         WingspanError: the ranks ended.
     """
     metrics = Metrics(name, (OWN, VLLM) if vllm_metrics else (OWN,))
     live = Live(ServedGroup(name, llm.ranks, llm.ranks_per_node, llm.slots))
-    engine = StepLoop(llm, most_waiting, Watchers(metrics, live))
+    engine = StepLoop(llm, most_waiting, Watchers(metrics, live, *(() if recorder is None else (recorder,))))
     metrics.watch(engine)
     live.watch(engine)
+    if recorder is not None:
+        recorder.watch(engine)
     config = llm.config.get_text_config()
     serving = ServedModel(
         engine,
@@ -59,9 +67,27 @@ def serve(
     app = build(serving, metrics, live, access)
     server = _Server(uvicorn.Config(app, log_level="warning", access_log=False), live.drain)
     engine.when_failed = server.stop
-    asyncio.run(server.serve([listener]))
+    asyncio.run(_serve_beside(server, listener, beside))
     if engine.failed is not None:
         raise engine.failed
+
+
+async def _serve_beside(
+    server: _Server, listener: socket.socket, beside: Callable[[], Awaitable[None]] | None
+) -> None:
+    if beside is None:
+        await server.serve([listener])
+        return
+    serving = asyncio.create_task(server.serve([listener]))
+    working = asyncio.ensure_future(beside())
+    # A signal, or ranks that ended, end the server first: nobody waits for what is done beside it then.
+    await asyncio.wait({serving, working}, return_when=asyncio.FIRST_COMPLETED)
+    server.stop()
+    await serving
+    if not working.done():
+        working.cancel()
+        raise RunError("the server was ended before the work beside it")
+    await working
 
 
 class _Server(uvicorn.Server):

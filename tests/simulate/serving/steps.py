@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from wingspan.schedule.step_load import StepLoad
 from wingspan.simulate.serving.group import GroupSpec
-from wingspan.simulate.serving.times import Array, GridTimes, StepTimes, Surface
+from wingspan.simulate.serving.times import Array, GridTimes, StepTimes, Surface, one_batch_seconds
 
 
 @dataclass(frozen=True)
 class LinearTimes:
     """A step costs `fixed`, `token` per token of the fullest home, `context` per (sequence, context token)."""
 
+    alike: ClassVar[bool] = True
     fixed: float = 0.01
     token: float = 0.001
     context: float = 0.0
 
     def prefill_seconds(self, fullest_tokens: float, mean_tokens: float, attended_tokens: float) -> float:
         return self.fixed + self.token * fullest_tokens + self.context * fullest_tokens * attended_tokens
+
+    def seconds(self, load: StepLoad) -> float:
+        return one_batch_seconds(self, load)
 
     def decode_seconds(self, fullest_sequences: float, mean_sequences: float, contexts_P: Array) -> Array:
         return self.fixed + self.token * fullest_sequences + self.context * fullest_sequences * contexts_P

@@ -18,6 +18,7 @@ from wingspan.schedule.batching import Admission, BatchLimits, reserved_kv_token
 from wingspan.schedule.prefix_cache import PrefixCache, chained_blocks
 from wingspan.schedule.prompts import Piece, PromptQueue
 from wingspan.schedule.rebalance_result import RebalanceEvent
+from wingspan.schedule.step_load import StepLoad, forwards_of
 
 FinishReason = Literal["stop", "length", "drained"]
 """An end token, the most tokens, or an engine that admits nobody any more."""
@@ -98,6 +99,19 @@ class StepPlan:
     cached: Mapping[int, int] = field(default_factory=dict)
     """Requests of which nothing was computed before, and how many tokens of their prompts their ranks hold."""
 
+    context_tokens: int = 0
+    """Tokens of all sequences that decode."""
+
+    @property
+    def load(self) -> StepLoad:
+        """What the ranks compute."""
+        prompts = {
+            rank: [piece for group in part.prefill for piece in group]
+            for rank, part in enumerate(self.ranks)
+            if part.prefill
+        }
+        return StepLoad(tuple(part.decode_rows for part in self.ranks), self.context_tokens, prompts)
+
     @property
     def prefill_forwards(self) -> int:
         """In which every rank takes part."""
@@ -127,6 +141,8 @@ class StepResult:
 
     tokens: dict[int, int] = field(default_factory=dict)
     finished: dict[int, FinishReason] = field(default_factory=dict)
+    load: StepLoad | None = None
+    """What the ranks computed; None: nothing."""
     preempted: int = 0
     """Requests that were put back before it, because the rank's caches had outgrown their room."""
     cached: Mapping[int, int] = field(default_factory=dict)
@@ -233,7 +249,10 @@ class Ledger:
             blocks = continuation.blocks(self.block_tokens)
             self._queues[self._admission.home_of(number)].add(number, continuation.position, blocks)
         plans = tuple(self._rank_plan(rank) for rank in range(len(self._queues)))
-        return StepPlan(plans, tuple(number for number, _ in preempted), self._cached(plans))
+        decoding = [number for part in plans for _, numbers in part.decode for number in numbers]
+        context_tokens = sum(self.held[number].position for number in decoding)
+        gone = tuple(number for number, _ in preempted)
+        return StepPlan(plans, gone, self._cached(plans), context_tokens)
 
     def computed(self, plan: StepPlan) -> None:
         """A step's forwards are done: what they computed is there for others from now on."""
@@ -267,7 +286,7 @@ class Ledger:
             tokens_R: of every rank the chosen tokens, in the order of `RankPlan.sampled`.
             drain: from now on nobody is admitted; those that wait are finished.
         """
-        result = StepResult(preempted=len(plan.preempted), cached=plan.cached)
+        result = StepResult(load=plan.load, preempted=len(plan.preempted), cached=plan.cached)
         for rank, (part, tokens) in enumerate(zip(plan.ranks, tokens_R, strict=True)):
             for group in part.prefill:
                 self._begin_decoding(rank, [piece.request for piece in group if piece.is_last])
@@ -293,23 +312,13 @@ class Ledger:
         pieces = self._queues[rank].take(self._limits.tokens_per_step - rows)
         for piece in pieces:
             self._admission.computes(piece)
-        return RankPlan(tuple(self._prefill_groups(pieces)), decode)
+        return RankPlan(tuple(forwards_of(pieces, together=self._together)), decode)
 
     def _cached(self, plans: Sequence[RankPlan]) -> dict[int, int]:
         if not self.block_tokens:
             return {}
         first = (p for rank in plans for group in rank.prefill for p in group if p.begin == p.cached)
         return {piece.request: piece.cached for piece in first if not self.held[piece.request].tokens}
-
-    def _prefill_groups(self, pieces: Sequence[Piece]) -> list[tuple[Piece, ...]]:
-        """Whole prompts together as far as their lengths allow, so the rests of cached ones, a part of one alone."""
-        groups: dict[object, list[Piece]] = {}
-        for piece in pieces:
-            key: object = ("part", piece.request)
-            if piece.is_last and piece.begin == piece.cached:
-                key = (_TOGETHER if self._together else piece.tokens, bool(piece.cached))
-            groups.setdefault(key, []).append(piece)
-        return [tuple(group) for group in groups.values()]
 
     def _begin_decoding(self, rank: int, numbers: list[int]) -> None:
         if numbers:

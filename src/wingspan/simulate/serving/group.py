@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from wingspan.errors import InputError
 from wingspan.schedule.batching import Admission, BatchLimits, reserved_kv_tokens
 from wingspan.schedule.prefix_cache import BLOCK_TOKENS, PrefixCache
-from wingspan.schedule.prompts import PromptQueue
+from wingspan.schedule.prompts import Piece, PromptQueue
+from wingspan.schedule.step_load import StepLoad
 from wingspan.simulate.serving.decoding import DecodingRows
-from wingspan.simulate.serving.times import StepTimes, step_seconds
+from wingspan.simulate.serving.times import StepTimes
 from wingspan.specs.requests import Requests
 
 
@@ -90,6 +91,8 @@ class GroupState:
         self.spec = spec
         self.rows = DecodingRows(spec.homes)
         """The sequences that decode."""
+        self.steps = 0
+        """Steps so far; one that runs counts."""
         self.preemptions = 0
         """How often a request was put back, to be computed again."""
         self.cached_tokens = 0
@@ -185,8 +188,11 @@ class GroupState:
         self._prefilled_now = []
         if self._prefilling:
             end = now + self._begin_prefill_step(self._prefilled_now)
+            self.steps += 1
         else:
+            before = self.rows.steps
             end = self._begin_decode_steps(now, horizon)
+            self.steps += self.rows.steps - before
         self._busy_seconds += end - now
         self._step_end = end
         return end
@@ -237,7 +243,7 @@ class GroupState:
         rows, times = self.rows, self.spec.times
         fullest, mean = int(rows.rows_H.max()), len(rows) / self.spec.homes
         context = rows.context_tokens / len(rows)
-        steps = rows.steps_to_last()
+        steps = rows.steps_to_last() if times.alike else 1
         if self._may_outgrow(steps):
             steps = min(steps, rows.steps_to_fill())
         if steps > 1 and horizon < np.inf:
@@ -258,31 +264,21 @@ class GroupState:
         )
 
     def _begin_prefill_step(self, completed: list[int]) -> float:
-        rows = self.rows
-        decoding = (int(rows.rows_H.max()), len(rows) / self.spec.homes)
-        context = rows.context_tokens / len(rows) if rows else 0.0
-        chunk_tokens, attended = 0, 0.0
-        fullest = decoding[0]
         self._prefilled_on = list(self._prefilling)
-        for home in self._prefilled_on:
-            beside = int(rows.rows_H[home])
-            tokens, pairs = self._prefill_on(home, self.spec.tokens_per_step - beside, completed)
-            chunk_tokens += tokens
-            attended += pairs
-            fullest = max(fullest, beside + tokens)
-        computing = (fullest, (len(rows) + chunk_tokens) / self.spec.homes)
-        seconds = step_seconds(self.spec.times, decoding, context, computing, attended / chunk_tokens)
+        prompts = {home: self._prefill_on(home) for home in self._prefilled_on}
+        completed += [piece.request for pieces in prompts.values() for piece in pieces if piece.is_last]
+        rows = self.rows
+        seconds = self.spec.times.seconds(StepLoad(tuple(rows.rows_H.tolist()), rows.context_tokens, prompts))
         if rows:
             rows.advance(1)
         return seconds
 
-    def _prefill_on(self, home: int, budget_tokens: int, completed: list[int]) -> tuple[int, float]:
-        """Take the next chunk of a home's prompts: its tokens, and over how many pairs of tokens it attends."""
-        pieces = self._queues[home].take(budget_tokens)
+    def _prefill_on(self, home: int) -> list[Piece]:
+        """Take the next chunk of a home's prompts."""
+        pieces = self._queues[home].take(self.spec.tokens_per_step - int(self.rows.rows_H[home]))
         for piece in pieces:
             self._admission.computes(piece)
             self.cached_tokens += piece.cached
-        completed += [piece.request for piece in pieces if piece.is_last]
         if not self._queues[home]:
             del self._prefilling[home]
-        return sum(piece.tokens for piece in pieces), sum(piece.attended_pairs for piece in pieces)
+        return pieces

@@ -9,18 +9,34 @@ Shapes: N grid loads (sequences, or tokens), C grid contexts, P points asked for
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wingspan.errors import InputError
+from wingspan.schedule.step_load import StepLoad
 
 Array = NDArray[np.float64]
 
 
 class StepTimes(Protocol):
-    """Duration of steps, never falling in any argument."""
+    """Duration of steps."""
+
+    alike: ClassVar[bool]
+    """Steps of one load take equally long; otherwise each is asked for by itself, in order."""
+
+    def seconds(self, load: StepLoad) -> float:
+        """A step that computes prompts, and may decode beside."""
+        ...
+
+    def decode_seconds(self, fullest_sequences: float, mean_sequences: float, contexts_P: Array) -> Array:
+        """Steps that only decode, one for each mean context length: (points,). Never falls in any argument."""
+        ...
+
+
+class PhaseTimes(Protocol):
+    """Duration of steps of one phase, never falling in any argument."""
 
     def prefill_seconds(self, fullest_tokens: float, mean_tokens: float, attended_tokens: float) -> float:
         """A step that only prefills; a prompt token attends to `attended_tokens` earlier ones in the mean."""
@@ -32,7 +48,7 @@ class StepTimes(Protocol):
 
 
 def step_seconds(
-    times: StepTimes,
+    times: PhaseTimes,
     decoding: tuple[float, float],
     context_tokens: float,
     computing: tuple[float, float],
@@ -56,6 +72,11 @@ def step_seconds(
         *decoding, attended_tokens
     )
     return decode + max(0.0, more)
+
+
+def one_batch_seconds(times: PhaseTimes, load: StepLoad) -> float:
+    """A step whose prompts and decoded tokens are one batch, as `step_seconds` has it."""
+    return step_seconds(times, load.decoding, load.mean_context, load.computing, load.attended_tokens)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,13 +139,18 @@ def _at(axis_N: Array, values_NC: Array, load: float) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class GridTimes:
-    """`StepTimes` from two surfaces: decode over (sequences, context), prefill over (tokens, attended)."""
+    """Both protocols from two surfaces: decode over (sequences, context), prefill over (tokens, attended)."""
 
+    alike: ClassVar[bool] = True
     decode: Surface
     prefill: Surface
 
+    def seconds(self, load: StepLoad) -> float:
+        """See `StepTimes`; all tokens are one batch."""
+        return one_batch_seconds(self, load)
+
     def prefill_seconds(self, fullest_tokens: float, mean_tokens: float, attended_tokens: float) -> float:
-        """See `StepTimes`."""
+        """See `PhaseTimes`."""
         return float(self.prefill.seconds(fullest_tokens, mean_tokens, np.array([attended_tokens]))[0])
 
     def decode_seconds(self, fullest_sequences: float, mean_sequences: float, contexts_P: Array) -> Array:
