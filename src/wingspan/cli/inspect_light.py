@@ -10,7 +10,7 @@ from typing import Any
 from wingspan.errors import InputError
 from wingspan.interop.files import read_json
 from wingspan.runtime.model.quantised import format_said
-from wingspan.specs.families import model_from_config
+from wingspan.specs.families import model_from_config, text_part
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.models import load_model
 from wingspan.specs.tensors import tensors_in
@@ -51,12 +51,8 @@ def figures(path: Path, changes: Mapping[str, Any], *, from_weights: bool = Fals
         if from_weights:
             raise
         return None  # a family that only the runtime knows, or a mistake that it names
-    inner = config.get("text_config")
-    text = inner if isinstance(inner, dict) else config
-    dtype = next(
-        (part[key] for part in (config, text) for key in ("dtype", "torch_dtype") if part.get(key)),
-        "bfloat16",
-    )
+    text = text_part(config)
+    dtype = text.get("dtype") or text.get("torch_dtype") or "bfloat16"
     if dtype not in _BYTES:
         return None
     return Figures(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from benchmarks.fuzz_case import Case, draw
 from benchmarks.fuzz_judge import Verdict, judge
 from transformers import AutoModelForCausalLM
 
+from wingspan.runtime.model.engine import describe
 from wingspan.runtime.model.experts_table import experts_modules
 from wingspan.runtime.model.known import architectures, makes_text
 from wingspan.runtime.model.layer import ExpertParallelLayer
@@ -31,6 +33,26 @@ def test_tiny_configurations_have_several_layers_of_experts(name: str) -> None:
         model = AutoModelForCausalLM.from_config(tiny_configuration(name))
     assert len(list(experts_modules(model))) >= 2
     assert sum(p.numel() for p in model.parameters()) < 300_000
+
+
+@pytest.mark.parametrize(
+    ("whole", "text", "kept"),
+    [
+        (None, "bfloat16", torch.bfloat16),
+        ("float32", "bfloat16", torch.bfloat16),
+        ("bfloat16", None, torch.bfloat16),
+        (None, None, torch.float32),
+    ],
+)
+def test_weights_are_kept_as_the_text_part_says(
+    whole: str | None, text: str | None, kept: torch.dtype, tmp_path: Path
+) -> None:
+    said = json.loads(json.dumps(tiny_configuration("qwen3_5_moe").to_dict(), default=str))
+    for part, dtype in ((said, whole), (said["text_config"], text)):
+        part.pop("dtype", None)
+        part |= {"dtype": dtype} if dtype else {}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    assert describe(tmp_path).dtype is kept
 
 
 def a_case(architecture: str, **changes: Any) -> Case:

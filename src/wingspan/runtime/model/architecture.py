@@ -117,9 +117,16 @@ def load_config(folder: Path) -> PreTrainedConfig:
         _forget_foreign_code(config)
     except Exception as error:
         raise InputError(f"{file}: not a configuration that transformers can read: {cause(error)}") from None
-    if not isinstance(config.dtype, torch.dtype | None) or config.dtype not in (None, *PLAIN_DTYPES):
-        raise InputError(f"{file}: dtype {config.dtype}: weights are kept in bfloat16, float16 or float32")
+    for said in (config.dtype, config.get_text_config().dtype):
+        if not isinstance(said, torch.dtype | None) or said not in (None, *PLAIN_DTYPES):
+            raise InputError(f"{file}: dtype {said}: weights are kept in bfloat16, float16 or float32")
     return config
+
+
+def dtype_said(config: PreTrainedConfig) -> torch.dtype:
+    """What the weights are kept in, as the part that makes text says it, else the whole; FP32 where neither does."""
+    said = (config.get_text_config().dtype, config.dtype)
+    return next((dtype for dtype in said if isinstance(dtype, torch.dtype)), torch.float32)
 
 
 def build_on_meta(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:

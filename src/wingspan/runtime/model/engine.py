@@ -19,7 +19,13 @@ from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers, Disp
 from wingspan.runtime.dispatch.dispatcher import Dispatcher
 from wingspan.runtime.measuring.monitor import LoadMonitor
 from wingspan.runtime.measuring.recorder import KEPT_STEPS, Recorder
-from wingspan.runtime.model.architecture import MoeShape, build_on_meta, load_config, moe_shape
+from wingspan.runtime.model.architecture import (
+    MoeShape,
+    build_on_meta,
+    dtype_said,
+    load_config,
+    moe_shape,
+)
 from wingspan.runtime.model.dequantised import DequantisedCheckpoint
 from wingspan.runtime.model.experts import LocalExperts
 from wingspan.runtime.model.experts_table import experts_parameters
@@ -103,7 +109,7 @@ def describe(
         if not hasattr(config, key):
             raise InputError(f"{folder}: model type {config.model_type!r} has no {key} to change")
         setattr(config, key, value)
-    kept = dtype or (config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32)
+    kept = dtype or dtype_said(config)
     structure = build_on_meta(config, kept)
     structure.generation_config = load_generation_config(folder, config)
     return Model(folder, config, structure, moe_shape(structure, config), kept)
