@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import TINY, Command
+from wingspan.interop.launch import EngineLaunch, sglang
 
 ASKED = ("plan", TINY, "--gpus", "8", "--input", "100", "--output", "20")
 
@@ -83,6 +84,65 @@ def test_slots_that_are_asked_for_are_in_its_files(
     best = found["best"]
     step = json.loads(wingspan("simulate", str(out), "--json").out)["step_seconds"]
     assert step == pytest.approx(best.get("decode_without_prompts_seconds", best["decode_step_seconds"]))
+
+
+@pytest.mark.parametrize(
+    ("cluster", "precision", "has", "lacks"),
+    [
+        ("h100-sxm", None, {}, ["--quantization", "# MODEL"]),
+        (
+            "h100-sxm",
+            "fp8,kv=fp8",
+            {
+                "SGLang": ["--quantization fp8", "--kv-cache-dtype fp8_e4m3"],
+                "vLLM": ["--quantization fp8", "--kv-cache-dtype fp8"],
+                "TensorRT-LLM": ["# MODEL: fp8 weights", "dtype: fp8"],
+            },
+            [],
+        ),
+        (
+            "b200",
+            "nvfp4",
+            {
+                "SGLang": ["# MODEL: bf16 weights (nvfp4 dense and experts), as its config says"],
+                "vLLM": ["# MODEL: bf16 weights (nvfp4 dense and experts)"],
+            },
+            ["--quantization"],
+        ),
+        ("h100-sxm", "nvfp4", {}, ["cutedsl", "NVFP4_DISPATCH"]),
+    ],
+)
+def test_engines_are_told_of_weights_what_their_config_does_not_say(
+    wingspan: Command, cluster: str, precision: str | None, has: dict[str, list[str]], lacks: list[str]
+) -> None:
+    given = () if precision is None else ("--precision", precision)
+    done = wingspan(*ASKED, "--cluster", cluster, *given, "--json")
+    found = {name: " ".join(lines) for name, lines in json.loads(done.out)["commands"].items()}
+    del found["then"]
+    for engine, words in has.items():
+        assert [word for word in words if word not in found[engine]] == [], found[engine]
+    assert [word for word in lacks if any(word in text for text in found.values())] == []
+
+
+@pytest.mark.parametrize(("ranks", "told"), [(8, True), (1, False)])
+def test_sglang_is_told_of_rows_in_nvfp4_where_rows_travel(ranks: int, told: bool) -> None:
+    asked = EngineLaunch(
+        phase="decode",
+        ranks=ranks,
+        ranks_per_node=ranks,
+        redundant=0,
+        experts=8,
+        attention_ranks=1,
+        sequences=8,
+        step_tokens=8,
+        two_batch=False,
+        fp8_cache=False,
+        nvfp4_experts=True,
+        nvfp4_rows=True,
+    )
+    words = sglang(asked).words
+    assert ("SGLANG_MOE_NVFP4_DISPATCH=1" in words) is told
+    assert ("--moe-runner-backend flashinfer_cutedsl" in words) is told
 
 
 def test_estimates_are_marked(wingspan: Command) -> None:

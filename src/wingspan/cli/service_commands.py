@@ -159,6 +159,7 @@ def _launch(best: Offer, phase: str, group: PhaseGroup) -> EngineLaunch:
         fp8_cache=deployment.precisions.kv is Precision.FP8,
         fp8_weights=_engine_quantises(deployment),
         nvfp4_experts=deployment.precisions.experts.activations is Precision.NVFP4,
+        nvfp4_rows=deployment.precisions.dispatch is Precision.NVFP4,
     )
 
 

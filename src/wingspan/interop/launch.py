@@ -31,6 +31,7 @@ class EngineLaunch:
         fp8_weights: the engine is to quantise a 16-bit checkpoint to FP8. What a checkpoint's config says of its own
             format engines read, and want no option for (SGLang, docs, "Quantization"; vLLM the same).
         nvfp4_experts: experts are computed in NVFP4.
+        nvfp4_rows: rows leave in NVFP4.
     """
 
     phase: str
@@ -45,6 +46,7 @@ class EngineLaunch:
     fp8_cache: bool
     fp8_weights: bool = False
     nvfp4_experts: bool = False
+    nvfp4_rows: bool = False
 
     @property
     def nodes(self) -> int:
@@ -70,6 +72,9 @@ def sglang(launch: EngineLaunch) -> Command:
     """SGLang's; on several nodes the command is given on each."""
     group = launch.attention_ranks
     words = ["python -m sglang.launch_server", "--model-path MODEL"]
+    # Rows leave in BF16 beside NVFP4 experts unless this is set (its environment variables, 0.5.23).
+    if launch.nvfp4_rows and launch.ranks > 1:
+        words.insert(0, "SGLANG_MOE_NVFP4_DISPATCH=1")
     if launch.phase != "prefill" and launch.sequences * group > _DEEPEP_TOKENS:
         words.insert(0, f"SGLANG_DEEPEP_NUM_MAX_DISPATCH_TOKENS_PER_RANK={launch.sequences * group}")
     if launch.nodes > 1:
