@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wingspan.cost.attention import decode_attention_seconds
-from wingspan.deployment import Deployment
+from wingspan.deployment import Deployment, save_deployment
 from wingspan.describe import Description, deployment_of
 from wingspan.errors import InputError
+from wingspan.front import plan_requests
 from wingspan.schedule.result import Operation
 from wingspan.simulate.memory import memory_use
+from wingspan.simulate.service import ServiceGoal
 from wingspan.simulate.serving.deployed import Caps, grid_times
 from wingspan.simulate.step import simulate
 from wingspan.specs.cluster import load_cluster
@@ -128,6 +131,12 @@ def test_serving_counts_a_step_as_the_tokens_that_it_gives() -> None:
         times = grid_times(_deployment(mtp_tokens=1, acceptance=acceptance), caps)
         seconds.append(float(times.decode_seconds(4.0, 4.0, np.array([32.0]))[0]))
     assert seconds[0] / seconds[1] == pytest.approx(2 / 1.25)
+
+
+def test_plans_for_requests_refuse_a_file_that_tries_ahead(tmp_path: Path) -> None:
+    save_deployment(_deployment(mtp_tokens=1), tmp_path / "d.json")
+    with pytest.raises(InputError, match="groups for requests try no tokens ahead"):
+        plan_requests(Description(str(tmp_path / "d.json")), ServiceGoal(100, 10))
 
 
 @pytest.mark.parametrize(
