@@ -113,7 +113,8 @@ def test_options_named_in_a_sentence_exist(page: Path) -> None:
 OTHERS = {
     "--nnodes", "--rounds", "--case",  # torchrun, benchmarks
     "--allow-run-as-root", "--oversubscribe",  # mpirun
-    "--expert-distribution-recorder-mode",  # SGLang
+    "--expert-distribution-recorder-mode", "--moe-runner-backend",  # SGLang
+    "--quantization",  # SGLang and vLLM
     "--enable-return-routed-experts", "--additional-config", "--eplb-config",  # vLLM
     "--extra_llm_api_options",  # TensorRT-LLM
 }  # fmt: skip
