@@ -25,7 +25,7 @@ from wingspan.schedule.batching import UNLIMITED, BatchLimits
 from wingspan.schedule.serving_comparison import ComparedLoad, ComparedRound, ServingComparison, StepFigures
 from wingspan.simulate.serving.beside import simulated
 from wingspan.simulate.serving.group import GroupSpec
-from wingspan.simulate.serving.measured import MeasuredStep, RecordedTimes, fitted
+from wingspan.simulate.serving.measured import MeasuredStep, MeasuredTimes, RecordedTimes, fitted
 from wingspan.specs.requests import Requests, poisson_requests
 
 if TYPE_CHECKING:
@@ -132,9 +132,13 @@ class _Sent:
 
     @property
     def cycles(self) -> list[MeasuredStep]:
-        """Steps, each until the next began; without those after which nobody was left."""
+        """Steps, each until the next began, as long as they would take with all processors to themselves.
+
+        Those after which nobody was left are left out.
+        """
         steps = zip(self.steps, self.step_seconds, strict=True)
-        return [MeasuredStep(step.load, seconds) for step, seconds in steps if not step.is_last]
+        alone = 1 - self.others_share
+        return [MeasuredStep(step.load, seconds * alone) for step, seconds in steps if not step.is_last]
 
     @property
     def http_seconds(self) -> float:
@@ -147,7 +151,7 @@ class _Sent:
         """What its steps were like."""
         decoding = [sum(step.load.decoding_H) for step in self.steps]
         return StepFigures(
-            step_seconds=statistics.fmean(step.seconds for step in self.cycles),
+            step_seconds=statistics.fmean(self.step_seconds),
             decoding_sequences=statistics.fmean([rows for rows in decoding if rows] or [0]),
         )
 
@@ -235,13 +239,14 @@ class _Comparing:
         for one in self._rounds:
             steps = [step for sent in one.by_steps for step in sent.cycles]
             measured_steps += len(steps)
+            times = fitted(steps)
             group = GroupSpec(
-                "prefill and decode", fitted(steps), ranks, ranks, limits.kv_tokens_per_home,
+                "prefill and decode", times, ranks, ranks, limits.kv_tokens_per_home,
                 limits.sequences_per_home, limits.tokens_per_step,
             )  # fmt: skip
             http.append(statistics.median(sent.http_seconds for sent in one.by_steps))
             for place, sent in enumerate(one.compared):
-                rounds[place].append(_beside(sent, group, http[-1]))
+                rounds[place].append(_beside(sent, group, times, http[-1]))
         return ServingComparison(
             conditions={
                 "Model": f"{self._name} on {ranks} ranks, each with up to {given.max_sequences} sequences and "
@@ -260,11 +265,12 @@ class _Comparing:
         )
 
 
-def _beside(sent: _Sent, group: GroupSpec, http_seconds: float) -> ComparedRound:
+def _beside(sent: _Sent, group: GroupSpec, times: MeasuredTimes, http_seconds: float) -> ComparedRound:
     from wingspan.client.report import report
     from wingspan.schedule.serving_result import ServingLimits
 
-    predicted = simulated(sent.requests, group, http_seconds)
+    busy = replace(group, times=times.slower(1 / (1 - sent.others_share)))
+    predicted = simulated(sent.requests, busy, http_seconds)
     own = replace(group, times=RecordedTimes(sent.step_seconds))
     return ComparedRound(
         others_share=sent.others_share,

@@ -48,6 +48,10 @@ class MeasuredTimes:
         """See `StepTimes`."""
         return float(_costs(load) @ self.seconds_C)
 
+    def slower(self, times: float) -> MeasuredTimes:
+        """The same steps, each so many times as long."""
+        return MeasuredTimes(self.seconds_C * times)
+
     def decode_seconds(self, fullest_sequences: float, mean_sequences: float, contexts_P: Array) -> Array:
         """See `StepTimes`."""
         fixed, by_context = _decode_costs(fullest_sequences, mean_sequences)
