@@ -76,7 +76,7 @@ def test_a_deployment_is_served_as_it_says_with_every_option(wingspan, tmp_path)
         "--max-sequences", "2", "--step-tokens", "64", "--max-waiting", "1", "--transport", "torch",
         "--dispatcher", "flat", "--schedule", "chunks:2", "--dtype", "bfloat16",
         "--row-precision", "float8", "--ranks-per-node", "2", "--device", "cpu", "--rebalance", "auto",
-        "--max-body-mb", "0.01", "--no-prefix-caching",
+        "--max-body-mb", "0.01", "--no-prefix-caching", "--kv-tokens-per-rank", "48",
     )  # fmt: skip
     with server(*options, model=str(file)) as running:
         assert len(psutil.Process(running.process.pid).children()) == 2
@@ -89,6 +89,9 @@ def test_a_deployment_is_served_as_it_says_with_every_option(wingspan, tmp_path)
         assert answer.json()["usage"]["prompt_tokens_details"] is None
         many = httpx.post(f"{running.address}/v1/completions", json=call | {"n": 10}, timeout=60)
         assert many.status_code == 429
+        full = httpx.post(f"{running.address}/v1/completions", json=call | {"max_tokens": 45}, timeout=60)
+        assert full.status_code == 400
+        assert "room for KV cache, of 48" in full.json()["error"]["message"]
         long = httpx.post(f"{running.address}/v1/completions", json=call | {"prompt": "x" * 20_000})
         assert long.status_code == 413
 

@@ -72,6 +72,15 @@ RowPrecision = Annotated[
         help="Of rows to the experts: same (as the model's; default, or the deployment's), bfloat16 or float8.",
     ),
 ]
+KVTokensPerRank = Annotated[
+    int | None,
+    typer.Option(
+        "--kv-tokens-per-rank",
+        min=2,
+        help="Tokens of KV cache that a rank has room for (default: what a quarter of the free memory holds); requests "
+        "that outgrow it are put back, and computed again.",
+    ),
+]
 RebalanceText = Annotated[
     str,
     typer.Option(

@@ -15,6 +15,7 @@ from wingspan.cli.engine_options import (
     EngineSchedule,
     EngineSlots,
     EngineSource,
+    KVTokensPerRank,
     RebalanceText,
     RowPrecision,
 )
@@ -47,6 +48,7 @@ def serve(
     step_tokens: Annotated[
         int, typer.Option(min=2, help="Most tokens of a step, per rank: prompts are cut into chunks of it.")
     ] = 512,
+    kv_tokens_per_rank: KVTokensPerRank = None,
     prefix_caching: Annotated[
         bool,
         typer.Option(
@@ -119,5 +121,6 @@ def serve(
         ),
         sequences_per_rank=max_sequences,
         tokens_per_step=step_tokens,
+        kv_tokens_per_rank=kv_tokens_per_rank,
         prefix_caching=prefix_caching,
     )

@@ -31,7 +31,13 @@ class Listen:
 
 
 def execute(
-    asked: Asked, listen: Listen, *, sequences_per_rank: int, tokens_per_step: int, prefix_caching: bool
+    asked: Asked,
+    listen: Listen,
+    *,
+    sequences_per_rank: int,
+    tokens_per_step: int,
+    kv_tokens_per_rank: int | None,
+    prefix_caching: bool,
 ) -> None:
     """Serve until a signal ends it; raises `WingspanError` where it fails."""
     begun = time.perf_counter()
@@ -52,6 +58,7 @@ def execute(
             **{field.name: getattr(asked, field.name) for field in fields(Asked)},
             sequences_per_rank=sequences_per_rank,
             tokens_per_step=tokens_per_step,
+            kv_tokens_per_rank=kv_tokens_per_rank,
             prefix_caching=prefix_caching,
         ) as llm:
             seconds = time.perf_counter() - begun

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import index
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from wingspan.runtime.model.engine import rank_bytes
 from wingspan.runtime.model.padding import why_no_prefix_caching
 from wingspan.runtime.ranks.capacity import prefix_bytes
 from wingspan.runtime.ranks.device import select_device
+from wingspan.runtime.setup.kv_room import kv_room
 from wingspan.runtime.setup.setup import Asked, read_setup
 from wingspan.runtime.start import Started, engine_setup, remarks, start
 from wingspan.runtime.transport.transport import Transport
@@ -89,9 +90,9 @@ class LLM:
         sequences_per_rank: the most that a rank continues at a time; others wait.
         tokens_per_step: the most that a rank computes in a step; longer prompts take several steps where the model's
             caches allow it.
-        kv_tokens_per_rank: tokens of KV cache that a rank has room for; None: as many as its sequences need. Where they
-            outgrow it, those that joined last are put back, and computed again later; no token changes. Blocks of
-            running sequences that are kept for others come on top.
+        kv_tokens_per_rank: tokens of KV cache that a rank has room for; None: what a quarter of the machine's free
+            memory holds, shared by the ranks. Where they outgrow it, those that joined last are put back, and computed
+            again later; no token changes. Blocks of running sequences that are kept for others come on top.
         prefix_caching: what prompts and answers begin with is computed once on a rank, as long as there is memory for
             it (a tenth of what is free); no token changes. Models whose caches do not allow it go without, which is a
             warning.
@@ -151,6 +152,10 @@ class LLM:
         if prefix_caching and (why_not := why_no_prefix_caching(engine.model.structure)):
             _LOG.warning("no prefix caching, every prompt is computed from its first token on: %s", why_not)
         weights_bytes = rank_bytes(engine.model, engine.placement.slots_per_rank)
+        room = kv_room(setup, group.size, weights_bytes, kv_tokens_per_rank)
+        if room.remark is not None:
+            _LOG.info("%s", room.remark)
+        limits = replace(limits, kv_tokens_per_home=room.tokens)
         room_bytes = prefix_bytes(group.size, weights_bytes) if prefix_caching else 0
 
         def prepare(joined: Transport) -> Obey:

@@ -13,6 +13,7 @@ import uvicorn
 
 from wingspan.errors import RunError
 from wingspan.runtime.llm import LLM
+from wingspan.schedule.batching import UNLIMITED
 from wingspan.server.app import Access, build
 from wingspan.server.live import Live, ServedGroup
 from wingspan.server.metrics import OWN, VLLM, Metrics
@@ -60,7 +61,7 @@ def serve(
         engine,
         name,
         llm.tokenizer,
-        getattr(config, "max_position_embeddings", None),
+        *_longest(llm),
         config.vocab_size,
         int(time.time()),
     )
@@ -70,6 +71,15 @@ def serve(
     asyncio.run(_serve_beside(server, listener, beside))
     if engine.failed is not None:
         raise engine.failed
+
+
+def _longest(llm: LLM) -> tuple[int | None, str]:
+    """Most tokens of a prompt and its answer, and what that is of."""
+    context = getattr(llm.config.get_text_config(), "max_position_embeddings", None)
+    room = llm.limits.kv_tokens_per_home
+    if room < (UNLIMITED.kv_tokens_per_home if context is None else context):
+        return room, "a rank's room for KV cache, of"
+    return context, "the model's context of"
 
 
 async def _serve_beside(

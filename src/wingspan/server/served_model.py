@@ -27,6 +27,7 @@ class ServedModel:
         name: of the model, as callers say it.
         tokenizer: the checkpoint's.
         longest: tokens of prompt and answer together; None: no limit is known.
+        longest_of: what that is, in words before the number.
         vocabulary: how many token ids there are.
         started_seconds: since the epoch.
     """
@@ -35,6 +36,7 @@ class ServedModel:
     name: str
     tokenizer: Tokenizer
     longest: int | None
+    longest_of: str
     vocabulary: int
     started_seconds: int
 
@@ -74,21 +76,21 @@ class ServedModel:
             field: that the prompt came in.
 
         Raises:
-            CallError: the prompt, or it and what is wanted, exceed the model's context.
+            CallError: the prompt, or it and what is wanted, exceed what is served.
         """
         if self.longest is None:
             return 1024 if wanted is None else wanted
         left = self.longest - len(ids)
         if left < 1:
             raise CallError(
-                f"{field}: {len(ids)} tokens leave no room for an answer in the model's context of {self.longest}; "
+                f"{field}: {len(ids)} tokens leave no room for an answer in {self.longest_of} {self.longest}; "
                 f"send at most {self.longest - 1}",
                 field,
                 code="context_length_exceeded",
             )
         if wanted is not None and wanted > left:
             raise CallError(
-                f"{len(ids)} tokens of {field} and max_tokens {wanted} exceed the model's context of {self.longest}; "
+                f"{len(ids)} tokens of {field} and max_tokens {wanted} exceed {self.longest_of} {self.longest}; "
                 f"ask for at most {left}",
                 "max_tokens",
                 code="context_length_exceeded",

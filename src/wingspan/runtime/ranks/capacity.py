@@ -26,6 +26,15 @@ _PREFIX_SHARE = 10
 """What ended sequences leave for others that begin alike takes at most one part in so many of the free memory."""
 
 
+_KV_SHARE = 4
+"""The caches of sequences under way take at most one part in so many of it: others want memory too, and forwards."""
+
+
+def kv_bytes(ranks: int, model_bytes: int) -> int:
+    """Memory of each rank for KV caches, on this machine and beside the weights; see `prefix_bytes`."""
+    return max(0, free_memory_bytes() - ranks * model_bytes) // (_KV_SHARE * ranks)
+
+
 def prefix_bytes(ranks: int, model_bytes: int) -> int:
     """Memory of each rank for prefix caching, on this machine and beside the weights.
 
