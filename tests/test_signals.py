@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from wingspan import signals
-from wingspan.signals import Signalled, certain_end, raised_signals, signal_name
+from wingspan.signals import Signalled, certain_end, kept_signals, raised_signals, signal_name
 
 LIBC = ctypes.CDLL(None)
 
@@ -82,3 +82,21 @@ def test_names():
     assert [signal_name(number) for number in numbers] == [
         "SIGTERM", "34 (SIGRTMIN)", "35 (SIGRTMIN+1)", "64 (SIGRTMIN+30)", "32",
     ]  # fmt: skip
+
+
+class _Interrupted:
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_in_a_destructor_is_kept() -> None:
+    """Python drops what it raises there; everywhere else it is raised as ever."""
+    with kept_signals() as came:
+        victim = _Interrupted()
+        del victim
+        assert came == [signal.SIGINT]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert came == [signal.SIGINT] * 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

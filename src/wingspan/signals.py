@@ -54,6 +54,29 @@ def raised_signals() -> Iterator[None]:
 
 
 @contextmanager
+def kept_signals() -> Iterator[list[int]]:
+    """While inside, an interrupt or SIGTERM raises what it raises anyhow, and is kept in the list that this gives.
+
+    Python drops what is raised where a destructor runs; who asks the list afterwards still knows of the signal.
+    """
+    came: list[int] = []
+
+    def keep(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else Signalled(number)
+
+    raising = (signal.default_int_handler, _raise)
+    before = {n: h for n in (signal.SIGINT, signal.SIGTERM) if (h := signal.getsignal(n)) in raising}
+    for number in before:
+        signal.signal(number, keep)
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def certain_end() -> Iterator[None]:
     """While inside, such a signal (or an interrupt) ends this process also where its main thread is stuck in a call.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -344,6 +345,24 @@ def test_who_leaves_frees_the_slot(served, client):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert metric(served, "wingspan:generation_tokens_total") - before < 1000
+
+
+def test_who_leaves_a_stream_before_its_first_byte_frees_the_slot(served):
+    """The call is sent, and its connection closed; a few steps of a token each may pass until both are noticed."""
+    before = metric(served, "wingspan:generation_tokens_total")
+    call = {"prompt": PROMPT, "max_tokens": 2000, "ignore_eos": True, "stream": True}
+    body = json.dumps(call).encode()
+    host, port = served.address.removeprefix("http://").split(":")
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    for _ in range(4):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    deadline = time.monotonic() + 10
+    time.sleep(0.2)
+    while metric(served, "wingspan:num_requests_running"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert metric(served, "wingspan:generation_tokens_total") - before < 40
 
 
 def test_a_full_queue_says_when_to_come_again(served, client):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from wingspan.cli.runtime_import import need_runtime
 from wingspan.errors import InputError
 from wingspan.runtime.setup.setup import Asked, read_setup
+from wingspan.signals import kept_signals
 
 _KEY = "WINGSPAN_API_KEY"
 
@@ -47,7 +48,7 @@ def execute(
     setup = read_setup(asked, os.environ)
     ranks = setup.own_group(os.environ).size
     name = listen.name or setup.folder.resolve().name
-    with _bound(listen) as listener:
+    with _bound(listen) as listener, kept_signals() as came:
         need_server()
         from wingspan.runtime.llm import LLM
         from wingspan.server.app import Access
@@ -70,6 +71,7 @@ def execute(
                 Access(key, listen.origins, listen.most_body_bytes),
                 most_waiting=listen.max_waiting,
                 vllm_metrics=listen.vllm_metrics,
+                came=came,
             )
     _say("ended; every call that was under way has been answered")
 

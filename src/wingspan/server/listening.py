@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import uvicorn
@@ -33,6 +33,7 @@ def serve(
     vllm_metrics: bool = False,
     recorder: StepRecorder | None = None,
     beside: Callable[[], Awaitable[None]] | None = None,
+    came: Sequence[int] = (),
 ) -> None:
     """Answer calls until SIGTERM or SIGINT; then take no more, and answer those under way.
 
@@ -45,6 +46,7 @@ def serve(
         vllm_metrics: metrics under vLLM's names too.
         recorder: keeps every step.
         beside: is done meanwhile, and ends the server with it.
+        came: signals before it listened for them itself, as `kept_signals` has them; any ends it as it begins.
 
     Raises:
         WingspanError: the ranks ended.
@@ -66,7 +68,7 @@ def serve(
         int(time.time()),
     )
     app = build(serving, metrics, live, access)
-    server = _Server(uvicorn.Config(app, log_level="warning", access_log=False), live.drain)
+    server = _Server(uvicorn.Config(app, log_level="warning", access_log=False), live.drain, came)
     engine.when_failed = server.stop
     asyncio.run(_serve_beside(server, listener, beside))
     if engine.failed is not None:
@@ -106,11 +108,15 @@ class _Server(uvicorn.Server):
     Args:
         config: see uvicorn.
         when_ending: called in the event loop once no more calls are taken.
+        came: see `serve`.
     """
 
-    def __init__(self, config: uvicorn.Config, when_ending: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, when_ending: Callable[[], None], came: Sequence[int] = ()
+    ) -> None:
         super().__init__(config)
         self._when_ending = when_ending
+        self._came = came
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""
@@ -122,6 +128,7 @@ class _Server(uvicorn.Server):
         """See uvicorn; a second signal waits for nobody."""
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self.handle_exit) for number in numbers}
+        self.should_exit |= bool(self._came)
         try:
             yield
         finally:
