@@ -149,3 +149,18 @@ def test_plans_for_requests_refuse_a_file_that_tries_ahead(tmp_path: Path) -> No
 def test_where_nothing_can_be_tried_it_is_refused(said: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         deployment_of(Description(**{"source": "deepseek-v3", "ranks": 64, "mtp_tokens": 1, **said}))
+
+
+@pytest.mark.parametrize(
+    "name", ["nemotron-3-ultra-550b-a55b", "deepseek-v4-flash", "minimax-m3", "qwen3.5-35b-a3b", "glm-5"]
+)
+def test_models_whose_config_has_such_layers_try_tokens_ahead(name: str) -> None:
+    model = load_model(name)
+    assert model.mtp_layers >= 1
+    # Nemotron 3 has attention or experts in a layer, and both in the one that predicts.
+    assert model.mtp_kind.mixers
+    assert model.mtp_kind.experts == model.experts
+    plain, tried = (
+        simulate(deployment_of(Description(model, "h200", ranks=64, mtp_tokens=tokens))) for tokens in (0, 1)
+    )
+    assert tried.step_seconds > plain.step_seconds

@@ -97,7 +97,7 @@ def weight_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> 
 def kv_cache_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> float:
     """The cache and the states of all sequences; a windowed layer keeps its window only."""
     group, values, states = holding.attention_ranks, 0.0, 0.0
-    further = model.kind_of(model.last_whole_layer).mixers if holding.mtp_layers else ()
+    further = model.mtp_kind.mixers if holding.mtp_layers else ()
     for mixer, layers in (*model.mixers, *((mixer, holding.mtp_layers) for mixer in further)):
         share = layers * mixer.cache_share(group)
         values += share * float(mixer.cached_values(holding.context))

@@ -17,10 +17,8 @@ from wingspan.specs.workload import RecordedRouting
 def passes(deployment: Deployment) -> list[Deployment]:
     """One deployment for each pass: the layer that predicts, alone, with the pass's tokens."""
     model, workload, placement = deployment.model, deployment.workload, deployment.placement
-    layer = model.last_whole_layer
-    alone = model.with_layers([layer]).model_copy(update={"mtp_layers": 0})
-    number = sum(other < layer for other in model.moe_layers)
-    if placement.slots is not None and layer in model.moe_layers:
+    alone, number = model.mtp_layer_alone(), len(model.moe_layers) - 1
+    if placement.slots is not None:
         placement = placement.model_copy(update={"slots": (placement.slots[number],)})
     if isinstance(workload.routing, RecordedRouting):
         loads = workload.routing.loads

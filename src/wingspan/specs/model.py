@@ -241,13 +241,20 @@ class ModelSpec(Spec):
         return gcd(*(mixer.heads for mixer, _ in self.mixers))
 
     @cached_property
-    def last_whole_layer(self) -> int:
-        """The last that mixes tokens and has experts, else an MLP: layers that predict further tokens are like it.
+    def mtp_kind(self) -> LayerKind:
+        """A layer that predicts further tokens: like the last with experts.
 
-        So they are in DeepSeek-V3 (arXiv:2412.19437, section 2.2) and its kin; of others it is an assumption.
+        So they are in DeepSeek-V3 (arXiv:2412.19437, section 2.2) and its kin. Where layers are one part each, it has
+        the last attention before the experts (Nemotron 3, `mtp_hybrid_override_pattern` "*E"); of others it is an
+        assumption.
         """
-        whole = self.layers_with(lambda kind: bool(kind.mixers) and kind.experts is not None)
-        return max(whole or self.layers_with(lambda kind: bool(kind.mixers)))
+        kind = self.kind_of(self.moe_layers[-1])
+        if kind.mixers:
+            return kind
+        attention = self.layers_with(lambda other: any(mixer.values_per_token for mixer in other.mixers))
+        before = self.kind_of(max(attention or self.layers_with(lambda other: bool(other.mixers))))
+        norms = kind.norm_parameters + before.norm_parameters
+        return kind.model_copy(update={"mixers": before.mixers, "norm_parameters": norms})
 
     @cached_property
     def mtp_parameters(self) -> Parameters:
@@ -255,7 +262,7 @@ class ModelSpec(Spec):
 
         `dense` has the matrix that joins a hidden state and an embedding, `norms` three norms more than a layer.
         """
-        one = self.kind_parameters(self.kind_of(self.last_whole_layer))
+        one = self.kind_parameters(self.mtp_kind)
         more = {"dense": one.dense + 2 * self.hidden**2, "norms": one.norms + 3 * self.hidden}
         return one.model_copy(update=more)
 
@@ -266,6 +273,10 @@ class ModelSpec(Spec):
             for kind in self.kinds
         )
         return self._with(kinds=tuple(kinds))
+
+    def mtp_layer_alone(self) -> ModelSpec:
+        """The model as one layer that predicts further tokens, embedding and head."""
+        return self._with(kinds=(self.mtp_kind,), order=(0,), mtp_layers=0)
 
     def with_layers(self, kept: list[int]) -> ModelSpec:
         """The model with only these layers, in this order."""
