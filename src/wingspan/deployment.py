@@ -25,6 +25,7 @@ from wingspan.routing.homes import spread_requests
 from wingspan.routing.trace import RoutingTrace
 from wingspan.schedule.schedule import Layers, Schedule, schedule_of
 from wingspan.specs.cluster import Cluster
+from wingspan.specs.engines import EngineKind, engine_named
 from wingspan.specs.execution import DispatcherKind, ScheduleText, parse_schedule
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.part_precision import Precisions
@@ -55,6 +56,9 @@ class Options(Spec):
     shared_beside_dispatch: bool = Field(default=True, description="shared experts compute while rows travel")
     dispatcher: DispatcherKind | None = Field(
         default=None, description="default: flat in decode, hierarchical in prefill"
+    )
+    engine: EngineKind = Field(
+        default=EngineKind.NONE, description="whose work beside its kernels is counted"
     )
     attention_ranks: Ranks = Field(
         default=1, description="1: data-parallel; more: tensor-parallel over that many ranks of a node"
@@ -212,9 +216,22 @@ class Deployment(Spec):
 
     @property
     def replicated(self) -> bool:
-        """Whether all ranks hold all tokens: they share attention, and every expert, as one group."""
+        """Whether all ranks hold all tokens: they share attention, and every expert, as one group.
+
+        An engine whose ranks all share attention dispatches nothing either where experts lie whole: each rank computes
+        its own for all tokens, and their sums are reduced (SGLang and vLLM, without data-parallel attention).
+        """
         options = self.options
-        return self.placement.ranks == 1 and 1 < options.expert_tensor_parallel == options.attention_ranks
+        if not 1 < options.attention_ranks == self.ranks:
+            return False
+        if options.expert_tensor_parallel == 1:
+            return options.engine is not EngineKind.NONE
+        return self.placement.ranks == 1
+
+    @property
+    def summing_ranks(self) -> int:
+        """Neighbouring ranks whose experts' outputs are summed before a token has them back; 1: none but its own."""
+        return self.ranks if self.replicated else self.options.expert_tensor_parallel
 
     @property
     def tokens(self) -> int:
@@ -252,8 +269,9 @@ class Deployment(Spec):
 
     @property
     def used_cluster(self) -> Cluster:
-        """The part of the cluster that the ranks fill."""
-        return self.cluster.part(self.ranks)
+        """The part of the cluster that the ranks fill, with its kernels as the engine runs them."""
+        part, engine = self.cluster.part(self.ranks), self.options.engine
+        return part if engine is EngineKind.NONE else engine_named(engine).on(part)
 
     @property
     def precisions(self) -> Precisions:
@@ -269,8 +287,8 @@ class Deployment(Spec):
 
     @property
     def sending(self) -> DispatcherKind | None:
-        """The dispatcher by which rows travel; None where all ranks share each expert, or there is one rank."""
-        return None if self.ranks == self.options.expert_tensor_parallel else self.dispatcher
+        """The dispatcher by which rows travel; None where all ranks share each expert or all tokens, or are one."""
+        return None if self.ranks == self.summing_ranks else self.dispatcher
 
     def build_placement(self) -> Placement:
         """The placement of every MoE layer.
@@ -319,8 +337,8 @@ class Deployment(Spec):
             shared_expert=self.model.experts.shared_intermediate > 0,
             shared_beside_dispatch=self.options.shared_beside_dispatch,
             tensor_parallel=self.options.attention_ranks > 1,
-            expert_parallel=self.placement.ranks > 1 or self.options.expert_tensor_parallel == 1,
-            expert_tensor_parallel=self.options.expert_tensor_parallel > 1,
+            expert_parallel=self.ranks > self.summing_ranks or self.ranks == 1,
+            expert_tensor_parallel=self.summing_ranks > 1,
             replicated=self.replicated,
             drafts=self.workload.tried_per_sequence > 1 and self.model.mtp_layers > 0,
         )

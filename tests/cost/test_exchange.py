@@ -48,6 +48,61 @@ def uniform_seconds(
     return float(exchange_seconds(cluster, traffic, dispatcher, phase).seconds)
 
 
+@pytest.mark.parametrize("dispatcher", [DispatcherKind.FLAT, DispatcherKind.HIERARCHICAL])
+def test_a_fuller_rank_paces_every_transfer_between_nodes(dispatcher: DispatcherKind):
+    """The same rows in all, ever more of them to one rank of four nodes: an exchange takes ever longer."""
+    cluster, ranks = H100.with_gpus(32), 32
+    free = cluster.model_copy(
+        update={
+            "kernels": cluster.kernels.model_copy(
+                update={
+                    name: getattr(cluster.kernels, name).model_copy(update={"back_pressure": 0})
+                    for name in ("normal", "low_latency")
+                }
+            )
+        }
+    )
+    times = []
+    for share in (1.0, 1.2, 1.5, 2.0):
+        weight_R = np.full(ranks, (ranks - share) / (ranks - 1))
+        weight_R[5] = share
+        bytes_RR = np.tile(1e6 * weight_R, (ranks, 1))
+        crossing_RG = bytes_RR.reshape(ranks, 4, 8).sum(axis=2) * 0.4
+        hierarchical = dispatcher is DispatcherKind.HIERARCHICAL
+        traffic = (
+            hierarchical_traffic(cluster, bytes_RR, crossing_RG)
+            if hierarchical
+            else flat_traffic(cluster, bytes_RR)
+        )
+        paced, alone = (float(exchange_seconds(c, traffic, dispatcher).seconds) for c in (cluster, free))
+        assert paced >= alone
+        times.append(paced)
+    assert times == sorted(times)
+    assert times[-1] > 1.6 * times[0]
+
+
+@pytest.mark.parametrize("dispatcher", [DispatcherKind.FLAT, DispatcherKind.HIERARCHICAL])
+def test_more_ranks_in_a_domain_are_never_cheaper_per_byte(dispatcher: DispatcherKind):
+    cluster = load_cluster("gb200-nvl72")
+    per_byte = []
+    for ranks in (8, 16, 32, 64):
+        part = cluster.part(ranks)
+        traffic = uniform_traffic(part, ranks, 4096.0, 7392.0, 256, 8, dispatcher)
+        seconds = float(exchange_seconds(part, traffic, dispatcher).scale_up_seconds)
+        per_byte.append(seconds / float(traffic.scale_up_sent[0]))
+    assert per_byte == sorted(per_byte)
+    assert per_byte[-1] > 1.05 * per_byte[0]
+
+
+def test_low_latency_kernels_hold_the_processors_for_a_part_of_an_exchange():
+    traffic = uniform_traffic(H100.with_gpus(32), 32, 128.0, 7392.0, 256, 8, DispatcherKind.FLAT)
+    found = exchange_seconds(H100.with_gpus(32), traffic, DispatcherKind.FLAT)
+    assert found.processor_seconds is not None
+    assert 0 < float(found.processor_seconds) < 0.5 * float(found.seconds)
+    normal = exchange_seconds(H100.with_gpus(32), traffic, DispatcherKind.HIERARCHICAL)
+    assert normal.processor_seconds is None
+
+
 def test_a_row_on_the_wire():
     assert row_bytes(7168, Precision.BF16) == 14336
     assert row_bytes(7168, Precision.FP8) == 7168 + 56 * 4

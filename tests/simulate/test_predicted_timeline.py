@@ -13,7 +13,7 @@ from wingspan.simulate.summary import step_report
 
 @pytest.mark.parametrize("schedule", ["sequential", "chunks:2", "two-batch"])
 def test_spans_of_chosen_ranks_hold_all_that_the_report_has(schedule: str) -> None:
-    prediction = predict(deployment(ranks=16, options={"schedule": schedule}))
+    prediction = predict(deployment(ranks=16, options={"schedule": schedule, "engine": "sglang"}))
     report = step_report(prediction)
     timeline = predicted_timeline(prediction, [1, 9])
     assert {span.rank for span in timeline.spans} == {step.rank for step in timeline.steps} == {1, 9}

@@ -69,3 +69,15 @@ def test_groups_meet_only_among_themselves() -> None:
     ]
     groups = [2 if t.stream is Stream.COMMUNICATION else 1 for t in schedule.tasks]
     assert execute(schedule, durations, groups, _FREE).ends_NR[-1].tolist() == [5.0, 5.0, 1.0, 1.0]
+
+
+def test_computing_stands_still_as_long_as_a_transfer_holds_the_processors() -> None:
+    # A shared expert of 4 s beside a dispatch of 2 s that holds the processors for 0.5 s of it: 4.5 s, and the
+    # dispatch is not slowed.
+    schedule = sequential(Layers(1, shared_expert=True))
+    seconds = {Operation.SHARED_EXPERT: 4.0, Operation.DISPATCH: 2.0}
+    durations = [np.array([seconds.get(task.operation, 0.0)]) for task in schedule.tasks]
+    number = next(n for n, task in enumerate(schedule.tasks) if task.operation is Operation.DISPATCH)
+    timeline = execute(schedule, durations, [1] * len(durations), _ALIKE, {number: np.array([0.5])})
+    assert timeline.step_seconds == pytest.approx(4.5, rel=1e-3)
+    assert timeline.ends_NR[number] - timeline.starts_NR[number] == pytest.approx(2.0)

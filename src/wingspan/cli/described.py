@@ -31,6 +31,7 @@ _OPTIONS = {
     "mtp_tokens": options.MtpTokens,
     "acceptance": options.Acceptance,
     "precision": options.PrecisionText,
+    "engine": options.EngineName,
     "seed": options.Seed,
 }
 """For each field of a `Description` that commands have: its option."""

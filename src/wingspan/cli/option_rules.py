@@ -83,6 +83,7 @@ _NOT_IN_TRAINING = (
     "placement",
     "dispatcher",
     "expert_tensor_parallel",
+    "engine",
     "longest_step_ms",
     "mtp_tokens",
     "acceptance",

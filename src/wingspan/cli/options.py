@@ -69,8 +69,8 @@ RoutingText = Annotated[
     str | None,
     typer.Option(
         "--routing",
-        help="uniform (default), power-law:EXPONENT, log-normal:SIGMA, a routing trace, or loads: what import wrote, "
-        "or a matrix, layers x experts (JSON, .npy, CSV, Parquet).",
+        help="uniform (default), power-law:EXPONENT, log-normal:SIGMA, log-normal:SIGMA+GROUPS, a routing trace, or "
+        "loads: what import wrote, or a matrix, layers x experts (JSON, .npy, CSV, Parquet).",
     ),
 ]
 PlacementName = Annotated[
@@ -139,6 +139,13 @@ PrecisionText = Annotated[
         "--precision",
         help="fp8, nvfp4, mxfp4, int8, w4a16 or bf16, and parts: fp8,experts=nvfp4,kv=bf16. Parts are weights (all of "
         "attention, dense, shared, experts), activations, dispatch, combine, kv, core (default: as published).",
+    ),
+]
+EngineName = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        help="Whose work beside the kernels is counted: none (default), sglang, vllm or trtllm.",
     ),
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of all draws (default 0).")]

@@ -37,6 +37,7 @@ _OF_STEPS_ALONE = (
     "from_weights",
     "mtp_tokens",
     "acceptance",
+    "engine",
     "seed",
 )
 """What a step is asked for and placing is not, or says otherwise."""

@@ -52,7 +52,7 @@ def _points(points: list[PublishedPoint]) -> Table:
         )
         table.add_row(
             f"{row.id} {'f' if row.for_fitting else 'j'}",
-            f"{row.phase} EP {row.ep}, {row.batch or '?'}{_short(point)}",
+            f"{row.phase} EP {row.ep}, {point.batch_text}{_short(point)}",
             _number(point.published),
             _number(point.predicted),
             row.unit,

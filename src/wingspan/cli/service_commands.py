@@ -12,6 +12,7 @@ from wingspan.interop.launch import LAUNCHERS, EngineLaunch
 from wingspan.placement.spec import Strategy
 from wingspan.simulate.service import Offer, PhaseGroup
 from wingspan.simulate.service_plan import ServicePlan
+from wingspan.specs.engines import EngineKind
 from wingspan.specs.execution import ScheduleKind
 from wingspan.specs.precision import Precision
 from wingspan.specs.precision_text import text_of
@@ -86,6 +87,7 @@ def _serving_options(best: Offer, said: Description) -> list[str]:
         "--schedule": options.schedule,
         "--routing": said.routing,
         "--precision": text_of(work.precision) or None,
+        "--engine": None if options.engine is EngineKind.NONE else options.engine.value,
         "--seed": work.seed or None,
         "--prompt-tokens": goal.prompt_tokens,
         "--output-tokens": goal.output_tokens,

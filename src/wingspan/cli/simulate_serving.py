@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.options import Acceptance, Csv, Html, Json, MtpTokens, PrecisionText, Price
+from wingspan.cli.options import Acceptance, Csv, EngineName, Html, Json, MtpTokens, PrecisionText, Price
 
 
 def simulate_serving(
@@ -81,6 +81,7 @@ def simulate_serving(
     precision: PrecisionText = None,
     mtp_tokens: MtpTokens = None,
     acceptance: Acceptance = None,
+    engine: EngineName = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of all draws (default 0).")] = None,
     price: Price = None,
     as_json: Json = False,
@@ -118,6 +119,7 @@ def simulate_serving(
                 precision=precision,
                 mtp_tokens=mtp_tokens,
                 acceptance=acceptance,
+                engine=engine,
                 seed=seed or 0,
                 prefix_caching=prefix_caching,
                 price_per_gpu_hour=price,

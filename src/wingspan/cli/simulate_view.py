@@ -17,6 +17,7 @@ from wingspan.report.units import full_rate_text
 from wingspan.schedule.result import StepReport
 from wingspan.simulate.predicted_timeline import predicted_timeline
 from wingspan.simulate.prediction import Prediction
+from wingspan.specs.engines import EngineKind
 
 _TRACED_RANKS = 8
 
@@ -25,7 +26,8 @@ def show(deployment: Deployment, report: StepReport, trace: Path | None) -> None
     """The step in a few tables."""
     console = Console(highlight=False)
     console.print(describe(deployment))
-    error = "" if report.relative_error is None else f" (+- {report.relative_error:.0%})"
+    between = report.step_range_seconds
+    error = "" if between is None else f" ({between[0] * 1e3:,.3g} to {between[1] * 1e3:,.3g})"
     console.print(
         f"\n[bold]step {report.step_seconds * 1e3:,.2f} ms[/bold]{error}   "
         f"[bold]{full_rate_text(report.tokens_per_second / report.ranks)} tokens/s per GPU[/bold]   "
@@ -40,6 +42,7 @@ def show(deployment: Deployment, report: StepReport, trace: Path | None) -> None
         f"load: fullest expert {report.imbalance:.2f} x the mean, mean over layers. "
         f"Slowest: {report.slowest_reason}"
     )
+    console.print(f"rests on: {report.rests_on}")
     for note in report.notes:
         console.print(f"[dim]- {note}[/dim]")
     if trace is not None:
@@ -57,8 +60,13 @@ def describe(deployment: Deployment) -> str:
         f"{deployment.layout}, {_experts(deployment)}, "
         f"{deployment.placement.strategy.value.replace('_', '-')} placement, {attention}, "
         f"{_dispatch(deployment)}, {deployment.build_schedule().name}, "
-        f"{work.routing.kind.replace('_', '-')} routing; {deployment.precisions.described}"
+        f"{work.routing.kind.replace('_', '-')} routing{_engine(deployment)}; {deployment.precisions.described}"
     )
+
+
+def _engine(deployment: Deployment) -> str:
+    engine = deployment.options.engine
+    return "" if engine is EngineKind.NONE else f", {engine} around it"
 
 
 def _batch(deployment: Deployment) -> str:
@@ -80,7 +88,7 @@ def _experts(deployment: Deployment) -> str:
 
 
 def _dispatch(deployment: Deployment) -> str:
-    alone = deployment.placement.ranks == 1 < deployment.ranks
+    alone = deployment.sending is None and deployment.ranks > 1
     return "no dispatch" if alone else f"{deployment.dispatcher.value} dispatch"
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.options import Acceptance, Csv, Html, Json, MtpTokens, PrecisionText, Price
+from wingspan.cli.options import Acceptance, Csv, EngineName, Html, Json, MtpTokens, PrecisionText, Price
 
 
 def sweep(
@@ -69,6 +69,7 @@ def sweep(
     precision: PrecisionText = None,
     mtp_tokens: MtpTokens = None,
     acceptance: Acceptance = None,
+    engine: EngineName = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
     longest_step_ms: Annotated[
         float | None, typer.Option(min=0.001, help="Name the best point whose step is no longer, too.")
@@ -111,6 +112,7 @@ def sweep(
         precision=precision,
         mtp_tokens=mtp_tokens,
         acceptance=acceptance,
+        engine=engine,
         seed=seed,
         scale_experts=scale_experts,
     )

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from wingspan.cost.product import product_seconds
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import DispatcherKind
-from wingspan.specs.precision import Precision
+from wingspan.specs.precision import Precision, wider
 
 Seconds = NDArray[np.float64]
 
@@ -90,8 +90,9 @@ def experts_seconds(
         tokens_S = np.where(tokens_S < 1, tokens_S, padded)
     up_columns = np.asarray((2 if gated else 1) * inner, dtype=np.float64)
     narrow, wide = np.asarray(float(inner)), np.asarray(float(hidden))
-    busy = product_seconds(cluster, tokens_S, wide, up_columns, weights, activations)
-    busy = busy + product_seconds(cluster, tokens_S, narrow, wide, weights, activations)
+    shares = (kernel.arithmetic_shares.get(wider(weights, activations).arithmetic, 1.0), kernel.memory_share)
+    busy = product_seconds(cluster, tokens_S, wide, up_columns, weights, activations, shares)
+    busy = busy + product_seconds(cluster, tokens_S, narrow, wide, weights, activations, shares)
     between = tokens_S.sum(axis=-1) * (up_columns * max(activations.bytes, 2.0) + inner * activations.bytes)
     busy = busy + between / bandwidth
     if batch is BatchRegime.SMALL:

@@ -15,10 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import DispatcherKind
-from wingspan.specs.kernels import ExchangePhase
+from wingspan.specs.kernels import ExchangeKernel, ExchangePhase
 from wingspan.traffic.links import Traffic, by_network_card
 
 Array = NDArray[np.float64]
+
+_FITTED_DOMAIN = 8
+"""Ranks of the domains that the scale-up shares were fitted on: a node of H100."""
 
 
 class Phase(StrEnum):
@@ -30,13 +33,18 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class ExchangeSeconds:
-    """Seconds of one exchange, (...,): the whole, the busiest link of each level, and what no link explains."""
+    """Seconds of one exchange, (...,): the whole, the busiest link of each level, and what no link explains.
+
+    Args:
+        processor_seconds: the part in which its kernels hold the processors; None: all of it, more or less.
+    """
 
     seconds: Array
     scale_up_seconds: Array
     scale_out_seconds: Array
     rack_seconds: Array
     latency_seconds: Array
+    processor_seconds: Array | None = None
 
 
 def exchange_seconds(
@@ -48,7 +56,7 @@ def exchange_seconds(
         return ExchangeSeconds(nothing, nothing, nothing, nothing, nothing)
     constants = _constants(cluster, dispatcher, phase)
     domains = max(1, -(-traffic.scale_up_sent.shape[-1] // cluster.scale_up_domain_gpus))
-    up_rate = _scale_up_rate(cluster, dispatcher, phase, domains)
+    up_rate = _scale_up_rate(cluster, dispatcher, phase, traffic.scale_up_sent.shape[-1], domains)
     out_rate = cluster.scale_out.sustained_bytes_per_second * constants.scale_out_share
     up = _busiest(traffic.scale_up_sent, traffic.scale_up_received)
     out = _busiest(
@@ -62,8 +70,53 @@ def exchange_seconds(
     scale_up, scale_out = np.maximum(up / up_rate, both / port_rate), out / out_rate
     rack = _rack_seconds(cluster, traffic, scale_out)
     latency = np.full_like(scale_out, _latency(cluster, constants, domains))
-    seconds = np.maximum(np.maximum(scale_up, scale_out), rack) + latency
-    return ExchangeSeconds(seconds, scale_up, scale_out, rack, latency)
+    moving = np.maximum(np.maximum(scale_up, scale_out), rack)
+    if domains > 1:
+        moving = np.maximum(moving, _paced(cluster, traffic, dispatcher, (up_rate, out_rate)))
+    seconds = moving + latency
+    return ExchangeSeconds(
+        seconds, scale_up, scale_out, rack, latency, _processor_seconds(constants, traffic, seconds)
+    )
+
+
+def _paced(
+    cluster: Cluster, traffic: Traffic, dispatcher: DispatcherKind, rates: tuple[float, float]
+) -> Array:
+    """Time of the mean rank's transfers at the pace of the fullest one, as far as buffers hand its pace on.
+
+    A full buffer holds up who forwards into it, and that who sends to many: so not only the way to the fullest rank
+    takes longer, but every transfer, by as much as that rank has more rows to take or to give than the mean one.
+    """
+    kernel = _kernel(cluster, dispatcher)
+    ends = [traffic.scale_up_sent, traffic.scale_up_received]
+    if dispatcher is not DispatcherKind.HIERARCHICAL:
+        # Rows come straight; forwarded ones all arrive inside, and what crosses is not the rank's own.
+        ends = [ends[0] + traffic.scale_out_sent, ends[1] + traffic.scale_out_received]
+    fuller = np.ones(traffic.scale_up_sent.shape[:-1])
+    for moved in ends:
+        mean = moved.mean(axis=-1)
+        ratio = np.divide(moved.max(axis=-1), mean, out=np.ones_like(mean), where=mean > 0)
+        fuller = np.maximum(fuller, ratio)
+    pace = 1 + kernel.back_pressure * (fuller - 1)
+    up_rate, out_rate = rates
+    up = np.maximum(traffic.scale_up_sent.mean(axis=-1), traffic.scale_up_received.mean(axis=-1))
+    out = np.maximum(traffic.scale_out_sent.mean(axis=-1), traffic.scale_out_received.mean(axis=-1))
+    shared: Array = np.maximum(up / up_rate, out * cluster.gpus_per_network_card / out_rate) * pace
+    return shared
+
+
+def _processor_seconds(constants: ExchangePhase, traffic: Traffic, seconds: Array) -> Array | None:
+    """How long the kernels hold the processors of the fullest rank, no longer than the exchange lasts."""
+    if not constants.processor_bytes_per_second:
+        return None
+    rows = (
+        traffic.scale_up_sent
+        + traffic.scale_up_received
+        + traffic.scale_out_sent
+        + traffic.scale_out_received
+    ).max(axis=-1)
+    held = constants.processor_seconds + rows / constants.processor_bytes_per_second
+    return np.asarray(np.minimum(held, seconds))
 
 
 class Collective(StrEnum):
@@ -104,17 +157,24 @@ def collective_seconds(cluster: Cluster, kind: Collective, total_bytes: ArrayLik
     return np.where((total > 0) & (ranks > 1), through_port / rate + latency, 0.0)
 
 
+def _kernel(cluster: Cluster, dispatcher: DispatcherKind) -> ExchangeKernel:
+    hierarchical = dispatcher is DispatcherKind.HIERARCHICAL
+    return cluster.kernels.normal if hierarchical else cluster.kernels.low_latency
+
+
 def _constants(cluster: Cluster, dispatcher: DispatcherKind, phase: Phase) -> ExchangePhase:
-    kernel = (
-        cluster.kernels.normal if dispatcher is DispatcherKind.HIERARCHICAL else cluster.kernels.low_latency
-    )
+    kernel = _kernel(cluster, dispatcher)
     return kernel.dispatch if phase is Phase.DISPATCH else kernel.combine
 
 
-def _scale_up_rate(cluster: Cluster, dispatcher: DispatcherKind, phase: Phase, domains: int) -> float:
+def _scale_up_rate(
+    cluster: Cluster, dispatcher: DispatcherKind, phase: Phase, ranks: int, domains: int
+) -> float:
     """The rate of the link, or that of the processors that forward where rows come from other domains."""
     constants = _constants(cluster, dispatcher, phase)
     rate = cluster.scale_up.sustained_bytes_per_second * constants.scale_up_share
+    doublings = float(np.log2(max(min(ranks, cluster.scale_up_domain_gpus) / _FITTED_DOMAIN, 1.0)))
+    rate /= 1 + _kernel(cluster, dispatcher).slower_per_doubling * doublings
     forwarding = cluster.kernels.normal.processors * constants.forward_bytes_per_second_per_processor
     if dispatcher is DispatcherKind.HIERARCHICAL and domains > 1 and forwarding:
         return min(rate, forwarding)

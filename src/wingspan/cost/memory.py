@@ -64,7 +64,7 @@ class Holding:
     @property
     def copies(self) -> int:
         """Ranks whose tokens each rank holds, itself included."""
-        return self.expert_tensor_parallel if self.replicated else 1
+        return self.attention_ranks if self.replicated else 1
 
 
 def weight_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> dict[MemoryPart, Bytes]:
@@ -137,8 +137,8 @@ def buffer_bytes(model: ModelSpec, precisions: Precisions, holding: Holding) -> 
     tokens = holding.tokens / holding.parts
     in_flight, cut = 2 if holding.parts > 1 else 1, holding.expert_tensor_parallel
     rows_R = np.asarray(holding.rows_R, dtype=np.float64) / holding.parts
-    if cut == holding.ranks > 1:
-        return np.asarray(in_flight * tokens * cut * (back if holding.replicated else out + back))
+    if holding.replicated or cut == holding.ranks > 1:
+        return np.asarray(in_flight * tokens * holding.ranks * (back if holding.replicated else out + back))
     shared_R = in_flight * rows_R * (out + back) if cut > 1 else 0.0
     if holding.dispatcher is DispatcherKind.FLAT:
         received = holding.slots_per_layer * (holding.ranks // cut) * tokens * max(out, back)

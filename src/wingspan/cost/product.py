@@ -16,7 +16,13 @@ Array = NDArray[np.float64]
 
 
 def product_seconds(
-    cluster: Cluster, rows_P: Array, inner: Array, columns: Array, weights: Precision, activations: Precision
+    cluster: Cluster,
+    rows_P: Array,
+    inner: Array,
+    columns: Array,
+    weights: Precision,
+    activations: Precision,
+    shares: tuple[float, float] = (1.0, 1.0),
 ) -> Array:
     """P products (rows, inner) x (inner, columns), one after another on the device, launches left out.
 
@@ -24,26 +30,28 @@ def product_seconds(
         rows_P: (..., P); a product without rows costs nothing. A fraction below 1 is an expectation: that share
             of the time there is one row.
         inner, columns: alike for all P products; anything that broadcasts to (...,).
+        shares: of the sustained FLOP/s and of the sustained memory bandwidth, that such products reach.
 
     Returns:
         (...,) seconds: the longer of computing and moving, and the part of the shorter that stays unhidden.
     """
-    busy = computing_seconds(cluster, rows_P, inner, columns, wider(weights, activations))
+    arithmetic_share, memory_share = shares
+    busy = computing_seconds(cluster, rows_P, inner, columns, wider(weights, activations), arithmetic_share)
     moved = moved_bytes(rows_P, inner, columns, weights, activations)
-    moving = moved / cluster.gpu.sustained_memory_bytes_per_second
+    moving = moved / (cluster.gpu.sustained_memory_bytes_per_second * memory_share)
     share = cluster.kernels.matmul.unhidden_share
     seconds: Array = np.maximum(busy, moving) + share * np.minimum(busy, moving)
     return seconds
 
 
 def computing_seconds(
-    cluster: Cluster, rows_P: Array, inner: Array, columns: Array, precision: Precision
+    cluster: Cluster, rows_P: Array, inner: Array, columns: Array, precision: Precision, share: float = 1.0
 ) -> Array:
     """Time of the arithmetic alone, with the tile sizes that suit it best: (...,).
 
     Less than one row in all is an expectation: that share of the time, what one row costs.
     """
-    kernel, rate = cluster.kernels.matmul, cluster.gpu.sustained_flops(precision)
+    kernel, rate = cluster.kernels.matmul, cluster.gpu.sustained_flops(precision) * share
     if not kernel.processors:
         divided: Array = 2 * _total(rows_P) * inner * columns / rate
         return divided

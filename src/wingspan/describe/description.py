@@ -41,6 +41,7 @@ class Description:
         mtp_tokens: tokens that each sequence tries ahead in a decode step (default 0).
         acceptance: share of them that are right, where all before are (default 0.85).
         precision: a preset and parts, as `with_precision` reads it (default: as published).
+        engine: whose work beside its kernels is counted: `none` (default), `sglang`, `vllm` or `trtllm`.
         seed: of all draws (default 0).
         redundant: slots beyond the experts, in all of a layer; says `experts_per_rank` otherwise.
     """
@@ -65,6 +66,7 @@ class Description:
     mtp_tokens: int | None = None
     acceptance: float | None = None
     precision: str | None = None
+    engine: str | None = None
     seed: int | None = None
     redundant: int | None = None
 

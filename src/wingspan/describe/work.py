@@ -8,6 +8,7 @@ from typing import Any
 from wingspan.deployment import SCHEMA_VERSION, load_deployment
 from wingspan.describe.description import Description, file_of, model_of, name_of
 from wingspan.errors import InputError
+from wingspan.specs.engines import EngineKind
 from wingspan.specs.execution import DispatcherKind, parse_schedule, schedule_text
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.part_precision import AskedPrecision
@@ -49,6 +50,7 @@ def described(said: Description) -> dict[str, Any]:
         asked = with_precision(before, said.precision, "`precision`")
         workload["precision"] = asked.model_dump(mode="json")
     put(options, "dispatcher", said.dispatcher and choice(said.dispatcher, "`dispatcher`", DispatcherKind))
+    put(options, "engine", said.engine and choice(said.engine, "`engine`", EngineKind))
     for name in ("attention_ranks", "expert_tensor_parallel"):
         put(options, name, getattr(said, name))
     if said.schedule is not None:

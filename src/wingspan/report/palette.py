@@ -31,6 +31,7 @@ SHADES: dict[str, tuple[str, str]] = {
     "forest": ("#117733", "#4b9a55"),
     "wine": ("#882255", "#b34a80"),
     "moss": ("#858200", "#a8a534"),
+    "brown": ("#8c564b", "#b57a6e"),
     "indigo": ("#332288", "#8071de"),
     "mist": ("#b6c0ca", "#58646f"),
     "slate": ("#626e7b", "#98a4b0"),
@@ -98,6 +99,7 @@ OPERATIONS: dict[Operation, str] = {
     Operation.EMBED: _named("wine"),
     Operation.HEAD: _named("indigo"),
     Operation.DRAFT: _named("moss"),
+    Operation.ENGINE: _named("brown"),
     Operation.WAIT: _named("mist"),
     Operation.OTHER: _named("slate"),
 }

@@ -32,6 +32,8 @@ class Operation(StrEnum):
     REDUCE_SCATTER = "reduce_scatter"
     ALL_REDUCE = "all_reduce"
     WAIT = "wait"
+    ENGINE = "engine"
+    """What an engine adds to its kernels."""
     OTHER = "other"
 
 
@@ -103,7 +105,8 @@ class StepReport(FrozenResult):
     tokens_per_second: float = Field(description="over all ranks")
     operation_seconds: dict[Operation, list[float]] = Field(
         description="per operation and rank: computing; transfers while under way, without waiting for slower ranks; "
-        "`wait`: waiting for slower ranks, up to the step's end; `other`: what belongs to no operation"
+        "`wait`: waiting for slower ranks, up to the step's end; `engine`: what an engine adds, predicted only; "
+        "`other`: what belongs to no operation"
     )
     hidden_seconds: dict[Operation, list[float]] = Field(
         default={}, description="per transfer and rank, the part during which the rank computed"
@@ -130,13 +133,26 @@ class StepReport(FrozenResult):
         default={}, description="predicted only: share of peak, compute and memory bandwidth"
     )
     relative_error: float | None = Field(
-        default=None, ge=0, description="predicted only: half-width of the step's error bar, as a share of it"
+        default=None,
+        ge=0,
+        description="predicted only: nine of ten measured steps lie between step_seconds / (1 + this) and "
+        "step_seconds x (1 + this)",
+    )
+    rests_on: str = Field(
+        default="", description="predicted only: what the figures were fitted on, in one line"
     )
     slowest_rank: int = Field(
         description="the rank that spends most on its own operations, for which others wait"
     )
     slowest_reason: str = Field(default="", description="what it spends more on than the mean rank")
     notes: list[str] = Field(default=[], description="conditions and caveats of these figures")
+
+    @property
+    def step_range_seconds(self) -> tuple[float, float] | None:
+        """Between which nine of ten measured steps lie; None where nothing says how far a prediction is off."""
+        if self.relative_error is None:
+            return None
+        return self.step_seconds / (1 + self.relative_error), self.step_seconds * (1 + self.relative_error)
 
     @property
     def overhead(self) -> float:

@@ -40,17 +40,20 @@ def predicted_timeline(prediction: Prediction, ranks: Sequence[int]) -> RunTimel
 def _tasks(prediction: Prediction, rank: int, ranks: Sequence[int]) -> Iterator[Span]:
     timeline = prediction.timeline
     for n, task in enumerate(timeline.schedule.tasks):
-        yield Span(
-            rank=rank,
-            stream=task.stream,
-            operation=task.operation,
-            start_seconds=float(timeline.starts_NR[n, rank]),
-            end_seconds=float(timeline.ends_NR[n, rank]),
-            layer=task.layer,
-            micro_batch=task.micro_batch if timeline.schedule.micro_batches > 1 else None,
-            chunk=task.chunk if timeline.schedule.chunks > 1 else None,
-            peers=_peers(prediction, task, rank, ranks),
-        )
+        start, end = float(timeline.starts_NR[n, rank]), float(timeline.ends_NR[n, rank])
+        begun = start + prediction.engine_seconds.get(task.operation, 0.0)
+        for operation, since, until in ((Operation.ENGINE, start, begun), (task.operation, begun, end)):
+            yield Span(
+                rank=rank,
+                stream=task.stream,
+                operation=operation,
+                start_seconds=since,
+                end_seconds=until,
+                layer=task.layer,
+                micro_batch=task.micro_batch if timeline.schedule.micro_batches > 1 else None,
+                chunk=task.chunk if timeline.schedule.chunks > 1 else None,
+                peers=_peers(prediction, task, rank, ranks),
+            )
 
 
 def _peers(prediction: Prediction, task: Task, rank: int, ranks: Sequence[int]) -> tuple[int, ...]:

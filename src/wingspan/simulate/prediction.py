@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from wingspan.cost.layer import LayerCost
 from wingspan.deployment import Deployment
+from wingspan.schedule.result import Operation
 from wingspan.simulate.timeline import Timeline
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.placement import Placement
@@ -32,6 +33,7 @@ class Prediction:
         load_LE: tokens per expert.
         arrived_LR: rows that reach each rank in a layer.
         moe: what the MoE layers' dispatches, experts and combines send and cost.
+        engine_seconds: of each task of these operations, the first so many are what the engine adds.
         flops_R, moved_bytes_R: arithmetic and memory traffic of each rank's whole step.
     """
 
@@ -43,5 +45,6 @@ class Prediction:
     load_LE: Array
     arrived_LR: Array
     moe: LayerCost
+    engine_seconds: dict[Operation, float]
     flops_R: Array
     moved_bytes_R: Array

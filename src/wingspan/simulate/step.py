@@ -5,6 +5,9 @@ Shapes: L MoE layers, E logical experts, R ranks, S slots per rank, X = R x S sl
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -65,6 +68,11 @@ def predict(deployment: Deployment, placement: Placement | None = None) -> Predi
     )
     rows_PLRS = _slot_rows(placement, loads_PLE, traffic)
     moe = layer_cost(cluster, shape, traffic, deployment.dispatcher, rows_PLRS)
+    group_seconds = _group_seconds(deployment, cluster, schedule)
+    if deployment.replicated and cut == 1:
+        # Each rank has all tokens and computes its own experts' share of their sums.
+        everything = np.broadcast_to(group_seconds[Operation.ALL_REDUCE].max(), moe.reduce_L.shape)
+        moe = replace(moe, sent=moe.sent.scaled(0), returned=moe.returned.scaled(0), reduce_L=everything)
     rows_PLRS = np.repeat(rows_PLRS, cut, axis=2)
     work = Work(deployment, cluster, schedule.micro_batches)
     prices = _Prices(
@@ -79,16 +87,27 @@ def predict(deployment: Deployment, placement: Placement | None = None) -> Predi
             Operation.REDUCE_SCATTER: moe.reduce_L,
             Operation.ALL_REDUCE: moe.reduce_L,
         },
-        _group_seconds(deployment, cluster, schedule),
+        group_seconds,
         _drafts(deployment),
     )
     costs = [prices.of(task) for task in schedule.tasks]
+    held_L = {
+        Operation.DISPATCH: moe.dispatch.processor_seconds,
+        Operation.COMBINE: moe.combine.processor_seconds,
+    }
     groups = [_group(task, deployment) for task in schedule.tasks]
     return Prediction(
         deployment=deployment,
         cluster=cluster,
         placement=placement,
-        timeline=execute(schedule, [c.seconds for c in costs], groups, cluster.kernels.contention),
+        timeline=execute(
+            schedule,
+            [c.seconds for c in costs],
+            groups,
+            cluster.kernels.contention,
+            _processors(schedule, model.moe_layers, held_L),
+        ),
+        engine_seconds=work.engine_seconds,
         rows_LRS=rows_PLRS.sum(axis=0),
         load_LE=load_LE,
         arrived_LR=np.repeat(traffic.arrived_LR, cut, axis=1),
@@ -148,13 +167,26 @@ def _group_seconds(deployment: Deployment, cluster: Cluster, schedule: Schedule)
     }
 
 
+def _processors(
+    schedule: Schedule, moe_layers: Sequence[int], held_L: Mapping[Operation, Array | None]
+) -> dict[int, Array]:
+    """Seconds in which each exchange holds the processors, by the number of its task; none where nobody knows."""
+    place = {layer: index for index, layer in enumerate(moe_layers)}
+    found = {}
+    for number, task in enumerate(schedule.tasks):
+        seconds_L = None if task.of_experts or task.layer is None else held_L.get(task.operation)
+        if seconds_L is not None and task.layer is not None:
+            found[number] = seconds_L[place[task.layer]]
+    return found
+
+
 def _group(task: Task, deployment: Deployment) -> int:
     """How many neighbouring ranks meet in a task."""
     if task.operation in (Operation.DISPATCH, Operation.COMBINE):
         return deployment.ranks
     if task.operation in COLLECTIVES:
         options = deployment.options
-        return options.expert_tensor_parallel if task.of_experts else options.attention_ranks
+        return deployment.summing_ranks if task.of_experts else options.attention_ranks
     return 1
 
 

@@ -8,21 +8,27 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wingspan.cost.uncertainty import relative_error
+from wingspan.placement.balanced import rank_load
 from wingspan.routing.load import imbalance
 from wingspan.schedule.result import LinkUse, Operation, StepReport
-from wingspan.schedule.schedule import COLLECTIVES, COMMUNICATION
+from wingspan.schedule.schedule import COMMUNICATION
 from wingspan.schedule.slowest import slowest
+from wingspan.simulate.error_bar import error_bar, rests_on
 from wingspan.simulate.memory import memory_use
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.timeline import Timeline
 from wingspan.specs.precision import wider
 from wingspan.specs.workload import USUAL_ACCEPTANCE, routing_remarks
 from wingspan.traffic.links import Traffic, by_network_card
+from wingspan.traffic.shares import expert_shares
 
 Array = NDArray[np.float64]
 
 _MEASURED = " (assumed; DeepSeek-V3's second tokens: 85 to 90 %, arXiv:2412.19437, section 5.4.3)"
+_SHOWN = 0.005
+"""The least part of a ratio that shows with two decimals."""
+_UNREAD = 0.05
+"""Share of slots without rows from which the output says so."""
 _ROUNDING = 1e-12
 """What sums of a step's tasks are off by, as a share of it."""
 
@@ -32,6 +38,10 @@ def step_report(prediction: Prediction) -> StepReport:
     deployment, timeline = prediction.deployment, prediction.timeline
     step = timeline.step_seconds
     times, hidden = _times(timeline)
+    for within, seconds in prediction.engine_seconds.items():
+        added = seconds * sum(task.operation is within for task in timeline.schedule.tasks)
+        times[within] = times[within] - added
+        times[Operation.ENGINE] = times.get(Operation.ENGINE, np.zeros(deployment.ranks)) + added
     spent = {operation: seconds - hidden.get(operation, 0.0) for operation, seconds in times.items()}
     exposed_R = np.sum([spent[op] for op in times if op in COMMUNICATION or op is Operation.WAIT], axis=0)
     sent, back = prediction.moe.sent, prediction.moe.returned
@@ -63,7 +73,8 @@ def step_report(prediction: Prediction) -> StepReport:
         peak_memory_bytes=_integers(memory.total_R),
         links=_links(prediction, step),
         utilisation=_utilisation(prediction, step),
-        relative_error=_error(prediction, times, rank),
+        relative_error=error_bar(prediction, times, rank),
+        rests_on=rests_on(prediction),
         slowest_rank=rank,
         slowest_reason=reason,
         notes=_notes(prediction, memory.fits, memory.breaking_part),
@@ -136,35 +147,15 @@ def _hottest(prediction: Prediction, rank: int) -> str:
     return f" (its experts get up to {hottest:.2f} x the mean load, in MoE layer {layer})"
 
 
-def _error(prediction: Prediction, times: dict[Operation, Array], rank: int) -> float | None:
-    """Errors of one kind of operation add up over layers; those of different kinds are independent.
-
-    None where the cluster's kernels were not judged against measurements.
-    """
-    if not prediction.cluster.kernels.accuracy:
-        return None
-    deployment = prediction.deployment
-    tokens = deployment.workload.tokens_per_gpu
-    context = deployment.workload.context.mean_tokens * deployment.workload.sequences_per_gpu
-    shared = max(deployment.options.attention_ranks, deployment.options.expert_tensor_parallel)
-    gathered = tokens * shared * deployment.model.hidden * 2
-    rows = max(float(prediction.rows_LRS.sum(axis=2).mean()), 1.0)
-    kinds = {
-        "matmul": (tokens, (Operation.DENSE, Operation.GATE, Operation.SHARED_EXPERT, Operation.HEAD)),
-        "attention": (context, (Operation.ATTENTION,)),
-        "experts": (rows, (Operation.EXPERT,)),
-        "dispatch": (deployment.ranks, (Operation.DISPATCH,)),
-        "combine": (deployment.ranks, (Operation.COMBINE,)),
-        "collective": (gathered, tuple(COLLECTIVES)),
-    }
-    busy: dict[Operation, float] = {op: float(times[op][rank]) for op in times}
-    busy[Operation.WAIT] = 0.0
-    squares = [
-        (float(relative_error(prediction.cluster, kind, size)) * sum(busy.get(op, 0.0) for op in operations))
-        ** 2
-        for kind, (size, operations) in kinds.items()
-    ]
-    return float(np.sqrt(sum(squares)) / sum(busy.values()))
+def _chance(prediction: Prediction) -> str:
+    """How much of the ranks' imbalance the draw itself makes, where it makes some."""
+    deployment, rows_LR = prediction.deployment, prediction.rows_LRS.sum(axis=2)
+    shares_LE = expert_shares(deployment.model, deployment.workload)
+    expected = imbalance(rank_load(prediction.placement, shares_LE))
+    drawn = imbalance(rows_LR)
+    if drawn - expected < _SHOWN:
+        return ""
+    return f": the fullest rank has {drawn:.2f} x the mean, of which chance makes {drawn - expected:.2f}"
 
 
 def _notes(prediction: Prediction, fits: bool, breaking: str | None) -> list[str]:
@@ -199,8 +190,14 @@ def _notes(prediction: Prediction, fits: bool, breaking: str | None) -> list[str
             "bytes of links are those of dispatch and combine: what ranks that share attention or experts gather and "
             "sum is in the times alone"
         )
+    idle = 1 - float(np.minimum(prediction.rows_LRS, 1.0).sum() / (prediction.placement.slots_LRS >= 0).sum())
+    if idle > _UNREAD:
+        notes.append(
+            f"{idle:.0%} of the experts' slots get no row and are not read: more skew leaves more of them unread, and "
+            "may be faster at so small a batch"
+        )
     if deployment.workload.fluctuating:
-        notes.append("loads are one draw from the routing's shares (workload.seed)")
+        notes.append(f"loads are one draw from the routing's shares (workload.seed){_chance(prediction)}")
     notes.extend((*routing_remarks(deployment.workload.routing), *deployment.placement.remarks))
     if prediction.placement.slots_per_rank == 1 and prediction.placement.replicas_LE.max() == 1:
         notes.append(

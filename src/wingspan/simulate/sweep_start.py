@@ -9,10 +9,11 @@ from wingspan.errors import InputError
 from wingspan.schedule.sweep_result import Value
 from wingspan.simulate.sweep import Axis, Setting
 from wingspan.specs.cluster import Cluster, load_cluster
+from wingspan.specs.engines import EngineKind
 from wingspan.specs.models import load_model
 from wingspan.specs.part_precision import AskedPrecision
 from wingspan.specs.precision_text import with_precision
-from wingspan.specs.reading import parse
+from wingspan.specs.reading import choice, parse
 from wingspan.specs.workload import Workload, phase_named
 
 _USUAL_CONTEXT = 4096
@@ -30,6 +31,7 @@ def start(
     precision: str | None = None,
     mtp_tokens: int | None = None,
     acceptance: float | None = None,
+    engine: str | None = None,
     seed: int = 0,
     scale_experts: bool | None = None,
 ) -> Setting:
@@ -44,6 +46,7 @@ def start(
         mtp_tokens: tokens that each sequence tries ahead in a decode step (default 0).
         acceptance: share of them that are right (default as `Workload` has it).
         precision: a preset and parts, as `with_precision` reads it (default: as published).
+        engine: whose work beside its kernels is counted (default: none's).
         seed: of all draws.
         scale_experts: as many experts as GPUs (default: for models that leave their number open).
 
@@ -56,13 +59,14 @@ def start(
     asked = AskedPrecision()
     if precision is not None:
         asked = with_precision(asked, precision, "`precision`")
+    options = {"attention_ranks": attention_ranks, "engine": choice(engine or "none", "`engine`", EngineKind)}
     found = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
     return Setting(
         model=load_model(model),
         cluster=found,
         gpus=gpus or found.gpus,
         workload=parse(Workload, work | tried | {"precision": asked}, "workload"),
-        options=parse(Options, {"attention_ranks": attention_ranks}, "options"),
+        options=parse(Options, options, "options"),
         scale_experts=model in _OPEN_EXPERTS if scale_experts is None else scale_experts,
     )
 

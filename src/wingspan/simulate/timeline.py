@@ -5,7 +5,7 @@ Shapes: N tasks, M of the communication stream, R ranks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -65,7 +65,11 @@ class Timeline:
 
 
 def execute(
-    schedule: Schedule, seconds: Sequence[Array], groups: Sequence[int], contention: ContentionKernel
+    schedule: Schedule,
+    seconds: Sequence[Array],
+    groups: Sequence[int],
+    contention: ContentionKernel,
+    processors: Mapping[int, Array] | None = None,
 ) -> Timeline:
     """Run the tasks in order.
 
@@ -74,6 +78,8 @@ def execute(
         seconds: duration of each task when it has the GPU for itself, (R,).
         groups: for each task, how many neighbouring ranks must begin it together (1 for computing).
         contention: how computing and communicating slow each other while both run on a rank.
+        processors: of transfers, by their number, the part of their seconds (R,) in which they hold the processors:
+            computing beside them stands still for as long, and nothing else is slowed.
 
     A task that runs beside one of the other stream does 1/slowdown of its work in that time. Since that moves
     ends, and ends move what runs beside what, passes are repeated until nothing moves.
@@ -83,21 +89,24 @@ def execute(
     streams = [t.stream for t in schedule.tasks]
     compute = np.array([n for n, s in enumerate(streams) if s is Stream.COMPUTE])
     transfer = np.array([n for n, s in enumerate(streams) if s is Stream.COMMUNICATION], dtype=np.int64)
-    lost_compute = 1 - 1 / contention.compute_slowdown
-    lost_transfer = 1 - 1 / contention.communication_slowdown
-    if not len(transfer) or not (lost_compute or lost_transfer):
+    lost_compute_MR = np.full((len(transfer), base_NR.shape[1]), 1 - 1 / contention.compute_slowdown)
+    lost_transfer_M1 = np.full((len(transfer), 1), 1 - 1 / contention.communication_slowdown)
+    for place, number in enumerate(transfer.tolist()):
+        if processors and number in processors:
+            lost_compute_MR[place] = np.minimum(processors[number] / np.maximum(base_NR[number], 1e-300), 1.0)
+            lost_transfer_M1[place] = 0.0
+    if not len(transfer) or not (lost_compute_MR.any() or lost_transfer_M1.any()):
         return Timeline(schedule, starts, ends)
     groups_M = np.array([groups[n] for n in transfer])
     meetings = {group: transfer[groups_M == group] for group in set(groups_M.tolist())}
     for _ in range(_PASSES):
         beside_transfer, beside_compute = overlap_seconds(
-            starts[transfer], ends[transfer], starts[compute], ends[compute]
+            starts[transfer], ends[transfer], starts[compute], ends[compute], lost_compute_MR
         )
-        if not beside_compute.any():
+        if not beside_transfer.any():
             break
         duration_NR = base_NR.copy()
-        beside_compute *= lost_compute
-        beside_transfer *= lost_transfer
+        beside_transfer *= lost_transfer_M1
         duration_NR[compute] += beside_compute
         duration_NR[transfer] += beside_transfer
         for group, meeting in meetings.items():
@@ -133,11 +142,11 @@ def _together(values: Array, group: int) -> Array | float:
 
 
 def overlap_seconds(
-    starts_AR: Array, ends_AR: Array, starts_BR: Array, ends_BR: Array
+    starts_AR: Array, ends_AR: Array, starts_BR: Array, ends_BR: Array, weight_AR: Array | None = None
 ) -> tuple[Array, Array]:
     """Per task of A and rank, the time in which a task of B runs beside it, and the other way round: (A, R), (B, R).
 
-    Both are in the order of their streams.
+    Both are in the order of their streams. What B runs beside A counts by A's weight, where there is one.
     """
     first_start_B, last_end_B = starts_BR.min(axis=1), ends_BR.max(axis=1)
     low_A = np.searchsorted(np.maximum.accumulate(last_end_B), starts_AR.min(axis=1), side="right")
@@ -149,5 +158,7 @@ def overlap_seconds(
             together -= np.maximum(starts_AR[number], starts_BR[low:high])
             np.maximum(together, 0.0, out=together)
             together.sum(axis=0, out=beside_AR[number])
+            if weight_AR is not None:
+                together *= weight_AR[number]
             beside_BR[low:high] += together
     return beside_AR, beside_BR

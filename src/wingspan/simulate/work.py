@@ -74,7 +74,8 @@ class Work:
         self._group = deployment.options.attention_ranks
         self._cut = deployment.options.expert_tensor_parallel
         # In a group whose ranks all hold all tokens each does for all what is not cut.
-        self._copies = self._cut if deployment.replicated else 1
+        self._copies = deployment.summing_ranks if deployment.replicated else 1
+        self._dispatches = deployment.sending is not None and deployment.ranks > 1
         tokens_R, sequences_R = deployment.tokens_R / micro_batches, deployment.sequences_R / micro_batches
         self._shared_tokens = _alike(deployment.of_attention_group(tokens_R))
         self._shared_sequences = _alike(deployment.of_attention_group(sequences_R))
@@ -82,10 +83,20 @@ class Work:
         self._sequences = self._shared_sequences if deployment.replicated else _alike(sequences_R)
         self._contexts_RB = contexts(deployment)
         self._tried = deployment.workload.tried_per_sequence
+        self._micro_batches = micro_batches
 
     def embed(self) -> Cost:
-        """Look the tokens' rows up."""
-        return self._stream()
+        """Look the tokens' rows up; what the engine does before a step is counted here."""
+        return self._with_engine(Operation.EMBED, self._stream())
+
+    @property
+    def engine_seconds(self) -> dict[Operation, float]:
+        """What the engine adds: to a step, before its first task; to a pass of a layer in decode with a dispatch."""
+        added = self._cluster.kernels.engine
+        found = {Operation.EMBED: added.step_seconds / self._micro_batches}
+        if self._dispatches and self._batch is BatchRegime.SMALL:
+            found[Operation.ATTENTION] = added.layer_seconds
+        return {operation: seconds for operation, seconds in found.items() if seconds}
 
     def of_kind(self, kind: LayerKind) -> dict[Operation, Cost]:
         """What layers of this kind compute beside experts, by operation."""
@@ -93,8 +104,9 @@ class Work:
         return found if kind.dense is None else {**found, Operation.DENSE: self.dense(kind.dense)}
 
     def attention(self, kind: LayerKind) -> Cost:
-        """Norm, projections and core of every mixer of a layer of this kind."""
-        return _sum([self._mixer(mixer) for mixer in kind.mixers])
+        """Norm, projections and core of every mixer of a layer of this kind; small kernels of the layer go with it."""
+        mixed = _sum([self._mixer(mixer) for mixer in kind.mixers])
+        return self._with_engine(Operation.ATTENTION, _longer(mixed, self._small_seconds))
 
     def dense(self, mlp: DenseMlp) -> Cost:
         """Norm and MLP of a layer."""
@@ -148,6 +160,20 @@ class Work:
             + rows * width * precisions.experts.activations.bytes
         )
         return Cost(seconds_PLR, 2.0 * values * rows, moved)
+
+    def _with_engine(self, operation: Operation, cost: Cost) -> Cost:
+        return _longer(cost, self.engine_seconds.get(operation, 0.0))
+
+    @property
+    def _small_seconds(self) -> Array:
+        """Small kernels of one pass of a layer, and the gaps between its kernels: (R,) or (1,).
+
+        Where kernels are launched one by one, the host's time for a layer holds the gaps.
+        """
+        small, tokens = self._cluster.kernels.small, np.atleast_1d(self._tokens)
+        moved = small.row_passes * tokens * self._model.hidden * _STREAM_BYTES
+        gaps = small.layer_seconds if self._batch is BatchRegime.SMALL else 0.0
+        return np.where(tokens > 0, gaps + moved / self._cluster.gpu.sustained_memory_bytes_per_second, 0.0)
 
     def _mixer(self, mixer: Mixer) -> Cost:
         tokens, precisions = self._shared_tokens, self._precisions
@@ -254,6 +280,10 @@ def contexts(deployment: Deployment) -> Array:
 def _alike(values_R: Array) -> Array:
     """One number for all ranks, where they are alike."""
     return values_R[:1] if (values_R == values_R[0]).all() else values_R
+
+
+def _longer(cost: Cost, seconds: Array | float) -> Cost:
+    return Cost(cost.seconds + seconds, cost.flops, cost.moved_bytes)
 
 
 def _sum(costs: list[Cost]) -> Cost:

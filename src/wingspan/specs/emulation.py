@@ -45,6 +45,8 @@ def _kernels(compute: Kernels, transfers: Kernels, time_scale: float) -> Kernels
             "matmul": _slower(compute.matmul, time_scale),
             "experts": _slower(compute.experts, time_scale),
             "attention": _slower(compute.attention, time_scale),
+            "small": _slower(compute.small, time_scale),
+            "engine": _slower(compute.engine, time_scale),
             "normal": transfers.normal,
             "low_latency": transfers.low_latency,
             "collective": transfers.collective,

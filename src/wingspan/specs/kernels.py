@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from wingspan.errors import InputError
+from wingspan.specs.precision import Precision
 from wingspan.specs.reading import Spec, parse, read_yaml
 
 Seconds = Annotated[float, Field(ge=0)]
@@ -48,6 +49,12 @@ class ExpertsKernel(Spec):
     copy_passes: float = Field(
         ge=0, description="large batches: times each row is read and written to sort and to sum it"
     )
+    arithmetic_shares: dict[Precision, Share] = Field(
+        default={}, description="share of the sustained FLOP/s that grouped products reach, where it is less"
+    )
+    memory_share: Share = Field(
+        default=1.0, description="share of the sustained memory bandwidth at which their weights are read"
+    )
 
 
 class AttentionKernel(Spec):
@@ -83,6 +90,15 @@ class ExchangePhase(Spec):
         ge=0,
         description="rate at which one processor forwards rows inside a domain; 0 = only the link limits",
     )
+    processor_seconds: Seconds = Field(
+        default=0.0, description="in which its kernels hold the processors, whatever they move"
+    )
+    processor_bytes_per_second: float = Field(
+        default=0.0,
+        ge=0,
+        description="of the rows that a rank sends and receives, while its kernels hold the processors; the rest of "
+        "the exchange slows no computing. 0 = they are held all along, as `contention` says",
+    )
 
 
 class ExchangeKernel(Spec):
@@ -90,6 +106,17 @@ class ExchangeKernel(Spec):
 
     source: str
     processors: int = Field(ge=0, description="of the GPU, busy with the exchange while it lasts")
+    back_pressure: float = Field(
+        default=0.0,
+        ge=0,
+        description="between domains: how far all transfers are paced by the fullest rank, whose buffers hold up who "
+        "sends to it; 1: as if every rank were as full; above: its queue also holds up rows for others",
+    )
+    slower_per_doubling: float = Field(
+        default=0.0,
+        ge=0,
+        description="inside a domain: how much longer the same bytes take for each doubling of its ranks beyond 8",
+    )
     dispatch: ExchangePhase
     combine: ExchangePhase
 
@@ -101,6 +128,25 @@ class CollectiveKernel(Spec):
     launch_seconds: Seconds
     doubling_seconds: Seconds = Field(description="more for each doubling of the ranks")
     scale_up_share: Share
+
+
+class SmallKernels(Spec):
+    """What a layer runs beside products, attention and exchanges: quantising, rotary embedding, top-k, permutation."""
+
+    source: str = "none"
+    layer_seconds: Seconds = Field(
+        default=0.0, description="decode: of each pass of a layer, with the gaps between its kernels"
+    )
+    row_passes: float = Field(
+        default=0.0, ge=0, description="decode: times each token's row is read or written in them"
+    )
+
+
+class EngineWork(Spec):
+    """What an engine spends beyond its kernels; a deployment's engine sets it."""
+
+    step_seconds: Seconds = 0.0
+    layer_seconds: Seconds = 0.0
 
 
 class ContentionKernel(Spec):
@@ -136,6 +182,8 @@ class Kernels(Spec):
     )
     collective: CollectiveKernel
     contention: ContentionKernel
+    small: SmallKernels = SmallKernels()
+    engine: EngineWork = EngineWork()
     accuracy: dict[str, Accuracy] = Field(
         default={}, description="per operation; one that is not named has no error bar"
     )

@@ -23,6 +23,7 @@ ROUTING_TEXTS = {
     "uniform": "every expert as likely as any other",
     "power-law:EXPONENT": "the n-th most popular expert with a share of n^-EXPONENT",
     "log-normal:SIGMA": "shares drawn, with SIGMA the standard deviation of their logarithm",
+    "log-normal:SIGMA+GROUPS": "the same, and GROUPS that of a factor that 32 neighbouring experts have in common",
     "FILE.parquet": "a routing trace: which experts each token chose",
     "FILE": "loads, layers x experts: what import wrote, or a matrix (JSON, .npy, CSV, Parquet)",
 }
@@ -39,8 +40,8 @@ def parse_routing(text: str) -> Routing:
     """The routing of a text.
 
     Args:
-        text: `uniform`, `log-normal:SIGMA`, `power-law:EXPONENT`, a routing trace (.parquet), or loads per (layer,
-            expert) in a file that `read_load` reads.
+        text: `uniform`, `log-normal:SIGMA`, `log-normal:SIGMA+GROUPS`, `power-law:EXPONENT`, a routing trace (.parquet)
+            or loads per (layer, expert) in a file that `read_load` reads.
 
     Raises:
         InputError: something else, or a number or file that is wrong.
@@ -49,7 +50,9 @@ def parse_routing(text: str) -> Routing:
     if text == "uniform":
         return UniformRouting()
     if name == "log-normal":
-        return parse(LogNormalRouting, {"sigma": _number(text, number)}, f"`routing` {text}")
+        each, plus, groups = number.partition("+")
+        shared = {"group_sigma": _number(text, groups)} if plus else {}
+        return parse(LogNormalRouting, {"sigma": _number(text, each), **shared}, f"`routing` {text}")
     if name == "power-law":
         return parse(PowerLawRouting, {"exponent": _number(text, number)}, f"`routing` {text}")
     path = Path(text)

@@ -55,10 +55,11 @@ class PowerLawRouting(Spec):
 
 
 class LogNormalRouting(Spec):
-    """Shares proportional to exp(sigma x standard normal)."""
+    """Shares proportional to exp(sigma x standard normal), and so once more for each 32 neighbouring experts."""
 
     kind: Literal["log_normal"] = "log_normal"
     sigma: float = Field(ge=0, le=4)
+    group_sigma: float = Field(default=0.0, ge=0, le=4)
 
 
 class RecordedRouting(Spec):

@@ -38,7 +38,9 @@ def _shares(model: ModelSpec, workload: Workload) -> NDArray[np.float64]:
     if isinstance(routing, PowerLawRouting):
         return shares.power_law(layers, experts, top_k, routing.exponent, workload.seed)
     if isinstance(routing, LogNormalRouting):
-        return shares.log_normal(layers, experts, top_k, routing.sigma, workload.seed)
+        return shares.log_normal(
+            layers, experts, top_k, routing.sigma, workload.seed, group_sigma=routing.group_sigma
+        )
     if isinstance(routing, RecordedRouting):
         counts_LE = np.array(routing.loads, dtype=np.float64)
         if counts_LE.shape[1] != experts:

@@ -26,6 +26,31 @@ def test_a_row_becomes_the_deployment_that_it_names(tmp_path: Path) -> None:
     assert deployment.options.schedule == "two-batch"
 
 
+@pytest.mark.parametrize(
+    ("overlap", "schedule"),
+    [
+        ("no TBO", "sequential"),
+        ("TBO", "two-batch"),
+        ("DBO", "two-batch"),
+        ("SBO", "chunks:2"),
+        ("-", "sequential"),
+    ],
+)
+def test_what_a_row_says_of_overlap_is_its_schedule(tmp_path: Path, overlap: str, schedule: str) -> None:
+    (found,) = read_published(write(tmp_path / "p.csv", row("A", overlap=overlap)))
+    assert setup_of(found).deployment.options.schedule == schedule
+
+
+def test_one_sequence_on_many_gpus_is_a_fraction_of_one_per_gpu(tmp_path: Path) -> None:
+    (found,) = read_published(
+        write(tmp_path / "p.csv", row("A", ep="8", batch_per_gpu="0.125", overlap="TP8"))
+    )
+    deployment = setup_of(found).deployment
+    assert deployment.workload.total_sequences == 1
+    assert deployment.options.attention_ranks == 8
+    assert deployment.replicated
+
+
 @pytest.mark.parametrize("stated", [0.6, 0.78, 0.9])
 def test_a_published_balance_is_the_balance_of_the_step(tmp_path: Path, stated: float) -> None:
     metric = f"throughput at balancedness {stated:.3f}"

@@ -6,6 +6,7 @@ The columns are `id`, `source`, `system`, `model`, `hardware`, `gpus`, `ep`, `ph
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,8 @@ class PublishedRow:
 
     Args:
         ep: ranks over which experts lie; None where the row is of no one EP size.
-        batch: tokens (prefill) or sequences (decode) per GPU; None where the row does not say.
+        batch: tokens (prefill) or sequences (decode) per GPU, a fraction where some have none; None where the row
+            does not say.
         value: the figure; None where it is not one number.
         for_fitting: constants may be fitted on it; the others judge.
     """
@@ -50,7 +52,7 @@ class PublishedRow:
     ep: int | None
     phase: str
     precision: str
-    batch: int | None
+    batch: float | None
     seq: str
     overlap: str
     metric: str
@@ -112,7 +114,7 @@ def _row(cells: dict[str, str]) -> PublishedRow:
     return PublishedRow(
         **{name: cells[name] for name in texts},
         ep=_whole(cells["ep"]),
-        batch=_whole(cells["batch_per_gpu"]),
+        batch=_positive(cells["batch_per_gpu"]),
         value=_number(cells["value"]),
         for_fitting=crc32(cells["id"].encode()) % 2 == 0,
     )
@@ -120,6 +122,11 @@ def _row(cells: dict[str, str]) -> PublishedRow:
 
 def _whole(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _positive(text: str) -> float | None:
+    number = _number(text)
+    return number if number is not None and 0 < number < math.inf else None
 
 
 def _number(text: str) -> float | None:

@@ -137,7 +137,7 @@ def trends(points: list[PublishedPoint]) -> list[Trend]:
         if name == "batch":
             first, second = sorted((one, other), key=lambda point: point.row.batch or 0)
         was, now = _features(first)[1][name], _features(second)[1][name]
-        fixed = "" if name == "batch" else f", {first.row.batch or '?'} a GPU"
+        fixed = "" if name == "batch" else f", {first.batch_text} a GPU"
         found.append(
             Trend(
                 f"EP {first.row.ep} {first.row.phase}{fixed}: {name} {was} to {now}",
@@ -185,4 +185,4 @@ def _features(point: PublishedPoint) -> tuple[tuple[object, ...], dict[str, obje
     balance = None if setup is None else setup.placement_balance
     schedule = None if setup is None else setup.deployment.options.schedule
     kind = (row.hardware, row.ep, row.phase, row.unit, row.seq)
-    return kind, {"batch": row.batch, "balance": balance, "schedule": schedule}
+    return kind, {"batch": point.batch_text, "balance": balance, "schedule": schedule}

@@ -11,8 +11,9 @@ from wingspan.errors import InputError
 from wingspan.interop.published.exchanges import exchange_figure
 from wingspan.interop.published.rows import PublishedRow
 from wingspan.schedule.result import Operation, StepReport
-from wingspan.simulate.published.setups import PublishedSetup, cluster_of, setup_of
+from wingspan.simulate.published.setups import PublishedSetup, cluster_of, clustered, setup_of
 from wingspan.simulate.step import simulate
+from wingspan.specs.models import load_model
 
 
 class Kind(StrEnum):
@@ -22,6 +23,8 @@ class Kind(StrEnum):
     """Tokens per second of an engine, or the time that a layer of it takes in all."""
     PART = "part of a step"
     EXCHANGE = "exchange alone"
+    BALANCE = "balance"
+    """Mean / max of the ranks' load that recorded routing has, against what the generator of skew gives."""
 
 
 _PARTS = {
@@ -56,6 +59,11 @@ class PublishedPoint:
         return "/s" in self.row.unit
 
     @property
+    def batch_text(self) -> str:
+        """The row's tokens or sequences per GPU."""
+        return "?" if self.row.batch is None else f"{self.row.batch:g}"
+
+    @property
     def error(self) -> float:
         """Relative error of the predicted *time*: above 0 it is too slow."""
         ratio = self.predicted / self.published
@@ -66,7 +74,8 @@ class PublishedPoint:
         """Whether the published time lies within the predicted one's bar."""
         if self.relative_error is None:
             return None
-        return abs(1 / (1 + self.error) - 1) <= self.relative_error
+        times = 1 + self.error
+        return max(times, 1 / times) <= 1 + self.relative_error
 
     @property
     def attention(self) -> str:
@@ -114,6 +123,8 @@ def _point(
     if row.unit in ("us", "GB/s"):
         figure = exchange_figure(row, cluster_of(row))
         return PublishedPoint(row, Kind.EXCHANGE, row.value, figure.value, figure.relative_error)
+    if row.metric == "GPU balancedness mean/max" and row.says("no EPLB") and row.ep is not None:
+        return PublishedPoint(row, Kind.BALANCE, row.value, _balance(row.ep), None)
     rate, layer = row.unit.startswith("tok/s"), row.unit == "ms" and row.metric.startswith("per-layer ")
     if not rate and not layer:
         raise InputError(f"{row.id}: {row.metric} in {row.unit} is not predicted")
@@ -137,6 +148,14 @@ def _point(
         raise InputError(f"{row.id}: a profile's `{name}` is cut otherwise than a prediction's operations")
     seconds = float(np.mean(report.operation_seconds[_PARTS[name]])) / len(setup.deployment.model.moe_layers)
     return PublishedPoint(row, Kind.PART, row.value, _milliseconds(seconds, row), None, setup)
+
+
+def _balance(ranks: int) -> float:
+    """Mean / max of the load of so many ranks that hold DeepSeek-V3's experts in their order."""
+    model = load_model("deepseek-v3")
+    shares_LE = clustered(len(model.moe_layers), model.experts)
+    load_LR = shares_LE.reshape(len(shares_LE), ranks, -1).sum(axis=2)
+    return float((load_LR.mean(axis=1) / load_LR.max(axis=1)).mean())
 
 
 def _step(

@@ -8,6 +8,7 @@ Shapes: L MoE layers, E logical experts, R ranks.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +20,13 @@ from numpy.typing import NDArray
 from wingspan.deployment import Deployment, Options
 from wingspan.errors import InputError
 from wingspan.interop.published.rows import PublishedRow
-from wingspan.placement.balanced import balanced, rank_load
+from wingspan.placement.balanced import rank_load
+from wingspan.placement.eplb import eplb, without_twins
 from wingspan.placement.spec import PlacementSpec
 from wingspan.routing.shares import as_shares, draw_loads, log_normal
 from wingspan.specs.cluster import Cluster, load_cluster
+from wingspan.specs.engines import EngineKind
+from wingspan.specs.model import Experts
 from wingspan.specs.models import load_model
 from wingspan.specs.workload import RecordedRouting, Workload
 
@@ -49,12 +53,20 @@ _MODELS = (
     ("DeepSeek", "deepseek-v3"),
     ("DSv3", "deepseek-v3"),
 )
+_ENGINES = (
+    ("SGLang", EngineKind.SGLANG),
+    ("vLLM", EngineKind.VLLM),
+    ("TRT-LLM", EngineKind.TRTLLM),
+    ("TensorRT-LLM", EngineKind.TRTLLM),
+)
 _REDUNDANT = 32
 """Slots beyond the experts where an engine balances and does not say how many: DeepSeek-V3, arXiv:2412.19437, 3.4."""
 _BALANCED_AT = {8: 0.944, 16: 0.902, 32: 0.80, 72: 0.857}
 _UNBALANCED_AT = {8: 0.674, 16: 0.614, 32: 0.551, 64: 0.478}
 """Mean / max of the GPUs' load by EP size, with and without balancing: lmsys.org, "Deploying DeepSeek with PD
 Disaggregation and Large-Scale Expert Parallelism on 96 H100 GPUs", May 2025, figures on EPLB."""
+SIGMA, GROUP_SIGMA = 0.51, 0.30
+"""Deviations with which a log-normal has the unbalanced figures at 8 and 32 ranks: fitted on these two."""
 _PREFILL_TOKENS = 16384
 _PREFILL_PROMPT = 4096
 """Prefill rows that say neither: what the same post uses."""
@@ -97,20 +109,23 @@ def setup_of(row: PublishedRow) -> PublishedSetup:
     tokens, context = _work(row, assumed)
     goal = _balance(row, assumed)
     redundant = _redundant(row, goal)
+    in_all = round(tokens * row.ep) if tokens % 1 else None
+    tokens = -(-in_all // row.ep) if in_all else round(tokens)
     slots = -(-(model.experts.count + redundant) // row.ep)
     tensor_parallel = re.search(r"\bTP(\d+)\b", f"{row.system} {row.overlap}")
     workload = Workload.model_validate(
         {
             "phase": row.phase,
             "tokens_per_gpu": tokens,
+            "total_sequences": in_all,
             "context": context,
-            "expert_weights": "nvfp4" if "NVFP4" in row.precision else None,
+            "precision": _precision(row),
         }
     )
     placement = PlacementSpec(ranks=row.ep, experts_per_rank=slots)
     if goal is not None:
-        layers, count, top_k = len(model.moe_layers), model.experts.count, model.experts.per_token
-        of = _Routed(layers, count, top_k, row.ep, slots, tokens * row.ep)
+        nodes = max(1, row.ep // cluster.scale_up_domain_gpus)
+        of = _Routed(len(model.moe_layers), model.experts, row.ep, slots, nodes, tokens * row.ep)
         placement, routing = of.at_balance(goal) if _balances(row) else of.unplanned_at(goal)
         workload = workload.model_copy(update={"routing": routing})
     deployment = Deployment(
@@ -119,7 +134,8 @@ def setup_of(row: PublishedRow) -> PublishedSetup:
         workload=workload,
         placement=placement,
         options=Options(
-            schedule="two-batch" if _overlaps(row) else "sequential",
+            schedule=_schedule(row),
+            engine=_engine(row),
             attention_ranks=int(tensor_parallel[1]) if tensor_parallel else 1,
         ),
     )
@@ -142,7 +158,20 @@ def cluster_of(row: PublishedRow) -> Cluster:
     )
 
 
-def _work(row: PublishedRow, assumed: list[str]) -> tuple[int, int]:
+def _precision(row: PublishedRow) -> dict[str, str]:
+    """What the row says otherwise than published: its experts' format, and attention in FP8 with its cache."""
+    experts = {"experts": "nvfp4"} if "NVFP4" in row.precision else {}
+    return {**experts, **({"kv": "fp8", "core": "fp8"} if "FP8 attn" in row.precision else {})}
+
+
+def _engine(row: PublishedRow) -> EngineKind:
+    for word, engine in _ENGINES:
+        if word in row.system:
+            return engine
+    return EngineKind.NONE
+
+
+def _work(row: PublishedRow, assumed: list[str]) -> tuple[float, int]:
     """New tokens per GPU, and tokens of context (of a prompt, in prefill)."""
     lengths = row.numbers_of_seq
     if row.phase == "decode":
@@ -156,13 +185,16 @@ def _work(row: PublishedRow, assumed: list[str]) -> tuple[int, int]:
         assumed.append(f"{tokens:,} tokens per GPU and step")
     if not lengths:
         assumed.append(f"prompts of {_PREFILL_PROMPT:,}")
-    return tokens, min(lengths[0] if lengths else _PREFILL_PROMPT, tokens)
+    return tokens, min(lengths[0] if lengths else _PREFILL_PROMPT, math.floor(tokens))
 
 
-def _overlaps(row: PublishedRow) -> bool:
+def _schedule(row: PublishedRow) -> str:
     if row.says("no TBO", "no DBO"):
-        return False
-    return row.says("TBO", "DBO", "two micro-batches", "two-batch")
+        return "sequential"
+    if row.says("TBO", "DBO", "two micro-batches", "two-batch"):
+        return "two-batch"
+    # One batch whose rows return while others are computed.
+    return "chunks:2" if row.says("SBO", "overlapped with down") else "sequential"
 
 
 def _balances(row: PublishedRow) -> bool:
@@ -192,24 +224,30 @@ def _redundant(row: PublishedRow, goal: float | None) -> int:
     return _REDUNDANT if goal is not None and _balances(row) else 0
 
 
+def clustered(layers: int, experts: Experts, sigma: float = SIGMA) -> Array:
+    """Shares as skewed as recorded ones, or by another deviation, with as much of it in common to neighbours."""
+    together = sigma * GROUP_SIGMA / SIGMA
+    return log_normal(layers, experts.count, experts.per_token, sigma, 7, together)
+
+
 @dataclass(frozen=True)
 class _Routed:
     """Loads of a step, and where the experts lie, for a balance that is known."""
 
     layers: int
-    experts: int
-    top_k: int
+    experts: Experts
     ranks: int
     slots: int
+    nodes: int
     tokens: int
 
     def at_balance(self, goal: float) -> tuple[PlacementSpec, RecordedRouting]:
         """Placed by loads from which the step's own have moved so far that the ranks are as uneven as `goal` says."""
-        planned_LE, placement = _planned(self.layers, self.experts, self.top_k, self.ranks, self.slots)
+        planned_LE, placement = _planned(self.layers, self.experts, self.ranks, self.slots, self.nodes)
         moved = np.random.default_rng(7).standard_normal(planned_LE.shape)
 
         def shares(sigma: float) -> Array:
-            return as_shares(planned_LE * np.exp(sigma * moved), self.top_k)
+            return as_shares(planned_LE * np.exp(sigma * moved), self.experts.per_token)
 
         sigma = _bisect(lambda value: self._balance(shares(value), placement), goal)
         return placement, _recorded(shares(sigma))
@@ -219,7 +257,7 @@ class _Routed:
         placement = PlacementSpec(ranks=self.ranks, experts_per_rank=self.slots)
 
         def shares(sigma: float) -> Array:
-            return log_normal(self.layers, self.experts, self.top_k, sigma, 7)
+            return clustered(self.layers, self.experts, sigma)
 
         sigma = _bisect(lambda value: self._balance(shares(value), placement), goal)
         return placement, _recorded(shares(sigma))
@@ -231,9 +269,13 @@ class _Routed:
 
 
 @lru_cache(maxsize=8)
-def _planned(layers: int, experts: int, top_k: int, ranks: int, slots: int) -> tuple[Array, PlacementSpec]:
-    planned_LE = log_normal(layers, experts, top_k, _SPREAD, 1)
-    return planned_LE, PlacementSpec.explicit(balanced(planned_LE, ranks, slots))
+def _planned(
+    layers: int, experts: Experts, ranks: int, slots: int, nodes: int
+) -> tuple[Array, PlacementSpec]:
+    """Loads, and the experts placed by them as the engine does it: groups of experts stay on a node where they can."""
+    planned_LE = log_normal(layers, experts.count, experts.per_token, _SPREAD, 1)
+    slots_LRS = eplb(planned_LE, ranks, slots, nodes, experts.groups)
+    return planned_LE, PlacementSpec.explicit(without_twins(slots_LRS, experts.count))
 
 
 def _recorded(shares_LE: Array) -> RecordedRouting:

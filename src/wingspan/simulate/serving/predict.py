@@ -50,6 +50,7 @@ class Serving:
     precision: str | None
     mtp_tokens: int | None
     acceptance: float | None
+    engine: str | None
     seed: int
     prefix_caching: bool
     price_per_gpu_hour: float | None = None
@@ -161,6 +162,7 @@ def _fleet(serving: Serving, source: RequestSource) -> tuple[Fleet, dict[str, st
         "Cluster": serving.cluster,
         "Requests": source.described,
         "Step": f"{serving.schedule} schedule, {serving.routing} routing"
+        + (f", {serving.engine}" if serving.engine not in (None, "none") else "")
         + (f", attention over {serving.attention_ranks} ranks" if serving.attention_ranks > 1 else ""),
     }
     if (work := deployment.workload).tried_per_sequence > 1:
@@ -205,6 +207,7 @@ def _deployment(serving: Serving, ranks: int) -> Deployment:
         precision=serving.precision,
         mtp_tokens=serving.mtp_tokens,
         acceptance=serving.acceptance,
+        engine=serving.engine,
         seed=serving.seed,
         scale_experts=False,
     )
