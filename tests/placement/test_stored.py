@@ -35,6 +35,7 @@ def test_a_file_of_the_version_before_says_nothing_of_the_model():
         ({"hidden_layers": True}, "whole number"),
         ({"ranks_per_node": 0}, "use 1 or more"),
         ({"schema_version": 3}, "reads 1 and 2"),
+        ({"slots": [[[2**70]]]}, "not a placement object"),
     ],
 )
 def test_what_cannot_be_is_named(changed, message):

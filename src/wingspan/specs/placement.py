@@ -97,7 +97,7 @@ class Placement:
             )
         try:
             return cls(np.asarray(data["slots"], dtype=np.int64), int(data["num_experts"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"placement: not a placement object ({error})") from error
 
     def __eq__(self, other: object) -> bool:
