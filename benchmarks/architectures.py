@@ -7,15 +7,18 @@ local attention really leave tokens out.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig
+from safetensors.torch import load_file, save_file
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 
-from wingspan.runtime.model.known import makes_text
+from wingspan.errors import InputError
+from wingspan.models.classes import text_class
 
 VOCABULARY = 96
 CONTEXT = 512
@@ -73,9 +76,16 @@ _EXCEPTIONS: dict[str, dict[str, Any]] = {
         "per_layer_config": {"02": {"head_dim": 16}}, "pad_token_id": 0, "enable_moe_block": True,
         "moe_intermediate_size": 24,
     },
+    "glm4v_moe_text": {
+        "head_dim": 16,
+        "rope_parameters": {
+            "rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5, "mrope_section": [1, 1, 2],
+        },
+    },
     "glm5_next_text": {"index_topk": 4, "index_kpool": 2},
     "granitemoehybrid": {"mamba_n_heads": 8, "layer_types": ["mamba", "attention"] * 2},
     "hunyuan_v1_moe": {"head_dim": 8},
+    "inkling_vision": {"patch_size": 4},
     "jamba": {
         "num_hidden_layers": 4, "attn_layer_period": 3, "attn_layer_offset": 2, "expert_layer_period": 2,
         "expert_layer_offset": 1,
@@ -89,7 +99,10 @@ _EXCEPTIONS: dict[str, dict[str, Any]] = {
     "longcat_flash": {"num_layers": 3},
     "mellum": _LOCAL_AND_FULL,
     "minimax_m3_vl_text": {"layer_types": ["full_attention", "minimax_m3_sparse"] * 2},
+    "mistral4": {"head_dim": 16},
     "mixtral": {"sliding_window": 6},
+    "muse_spark": {"out_hidden_size": 32, "projector_hidden_size": 32},
+    "muse_spark_audio": {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]},
     "nemotron_h": {
         "num_hidden_layers": 6, "layers_block_type": ["linear_attention", "moe", "full_attention", "moe", "mlp", "moe"],
     },
@@ -100,6 +113,9 @@ _EXCEPTIONS: dict[str, dict[str, Any]] = {
         "indexer_compress_ratio": 2, "ple_layer_ids": [1], "ple_embed_dim": 32, "heads_per_ngram": 4,
         "eos_token_id": VOCABULARY - 1,
     },
+    "nemotron_h_omni": {"vision_hidden_size": 32, "projector_hidden_size": 32},
+    "qwen3_omni_moe_thinker": {"vision_start_token_id": 90, "audio_start_token_id": 91},
+    "radio": {"video_temporal_patch_size": 2, "num_hidden_layers": 2},
     "step3p5": _LOCAL_AND_FULL | {
         "num_hidden_layers": 4, "mlp_layer_types": ["dense"] + ["sparse"] * 3, "sliding_window": 6, "pad_token_id": 0,
         "num_sliding_attention_heads": 6, "swiglu_limits": [None, 0.0, 0.05, None],
@@ -125,10 +141,10 @@ def tiny_configuration(model_type: str, sizes: Sizes = Sizes()) -> PreTrainedCon
     small = _shrunk(text, sizes)
     if text is default:
         return CONFIG_MAPPING[model_type](**small)
-    parts = {
+    parts: dict[str, Any] = {
         name: _shrunk(part, sizes) for name in default.sub_configs if (part := getattr(default, name, None))
     }
-    return CONFIG_MAPPING[model_type](**parts)
+    return CONFIG_MAPPING[model_type](**parts, **_EXCEPTIONS.get(model_type, {}))
 
 
 def write_checkpoint(
@@ -140,17 +156,35 @@ def write_checkpoint(
     sharded: bool = False,
 ) -> Path:
     """Save a model with weights that let every part matter; the configuration alone where it makes no text."""
-    if not makes_text(config.model_type):
+    try:
+        found = text_class(config)
+    except InputError:
         config.save_pretrained(folder)
         return folder
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model: Any = found.model._from_config(found.config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn_like(parameter)
             parameter.copy_(noise * 0.15 if parameter.dim() > 1 else parameter + noise * 0.1)
     model.to(dtype).save_pretrained(folder, **({"max_shard_size": "60KB"} if sharded else {}))
+    part = next((name for name in config.sub_configs if getattr(config, name, None) is found.config), None)
+    if part is not None and part != "text_config":
+        _as_part(folder, config, part.removesuffix("config").replace("_", "."))
     return folder
+
+
+def _as_part(folder: Path, config: PreTrainedConfig, prefix: str) -> None:
+    """Make a part's checkpoint that of the whole: every name with the part's before it."""
+    for file in folder.glob("*.safetensors"):
+        tensors = {prefix + name: tensor for name, tensor in load_file(file).items()}
+        save_file(tensors, file, metadata={"format": "pt"})
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        listed = json.loads(index.read_text())
+        listed["weight_map"] = {prefix + name: file for name, file in listed["weight_map"].items()}
+        index.write_text(json.dumps(listed))
+    config.save_pretrained(folder)
 
 
 def _shrunk(config: PreTrainedConfig, sizes: Sizes) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Shapes: N generated tokens of a prompt, V vocabulary.
 from __future__ import annotations
 
 import inspect
+import json
 import pickle
 import signal
 from collections.abc import Iterator, Sequence
@@ -18,17 +19,20 @@ from typing import Any, NoReturn
 from unittest import mock
 
 import torch
-from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from benchmarks.architectures import tiny_configuration, write_checkpoint
 from benchmarks.fuzz_case import Case
 from wingspan.balance.settings import parse_rebalance
 from wingspan.errors import InputError, WingspanError
+from wingspan.models.classes import text_class
 from wingspan.runtime import run as run_module
 from wingspan.runtime.dispatch.choice import DispatchOptions
-from wingspan.runtime.generation.prompts import Prompt, Tokenizer, check_context
+from wingspan.runtime.generation.prompts import Prompt, check_context
 from wingspan.runtime.generation.sampling import Sampling
+from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.launch.group import Group
+from wingspan.runtime.model.architecture import SAME_MODULES, load_config
 from wingspan.runtime.model.engine import default_placement, describe
 from wingspan.runtime.model.reference import Check, check
 from wingspan.runtime.model.step import flow_named
@@ -86,12 +90,15 @@ def judge(case: Case, folder: Path) -> Verdict:
 
 
 def _checkpoint(case: Case, folder: Path) -> Path:
-    config = tiny_configuration(case.architecture, case.sizes)
+    modules = SAME_MODULES.get(case.architecture, case.architecture)
+    config = tiny_configuration(modules, case.sizes)
     if case.ends is not None:
         config.get_text_config().eos_token_id = case.ends
-    return write_checkpoint(
-        config, folder, case.weights_seed, getattr(torch, case.stored), sharded=case.sharded
-    )
+    write_checkpoint(config, folder, case.weights_seed, getattr(torch, case.stored), sharded=case.sharded)
+    if modules != case.architecture:
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": case.architecture}))
+    return folder
 
 
 def _run(case: Case, checkpoint: Path, result: Path) -> Answers:
@@ -177,9 +184,11 @@ def _plain(
 
     Other `rounding`s than 0 move every weight by up to the dtype's own rounding.
     """
-    model = AutoModelForCausalLM.from_pretrained(
-        checkpoint, dtype=dtype, experts_implementation="eager"
-    ).eval()
+    found = text_class(load_config(checkpoint))
+    model: Any = found.model.from_pretrained(
+        checkpoint, config=found.config, dtype=dtype, experts_implementation="eager"
+    )
+    model.eval()
     if rounding:
         torch.manual_seed(rounding)
         with torch.no_grad():

@@ -65,7 +65,9 @@ def test_models_says_of_each_type_what_works(wingspan):
     assert (figures["experts"], figures["experts_per_token"]) == (128, 4)
     assert found["kimi_k3"]["presets"].keys() == {"kimi-k3"}
     assert sum(len(said["presets"]) for said in found.values()) >= 25
-    assert not found["qwen3_vl_moe"]["runs"]
+    assert found["qwen3_vl_moe"]["checked"] == ["float32", "bfloat16"]
+    assert not found["diffusion_gemma"]["runs"]
+    assert all(("why_not" in said) != said["runs"] for said in found.values())
     assert len(found) >= 75
     shown = wingspan("models").out
     assert all(f"{kind} " in shown for kind in found)

@@ -11,9 +11,9 @@ from wingspan.writing import json_text
 def models(as_json: Json = False) -> None:
     """List every type of Mixture-of-Experts model that is known: whether it is planned, whether it runs, its presets.
 
-    A type is the `model_type` of a `config.json`; of a wrapper of several parts the one that makes text is planned.
-    Whether it runs is transformers' to say; without it the column is left out. Of a preset, all parameters and those
-    that a token uses.
+    A type is the `model_type` of a `config.json`; of a wrapper of several parts the one that makes text is planned and
+    run. Checked are the dtypes in which a small random model of the type, on three ranks, gave what plain transformers
+    gives. Of a preset, all parameters and those that a token uses.
 
     Examples:
 
@@ -32,38 +32,33 @@ _REASONS = {
     "diffusion_gemma": "writes many tokens at once, by diffusion",
     "openai_privacy_filter": "labels tokens and makes no text",
 }
-"""Why types of transformers' registry are not planned."""
+"""Why types of transformers' registry are neither planned nor run."""
+
+_SHORT = {"float32": "FP32", "bfloat16": "BF16"}
 
 
 def _known() -> dict[str, dict[str, Any]]:
-    """For each type whether it is planned, whether it runs (None where nobody can tell), and its presets."""
-    from importlib.util import find_spec
-
+    """For each type whether it is planned, whether it runs and how that was checked, and its presets."""
+    from wingspan.runtime.setup.model_types import TypeSupport, type_table
     from wingspan.specs.families import FAMILIES, TEXT_PARTS
 
-    runs: dict[str, bool] = {}
-    parts: dict[str, str] = {}
-    told = find_spec("torch") is not None and find_spec("transformers") is not None
-    if told:
-        from wingspan.cli.runtime_import import need_runtime
-
-        need_runtime()
-        from wingspan.runtime import api as runtime
-
-        runs = {kind: runtime.makes_text(kind) for kind in runtime.architectures()}
-        parts = {kind: runtime.text_type(kind) for kind in runs}
-        # Ours, and checkpoints that name another type's code.
-        runs |= {kind: runtime.makes_text(kind) for kind in FAMILIES if kind not in runs}
+    table = type_table()
     presets = _presets()
-    return {
-        kind: {
-            "planned": kind in TEXT_PARTS or parts.get(kind, kind) in FAMILIES,
-            "runs": runs.get(kind, False) if told else None,
+    not_there = TypeSupport(
+        why=f"not in transformers {table.transformers}, and a checkpoint's code is never run"
+    )
+    found = {}
+    for kind in sorted({*FAMILIES, *TEXT_PARTS, *table.types}):
+        said = table.types.get(kind, not_there)
+        why = _REASONS.get(kind, said.why)
+        found[kind] = {
+            "planned": kind in TEXT_PARTS or (said.text or kind) in FAMILIES,
+            "runs": said.runs,
+            "checked": [*said.checked],
             "presets": presets.get(kind, {}),
-            **({"why_not": _REASONS[kind]} if kind in _REASONS else {}),
+            **({"why_not": why} if why else {}),
         }
-        for kind in sorted({*FAMILIES, *TEXT_PARTS, *runs})
-    }
+    return found
 
 
 def _presets() -> dict[str, dict[str, dict[str, int]]]:
@@ -88,21 +83,33 @@ def _print(found: dict[str, dict[str, Any]]) -> None:
     from rich.table import Table
 
     from wingspan.cli.console import Console
+    from wingspan.runtime.setup.model_types import type_table
 
-    told = any(said["runs"] is not None for said in found.values())
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("model_type", "planned", *(["runs"] if told else []), "presets (all/active parameters)"):
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for title in ("model_type", "planned", "runs", "checked", "presets (all/active)"):
         table.add_column(title)
     for kind, said in found.items():
-        runs = ["yes" if said["runs"] else "-"] if told else []
-        last = "\n".join(_figures(*preset) for preset in said["presets"].items()) or said.get("why_not", "")
-        table.add_row(kind, "yes" if said["planned"] else "-", *runs, last)
+        checked = ", ".join(_SHORT[dtype] for dtype in said["checked"])
+        last = "\n".join(_figures(*preset) for preset in said["presets"].items())
+        table.add_row(kind, _yes(said["planned"]), _yes(said["runs"]), checked or "-", last)
     console = Console(highlight=False)
     console.print(table)
+    reasons: dict[str, list[str]] = {}
+    for kind, said in found.items():
+        if "why_not" in said:
+            reasons.setdefault(said["why_not"], []).append(kind)
+    for why, kinds in reasons.items():
+        console.print(f"not run: {', '.join(kinds)}: {why}")
     planned, run = (sum(bool(said[key]) for said in found.values()) for key in ("planned", "runs"))
-    running = f", {run} run" if told else "; install wingspan[runtime] to see which run"
     presets = sum(len(said["presets"]) for said in found.values())
-    console.print(f"{len(found)} types: {planned} are planned{running}; {presets} presets")
+    console.print(f"{len(found)} types: {planned} are planned, {run} run; {presets} presets")
+    console.print(
+        f"checked: a run on 3 ranks equals plain transformers {type_table().transformers} in that dtype"
+    )
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "-"
 
 
 def _figures(name: str, figures: dict[str, int]) -> str:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from wingspan.errors import InputError
 from wingspan.host import free_memory_bytes
+from wingspan.models.classes import TextClass, text_class
 from wingspan.models.configuration import WingspanMoeConfig
 from wingspan.models.tokenizer import VOCAB_SIZE, build_byte_tokenizer
 from wingspan.specs.models import MODEL_PRESETS, model_presets
@@ -52,10 +53,11 @@ def write_random_checkpoint(config: PreTrainedConfig, folder: Path | str, seed: 
     for part in (config, config.get_text_config()):
         if hasattr(part, "quantization_config"):
             del part.quantization_config  # The random weights are plain.
-    _check_memory(config)
+    found = text_class(config)
+    _check_memory(found)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, trust_remote_code=False)
+        model = found.model._from_config(found.config, dtype=torch.bfloat16)
     with output_folder(Path(folder)) as unfinished:
         try:
             model.save_pretrained(unfinished)
@@ -66,14 +68,10 @@ def write_random_checkpoint(config: PreTrainedConfig, folder: Path | str, seed: 
     return Path(folder)
 
 
-def _check_memory(config: PreTrainedConfig) -> None:
+def _check_memory(found: TextClass) -> None:
     with torch.device("meta"):
-        needed_bytes = sum(
-            p.nbytes
-            for p in AutoModelForCausalLM.from_config(
-                config, dtype=torch.bfloat16, trust_remote_code=False
-            ).parameters()
-        )
+        model = found.model._from_config(found.config, dtype=torch.bfloat16)
+    needed_bytes = sum(p.nbytes for p in model.parameters())
     free_bytes = free_memory_bytes()
     if needed_bytes > free_bytes:
         raise InputError(

@@ -15,7 +15,6 @@ from wingspan.runtime.model.architecture import dtype_named
 from wingspan.runtime.model.engine import Model, check_weights, default_placement, describe, load, rank_bytes
 from wingspan.runtime.model.fingerprint import fingerprint
 from wingspan.runtime.model.inspection import ModelSummary, WeightFiles, summarize, weight_files
-from wingspan.runtime.model.known import architectures, makes_text, text_type
 from wingspan.runtime.model.reference import Check
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.ranks.device import select_device
@@ -38,7 +37,6 @@ __all__ = [
     "Sampling",
     "Tokenizer",
     "WeightFiles",
-    "architectures",
     "assign",
     "check_context",
     "check_weights",
@@ -51,7 +49,6 @@ __all__ = [
     "flow_named",
     "flows_of",
     "load",
-    "makes_text",
     "measure_links",
     "process_started_seconds",
     "rank_bytes",
@@ -60,7 +57,6 @@ __all__ = [
     "run",
     "select_device",
     "summarize",
-    "text_type",
     "weight_files",
     "with_links",
     "write_random_checkpoint",

@@ -9,28 +9,29 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.architectures import Sizes, tiny_configuration
+from benchmarks.architectures import Sizes, tiny_configuration, write_checkpoint
 from benchmarks.fuzz_case import Case, draw
 from benchmarks.fuzz_judge import Verdict, judge
-from transformers import AutoModelForCausalLM
+from benchmarks.registry import reason
 
-from wingspan.runtime.model.engine import describe
+from wingspan.runtime.model.architecture import build_on_meta
+from wingspan.runtime.model.engine import check_weights, describe
 from wingspan.runtime.model.experts_table import experts_modules
-from wingspan.runtime.model.known import architectures, makes_text
+from wingspan.runtime.model.known import architectures
 from wingspan.runtime.model.layer import ExpertParallelLayer
+from wingspan.runtime.setup.model_types import type_table
 
-TEXT = [name for name in architectures() if makes_text(name)]
-
-
-def test_the_registry_serves_many_architectures() -> None:
-    assert len(architectures()) >= 70
-    assert len(TEXT) >= 55
+RUNS = sorted(kind for kind in architectures() if type_table().types[kind].runs)
 
 
-@pytest.mark.parametrize("name", TEXT)
+def test_many_architectures_are_known() -> None:
+    assert len(architectures()) >= 80
+    assert len(RUNS) >= 75
+
+
+@pytest.mark.parametrize("name", RUNS)
 def test_tiny_configurations_have_several_layers_of_experts(name: str) -> None:
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(tiny_configuration(name))
+    model = build_on_meta(tiny_configuration(name), torch.float32)
     assert len(list(experts_modules(model))) >= 2
     assert sum(p.numel() for p in model.parameters()) < 300_000
 
@@ -79,16 +80,20 @@ def a_case(architecture: str, **changes: Any) -> Case:
     return replace(plain, **changes)
 
 
-@pytest.mark.parametrize("name", sorted(set(architectures()) - set(TEXT)))
+@pytest.mark.parametrize("name", sorted(set(architectures()) - set(RUNS)))
 def test_an_architecture_without_a_text_model_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
     verdict = judge(a_case(name), tmp_path)
     assert verdict.outcome == "refused"
-    assert f"no model of type {name!r}" in verdict.why
+    assert reason(name, verdict) == type_table().types[name].why
 
 
-def test_the_refusal_names_the_text_part_where_it_runs(tmp_path: Path) -> None:
-    verdict = judge(a_case("aria"), tmp_path)
-    assert verdict.why.endswith("use a checkpoint of its text part, type 'aria_text'")
+def test_other_parts_than_text_are_neither_built_nor_read(tmp_path: Path) -> None:
+    folder = write_checkpoint(tiny_configuration("qwen3_vl_moe"), tmp_path / "model", seed=1)
+    model = describe(folder)
+    assert not [name for name, _ in model.structure.named_parameters() if "visual" in name]
+    unused = check_weights(model).unused["other parts than the text model"]
+    assert unused
+    assert all("visual" in name for name in unused)
 
 
 def test_a_shared_expert_that_needs_more_than_hidden_states_is_not_computed_ahead(tmp_path: Path) -> None:

@@ -14,17 +14,17 @@ import transformers
 from torch import nn
 from transformers import (
     CONFIG_MAPPING,
-    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
-    AutoModelForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
 )
 
 import wingspan.models  # noqa: F401 - transformers knows the reference architecture from here on
 from wingspan.errors import InputError, WingspanError
+from wingspan.models.classes import TextClass, text_class
 from wingspan.reading import is_lfs_pointer, json_value, lfs_pointer_error
 from wingspan.runtime.model.experts_table import count_of, cut_idle, experts_modules, idle_of
+from wingspan.runtime.model.text_part import drop_other_parts
 
 PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """What weights can be in memory."""
@@ -135,19 +135,27 @@ def build_on_meta(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedMod
     Raises:
         InputError: transformers cannot build it from these values, or has no model of that type that generates text.
     """
-    _check_makes_text(config)
+    found = class_of(config)
     try:
         with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(
-                config, dtype=dtype, trust_remote_code=False
-            )
+            model = found.model._from_config(found.config, dtype=dtype)
     except Exception as error:
         raise InputError(
             f"{_source(config)}: transformers builds no text model of type {config.model_type!r} from these values: "
             f"{cause(error)}"
         ) from None
+    if found.wraps:
+        drop_other_parts(model)
     cut_idle(model)
     return model
+
+
+def class_of(config: PreTrainedConfig) -> TextClass:
+    """transformers' class that makes text with a configuration; raises `InputError` where it has none."""
+    try:
+        return text_class(config)
+    except InputError as error:
+        raise InputError(f"{_source(config)}: {error}") from None
 
 
 def moe_shape(model: nn.Module, config: PreTrainedConfig) -> MoeShape:
@@ -225,22 +233,6 @@ def _forget_foreign_code(config: PreTrainedConfig) -> None:
         if part._attn_implementation not in (None, *_ATTENTION):
             part._attn_implementation = None
         part._experts_implementation = None
-
-
-def _check_makes_text(config: PreTrainedConfig) -> None:
-    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
-        return
-    text = config.get_text_config()
-    has_text_part = type(text) in MODEL_FOR_CAUSAL_LM_MAPPING
-    mend = (
-        f"use a checkpoint of its text part, type {text.model_type!r}"
-        if has_text_part
-        else "use another model"
-    )
-    raise InputError(
-        f"{_source(config)}: transformers has no model of type {config.model_type!r} that makes text of text alone; "
-        f"{mend}"
-    )
 
 
 def _check_groups(config: PreTrainedConfig, num_experts: int) -> None:

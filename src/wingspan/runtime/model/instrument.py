@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from torch import nn
@@ -26,13 +26,13 @@ def instrument(
         recorder: takes the times.
         step: says which micro-batch is computed.
     """
-    blocks = {block_path(path, model.get_submodule(path)): layer for path, layer in layers.items()}
+    blocks = experts_blocks(model, layers)
     for number, (path, decoder_layer) in enumerate(decoder_layers(model, layers)):
         for name, child in decoder_layer.named_children():
-            block = blocks.get(f"{path}.{name}")
-            if block is not None:
-                _time_shared_experts(child, block, recorder)
-                _time_gate(child, block)
+            experts_path = blocks.get(f"{path}.{name}")
+            if experts_path is not None:
+                _time_shared_experts(child, layers[experts_path], recorder)
+                _time_gate(child, layers[experts_path])
             elif operation := operation_of(name, child):
                 # Some layers have two attention blocks, in a list that is never called itself.
                 for part in child if isinstance(child, nn.ModuleList) else (child,):
@@ -42,6 +42,22 @@ def instrument(
     for module, operation in ((embedding, Operation.EMBED), (head, Operation.HEAD)):
         if module is not None:
             _time(module, operation, None, recorder, step)
+
+
+def experts_blocks(model: nn.Module, experts_paths: Collection[str]) -> dict[str, str]:
+    """The children of decoder layers with router, experts and shared experts, each with the path of its experts."""
+    blocks = {block_path(path, model.get_submodule(path)): path for path in experts_paths}
+    children = [
+        f"{path}.{name}"
+        for path, layer in decoder_layers(model, experts_paths)
+        for name, _ in layer.named_children()
+    ]
+    return {
+        child: path
+        for block, path in blocks.items()
+        for child in children
+        if f"{block}.".startswith(f"{child}.")
+    }
 
 
 def decoder_layers(model: nn.Module, experts_paths: Iterable[str]) -> Iterator[tuple[str, nn.Module]]:

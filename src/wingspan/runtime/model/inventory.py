@@ -91,7 +91,10 @@ def take_inventory(
     left = {key: place.parameters[0] for key, place in of_key.items() if not _taken(place, places)}
     used = {key: place for key, place in of_key.items() if key not in left}
     unused, unexpected = unused_tensors.judge(left, model, config)
-    few, many = _expert_numbers(used, set(experts_parameters(model, shape.paths)), shape)
+    beside = shape.idle + shape.num_experts * places.splits_experts
+    few, many = _expert_numbers(
+        used, set(experts_parameters(model, shape.paths)), shape.num_experts, shape.num_experts + beside
+    )
     targets = {key: place.parameters[0] for key, place in used.items()}
     # Only what is not read as plain weights tells.
     told = _told(checkpoint, targets, places, unexpected)
@@ -113,18 +116,16 @@ def _taken(place: TensorPlace, places: TensorPlaces) -> bool:
 
 
 def _expert_numbers(
-    used: Mapping[str, TensorPlace], of_experts: Collection[str], shape: MoeShape
+    used: Mapping[str, TensorPlace], of_experts: Collection[str], needed: int, known: int
 ) -> tuple[list[str], list[str]]:
-    """Tensors of single experts: those that are missing, and those of experts that the model does not have."""
+    """Tensors of single experts: those that are missing, and those of experts that the model does not know."""
     found: dict[str, set[int]] = {}
     for key, place in used.items():
         number = EXPERT_NUMBER.search(key)
         if number and place.parameters[0] in of_experts:
             found.setdefault(EXPERT_NUMBER.sub("0", key, count=1), set()).add(int(number[0]))
-    model_has = set(range(shape.num_experts))
-    may_have = set(range(shape.num_experts + shape.idle))
-    few = [_numbered(key, n) for key, has in found.items() for n in sorted(model_has - has)]
-    many = [_numbered(key, n) for key, has in found.items() for n in sorted(has - may_have)]
+    few = [_numbered(key, n) for key, has in found.items() for n in sorted({*range(needed)} - has)]
+    many = [_numbered(key, n) for key, has in found.items() for n in sorted(has - {*range(known)})]
     return few, many
 
 

@@ -1,4 +1,4 @@
-"""The types of model whose experts are known, and which of them run."""
+"""The types of model whose experts are known here, whether they run or not."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ import transformers
 from transformers import CONFIG_MAPPING
 from transformers.models.auto import modeling_auto
 
-from wingspan.runtime.model.architecture import SAME_MODULES
 from wingspan.runtime.model.experts_table import OUTSIDE_REGISTRY
+
+_OF_OTHER_MODULES = ("kimi_k25", "nemotron_h_omni")
+"""Wrappers whose text part is a module of another type."""
+
+_PARTS = ("glm4v_moe_text", "muse_spark_text", "qwen3_omni_moe_text", "qwen3_vl_moe_text")
+"""Text parts without a head of their own, whose sizes the planner knows too."""
 
 
 @cache
@@ -28,17 +33,8 @@ def architectures() -> list[str]:
         modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES | modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
     )
     other = modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
-    return sorted(t for t in {*whole, *other} if t in CONFIG_MAPPING and _module_of(t) in served)
-
-
-def makes_text(model_type: str) -> bool:
-    """Whether transformers has a causal language model of this type, or of one with the same modules: such runs."""
-    return SAME_MODULES.get(model_type, model_type) in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-
-def text_type(model_type: str) -> str:
-    """The type of the part that makes text: another one where this is a wrapper of several parts."""
-    return str(CONFIG_MAPPING[model_type]().get_text_config().model_type)
+    found = {t for t in {*whole, *other} if t in CONFIG_MAPPING and _module_of(t) in served}
+    return sorted(found | {*_OF_OTHER_MODULES, *_PARTS})
 
 
 def _module_of(model_type: str) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.modeling_utils import LoadStateDictConfig
 
 from wingspan.errors import InputError
@@ -17,6 +16,7 @@ from wingspan.runtime.model.checkpoint import ExpertRows
 from wingspan.runtime.model.dequantised import DequantisedCheckpoint
 from wingspan.runtime.model.experts_table import ExpertsParameter, cut_rows, experts_parameters
 from wingspan.runtime.model.inventory import EXPERT_NUMBER, take_inventory
+from wingspan.runtime.model.places import conversions
 from wingspan.specs.placement import Placement
 
 
@@ -60,7 +60,7 @@ def load_for_rank(
         pretrained_model_name_or_path=str(folder),
         dtype=dtype,
         dtype_plan=model._get_dtype_plan(dtype),
-        weight_mapping=get_model_conversion_mapping(model),  # type: ignore[arg-type]
+        weight_mapping=conversions(model),  # type: ignore[arg-type]
         ignore_mismatched_sizes=True,
     )
     found, _ = type(model)._load_pretrained_model(model, state, None, load_config)

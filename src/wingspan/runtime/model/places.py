@@ -7,15 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
+    Chunk,
+    ConversionOps,
+    ErnieFuseAndSplitTextVisionExperts,
     WeightConverter,
     WeightRenaming,
+    WeightTransform,
     dot_natural_key,
     rename_source_key,
 )
+
+from wingspan.runtime.model.text_part import NOT_OF_TEXT
 
 
 @dataclass(frozen=True)
@@ -27,11 +34,58 @@ class TensorPlace:
     """None where the tensor is its parameter as it is."""
 
 
+def conversions(model: PreTrainedModel) -> list[WeightTransform]:
+    """transformers' own; where they make experts of text and of pictures from one list, those of text alone.
+
+    Args:
+        model: the whole, or its text part, which has no experts of pictures.
+    """
+    parameters = model.state_dict()
+    whole = any(f".{name}." in parameter for parameter in parameters for name in NOT_OF_TEXT)
+    found = get_model_conversion_mapping(model)
+    return found if whole else [_of_text(transform) for transform in found]
+
+
+def splits_experts(transforms: Iterable[WeightTransform]) -> bool:
+    """Whether a checkpoint numbers as many experts of pictures behind those of text."""
+    return any(isinstance(t, WeightConverter) and _is_split(t) for t in transforms)
+
+
+def _of_text(transform: WeightTransform) -> WeightTransform:
+    if not isinstance(transform, WeightConverter):
+        return transform
+    targets = [to for to in transform.target_patterns if not any(name in to for name in NOT_OF_TEXT)]
+    if not 0 < len(targets) < len(transform.target_patterns):
+        return transform
+    operations = [_FirstHalf() if isinstance(o, Chunk) else o for o in transform.operations]
+    return WeightConverter(transform.source_patterns, targets, operations)
+
+
+class _FirstHalf(ConversionOps):
+    """Text's half of what is one tensor for text and pictures."""
+
+    def convert(
+        self,
+        input_dict: dict[str, Any],
+        source_patterns: list[str],  # noqa: ARG002 - as transformers calls it
+        target_patterns: list[str],
+        **_: Any,
+    ) -> dict[str, Any]:
+        """As transformers asks for it."""
+        ((tensor,),) = input_dict.values()
+        return {target_patterns[0]: tensor.chunk(2)[0].contiguous()}
+
+
+def _is_split(converter: WeightConverter) -> bool:
+    return any(isinstance(o, ErnieFuseAndSplitTextVisionExperts) for o in converter.operations)
+
+
 class TensorPlaces:
     """The mapping of one model, which lies on the meta device."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        transforms = get_model_conversion_mapping(model)
+        transforms = conversions(model)
+        self.splits_experts = splits_experts(transforms)
         self.parameters = model.state_dict()
         self._renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
         self._converters = [t for t in transforms if isinstance(t, WeightConverter)]

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-from wingspan.runtime.model.architecture import build_on_meta, load_config
+from wingspan.runtime.model.architecture import class_of, load_config
 from wingspan.runtime.model.dequantised import DequantisedCheckpoint
 from wingspan.runtime.model.padding import forget_lengths, rotations_by_length
 
@@ -141,17 +141,15 @@ def check(
 def _load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     config, checkpoint = load_config(folder), DequantisedCheckpoint(folder)
     options: dict[str, Any] = {"dtype": dtype, "experts_implementation": "eager", "use_safetensors": True}
+    found = class_of(config)
     model: PreTrainedModel
     if checkpoint.widened:
         # The twin in BF16, made by the same rules: what a run of the quantised weights must equal.
         plain = {key: checkpoint[key][...] for key in checkpoint}
         config.__dict__.pop("quantization_config", None)
-        of_type = type(build_on_meta(config, dtype))
-        model = of_type.from_pretrained(None, config=config, state_dict=plain, **options)
+        model = found.model.from_pretrained(None, config=found.config, state_dict=plain, **options)
     else:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, trust_remote_code=False, local_files_only=True, **options
-        )
+        model = found.model.from_pretrained(folder, config=found.config, local_files_only=True, **options)
     return model.eval()
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from wingspan.runtime.model.places import TensorPlaces
+from wingspan.runtime.model.text_part import NOT_OF_TEXT, text_paths
 
 
 def judge(
@@ -82,25 +83,28 @@ def _split(name: str) -> tuple[int | None, str]:
 
 def _of_other_parts(keys: list[str], model: PreTrainedModel, config: PreTrainedConfig) -> set[str]:
     """Tensors of the model's other parts (vision, audio), where its text model runs alone."""
-    whole_class = _class_of_whole(config)
-    if type(model.config) is type(config) or whole_class is None:
-        return set()
+    own = model.state_dict()
+    wholes = ((_class_of_whole(config), config), (type(model), model.config))
+    return {key for kind, of in wholes if kind is not None for key in _beside_text(keys, kind, of, own)}
+
+
+def _beside_text(
+    keys: list[str], kind: type[PreTrainedModel], config: PreTrainedConfig, own: Collection[str]
+) -> set[str]:
+    """Those that a whole model has outside its text part, or in it for other tokens than text's."""
     try:
         with torch.device("meta"):
-            whole = whole_class._from_config(config)
+            whole = kind._from_config(config)
     except Exception:
         return set()  # Nothing is known of other parts then, and their tensors are named as a mistake.
-    text_type = type(config.get_text_config())
-    modules = whole.named_modules()
-    text = tuple(
-        f"{n}." for n, m in modules if isinstance(m, PreTrainedModel) and type(m.config) is text_type
-    )
+    text = tuple(f"{path}." for path in text_paths(whole, config))
     places = TensorPlaces(whole)
-    return {
-        key
-        for key, place in places.of_all(keys).items()
-        if place.parameters[0] in places.parameters and not place.parameters[0].startswith(text)
-    }
+
+    def is_beside(name: str) -> bool:
+        inside = name.startswith(text) and not any(f".{part}." in name for part in NOT_OF_TEXT)
+        return name in places.parameters and name not in own and not inside
+
+    return {key for key, place in places.of_all(keys).items() if text and is_beside(place.parameters[0])}
 
 
 def _class_of_whole(config: PreTrainedConfig) -> type[PreTrainedModel] | None:

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 
 from torch import nn
 
-from wingspan.runtime.model.experts_table import block_path, experts_parameters, need_row
-from wingspan.runtime.model.instrument import decoder_layers, operation_of
+from wingspan.runtime.model.experts_table import experts_parameters, need_row
+from wingspan.runtime.model.instrument import decoder_layers, experts_blocks, operation_of
 from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.schedule.result import Operation
 from wingspan.specs.memory import WEIGHTS, MemoryPart
@@ -46,9 +46,8 @@ def weight_parts(model: nn.Module, experts_paths: Collection[str]) -> dict[str, 
     }
     of_experts = experts_parameters(model, experts_paths)
     blocks = {
-        block_path(path, module): need_row(module).shared
-        for path in experts_paths
-        for module in (model.get_submodule(path),)
+        block: need_row(model.get_submodule(path)).shared
+        for block, path in experts_blocks(model, experts_paths).items()
     }
     found = {}
     for name, parameter in model.named_parameters():
@@ -56,7 +55,7 @@ def weight_parts(model: nn.Module, experts_paths: Collection[str]) -> dict[str, 
             found[name] = MemoryPart.EXPERTS
         elif id(parameter) in at_ends:
             found[name] = MemoryPart.EMBEDDING_AND_HEAD
-        elif block := next((block for block in blocks if _within(name, block) and block in inside), None):
+        elif block := next((block for block in blocks if _within(name, block)), None):
             child = name.removeprefix(f"{block}.").partition(".")[0]
             shared = "shared" in child or child in blocks[block]
             found[name] = MemoryPart.SHARED_EXPERTS if shared else MemoryPart.ROUTERS_AND_NORMS
