@@ -41,6 +41,14 @@ def test_what_a_row_says_of_overlap_is_its_schedule(tmp_path: Path, overlap: str
     assert setup_of(found).deployment.options.schedule == schedule
 
 
+def test_tokens_tried_ahead_are_read_from_the_row(tmp_path: Path) -> None:
+    rows = (row("A", precision="FP8 + MTP(2)"), row("B", notes="MTP 60% accept"))
+    first, second = (setup_of(r) for r in read_published(write(tmp_path / "p.csv", *rows)))
+    assert first.deployment.workload.mtp_tokens == 2
+    assert any("tried ahead" in each for each in first.assumed)
+    assert (second.deployment.workload.mtp_tokens, second.deployment.workload.acceptance) == (1, 0.6)
+
+
 def test_one_sequence_on_many_gpus_is_a_fraction_of_one_per_gpu(tmp_path: Path) -> None:
     (found,) = read_published(
         write(tmp_path / "p.csv", row("A", ep="8", batch_per_gpu="0.125", overlap="TP8"))

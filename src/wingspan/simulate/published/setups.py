@@ -101,8 +101,6 @@ def setup_of(row: PublishedRow) -> PublishedSetup:
         raise InputError(f"{row.id}: {row.phase or 'no phase'} is no step of an engine")
     if row.ep is None:
         raise InputError(f"{row.id}: of no one EP size")
-    if row.says("MTP"):
-        raise InputError(f"{row.id}: tokens that are tried ahead (MTP) are not predicted")
     assumed: list[str] = []
     model = load_model(named(row.model, _MODELS, "model", row.id))
     cluster = cluster_of(row)
@@ -120,6 +118,7 @@ def setup_of(row: PublishedRow) -> PublishedSetup:
             "total_sequences": in_all,
             "context": context,
             "precision": _precision(row),
+            **_tried(row, assumed),
         }
     )
     placement = PlacementSpec(ranks=row.ep, experts_per_rank=slots)
@@ -162,6 +161,19 @@ def _precision(row: PublishedRow) -> dict[str, str]:
     """What the row says otherwise than published: its experts' format, and attention in FP8 with its cache."""
     experts = {"experts": "nvfp4"} if "NVFP4" in row.precision else {}
     return {**experts, **({"kv": "fp8", "core": "fp8"} if "FP8 attn" in row.precision else {})}
+
+
+def _tried(row: PublishedRow, assumed: list[str]) -> dict[str, float]:
+    """Tokens tried ahead, and the share of them that is right, where the row says so."""
+    if row.phase != "decode" or not row.says("MTP"):
+        return {}
+    text = f"{row.precision} {row.overlap} {row.notes}"
+    count, right = re.search(r"MTP\((\d+)\)", text), re.search(r"MTP (\d+)% accept", text)
+    tried = {"mtp_tokens": float(count[1]) if count else 1.0}
+    if right:
+        return {**tried, "acceptance": int(right[1]) / 100}
+    assumed.append("the usual share of tokens tried ahead is right")
+    return tried
 
 
 def _engine(row: PublishedRow) -> EngineKind:
