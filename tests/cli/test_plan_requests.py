@@ -79,8 +79,14 @@ def test_slots_that_are_asked_for_are_in_its_files(
     found = json.loads(done.out)
     then = " ".join(" ".join(found["commands"]["then"]).replace("\\", " ").split())
     assert f"wingspan place {load} " in then
-    assert f"--routing {load} " in then
-    assert "--precision kv=fp8" in then
+    if f"wingspan simulate-serving {out} " in then:  # the file has it, and where its experts lie
+        served = then[then.index("simulate-serving") :].split()
+        report = wingspan(*served, "--num-requests", "40", "--json")
+        assert report.code == 0, report.err
+        assert "fp8 KV cache" in json.loads(report.out)["conditions"]["Precision"]
+    else:
+        assert f"--routing {load} " in then
+        assert "--precision kv=fp8" in then
     best = found["best"]
     step = json.loads(wingspan("simulate", str(out), "--json").out)["step_seconds"]
     assert step == pytest.approx(best.get("decode_without_prompts_seconds", best["decode_step_seconds"]))

@@ -63,6 +63,13 @@ def _is_file(values: Values) -> bool:
     return is_deployment(str(values["source"]))
 
 
+def _without_file(values: Values) -> bool:
+    """Whether what is served is no deployment's file."""
+    from wingspan.deployment import is_deployment
+
+    return not is_deployment(str(values["model"]))
+
+
 def _may_have_requests(values: Values) -> bool:
     return not _no_requests(values) or _is_file(values)
 
@@ -146,6 +153,20 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "simulate-serving": (
+        *(
+            Rule(name, _without_file, "the deployment's file says it; leave it out, or change the file")
+            for name in (
+                "cluster",
+                "ranks",
+                "attention_ranks",
+                "schedule",
+                "routing",
+                "precision",
+                "engine",
+                "mtp_tokens",
+            )
+        ),
+        Rule("separate_prefill", _without_file, "the file is of one group; give a model, or leave it out"),
         Rule("acceptance", _with("mtp_tokens"), _TRIED),
         Rule("prompt_tokens", _without("requests"), _DRAWN),
         Rule("output_tokens", _without("requests"), _DRAWN),

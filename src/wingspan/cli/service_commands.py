@@ -52,6 +52,9 @@ def _own(best: Offer, said: Description, out: Path | None) -> list[str]:
     if best.decode_groups > 1 or best.prefill_groups > 1:
         beside = " and one of those that prefill" if best.prefill else ""
         lines += [f"# requests for one of the groups that decode{beside}:"]
+    if not best.prefill and not _is_usual(best):
+        served = _serving_options(best, said, of_file=True)
+        return [*lines, *_wrapped(["wingspan", "simulate-serving", str(file), *served])]
     if not _is_usual(best):
         lines += ["# (it places experts linearly in the fewest slots, with the usual dispatch)"]
     model = best.decode.deployment.model.name if file_of(said) else source
@@ -72,7 +75,11 @@ def _is_usual(best: Offer) -> bool:
     )
 
 
-def _serving_options(best: Offer, said: Description) -> list[str]:
+_IN_FILE = {"--cluster", "--ranks", "--attention-ranks", "--schedule", "--routing", "--precision", "--seed"}
+"""What a deployment's file says itself."""
+
+
+def _serving_options(best: Offer, said: Description, *, of_file: bool = False) -> list[str]:
     goal, decode, prefill = best.goal, best.decode, best.prefill
     rate = best.requests_per_second / best.decode_groups
     if prefill is not None:
@@ -100,7 +107,7 @@ def _serving_options(best: Offer, said: Description) -> list[str]:
     return [
         word
         for name, value in values.items()
-        if value is not None
+        if value is not None and not (of_file and name in _IN_FILE)
         for word in (name, f"{value:g}" if isinstance(value, float) else str(value))
     ]
 

@@ -101,7 +101,11 @@ def _check_seed(arguments: ServingArguments, source: RequestSource) -> None:
     """Raise `InputError` for a seed where neither requests, nor arrivals, nor experts' shares are drawn."""
     if arguments.seed is None or source.seeded:
         return
-    if parse_routing(arguments.serving.routing).kind not in ("log_normal", "power_law"):
+    drawn = arguments.serving.deployment is None and parse_routing(arguments.serving.routing).kind in (
+        "log_normal",
+        "power_law",
+    )
+    if not drawn:
         raise InputError(
             f"--seed {arguments.seed}: does nothing here: {arguments.requests} says when requests arrive, and this "
             "routing is not drawn; leave it out"
@@ -109,7 +113,8 @@ def _check_seed(arguments: ServingArguments, source: RequestSource) -> None:
 
 
 def _source(arguments: ServingArguments) -> RequestSource:
-    model, seed = load_model(arguments.serving.model), arguments.serving.seed
+    serving, seed = arguments.serving, arguments.serving.seed
+    model = load_model(serving.model) if serving.deployment is None else serving.deployment.model
     if arguments.requests is not None:
         return recorded_requests(model, arguments.requests, arguments.num_requests, seed=seed)
     return drawn_requests(

@@ -12,7 +12,7 @@ from wingspan.cli.options import Acceptance, Csv, EngineName, Html, Json, MtpTok
 
 def simulate_serving(
     model: Annotated[
-        str, typer.Argument(help="A model preset, a config.json or its folder.")
+        str, typer.Argument(help="A model preset, a config.json or its folder, or a deployment file.")
     ] = "deepseek-v3",
     cluster: Annotated[str, typer.Option(help="Preset or cluster file.")] = "h100-sxm",
     ranks: Annotated[
@@ -97,9 +97,12 @@ def simulate_serving(
       wingspan simulate-serving deepseek-v3 --ranks 64 --ttft-p99 2 --tpot-p99 0.05 --find-limit
 
       wingspan simulate-serving deepseek-v3 --ranks 128 --separate-prefill 32 --requests trace.csv
+
+      wingspan plan deepseek-v3 --gpus 64 --out d.json && wingspan simulate-serving d.json --rate 50
     """
     from wingspan.cli.outputs import check_one_format, check_outputs
     from wingspan.cli.serving_job import ServingArguments, execute
+    from wingspan.deployment import is_deployment, load_deployment
     from wingspan.simulate.serving.predict import Serving
 
     check_outputs(html)
@@ -123,6 +126,7 @@ def simulate_serving(
                 seed=seed or 0,
                 prefix_caching=prefix_caching,
                 price_per_gpu_hour=price,
+                deployment=load_deployment(Path(model)) if is_deployment(model) else None,
             ),
             seed=seed,
             rate=rate,

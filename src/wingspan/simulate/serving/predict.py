@@ -36,7 +36,11 @@ Watch = Callable[[float, int, int], None]
 
 @dataclass(frozen=True)
 class Serving:
-    """What serves: a model on a cluster, its groups, and what they may hold. Sizes are per GPU."""
+    """What serves: a model on a cluster, its groups, and what they may hold. Sizes are per GPU.
+
+    A `deployment` says model, cluster, ranks, attention, schedule, routing and precision itself; the fields of these
+    names count for nothing then.
+    """
 
     model: str
     cluster: str
@@ -54,6 +58,7 @@ class Serving:
     seed: int
     prefix_caching: bool
     price_per_gpu_hour: float | None = None
+    deployment: Deployment | None = None
 
 
 def predict_serving(
@@ -154,16 +159,19 @@ def _loads(
 
 def _fleet(serving: Serving, source: RequestSource) -> tuple[Fleet, dict[str, str]]:
     caps = _caps(serving, source.sample)
-    deployment = _deployment(serving, serving.ranks)
-    model = deployment.model
+    deployment = serving.deployment or _deployment(serving, serving.ranks)
+    model, options = deployment.model, deployment.options
+    given = serving.deployment is not None
+    engine = options.engine if given else serving.engine
+    routing = deployment.workload.routing.kind.replace("_", "-") if given else serving.routing
     conditions = {
         "Model": f"{model.name}: {model.layers} layers, top-{model.experts.per_token} of {model.experts.count}",
         "Precision": deployment.precisions.described,
-        "Cluster": serving.cluster,
+        "Cluster": deployment.cluster.name if given else serving.cluster,
         "Requests": source.described,
-        "Step": f"{serving.schedule} schedule, {serving.routing} routing"
-        + (f", {serving.engine}" if serving.engine not in (None, "none") else "")
-        + (f", attention over {serving.attention_ranks} ranks" if serving.attention_ranks > 1 else ""),
+        "Step": f"{options.schedule} schedule, {routing} routing"
+        + (f", {engine}" if engine not in (None, "none") else "")
+        + (f", attention over {options.attention_ranks} ranks" if options.attention_ranks > 1 else ""),
     }
     if (work := deployment.workload).tried_per_sequence > 1:
         conditions["Tried ahead"] = (
