@@ -20,7 +20,7 @@ def test_every_name_that_is_listed_is_taken(wingspan):
             assert load_cluster(name + change.replace("KEY=VALUE", "nodes=2")).gpu
     for text in routing[0]:
         if not text.startswith("FILE"):
-            parse_routing(text.replace("EXPONENT", "1").replace("SIGMA", "0.5"))
+            parse_routing(text.replace("EXPONENT", "1").replace("SIGMA", "0.5").replace("GROUPS", "0.3"))
     assert {"sglang", "vllm", "tensorrt-llm"} <= set(engines[0])
 
 
