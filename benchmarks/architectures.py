@@ -72,9 +72,9 @@ _EXCEPTIONS: dict[str, dict[str, Any]] = {
         "rope_parameters": {"rope_type": "default", "rope_theta": 5e5, "mrope_section": [1, 1, 2]},
     },
     "gemma4_text": {
-        "num_hidden_layers": 3, "layer_types": ["sliding_attention"] * 2 + ["full_attention"],
-        "per_layer_config": {"02": {"head_dim": 16}}, "pad_token_id": 0, "enable_moe_block": True,
-        "moe_intermediate_size": 24,
+        "num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2, "num_kv_shared_layers": 2,
+        "per_layer_config": {"01": {"head_dim": 16}, "03": {"head_dim": 16}}, "pad_token_id": 0,
+        "enable_moe_block": True, "moe_intermediate_size": 24,
     },
     "glm4v_moe_text": {
         "head_dim": 16,

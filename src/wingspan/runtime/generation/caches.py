@@ -10,6 +10,9 @@ import torch
 
 from wingspan.runtime.model.padding import CACHE_CLASSES
 
+_ROWS_ALONG = {"indexer_position_ids": 1}
+"""Tensors of transformers' caches that have the sequences along another dimension than the first, by name."""
+
 
 class Caches:
     """The caches of sequences that began together, one per micro-batch; None: no sequence, or no cache yet."""
@@ -53,28 +56,44 @@ class Caches:
         self._parts = [None]
         if rows and whole is not None:
             at = torch.tensor(rows)
-            self._parts = [_combined([whole], lambda tensors: tensors[0][at.to(tensors[0].device)])]
+            self._parts = [
+                _combined(
+                    [whole], lambda tensors, rows: tensors[0].index_select(rows, at.to(tensors[0].device))
+                )
+            ]
 
 
 def _selected(cache: Any, rows: slice) -> Any:
     """A copy with these rows; None where there are none."""
     if cache is None or rows.start >= rows.stop:
         return None
-    return _combined([cache], lambda tensors: tensors[0][rows].clone())
+    return _combined(
+        [cache], lambda tensors, along: tensors[0].narrow(along, rows.start, rows.stop - rows.start).clone()
+    )
 
 
-def _combined(values: Sequence[Any], combine: Callable[[list[torch.Tensor]], torch.Tensor]) -> Any:
-    """The caches as one, made of their tensors, all of which have the sequences along dimension 0.
+def _combined(
+    values: Sequence[Any], combine: Callable[[list[torch.Tensor], int], torch.Tensor], rows: int = 0
+) -> Any:
+    """The caches as one, made of their tensors.
 
     Tensors lie in a cache's layers, there also in lists and by name: keys, values, indices, recurrent states.
+
+    Args:
+        values: the caches, or what stands at one place of each.
+        combine: makes a tensor of several, which have the sequences along the given dimension.
+        rows: that dimension.
     """
     first = values[0]
     if isinstance(first, torch.Tensor):
-        return combine(list(values)) if first.dim() else first
+        return combine(list(values), rows) if first.dim() else first
     if isinstance(first, dict):
-        return {key: _combined([value[key] for value in values], combine) for key in first}
+        return {
+            key: _combined([value[key] for value in values], combine, _ROWS_ALONG.get(key, rows))
+            for key in first
+        }
     if isinstance(first, list):
-        return [_combined(several, combine) for several in zip(*values, strict=True)]
+        return [_combined(several, combine, rows) for several in zip(*values, strict=True)]
     if isinstance(first, CACHE_CLASSES):
         whole = copy.copy(first)
         vars(whole).update(_combined([vars(value) for value in values], combine))

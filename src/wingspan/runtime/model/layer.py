@@ -64,7 +64,8 @@ class ExpertParallelLayer:
         """The weighted sum of each token's experts (T, D); zero for padding. Collective over the EP group."""
         self._end_gate()
         valid_T = self._step.valid_T
-        if valid_T is None:
+        # A model whose last layers share keys and values gives them the last column of each row alone: a token.
+        if valid_T is None or len(valid_T) != len(hidden_TD):
             return self._exchange_and_compute(hidden_TD, hidden_TD, experts_TK, weights_TK)
         y_MD = self._exchange_and_compute(
             hidden_TD, hidden_TD[valid_T], experts_TK[valid_T], weights_TK[valid_T]
