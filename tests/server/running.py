@@ -33,11 +33,14 @@ class Server:
 
 @contextmanager
 def server(
-    *options: str, model: str = "models/tiny", environment: Mapping[str, str] | None = None
+    *options: str,
+    model: str = "models/tiny",
+    environment: Mapping[str, str] | None = None,
+    launcher: Sequence[str] = (sys.executable,),
 ) -> Iterator[Server]:
-    """Start a server on a free port, and end it."""
+    """Start a server on a free port, by a launcher where one is given, and end it."""
     command: Sequence[str] = (
-        sys.executable,
+        *launcher,
         "-m",
         "wingspan.cli.main",
         "serve",

@@ -1,4 +1,4 @@
-"""The work behind `wingspan serve`: fork the ranks, then listen."""
+"""The work behind `wingspan serve`: fork the ranks, or meet those that a launcher started, then listen."""
 
 from __future__ import annotations
 
@@ -7,14 +7,26 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
+from hashlib import sha256
+from typing import TYPE_CHECKING
 
+from wingspan.cli.launched import given, patience
 from wingspan.cli.runtime_import import need_runtime
 from wingspan.errors import InputError
-from wingspan.runtime.setup.setup import Asked, read_setup
+from wingspan.runtime.setup.setup import Asked, Setup, read_setup
 from wingspan.signals import kept_signals
 
+if TYPE_CHECKING:
+    from wingspan.runtime.launch.group import Group
+    from wingspan.runtime.launch.met_ranks import Met
+
 _KEY = "WINGSPAN_API_KEY"
+
+_MAY_DIFFER = {"source", "checkpoint", "placement", "ranks", "ranks_per_node"}
+"""What ranks that a launcher started may be given each its own: it is compared by what it leads to."""
 
 
 @dataclass(frozen=True)
@@ -40,40 +52,75 @@ def execute(
     kv_tokens_per_rank: int | None,
     prefix_caching: bool,
 ) -> None:
-    """Serve until a signal ends it; raises `WingspanError` where it fails."""
+    """Serve until a signal ends it; raises `WingspanError` where it fails. Under a launcher rank 0 listens."""
     begun = time.perf_counter()
     key = os.environ.get(_KEY) or None
     _check_access(listen, key)
     # What is wrong is said before the seconds that importing torch takes, a port in use too.
     setup = read_setup(asked, os.environ)
-    ranks = setup.own_group(os.environ).size
-    name = listen.name or setup.folder.resolve().name
-    with _bound(listen) as listener, kept_signals() as came:
+    group = setup.serving_group(os.environ)
+    listens = group.rank in (None, 0)
+    # A launched rank is ended for certain instead, also where it is stuck in a call.
+    keeping = kept_signals() if group.launch is None else nullcontext([])
+    with _bound(listen) if listens else nullcontext() as listener, keeping as came:
         need_server()
         from wingspan.runtime.llm import LLM
         from wingspan.server.app import Access
         from wingspan.server.listening import serve
 
-        _say(f"loading {name} on {ranks} rank{'s' * (ranks > 1)}")
-        with LLM(
-            **{field.name: getattr(asked, field.name) for field in fields(Asked)},
-            sequences_per_rank=sequences_per_rank,
-            tokens_per_step=tokens_per_step,
-            kv_tokens_per_rank=kv_tokens_per_rank,
-            prefix_caching=prefix_caching,
-        ) as llm:
-            seconds = time.perf_counter() - begun
-            _say(f"ready after {seconds:.1f} s: {_address(listener)} (OpenAI's API below /v1)")
-            serve(
-                llm,
-                name,
-                listener,
-                Access(key, listen.origins, listen.most_body_bytes),
-                most_waiting=listen.max_waiting,
-                vllm_metrics=listen.vllm_metrics,
-                came=came,
-            )
-    _say("ended; every call that was under way has been answered")
+        name = listen.name or setup.folder.resolve().name
+        if listens:
+            _say(f"loading {name} on {group.size} rank{'s' * (group.size > 1)}")
+        limits = {
+            "sequences_per_rank": sequences_per_rank,
+            "tokens_per_step": tokens_per_step,
+            "kv_tokens_per_rank": kv_tokens_per_rank,
+            "prefix_caching": prefix_caching,
+        }
+
+        def work(met: Met | None = None) -> None:
+            values = {field.name: getattr(asked, field.name) for field in fields(Asked)}
+            # Where a launcher started this rank and it is not rank 0, this is all that it does.
+            with LLM(**values, **limits, met=met) as llm:
+                if listener is None:
+                    return
+                seconds = time.perf_counter() - begun
+                _say(f"ready after {seconds:.1f} s: {_address(listener)} (OpenAI's API below /v1)")
+                serve(
+                    llm,
+                    name,
+                    listener,
+                    Access(key, listen.origins, listen.most_body_bytes),
+                    most_waiting=listen.max_waiting,
+                    vllm_metrics=listen.vllm_metrics,
+                    came=came,
+                )
+                _say("ended; every call that was under way has been answered")
+
+        if group.launch is None or group.size == 1:
+            work()
+        else:
+            _among_launched(group, setup, {**given(asked, _MAY_DIFFER), **_text_of(limits)}, work)
+
+
+def _among_launched(group: Group, setup: Setup, options: dict[str, str], work: Callable[[Met], None]) -> None:
+    """Meet the ranks that a launcher started, and let each do its work."""
+    from wingspan.runtime import api as runtime
+    from wingspan.runtime.launch.met_ranks import Met
+
+    device = runtime.select_device(setup.device)
+    met = group.meet(os.environ, device, patience(None))
+    placement = runtime.engine_setup(setup, met, device).placement
+    alike = {
+        **options,
+        "the placement": sha256(placement.slots_LRS.tobytes()).hexdigest()[:16],
+        **runtime.fingerprint(setup.folder),
+    }
+    met.run(lambda transport: work(Met(met, transport)), device, alike)
+
+
+def _text_of(limits: dict[str, int]) -> dict[str, str]:
+    return {f"--{name.replace('_', '-')}": str(value) for name, value in limits.items()}
 
 
 def _address(listener: socket.socket) -> str:

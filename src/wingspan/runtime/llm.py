@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, cast
 
+import torch
 from transformers import PreTrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
@@ -22,7 +23,8 @@ from wingspan.runtime.generation.prompts import check_ids, check_length
 from wingspan.runtime.generation.requests import Length, Request
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.generation.tokenizer import Tokenizer
-from wingspan.runtime.launch.obeying import Obey, ObeyingRanks
+from wingspan.runtime.launch.met_ranks import Met
+from wingspan.runtime.launch.obeying import Obey, ObeyingRanks, Ranks
 from wingspan.runtime.measuring.figures import GroupFigures, Looks
 from wingspan.runtime.model.engine import rank_bytes
 from wingspan.runtime.model.padding import why_no_prefix_caching
@@ -96,9 +98,11 @@ class LLM:
         prefix_caching: what prompts and answers begin with is computed once on a rank, as long as there is memory for
             it (a tenth of what is free); no token changes. Models whose caches do not allow it go without, which is a
             warning.
+        met: the ranks, where a launcher started them. On rank 0 this object commands them; on another, making it is to
+            obey until rank 0 closes its own.
 
     Raises:
-        InputError: no such model, values that do not fit it, or a launcher such as torchrun started this process.
+        InputError: no such model, values that do not fit it, or a launcher started this process and `met` is not given.
         RunError: a rank died.
     """
 
@@ -122,6 +126,7 @@ class LLM:
         tokens_per_step: int = 512,
         kv_tokens_per_rank: int | None = None,
         prefix_caching: bool = True,
+        met: Met | None = None,
     ) -> None:
         asked = Asked(
             source,
@@ -139,7 +144,7 @@ class LLM:
             transport=transport,
         )
         setup = read_setup(asked, os.environ)
-        group = setup.own_group(os.environ)
+        group = setup.own_group(os.environ) if met is None else met.group
         limits = BatchLimits(
             UNLIMITED.kv_tokens_per_home if kv_tokens_per_rank is None else kv_tokens_per_rank,
             sequences_per_rank,
@@ -167,7 +172,8 @@ class LLM:
                 limits,
                 tokenizer=tokenizer.backend,
                 more_to_come=True,
-                prefix_bytes=room_bytes,
+                # Ranks of a launch see each its own memory; all must keep alike.
+                prefix_bytes=int(joined.share(torch.tensor(room_bytes)).min()),
             )
             looks = Looks(started.engine.recorder, joined)
             return lambda command: _obey(started, looks, command)
@@ -180,7 +186,9 @@ class LLM:
         self._withdrawn: list[int] = []
         self._submitted = 0
         self._ranks_per_node = group.ranks_per_node
-        self._ranks = ObeyingRanks(prepare, group, engine.device)
+        self._ranks: Ranks = (
+            ObeyingRanks(prepare, group, engine.device) if met is None else met.ranks(prepare)
+        )
 
     def __enter__(self) -> Self:
         return self

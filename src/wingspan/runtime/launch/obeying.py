@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
+from typing import Protocol
 
 import torch
 
@@ -20,8 +21,20 @@ from wingspan.runtime.transport.transport import Transport
 Obey = Callable[[object], object]
 """What a rank does at a command; rank 0's result is the answer."""
 
-_END = "end"
+END = "end"
 """The last command. A pipe that is closed would not do: other processes may have it open too."""
+
+
+class Ranks(Protocol):
+    """Ranks that wait for commands, as who commands them sees them."""
+
+    size: int
+
+    def ask(self, command: object) -> object:
+        """Have every rank carry out a command, and return rank 0's result; raises `WingspanError` where one fails."""
+
+    def close(self) -> None:
+        """Let them end."""
 
 
 class ObeyingRanks:
@@ -54,7 +67,7 @@ class ObeyingRanks:
                 if theirs is not mine:
                     theirs.close()
             with chosen(group.kind, joined, device) as transport:
-                _obey_all(prepare(transport), mine, answers=joined.world.rank == 0)
+                obey_all(prepare(transport), mine, answers=joined.world.rank == 0)
 
         stack = ExitStack()
         self._ranks = stack.enter_context(
@@ -93,7 +106,7 @@ class ObeyingRanks:
             return
         try:
             for pipe in self._pipes:
-                pipe.send(_END)
+                pipe.send(END)
             self._ranks.wait()
         except OSError:
             self._fail()
@@ -123,15 +136,15 @@ class ObeyingRanks:
             self._end()
 
 
-def _obey_all(obey: Obey, pipe: Connection, *, answers: bool) -> None:
+def obey_all(obey: Obey, pipe: Connection, *, answers: bool) -> None:
     """Answer that the rank is ready, then every command, until the last."""
     answer: object = None
     command: object = None
-    while command != _END:
+    while command != END:
         if answers:
             pipe.send(answer)
         try:
             command = pipe.recv()
         except EOFError:
             return
-        answer = obey(command) if command != _END else None
+        answer = obey(command) if command != END else None

@@ -118,16 +118,23 @@ class Setup:
         self.facts.check_placement(group.size, self.placing.experts_per_rank)
         return group
 
-    def own_group(self, environment: Mapping[str, str]) -> Group:
-        """The ranks to fork, for an engine that answers requests as they come.
+    def serving_group(self, environment: Mapping[str, str]) -> Group:
+        """The ranks of an engine that answers requests as they come.
 
         Raises:
-            InputError: see `group`; a launcher started this process, each of which would start ranks of its own; or
-                the schedule is to be predicted from prompts that are not known yet.
+            InputError: see `group`; or the schedule is to be predicted from prompts that are not known yet.
         """
         if self.schedule == AUTO:
             raise InputError("`schedule` auto: predicts by prompts that are known before; name a schedule")
-        group = self.group(environment)
+        return self.group(environment)
+
+    def own_group(self, environment: Mapping[str, str]) -> Group:
+        """Those to fork.
+
+        Raises:
+            InputError: see `serving_group`; or a launcher started this process, and each would start ranks of its own.
+        """
+        group = self.serving_group(environment)
         if group.launch is not None and group.size > 1:
             raise InputError(
                 f"{group.launch.launcher} started {group.size} processes, but this one starts its ranks itself; start "
