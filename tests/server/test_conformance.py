@@ -14,6 +14,7 @@ from typing import Any
 import httpx2 as httpx
 import openai
 import pytest
+import torch
 
 from tests.cli.command import REPOSITORY
 from tests.runtime.plain import plain_model, plain_tokens
@@ -192,6 +193,33 @@ def test_logprobs_of_a_completion_are_those_of_its_tokens(client):
     assert found.text_offset == list(range(12))
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_echo_with_logprobs_tells_how_likely_the_prompt_was(client, stream):
+    answer = complete(client, ["import ", PROMPT], echo=True, logprobs=2, max_tokens=5, n=2, stream=stream)
+    found: dict[int, list[Any]] = {}
+    for chunk in answer if stream else [answer]:
+        for choice in chunk.choices:
+            found.setdefault(choice.index, []).append(choice)
+    assert sorted(found) == [0, 1, 2, 3]
+    model, tokenizer = plain_model(TINY), Tokenizer(TINY)
+    for place, choices in found.items():
+        told = [choice.logprobs for choice in choices]
+        tokens = [token for one in told for token in one.tokens]
+        assert "".join(choice.text for choice in choices) == "".join(tokens)
+        assert [at for one in told for at in one.text_offset] == list(range(len(tokens)))
+        ids = tokenizer.encode("".join(tokens))
+        assert len(ids) == (7, 11)[place // 2] + 5
+        with torch.inference_mode():
+            logprobs_NV = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+        values = [value for one in told for value in one.token_logprobs]
+        expected = logprobs_NV[:-1].gather(1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()
+        assert values[0] is None
+        assert values[1:] == pytest.approx(expected, abs=1e-4)
+        tops = [top for one in told for top in one.top_logprobs]
+        assert tops[0] is None
+        assert all(len(top) == 2 for top in tops[1:])
+
+
 def test_logprobs_of_a_chat(client):
     content = chat(client, logprobs=True, top_logprobs=2).choices[0].logprobs.content
     assert [len(one.top_logprobs) for one in content] == [2] * 12
@@ -286,7 +314,10 @@ def test_an_answer_may_pass_its_end(client):
         ({"prompt": ""}, "prompt"), ({"prompt": [999]}, "prompt"), ({"extra_body": {"colour": 1}}, "colour"),
         ({"suffix": "x"}, "suffix"), ({"logprobs": 21}, "logprobs"), ({"logit_bias": {"999": 1}}, "logit_bias"),
         ({"extra_body": {"top_k": "many"}}, "top_k"), ({"max_tokens": 4000}, "max_tokens"),
-        ({"prompt": "x" * 3000}, "prompt"), ({"echo": True, "logprobs": 1}, "echo"),
+        ({"prompt": "x" * 3000}, "prompt"), ({"best_of": 3, "n": 2}, "best_of"), ({"prompt": [1.5]}, "prompt"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"), ({"extra_body": {"top_k": "3"}}, "top_k"),
+        ({"extra_body": {"response_format": {"type": "text", "json_schema": {"schema": {}}}}},
+         "response_format.json_schema"),
         ({"extra_body": {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "no"}}}}},
          "response_format"),
     ],
@@ -295,6 +326,35 @@ def test_a_wrong_value_is_refused_by_its_field(client, values, param):
     status, field, message = refused(complete, client, **values)
     assert (status, field) == (400, param)
     assert message
+
+
+@pytest.mark.parametrize(
+    ("values", "param"),
+    [
+        ({"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens"), ({"top_logprobs": 2}, "top_logprobs"),
+        ({"parallel_tool_calls": True}, "parallel_tool_calls"), ({"messages": []}, "messages"),
+        ({"tool_choice": "required"}, "tool_choice"), ({"reasoning_effort": "low"}, "reasoning_effort"),
+    ],
+)  # fmt: skip
+def test_what_a_chat_cannot_do_is_refused(client, values, param):
+    status, field, _ = refused(chat, client, **values)
+    assert (status, field) == (400, param)
+
+
+def test_what_asks_for_nothing_is_taken(client):
+    plain_text = complete(client).choices[0].text
+    assert complete(client, best_of=1, suffix="").choices[0].text == plain_text
+    again = chat(client, max_tokens=5, max_completion_tokens=5, parallel_tool_calls=False)
+    assert again.choices[0].message.content
+
+
+def test_who_speaks_is_said_where_there_is_no_template(client, plain):
+    messages = [
+        {"role": "user", "name": "ann", "content": "2 + 2?"},
+        {"role": "tool", "tool_call_id": "c1", "content": "4"},
+    ]
+    answer = chat(client, messages=messages)
+    assert answer.choices[0].message.content == plain("user ann: 2 + 2?\ntool c1: 4\nassistant:", 12)
 
 
 def test_another_model_is_not_found(client):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wingspan.cli.launched import given, patience
 from wingspan.cli.runtime_import import need_runtime
@@ -71,7 +71,7 @@ def execute(
         name = listen.name or setup.folder.resolve().name
         if listens:
             _say(f"loading {name} on {group.size} rank{'s' * (group.size > 1)}")
-        limits = {
+        limits: dict[str, Any] = {
             "sequences_per_rank": sequences_per_rank,
             "tokens_per_step": tokens_per_step,
             "kv_tokens_per_rank": kv_tokens_per_rank,
@@ -119,7 +119,7 @@ def _among_launched(group: Group, setup: Setup, options: dict[str, str], work: C
     met.run(lambda transport: work(Met(met, transport)), device, alike)
 
 
-def _text_of(limits: dict[str, int]) -> dict[str, str]:
+def _text_of(limits: dict[str, Any]) -> dict[str, str]:
     return {f"--{name.replace('_', '-')}": str(value) for name, value in limits.items()}
 
 

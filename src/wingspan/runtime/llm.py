@@ -236,6 +236,7 @@ class LLM:
         *,
         stream: int = 0,
         logprobs: int | None = None,
+        prompt_logprobs: bool = False,
     ) -> int:
         """Let a request join at the next step.
 
@@ -245,6 +246,7 @@ class LLM:
             length: when it ends.
             stream: which of several draws with the same seed this is.
             logprobs: how many of the likeliest tokens `StepResult.logprobs` names beside each new one.
+            prompt_logprobs: `StepResult.prompt_logprobs` names them beside each of the prompt, too.
 
         Returns:
             The request's number.
@@ -261,6 +263,7 @@ class LLM:
             length or Length(),
             stream,
             logprobs=logprobs,
+            prompt_logprobs=prompt_logprobs,
         )
         check_ids(name, ids, self._model.config)
         check_length(name, ids, request.length.max_new_tokens, self._model.config)

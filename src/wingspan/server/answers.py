@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
-from wingspan.runtime.generation.ledger import FinishReason, TokenLogprobs
+from wingspan.runtime.generation.ledger import FinishReason, PromptLogprobs, TokenLogprobs
 from wingspan.runtime.generation.requests import Length
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.server.text import TextStream
@@ -24,6 +24,7 @@ class Ask:
         stream: which of several answers to one prompt this is.
         logprobs: how many of the likeliest tokens are named beside each.
         priority: among those that wait, the lowest goes first.
+        prompt_logprobs: they are named beside each token of the prompt, too.
     """
 
     ids: tuple[int, ...]
@@ -32,6 +33,7 @@ class Ask:
     stream: int = 0
     logprobs: int | None = None
     priority: int = 0
+    prompt_logprobs: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Answer:
     first_token_seconds: float | None = None
     newest_token_seconds: float | None = None
     tokens: list[int] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
+    """Of every token of the prompt but the first, once there is a token of the answer."""
     number: int | None = None
     """The engine's name for it; None before it was submitted, and after its end."""
     _pieces: asyncio.Queue[AnswerPart | Exception] = field(default_factory=asyncio.Queue)
@@ -80,6 +84,10 @@ class Answer:
         if self.first_token_seconds is None or self.newest_token_seconds is None or len(self.tokens) < 2:
             return None
         return (self.newest_token_seconds - self.first_token_seconds) / (len(self.tokens) - 1)
+
+    def take_prompt(self, found: PromptLogprobs) -> None:
+        """Take in what was found of the prompt; again where it is computed again."""
+        self.prompt_logprobs[found.begin - 1 :] = found.tokens
 
     def push(self, token: int, logprobs: TokenLogprobs | None, finish: FinishReason | None) -> bool:
         """Take in a token; returns whether the answer has ended with it."""

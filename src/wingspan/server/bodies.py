@@ -46,11 +46,14 @@ class Usage(Body):
 
 
 class CompletionLogprobs(Body):
-    """How likely each token was, which others were likeliest, and where its text begins."""
+    """How likely each token was, which others were likeliest, and where its text begins.
+
+    The first token of a prompt that is repeated follows nothing: it has null.
+    """
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 

@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from wingspan.runtime.generation.ledger import TokenLogprobs
 from wingspan.server.answers import Answer, AnswerPart
 from wingspan.server.bodies import ChatCompletion, ChatPiece
+from wingspan.server.effects import check_chat
 from wingspan.server.errors import CallError
 from wingspan.server.fields import ChatCall
 from wingspan.server.openapi import errors, in_pieces
@@ -44,8 +45,7 @@ class _Chat:
 
     def __init__(self, serving: ServedModel, call: ChatCall, request_id: str) -> None:
         serving.check_model(call.model)
-        if call.top_logprobs is not None and not call.logprobs:
-            raise CallError("top_logprobs: needs logprobs true", "top_logprobs")
+        check_chat(call)
         self._serving, self._call = serving, call
         self._forced = forced(call)
         if self._forced is not None and call.response_format is not None:

@@ -12,11 +12,13 @@ from fastapi.responses import Response
 from wingspan.runtime.generation.ledger import TokenLogprobs
 from wingspan.server.answers import Answer, AnswerPart
 from wingspan.server.bodies import CompletionPiece, TextCompletion
+from wingspan.server.effects import check_completion
 from wingspan.server.errors import CallError
 from wingspan.server.fields import CompletionCall
 from wingspan.server.openapi import errors, in_pieces
 from wingspan.server.reply import reply
 from wingspan.server.served_model import ServedModel
+from wingspan.server.text import TextStream
 from wingspan.server.together import Whole
 
 
@@ -41,21 +43,24 @@ class _Completion:
 
     def __init__(self, serving: ServedModel, call: CompletionCall, request_id: str) -> None:
         serving.check_model(call.model)
+        check_completion(call)
         self._serving, self._call = serving, call
-        self._prompts = _prompts(serving, call)
-        if call.echo and call.logprobs is not None:
-            raise CallError(
-                "echo: cannot be had with logprobs, prompts have none here; leave one out", "echo"
-            )
+        prompts = _prompts(serving, call)
         grammar = serving.grammar(call.response_format)
         self.answers: Sequence[Answer] = [
             answer
-            for ids in self._prompts
+            for ids in prompts
             for answer in serving.answers(
-                call, ids, serving.room(ids, call.max_tokens, "prompt"), call.logprobs, grammar
+                call,
+                ids,
+                serving.room(ids, call.max_tokens, "prompt"),
+                call.logprobs,
+                grammar,
+                prompt_logprobs=call.echo and call.logprobs is not None,
             )
         ]
-        self.prompt_tokens = sum(map(len, self._prompts))
+        self._texts = [TextStream(serving.decode) for _ in self.answers]
+        self.prompt_tokens = sum(map(len, prompts))
         self._head = {
             "id": f"cmpl-{request_id}",
             "object": "text_completion",
@@ -66,44 +71,52 @@ class _Completion:
     def head(self, *, in_pieces: bool) -> Mapping[str, Any]:  # noqa: ARG002 - the same in both
         return self._head
 
-    def opening(self, place: int) -> dict[str, Any] | None:
-        if not self._call.echo:
-            return None
-        return self._choice(place, self._prompt(place), (), Whole())
+    def opening(self, place: int) -> dict[str, Any] | None:  # noqa: ARG002 - none has any
+        return None
 
     def choice(self, place: int, answer: Whole) -> dict[str, Any]:
-        echoed = self._prompt(place) if self._call.echo else ""
-        return self._choice(place, echoed + answer.text, answer.logprobs, answer)
+        return self._choice(place, answer, answer, first=True)
 
     def piece(self, place: int, gained: AnswerPart, so_far: Whole) -> dict[str, Any] | None:
-        if not (gained.text or gained.logprobs or gained.finish_reason):
+        first = len(gained.tokens) == len(so_far.tokens)
+        if not (gained.text or gained.logprobs or gained.finish_reason or (first and self._call.echo)):
             return None
-        return self._choice(place, gained.text, gained.logprobs, so_far)
-
-    def _prompt(self, place: int) -> str:
-        return self._serving.decode(self._prompts[place // self._call.n])
+        return self._choice(place, gained, so_far, first=first)
 
     def _choice(
-        self, place: int, text: str, logprobs: Sequence[TokenLogprobs], so_far: Whole
+        self, place: int, gained: AnswerPart | Whole, so_far: Whole, *, first: bool
     ) -> dict[str, Any]:
+        """What an answer has gained, behind its prompt where that is to be repeated."""
+        ids = self.answers[place].ask.ids if first and self._call.echo else ()
         return {
             "index": place,
-            "text": text,
-            "logprobs": None if self._call.logprobs is None else self._logprobs(logprobs, so_far),
+            "text": self._serving.decode(ids) + gained.text if ids else gained.text,
+            "logprobs": None if self._call.logprobs is None else self._logprobs(place, ids, gained.logprobs),
             "finish_reason": so_far.finish_reason,
             "stop_reason": so_far.stop,
         }
 
-    def _logprobs(self, logprobs: Sequence[TokenLogprobs], so_far: Whole) -> dict[str, Any]:
+    def _logprobs(
+        self, place: int, prompt: Sequence[int], of_answer: Sequence[TokenLogprobs]
+    ) -> dict[str, Any]:
+        """Those of the prompt, whose first token follows nothing and has none, and of the answer's newest tokens."""
         decode = self._serving.decode
-        before = so_far.tokens[: len(so_far.tokens) - len(logprobs)]
-        offsets = [len(decode([*before, *(one.token for one in logprobs[:n])])) for n in range(len(logprobs))]
+        told = [*(self.answers[place].prompt_logprobs if prompt else ()), *of_answer]
+        tokens = [*prompt[:1], *(one.token for one in told)]
+        nothing = [None] * len(prompt[:1])
         return {
-            "tokens": [decode([one.token]) for one in logprobs],
-            "token_logprobs": [one.logprob for one in logprobs],
-            "top_logprobs": [{decode([i]): value for i, value in one.top} for one in logprobs],
-            "text_offset": offsets,
+            "tokens": [decode([token]) for token in tokens],
+            "token_logprobs": [*nothing, *(one.logprob for one in told)],
+            "top_logprobs": [*nothing, *({decode([i]): value for i, value in one.top} for one in told)],
+            "text_offset": [self._offset(place, token) for token in tokens],
         }
+
+    def _offset(self, place: int, token: int) -> int:
+        """Where the text of an answer's next token begins; asked of every token in order."""
+        text = self._texts[place]
+        begin = text.length
+        text.push(token)
+        return begin
 
 
 def _prompts(serving: ServedModel, call: CompletionCall) -> list[list[int]]:

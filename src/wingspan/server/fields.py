@@ -121,6 +121,8 @@ class CompletionCall(CallFields):
     prompt: str | list[str] | list[TokenId] | list[list[TokenId]]
     max_tokens: int = Field(default=16, ge=1)
     echo: bool = False
+    best_of: int | None = Field(default=None, ge=1, description="As n: all answers are given.")
+    suffix: str | None = Field(default=None, description="Not supported; empty or null.")
     logprobs: int | None = Field(default=None, ge=0, le=MOST_LOGPROBS)
 
 
@@ -202,7 +204,7 @@ class ChatCall(CallFields):
     top_logprobs: int | None = Field(default=None, ge=0, le=MOST_LOGPROBS)
     tools: list[Tool] | None = Field(default=None, min_length=1, max_length=128)
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    parallel_tool_calls: bool | None = None
+    parallel_tool_calls: bool | None = Field(default=None, description="Not supported; false or null.")
 
 
 class TokenizeCall(Fields):

@@ -122,6 +122,8 @@ class ServedModel:
         most_tokens: int,
         logprobs: int | None,
         grammar: str | None,
+        *,
+        prompt_logprobs: bool = False,
     ) -> list[Answer]:
         """The answers that a call wants to one prompt."""
         if bad := [token for token in call.logit_bias or () if token >= self.vocabulary]:
@@ -131,7 +133,7 @@ class ServedModel:
         sampling, length = call.sampling(grammar), call.length(most_tokens)
         return [
             Answer(
-                Ask(tuple(ids), sampling, length, number, logprobs, call.priority),
+                Ask(tuple(ids), sampling, length, number, logprobs, call.priority, prompt_logprobs),
                 TextStream(self.decode, call.stop or (), keep_stop=call.include_stop_str_in_output),
             )
             for number in range(call.n)

@@ -158,7 +158,12 @@ class StepLoop:
             ask = answer.ask
             try:
                 number = self.llm.submit(
-                    ask.ids, ask.sampling, ask.length, stream=ask.stream, logprobs=ask.logprobs
+                    ask.ids,
+                    ask.sampling,
+                    ask.length,
+                    stream=ask.stream,
+                    logprobs=ask.logprobs,
+                    prompt_logprobs=ask.prompt_logprobs,
                 )
             except WingspanError as error:
                 joined.set_exception(error)
@@ -181,6 +186,9 @@ class StepLoop:
         for number, cached in result.cached.items():
             if (begun := self._answers.get(number)) is not None:
                 begun.cached_tokens = cached
+        for number, found in result.prompt_logprobs.items():
+            if number in self._answers:
+                self._answers[number].take_prompt(found)
         for number, token in result.tokens.items():
             answer = self._answers.get(number)
             if answer is None:

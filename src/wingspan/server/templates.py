@@ -40,8 +40,19 @@ def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequenc
 def plain(messages: Sequence[Message], tools: Sequence[Tool] | None = None) -> str:
     """The conversation as lines that begin with their speakers, after a line for each tool."""
     lines = [f"tool: {json_text(tool.function.model_dump(exclude_none=True))}\n" for tool in tools or ()]
-    lines += [f"{message.role}: {message.text}\n" for message in messages]
+    lines += [f"{_speaker(message)}: {_said(message)}\n" for message in messages]
     return "".join(lines) + "assistant:"
+
+
+def _speaker(message: Message) -> str:
+    """Who says a message, or which call it answers."""
+    return " ".join(filter(None, (message.role, message.name, message.tool_call_id)))
+
+
+def _said(message: Message) -> str:
+    """A message's text, and the calls it makes."""
+    calls = [json_text(call.model_dump()) for call in message.tool_calls or ()]
+    return " ".join(filter(None, (message.text, *calls)))
 
 
 def _as_template(message: Message) -> dict[str, Any]:

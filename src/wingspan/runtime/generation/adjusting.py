@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from wingspan.runtime.generation.grammars import Grammars
-from wingspan.runtime.generation.ledger import Continuation, TokenLogprobs
+from wingspan.runtime.generation.ledger import Continuation
 
 
 def adjusted(logits_PV: torch.Tensor, held_P: Sequence[Continuation], grammars: Grammars) -> torch.Tensor:
@@ -48,20 +48,3 @@ def _adjust(scores_V: torch.Tensor, continuation: Continuation) -> None:
         scores_V[told_N] -= sampling.presence_penalty + sampling.frequency_penalty * times_N
     for token, bias in sampling.logit_bias:
         scores_V[token] += bias
-
-
-def logprobs_of(
-    logits_PV: torch.Tensor, chosen_P: torch.Tensor, held_P: Sequence[Continuation]
-) -> dict[int, TokenLogprobs]:
-    """By request, of those that want them."""
-    found = {}
-    for n, continuation in enumerate(held_P):
-        most = continuation.request.logprobs
-        if most is None:
-            continue
-        logprobs_V = logits_PV[n].float().log_softmax(-1)
-        token = int(chosen_P[n])
-        values, ids = logprobs_V.topk(min(most, len(logprobs_V)))
-        top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
-        found[continuation.request.number] = TokenLogprobs(token, float(logprobs_V[token]), top)
-    return found

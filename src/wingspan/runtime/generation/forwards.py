@@ -1,6 +1,6 @@
 """A batch's forward through the model, in as many micro-batches as the step's schedule has.
 
-Shapes: P sequences, V vocabulary.
+Shapes: P sequences, N columns, V vocabulary.
 """
 
 from __future__ import annotations
@@ -47,6 +47,12 @@ class Forwards:
         Returns:
             The logits (P, V) of each row's last token.
         """
+        return self.run_all(batch, new, flow, last=1)[:, -1]
+
+    def run_all(
+        self, batch: Batch | SlotBatch, new: Sequence[Sequence[int]], flow: Flow, *, last: int = 0
+    ) -> torch.Tensor:
+        """As `run`, but with the logits (P, N, V) of the last columns, so many; 0: of all N of the forward."""
         slices = split_rows(len(batch), flow.micro_batches)
         whole = columns_of(new, self._device, batch.cached_P)
         columns = [whole.rows(rows) for rows in slices]
@@ -54,17 +60,19 @@ class Forwards:
         caches = batch.caches.begin(slices, new_columns)
 
         def part(number: int) -> torch.Tensor:
-            logits_PV, cache = self._forward(columns[number], caches[number])
+            logits_PNV, cache = self._forward(columns[number], caches[number], last)
             rows = slices[number].stop - slices[number].start
             caches[number] = cache if rows else None
-            return logits_PV[:rows]
+            return logits_PNV[:rows]
 
         forget_lengths(self._rotations_by_length)
         self._step.flow = flow
         logits = self._interleaved([partial(part, n) for n in range(len(slices))], columns)
         batch.caches.end(caches, new_columns)
         batch.cached_P = [cached + len(ids) for cached, ids in zip(batch.cached_P, new, strict=True)]
-        return logits[0] if len(logits) == 1 else torch.cat(logits)
+        # A micro-batch without rows had a column of its own.
+        of_rows = [logits_PNV for logits_PNV in logits if len(logits_PNV)] or logits[:1]
+        return of_rows[0] if len(of_rows) == 1 else torch.cat(of_rows)
 
     def _interleaved(
         self, parts: Sequence[partial[torch.Tensor]], columns: Sequence[Columns]
@@ -74,7 +82,7 @@ class Forwards:
             return [parts[0]()]
         return interleave(parts, [c.valid_T for c in columns], self._step)
 
-    def _forward(self, part: Columns, cache: object) -> tuple[torch.Tensor, object]:
+    def _forward(self, part: Columns, cache: object, last: int) -> tuple[torch.Tensor, object]:
         """One micro-batch's."""
         with model_errors(self._model.config):
             out = self._model(
@@ -83,6 +91,6 @@ class Forwards:
                 position_ids=part.positions_PN,
                 past_key_values=self._new_cache() if cache is None else cache,
                 use_cache=True,
-                logits_to_keep=1,
+                logits_to_keep=last,
             )
-        return out.logits[:, -1], out.past_key_values
+        return out.logits, out.past_key_values

@@ -14,12 +14,13 @@ from typing import Any, cast
 import torch
 
 from wingspan.errors import RunError
-from wingspan.runtime.generation.adjusting import adjusted, logprobs_of
+from wingspan.runtime.generation.adjusting import adjusted
 from wingspan.runtime.generation.batches import Batch, SlotBatch
 from wingspan.runtime.generation.between_steps import BetweenSteps
 from wingspan.runtime.generation.forwards import Forwards
 from wingspan.runtime.generation.grammars import Grammars
-from wingspan.runtime.generation.ledger import Ledger, RankPlan, StepPlan, StepResult, TokenLogprobs
+from wingspan.runtime.generation.ledger import Ledger, PromptLogprobs, RankPlan, StepPlan, StepResult
+from wingspan.runtime.generation.logprobs import Logprobs, logprobs_of, prompt_logprobs_of
 from wingspan.runtime.generation.prefixes import Prefixes
 from wingspan.runtime.generation.requests import Request
 from wingspan.runtime.generation.sampling import Draw, choose
@@ -112,6 +113,8 @@ class Generator:
         """In the order of the ledger's groups."""
         self._routers_finite = routers_finite(engine.model)
         self._wants_drain = False
+        self._of_prompts: dict[int, PromptLogprobs] = {}
+        """What was found of prompts in the step that is under way."""
 
     @property
     def unfinished(self) -> int:
@@ -158,7 +161,8 @@ class Generator:
             self._prefixes.keep(mine, [*self._decoding, *self._begun.values()])
             self._prefixes.limit(int(shared_RX[:, 3].max()))
         result = self._ledger.commit(plan, tokens_R, drain=bool(shared_RX[:, 2].any()))
-        result.logprobs.update(logprobs)
+        result.logprobs.update(logprobs.new)
+        result.prompt_logprobs.update(logprobs.prompts)
         if result.finished:
             self._measure_caches()
             self._grammars.keep(self._ledger.held)
@@ -177,8 +181,7 @@ class Generator:
         for number in range(plan.prefill_forwards):
             pieces = mine.prefill[number] if number < len(mine.prefill) else ()
             batch = self._batch_of(pieces)
-            new = [self._new_ids(piece, cached) for piece, cached in zip(pieces, batch.cached_P, strict=True)]
-            of_batch_PV = self._forwards.run(batch, new, flow)
+            of_batch_PV = self._forward_prompts(batch, pieces, flow)
             if all(piece.is_last for piece in pieces):
                 logits.append(of_batch_PV)
                 self._decoding += [batch] if pieces else []
@@ -188,6 +191,17 @@ class Generator:
         if self._between is not None and plan.decode_forwards:
             self._between.beside_step(self._newest_load_LE)
         return logits
+
+    def _forward_prompts(self, batch: Batch, pieces: Sequence[Piece], flow: Flow) -> torch.Tensor:
+        """The logits of each piece's last token; where a request wants it, those of all are looked at."""
+        held = [self._ledger.held[piece.request] for piece in pieces]
+        new = [self._new_ids(piece, cached) for piece, cached in zip(pieces, batch.cached_P, strict=True)]
+        if not any(continuation.request.prompt_logprobs for continuation in held):
+            return self._forwards.run(batch, new, flow)
+        logits_PNV = self._forwards.run_all(batch, new, flow)
+        computed = [slice(piece.begin, piece.begin + piece.tokens) for piece in pieces]
+        self._of_prompts.update(prompt_logprobs_of(logits_PNV, held, computed))
+        return logits_PNV[:, -1]
 
     def _decode(self, plan: StepPlan, mine: RankPlan) -> list[torch.Tensor]:
         """The logits of this rank's sequences that decode."""
@@ -238,14 +252,19 @@ class Generator:
 
     def _logprobs(
         self, plan: StepPlan, mine: RankPlan, logits_PV: torch.Tensor | None, chosen_P: torch.Tensor
-    ) -> dict[int, TokenLogprobs]:
+    ) -> Logprobs:
         """Those of all ranks, on rank 0; collective in a step in which a request wants them."""
-        held = self._ledger.held
-        if all(held[number].request.logprobs is None for rank in plan.ranks for number in rank.sampled):
-            return {}
-        own = {} if logits_PV is None else logprobs_of(logits_PV, chosen_P, [held[n] for n in mine.sampled])
-        every = cast("list[dict[int, TokenLogprobs]]", self._transport.gather(own) or [])
-        return {number: found for part in every for number, found in part.items()}
+        held, all_ranks = self._ledger.held, Logprobs()
+        wanting = (number for rank in plan.ranks for number in rank.wanting_logprobs(held))
+        if next(wanting, None) is None:
+            return all_ranks
+        own, self._of_prompts = Logprobs(prompts=self._of_prompts), {}
+        if logits_PV is not None:
+            own.new.update(logprobs_of(logits_PV, chosen_P, [held[n] for n in mine.sampled]))
+        for part in cast("list[Logprobs]", self._transport.gather(own) or []):
+            all_ranks.new.update(part.new)
+            all_ranks.prompts.update(part.prompts)
+        return all_ranks
 
     def _share(self, mine: RankPlan, chosen_P: torch.Tensor, plan: StepPlan) -> torch.Tensor:
         """Every rank's row (R, X) of this step.

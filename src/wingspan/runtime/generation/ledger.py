@@ -38,8 +38,12 @@ class Continuation:
     _blocks: list[int] = field(default_factory=list)
 
     def blocks(self, block_tokens: int) -> list[int]:
-        """Its whole blocks of tokens, as a prefix cache knows them."""
-        if block_tokens and self.position // block_tokens > len(self._blocks):
+        """Its whole blocks of tokens, as a prefix cache knows them; none where all of its prompt is to be computed."""
+        if (
+            block_tokens
+            and not self.request.prompt_logprobs
+            and self.position // block_tokens > len(self._blocks)
+        ):
             self._blocks = chained_blocks(self.ids, block_tokens, self._blocks)
         return self._blocks
 
@@ -88,6 +92,13 @@ class RankPlan:
         prompts = [piece.request for group in self.prefill for piece in group if piece.is_last]
         return prompts + [number for _, numbers in self.decode for number in numbers]
 
+    def wanting_logprobs(self, held: Mapping[int, Continuation]) -> list[int]:
+        """Requests of which this step finds probabilities: of their new tokens, or of their prompts."""
+        prompts = [piece.request for group in self.prefill for piece in group]
+        return [n for n in self.sampled if held[n].request.logprobs is not None] + [
+            n for n in prompts if held[n].request.prompt_logprobs
+        ]
+
 
 @dataclass(frozen=True)
 class StepPlan:
@@ -133,10 +144,19 @@ class TokenLogprobs:
 
 
 @dataclass(frozen=True)
+class PromptLogprobs:
+    """Those of some of a prompt's tokens, of which the first stands at `begin` of the prompt."""
+
+    begin: int
+    tokens: tuple[TokenLogprobs, ...]
+
+
+@dataclass(frozen=True)
 class StepResult:
     """What a step gave: the new token of each request that got one, and those that ended with it.
 
-    On rank 0 alone: `logprobs`, of the requests that want them, and what `balancing` decided and did meanwhile.
+    On rank 0 alone: `logprobs`, of the requests that want them, those of what was computed of their prompts, and what
+    `balancing` decided and did meanwhile.
     """
 
     tokens: dict[int, int] = field(default_factory=dict)
@@ -148,6 +168,7 @@ class StepResult:
     cached: Mapping[int, int] = field(default_factory=dict)
     """With prefix caching, by request that began: tokens of its prompt that were found computed."""
     logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)
+    prompt_logprobs: dict[int, PromptLogprobs] = field(default_factory=dict)
     balancing: list[RebalanceEvent] = field(default_factory=list)
 
 

@@ -46,6 +46,7 @@ class Request:
         stream: which of several draws with one seed this is.
         home_rank: where it must live; None lets the batching policy choose.
         logprobs: how many of the likeliest tokens to name beside each new one; None: no probabilities at all.
+        prompt_logprobs: the same for each token of the prompt but the first, which follows nothing.
     """
 
     number: int
@@ -55,6 +56,11 @@ class Request:
     stream: int = 0
     home_rank: int | None = None
     logprobs: int | None = None
+    prompt_logprobs: bool = False
+
+    def __post_init__(self) -> None:
+        if self.prompt_logprobs and self.logprobs is None:
+            raise InputError("prompt_logprobs needs logprobs: how many of the likeliest tokens to name")
 
     @property
     def kv_tokens(self) -> int:
