@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -61,7 +61,7 @@ def execute(
     group = setup.serving_group(os.environ)
     listens = group.rank in (None, 0)
     # A launched rank is ended for certain instead, also where it is stuck in a call.
-    keeping = kept_signals() if group.launch is None else nullcontext([])
+    keeping: AbstractContextManager[list[int]] = kept_signals() if group.launch is None else nullcontext([])
     with _bound(listen) if listens else nullcontext() as listener, keeping as came:
         need_server()
         from wingspan.runtime.llm import LLM

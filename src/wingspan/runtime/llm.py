@@ -24,7 +24,7 @@ from wingspan.runtime.generation.requests import Length, Request
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.launch.met_ranks import Met
-from wingspan.runtime.launch.obeying import Obey, ObeyingRanks, Ranks
+from wingspan.runtime.launch.obeying import Commanded, Obey, ObeyingRanks
 from wingspan.runtime.measuring.figures import GroupFigures, Looks
 from wingspan.runtime.model.engine import rank_bytes
 from wingspan.runtime.model.padding import why_no_prefix_caching
@@ -186,7 +186,7 @@ class LLM:
         self._withdrawn: list[int] = []
         self._submitted = 0
         self._ranks_per_node = group.ranks_per_node
-        self._ranks: Ranks = (
+        self._ranks: Commanded = (
             ObeyingRanks(prepare, group, engine.device) if met is None else met.ranks(prepare)
         )
 

@@ -68,7 +68,7 @@ class Answer:
     newest_token_seconds: float | None = None
     tokens: list[int] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
-    """Of every token of the prompt but the first, once there is a token of the answer."""
+    """One for every token of the prompt but the first, once there is a token of the answer."""
     number: int | None = None
     """The engine's name for it; None before it was submitted, and after its end."""
     _pieces: asyncio.Queue[AnswerPart | Exception] = field(default_factory=asyncio.Queue)

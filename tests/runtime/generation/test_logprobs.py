@@ -17,7 +17,15 @@ from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.transport.transport import LocalTransport
 from wingspan.schedule.batching import BatchLimits
 
-PROMPTS = ((5, 9, 17, 3), (1,), tuple(range(30, 57)), (8, 9, 10, 11, 12), (7, 7), tuple(range(12)))
+PROMPTS = (
+    (5, 9, 17, 3),
+    (1,),
+    tuple(range(30, 57)),
+    (8, 9, 10, 11, 12),
+    (7, 7),
+    tuple(range(12)),
+    (*range(9), 60, 61),
+)
 WITHOUT = (3,)
 """The request that does not want them."""
 TOP = 2

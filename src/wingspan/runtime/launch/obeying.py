@@ -25,7 +25,7 @@ END = "end"
 """The last command. A pipe that is closed would not do: other processes may have it open too."""
 
 
-class Ranks(Protocol):
+class Commanded(Protocol):
     """Ranks that wait for commands, as who commands them sees them."""
 
     size: int
