@@ -14,7 +14,7 @@ from wingspan.simulate.step import simulate
 from wingspan.simulate.sweep import MOST_POINTS, Setting, sweep
 from wingspan.specs.cluster import load_cluster
 from wingspan.specs.models import load_model
-from wingspan.specs.workload import Context, Workload
+from wingspan.specs.workload import Context, LogNormalRouting, Workload
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_each_axis_changes_what_it_names(base: Setting) -> None:
     }
     assert choices["cluster"].cluster == ideal
     assert choices["schedule"].options.schedule == "chunks:5"
-    assert choices["routing"].workload.routing.model_dump() == {"kind": "log_normal", "sigma": 0.7}
+    assert choices["routing"].workload.routing == LogNormalRouting(sigma=0.7)
     assert choices["bandwidth"].cluster.scale_out.bandwidth_bytes_per_second == 25e9
     assert choices["context"].workload.context.mean_tokens == 999
     assert choices["tokens_per_gpu"].workload.tokens_per_gpu == 3
