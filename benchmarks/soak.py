@@ -55,7 +55,7 @@ from wingspan.runtime.measuring.monitor import LoadMonitor
 from wingspan.runtime.measuring.recorder import Recorder
 from wingspan.runtime.model.engine import return_freed_memory
 from wingspan.runtime.model.layer import ExpertParallelLayer
-from wingspan.runtime.model.step import Step
+from wingspan.runtime.model.step import Step, TokenRows
 from wingspan.runtime.ranks.world import launch_from_environment
 from wingspan.runtime.transport.transport import Transport
 from wingspan.specs.placement import Placement
@@ -144,13 +144,13 @@ class Rank:
         self._recorder.begin_step("prefill", len(mine.x_TD))
         self._step.flow = now.flow
         parts = split_rows(len(mine.x_TD), now.flow.micro_batches)
-        valid = [None if mine.valid_T is None else mine.valid_T[part] for part in parts]
+        tokens = [None if mine.valid_T is None else _tokens(mine.valid_T[part]) for part in parts]
         forwards = [partial(self._forward, number, mine, part) for part in parts]
         if len(parts) == 1:
-            self._step.valid_T = valid[0]
+            self._step.tokens = tokens[0]
             forwards[0]()
         else:
-            interleave(forwards, valid, self._step)
+            interleave(forwards, tokens, self._step)
         self._recorder.end_step()
         self._monitor.take()
         # As between the steps of a generation: what is not rows goes another way through some transports.
@@ -169,6 +169,10 @@ class Rank:
             if wrong.any():
                 where = f"rank {self._rank}, step {number}, {self._step.flow.name}, layer {layer.index}"
                 raise RunError(f"{where}: {int(wrong.sum())} of {len(y_TD)} tokens came out wrong")
+
+
+def _tokens(valid_T: torch.Tensor) -> TokenRows:
+    return TokenRows(valid_T.nonzero().flatten(), len(valid_T))
 
 
 def held() -> Held:

@@ -158,9 +158,8 @@ def _quick_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
     from wingspan.runtime.measuring import calibrate
 
     monkeypatch.setattr(calibration, "measure_overheads", lambda *_: None)
-    monkeypatch.setattr(calibrate, "_ROWS", (1, 4))
-    monkeypatch.setattr(calibrate, "_READ_BYTES", 2**20)
-    monkeypatch.setattr(calibrate, "_MESSAGE_BYTES", (2**10, 2**14))
+    few = calibrate.ProbeSizes(rows=(1, 4), read_bytes=2**20, message_bytes=(2**10, 2**14))
+    monkeypatch.setattr(calibrate, "CPU_SIZES", few)
 
 
 @pytest.mark.parametrize("option", [["--cluster", "h800"], ["--brief"], ["--json"]])

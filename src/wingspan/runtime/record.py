@@ -135,7 +135,7 @@ def _run_step(engine: Engine, recorder: RoutingRecorder, prompts: list[Prompt], 
     mine = groups_R[world.rank]
     for group in range(max(map(len, groups_R))):
         now = columns_of([p.ids for p in mine[group]] if group < len(mine) else [], device)
-        engine.step.valid_T = now.valid_T
+        engine.step.tokens = now.tokens
         forget_lengths(rotations_by_length(engine.model))
         engine.model(
             input_ids=now.ids_PN, attention_mask=now.mask_PC, position_ids=now.positions_PN, **options

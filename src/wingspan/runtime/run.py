@@ -15,7 +15,7 @@ from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.measuring.choices import PhaseChoices, joined
 from wingspan.runtime.measuring.recorder import clock_name
-from wingspan.runtime.measuring.report import RankMeasurement, peak_memory_bytes, step_report
+from wingspan.runtime.measuring.report import CardMemory, RankMeasurement, peak_memory_bytes, step_report
 from wingspan.runtime.measuring.timeline import run_timeline
 from wingspan.runtime.model.engine import Engine
 from wingspan.runtime.model.reference import Check, check
@@ -146,6 +146,7 @@ def _generate(generator: Generator, request: RunRequest, listener: Listener | No
 
 
 def _measurement(engine: Engine, generator: Generator, rebalancer: Rebalancer | None) -> RankMeasurement:
+    card = CardMemory.now(next(engine.model.parameters()).device)
     return RankMeasurement(
         rank=engine.transport.world.rank,
         steps=engine.recorder.steps,
@@ -155,11 +156,13 @@ def _measurement(engine: Engine, generator: Generator, rebalancer: Rebalancer | 
             MemoryPart.KV_CACHE: generator.cache_bytes,
             MemoryPart.STAGING: 0 if rebalancer is None else rebalancer.staging_bytes,
         },
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=peak_memory_bytes() if card is None else card.reserved_bytes,
         spans=engine.recorder.spans,
         steps_ended=engine.recorder.ended,
         buffer_bytes=generator.buffer_bytes,
         clock=clock_name(),
+        host_peak_bytes=peak_memory_bytes(),
+        card=card,
     )
 
 

@@ -128,6 +128,7 @@ def start(
     engine = load(
         setup.model, setup.placement, transport, setup.device, dispatch=setup.dispatch, keep_spans=keep_spans
     )
+    _warm_up(transport, setup.device)
     load_seconds = monotonic() - begun
     rebalancer = _rebalancer(engine, setup)
     generator = Generator(
@@ -141,6 +142,17 @@ def start(
         prefix_bytes=prefix_bytes,
     )
     return Started(engine, generator, rebalancer, load_seconds)
+
+
+def _warm_up(transport: Transport, device: torch.device) -> None:
+    """On GPUs, make now what the first product and the first exchange would make: handles and communicators."""
+    if device.type != "cuda":
+        return
+    square = torch.ones((16, 16), dtype=torch.bfloat16, device=device)
+    rows = torch.ones((transport.world.size, 16), device=device) @ square.float()
+    one_R = [1] * transport.world.size
+    transport.exchange_rows(torch.empty_like(rows), rows, one_R, one_R).wait()
+    (square @ square).cpu()
 
 
 def _rebalancer(engine: Engine, setup: EngineSetup) -> Rebalancer | None:

@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 def test_jobs_run_one_after_another_in_the_order_given():
-    stream, events = CommunicationStream(), []
+    stream, events = CommunicationStream(torch.device("cpu")), []
 
     def job(number: int) -> int:
         events.append(("begin", number))
@@ -34,11 +34,11 @@ def test_jobs_run_one_after_another_in_the_order_given():
     results = [d.result(10) for d in done]
     assert [r.value for r in results] == [0, 1, 2]
     assert events == [(what, number) for number in range(3) for what in ("begin", "end")]
-    assert all(a.ended_seconds <= b.began_seconds for a, b in pairwise(results))
+    assert all(a.ended <= b.began for a, b in pairwise(results))
 
 
 def test_the_caller_goes_on_meanwhile():
-    stream, go = CommunicationStream(), threading.Event()
+    stream, go = CommunicationStream(torch.device("cpu")), threading.Event()
     done = stream.submit(lambda: go.wait(10))
     assert not done.done()
     go.set()
@@ -46,7 +46,7 @@ def test_the_caller_goes_on_meanwhile():
 
 
 def test_after_a_failure_no_later_job_runs():
-    stream, ran = CommunicationStream(), []
+    stream, ran = CommunicationStream(torch.device("cpu")), []
 
     def fail() -> None:
         raise RunError("rank 3 ended")
@@ -60,7 +60,7 @@ def test_after_a_failure_no_later_job_runs():
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_jobs_have_the_callers_gradient_mode(mode):
-    stream = CommunicationStream()
+    stream = CommunicationStream(torch.device("cpu"))
     with mode():
         here = (torch.is_grad_enabled(), torch.is_inference_mode_enabled())
         there = stream.submit(lambda: (torch.is_grad_enabled(), torch.is_inference_mode_enabled())).result(10)
@@ -75,7 +75,8 @@ def test_equals_the_dispatcher_itself_with_two_lanes_under_way(tmp_path):
         slots = SlotMap(linear(1, 6, world.size, 2), 0, world, CPU)
         plain = FlatDispatcher(transport, slots, [2] * world.size, Buffers())
         streamed = StreamedDispatcher(
-            FlatDispatcher(transport, slots, [2] * world.size, Buffers()), CommunicationStream()
+            FlatDispatcher(transport, slots, [2] * world.size, Buffers()),
+            CommunicationStream(torch.device("cpu")),
         )
         generator = torch.Generator().manual_seed(world.rank)
         equal = True

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.cache_utils import (
-    DummyLayer,
     DynamicCache,
     DynamicLayer,
     DynamicSlidingWindowLayer,
@@ -26,6 +25,7 @@ from wingspan.runtime.generation.generate import Generator
 from wingspan.runtime.generation.micro_batches import split_rows
 from wingspan.runtime.generation.requests import Length, Request
 from wingspan.runtime.generation.slots import IN_PLACE
+from wingspan.runtime.model.library import DummyLayer
 from wingspan.runtime.model.padding import MASKED, padding_is_neutral
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.transport.transport import LocalTransport

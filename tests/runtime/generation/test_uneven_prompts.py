@@ -79,30 +79,30 @@ def test_columns_of_padded_rows() -> None:
     assert now.positions_PN.tolist() == [[0, 1, 2], [0, 0, 0]]
     assert now.mask_PC is not None
     assert now.mask_PC.tolist() == [[1, 1, 1], [0, 0, 1]]
-    assert now.valid_T is not None
-    assert now.valid_T.tolist() == [True, True, True, False, False, True]
+    assert now.tokens is not None
+    assert now.tokens.at_M.tolist() == [0, 1, 2, 5]
     later = columns_of([[8], [9]], CPU, [602, 600])
     assert later.ids_PN.tolist() == [[8], [9]]
     assert later.positions_PN.tolist() == [[602], [600]]
     assert later.mask_PC is not None
     assert later.mask_PC.shape == (2, 603)
     assert (1 - later.mask_PC).nonzero().tolist() == [[1, 0], [1, 1]]
-    assert later.valid_T is None
+    assert later.tokens is None
 
 
 def test_columns_of_some_rows_and_of_none() -> None:
     whole = columns_of([[1, 2, 3], [4]], CPU)
     second = whole.rows(slice(1, 2))
     assert (second.ids_PN.tolist(), second.positions_PN.tolist()) == ([[0, 0, 4]], [[0, 0, 0]])
-    assert second.valid_T is not None
-    assert second.valid_T.tolist() == [False, False, True]
+    assert second.tokens is not None
+    assert second.tokens.at_M.tolist() == [2]
     for nothing in (whole.rows(slice(2, 2)), columns_of([], CPU)):
         assert nothing.ids_PN.shape == (1, 1)
-        assert nothing.valid_T is not None
-        assert nothing.valid_T.tolist() == [False]
+        assert nothing.tokens is not None
+        assert nothing.tokens.at_M.tolist() == []
 
 
 def test_columns_of_a_prompt_that_is_computed_in_pieces() -> None:
     now = columns_of([[7, 8]], CPU, [5])
     assert now.positions_PN.tolist() == [[5, 6]]
-    assert (now.mask_PC, now.valid_T) == (None, None)
+    assert (now.mask_PC, now.tokens) == (None, None)

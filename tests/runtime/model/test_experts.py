@@ -70,12 +70,17 @@ OUTSIDE = [
 ]
 """Outside the registry, and called as its modules are."""
 LAYOUTS = [
-    pytest.param("mixtral", "MixtralExperts", id="plain"),
-    pytest.param("gpt_oss", "GptOssExperts", id="transposed-interleaved-bias"),
-    pytest.param("openai_privacy_filter", "OpenAIPrivacyFilterExperts", id="transposed-bias"),
-    pytest.param("aria", "AriaExperts", id="transposed"),
-    pytest.param("nemotron_h", "NemotronHExperts", id="ungated"),
-    pytest.param("muse_spark", "MuseSparkExperts", id="post-norm"),
+    pytest.param(family, name, id=layout)
+    for family, name, layout in (
+        ("mixtral", "MixtralExperts", "plain"),
+        ("gpt_oss", "GptOssExperts", "transposed-interleaved-bias"),
+        ("openai_privacy_filter", "OpenAIPrivacyFilterExperts", "transposed-bias"),
+        ("aria", "AriaExperts", "transposed"),
+        ("nemotron_h", "NemotronHExperts", "ungated"),
+        ("muse_spark", "MuseSparkExperts", "post-norm"),
+    )
+    # The oldest transformers that runs has not all of them.
+    if (f"transformers.models.{family}.modeling_{family}", name) in CLASSES
 ]
 
 
@@ -106,7 +111,8 @@ def _eager(module: nn.Module, rows_ND: torch.Tensor, counts: list[int]) -> torch
 
 
 def test_transformers_sources_list_many_architectures() -> None:
-    assert len(CLASSES) >= 60
+    assert len(CLASSES) >= 55
+    assert len(LAYOUTS) >= 4
 
 
 @pytest.mark.parametrize(("module", "name"), CLASSES, ids=[name for _, name in CLASSES])

@@ -228,15 +228,6 @@ def test_unknown_names_are_told():
         transport_kind("rdma")
 
 
-def test_shared_memory_refuses_other_devices(tmp_path):
-    def work(gloo: Transport) -> None:
-        with chosen(TransportKind.SHM, gloo, torch.device("cuda")):
-            pass
-
-    with pytest.raises(InputError, match="`transport` torch on cuda"):
-        on_ranks(work, 2, tmp_path)
-
-
 def no_room_to_map(rank: int) -> None:
     """As `ulimit -v`, for one rank."""
     if rank == 1:

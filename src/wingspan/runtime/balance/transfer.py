@@ -1,7 +1,8 @@
 """One layer's experts on their way, on one rank: read, sent in pieces, received into staging, verified, prepared.
 
-All of it happens in a thread beside the steps. The thread sends one piece per `release`, so that a step never shares
-its links with more than that; what arrives is compared with the sender's checksum before it may be used.
+All of it happens in a thread beside the steps, on a GPU in a stream of its own. The thread sends one piece per
+`release`, so that a step never shares its links with more than that; what arrives is compared with the sender's
+checksum before it may be used.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from wingspan.balance.moves import Move
 from wingspan.runtime.balance.weight_channel import WeightChannel
 from wingspan.runtime.model.experts import ExpertWeights, LocalExperts
+from wingspan.runtime.ranks.side_stream import side_stream
 
 _DIGEST_BYTES = 16
 
@@ -73,6 +75,8 @@ class Transfer:
         self._progress_seconds = time.monotonic()
         self._abandoned = False
         self._corrupted: Move | None = None
+        self._side = side_stream(experts.device)
+        self._ready = self._side.mark()
         self._verified = not (self._sends or self._receives)
         self._waits_for: Move | None = None
         self._thread = threading.Thread(target=self._run, name=f"move-layer-{layer}", daemon=True)
@@ -119,6 +123,10 @@ class Transfer:
         return State.UNDER_WAY, None
 
     def _run(self) -> None:
+        with self._side.beside(self._ready):
+            self._move()
+
+    def _move(self) -> None:
         try:
             messages = self._read()
             buffers = [torch.empty(self._message_bytes, dtype=torch.uint8) for _ in self._receives]
@@ -165,6 +173,7 @@ class Transfer:
                 self._corrupted = move
                 return
             self.prepared[move.destination_slot] = self._experts.prepare(raw)
+        self._side.finish()
         self._verified = True
 
 

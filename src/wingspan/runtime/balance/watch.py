@@ -62,6 +62,7 @@ class Watch:
         """Add the choices, and the experts' time, of what is computed beside a step, and is about to end: prompts."""
         self._load_LE += load_LE.cpu().numpy().astype(np.int32)
         if self._recorder.open_step is not None:
+            self._recorder.settle()
             seconds = self._recorder.open_step.operation_seconds.get(Operation.EXPERT, 0.0)
             self._expert_seconds += seconds
 
@@ -92,8 +93,8 @@ class Watch:
 
     def _step_seconds(self) -> list[float]:
         """Time of each step counted since measuring began; the one that is about to end as long as it has lasted."""
-        now = self._recorder.now()
-        return [step.seconds or now - step.start_seconds for step in self._counted]
+        open_seconds = self._recorder.settle()
+        return [step.seconds or open_seconds for step in self._counted]
 
     def _take_sample(self) -> NDArray[np.int16]:
         """Take as many choices from each layer as the poorest has."""

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from wingspan.errors import InputError
+from wingspan.runtime.transport.transport import PEERS_WAIT
 from wingspan.runtime.transport.work_handle import WorkHandle
 
 
@@ -23,7 +24,7 @@ class WeightChannel:
     def __init__(self) -> None:
         if not dist.is_initialized():
             raise InputError("`rebalance` moves experts by torch.distributed; use `transport` torch or shm")
-        self._group = dist.new_group(backend="gloo")
+        self._group = dist.new_group(backend="gloo", timeout=PEERS_WAIT)
 
     def send(self, raw_B: torch.Tensor, rank: int, tag: int) -> WorkHandle | None:
         """Start to send bytes; `raw_B` must stay as it is until `wait` returns."""

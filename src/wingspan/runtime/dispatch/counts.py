@@ -20,17 +20,27 @@ class Counts(Sequence[int]):
     Args:
         known_S: int64 (S), or the numbers.
         device: of the tensor, where numbers are known.
+        arriving_RS: where numbers are known, the same on the device, by source; there may be more slots.
     """
 
-    def __init__(self, known_S: torch.Tensor | Sequence[int], device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        known_S: torch.Tensor | Sequence[int],
+        device: torch.device | None = None,
+        *,
+        arriving_RS: torch.Tensor | None = None,
+    ) -> None:
         self._known_S = known_S
         self._device = device
+        self._arriving_RS = arriving_RS
 
     @cached_property
     def tensor_S(self) -> torch.Tensor:
         """int64 (S), on the rows' device."""
         if isinstance(self._known_S, torch.Tensor):
             return self._known_S
+        if self._arriving_RS is not None:
+            return self._arriving_RS.sum(0)[: len(self)]
         return torch.tensor(self._known_S, dtype=torch.int64, device=self._device)
 
     @cached_property
@@ -48,3 +58,9 @@ class Counts(Sequence[int]):
     def __getitem__(self, index: slice) -> Sequence[int]: ...
     def __getitem__(self, index: int | slice) -> int | Sequence[int]:
         return self.host_S[index]
+
+
+def counted(number_P: torch.Tensor, numbers: int) -> torch.Tensor:
+    """How often each of the first `numbers` numbers occurs: int64. `bincount` would read a GPU's result back."""
+    one_P = torch.ones((), dtype=torch.int64, device=number_P.device).expand_as(number_P)
+    return torch.zeros(numbers, dtype=torch.int64, device=number_P.device).scatter_add_(0, number_P, one_P)

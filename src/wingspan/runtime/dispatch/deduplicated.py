@@ -4,18 +4,19 @@ The receiver gets with each row the slots and weights that the token chose there
 returns one row. With several experts per rank this saves rows both ways.
 
 Shapes: T tokens of a chunk, K experts per token, D hidden size, R ranks, S local slots, M rows sent,
-N rows received, C the most choices a row can carry, P (row, slot) pairs computed here.
+N rows received, C the most choices a row can carry, P (row, slot) pairs computed here, X = 1 + S (of the rank with the
+most) numbers that a rank is told beforehand: rows, and (row, slot) pairs of each slot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from wingspan.runtime.dispatch.buffers import Buffers
-from wingspan.runtime.dispatch.counts import Counts
+from wingspan.runtime.dispatch.counts import Counts, counted
 from wingspan.runtime.dispatch.dispatcher import (
     Capabilities,
     Handle,
@@ -48,6 +49,10 @@ class DeduplicatedRoute:
     """Where each token's rows begin in `bag_M`."""
     sent_R: Sequence[int]
     received_R: Sequence[int]
+    counts_S: Counts
+    """Pairs of each slot here."""
+    pairs: int
+    """All of them."""
     total_rows: int
     """Rows of all ranks in a chunk on average: they agree on it."""
     buffers: str
@@ -70,6 +75,10 @@ class DeduplicatedHandle(Handle):
         route = self.route
         row_bytes = route.x_TD.shape[1] * route.x_TD.element_size()
         return PeerBytes([n * row_bytes for n in route.sent_R], [n * row_bytes for n in route.received_R])
+
+
+_Numbers = tuple[Sequence[int], Sequence[int], Counts, int]
+"""A chunk's part of `DeduplicatedRoute`: sent_R, received_R, counts_S and pairs."""
 
 
 class DeduplicatingDispatcher:
@@ -95,30 +104,70 @@ class DeduplicatingDispatcher:
         wanted_RT = torch.zeros((self._transport.world.size, T), dtype=torch.bool, device=x_TD.device)
         wanted_RT[rank_TK.flatten(), torch.arange(T, device=x_TD.device).repeat_interleave(K)] = True
         parts = chunk_slices(T, chunks)
-        sent_RC = torch.stack([wanted_RT[:, part].sum(1) for part in parts], dim=1)
-        received_RC, total = agree_on_counts(self._transport, sent_RC, int(sent_RC.sum())).wait()
+        R, S = self._transport.world.size, self._widest
+        counts_RCX = torch.stack(
+            [
+                torch.cat(
+                    (
+                        wanted_RT[:, part].sum(1, keepdim=True),
+                        counted((rank_TK[part] * S + local_TK[part]).flatten(), R * S).view(R, S),
+                    ),
+                    dim=1,
+                )
+                for part in parts
+            ],
+            dim=1,
+        )
+        agreed = agree_on_counts(
+            self._transport, counts_RCX.flatten(1), lambda: int(counts_RCX[:, :, 0].sum())
+        )
+        arriving_RCX, total = agreed.wait()
+        arriving_RCX = arriving_RCX.unflatten(1, counts_RCX.shape[1:])
+        lengths = [part.stop - part.start for part in parts]
+        numbers = (
+            self._from_here(lengths, K, arriving_RCX) if R == 1 else self._from_all(counts_RCX, arriving_RCX)
+        )
         return [
             self._route_chunk(
                 x_TD[part],
                 wanted_RT[:, part],
                 (rank_TK[part], local_TK[part], weights_TK[part]),
-                tuple(received_RC[:, c].tolist()),
+                of_chunk,
                 total // chunks,
                 f"{lane}.{c}",
             )
-            for c, part in enumerate(parts)
+            for c, (part, of_chunk) in enumerate(zip(parts, numbers, strict=True))
         ]
+
+    def _from_here(self, lengths: Sequence[int], K: int, arriving_1CX: torch.Tensor) -> Iterator[_Numbers]:
+        """With one rank every token is a row, and none of the counts need be read back from a GPU."""
+        for c, T in enumerate(lengths):
+            yield (T,), (T,), Counts(arriving_1CX[0, c, 1 : 1 + self._local_slots]), T * K
+
+    def _from_all(self, counts_RCX: torch.Tensor, arriving_RCX: torch.Tensor) -> Iterator[_Numbers]:
+        """The counts as numbers, read back at once."""
+        sending, arriving = torch.stack((counts_RCX, arriving_RCX)).tolist()
+        for c in range(counts_RCX.shape[1]):
+            pairs_S = [sum(n_R) for n_R in zip(*(n_CX[c][1:] for n_CX in arriving), strict=True)]
+            counts_S = Counts(pairs_S[: self._local_slots], arriving_RS=arriving_RCX[:, c, 1:])
+            yield (
+                tuple(n_CX[c][0] for n_CX in sending),
+                tuple(n_CX[c][0] for n_CX in arriving),
+                counts_S,
+                sum(pairs_S),
+            )
 
     def _route_chunk(
         self,
         x_TD: torch.Tensor,
         wanted_RT: torch.Tensor,
         choices: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-        received_R: Sequence[int],
+        numbers: _Numbers,
         total_rows: int,
         buffers: str,
     ) -> DeduplicatedRoute:
-        rank_M, token_M = wanted_RT.nonzero().unbind(1)
+        sent_R, received_R, counts_S, pairs = numbers
+        rank_M, token_M = torch.nonzero_static(wanted_RT, size=sum(sent_R)).unbind(1)
         slots_MC, weights_MC = self._choices(rank_M, token_M, *choices)
         rows_T = wanted_RT.sum(0)
         return DeduplicatedRoute(
@@ -128,8 +177,10 @@ class DeduplicatingDispatcher:
             weights_MC=weights_MC,
             bag_M=torch.argsort(token_M, stable=True),
             offsets_T=rows_T.cumsum(0) - rows_T,
-            sent_R=tuple(wanted_RT.sum(1).tolist()),
+            sent_R=sent_R,
             received_R=received_R,
+            counts_S=counts_S,
+            pairs=pairs,
             total_rows=total_rows,
             buffers=buffers,
         )
@@ -150,8 +201,9 @@ class DeduplicatingDispatcher:
             come: tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor],
         ) -> Received[DeduplicatedHandle]:
             (slots_NC, weights_NC), rows_ND = come
-            rows_PD, counts_S, pair_NC = self._sort_by_slot(rows_ND, slots_NC)
-            return Received(rows_PD, counts_S, DeduplicatedHandle(route, pair_NC, weights_NC))
+            order_P, pair_NC = self._sort_by_slot(slots_NC, route.pairs)
+            rows_PD = rows_ND[order_P // slots_NC.shape[1]]
+            return Received(rows_PD, route.counts_S, DeduplicatedHandle(route, pair_NC, weights_NC))
 
         return slots.together_with(weights).together_with(rows).then(receive)
 
@@ -198,18 +250,13 @@ class DeduplicatingDispatcher:
         weights_MC = weights_TK[token_M].gather(1, first_MC) * chosen_MC
         return slots_MC, weights_MC.float()
 
-    def _sort_by_slot(
-        self, rows_ND: torch.Tensor, slots_NC: torch.Tensor
-    ) -> tuple[torch.Tensor, Counts, torch.Tensor]:
-        """The rows once per (row, slot), sorted by slot, how many each slot has, and where each row's pairs stand."""
-        C = slots_NC.shape[1]
+    def _sort_by_slot(self, slots_NC: torch.Tensor, pairs: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The places of (N, C) that hold a slot, sorted by it (P); and where each place's pair is among them."""
         flat = slots_NC.flatten().long()
-        held = (flat >= 0).nonzero().flatten()
-        order_P = held[torch.argsort(flat[held], stable=True)]
-        counts_S = torch.bincount(flat[held], minlength=self._local_slots)
+        order_P = torch.argsort(torch.where(flat < 0, self._widest, flat), stable=True)[:pairs]
         pair_NC = torch.zeros_like(flat)
-        pair_NC[order_P] = torch.arange(len(order_P), device=flat.device)
-        return rows_ND[order_P // C], Counts(counts_S), pair_NC.view(-1, C)
+        pair_NC[order_P] = torch.arange(pairs, device=flat.device)
+        return order_P, pair_NC.view(slots_NC.shape)
 
 
 def _sum_per_token(back_MD: torch.Tensor, route: DeduplicatedRoute) -> torch.Tensor:

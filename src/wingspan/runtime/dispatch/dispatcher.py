@@ -16,6 +16,7 @@ import torch
 
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.counts import Counts
+from wingspan.runtime.ranks.clock import Moment
 from wingspan.runtime.transport.transport import Transport, exchange_with_gradient
 from wingspan.runtime.transport.turns import is_bulk, turns_help
 from wingspan.runtime.transport.work_handle import WorkHandle
@@ -94,8 +95,8 @@ class Pending(Generic[Value]):
     def __init__(self, pending: Sequence[WorkHandle], value: Callable[[], Value]) -> None:
         self._pending = pending
         self._value = value
-        self.under_way_seconds: tuple[float, float] | None = None
-        """After `wait`: from when to when, on the clock of `time.monotonic`; None: to the wait's end at the latest."""
+        self.under_way: tuple[Moment, Moment] | None = None
+        """After `wait`: from when to when; None: to the wait's end at the latest."""
 
     def wait(self) -> Value:
         """Block until it is here."""
@@ -152,14 +153,14 @@ def chunk_slices(tokens: int, chunks: int) -> list[slice]:
 
 
 def agree_on_counts(
-    transport: Transport, send_RC: torch.Tensor, rows: int
+    transport: Transport, send_RC: torch.Tensor, rows: Callable[[], int]
 ) -> Pending[tuple[torch.Tensor, int]]:
     """Start to send row r of `send_RC` to every rank r: the rows received, and the sum of all ranks' `rows`.
 
     That is 0 where nobody needs to know it.
     """
     totals = turns_help(transport.world)
-    sent_RC = torch.nn.functional.pad(send_RC, (0, 1), value=rows) if totals else send_RC.contiguous()
+    sent_RC = torch.nn.functional.pad(send_RC, (0, 1), value=rows()) if totals else send_RC.contiguous()
     received_RC = torch.empty_like(sent_RC)
     one_R = [1] * transport.world.size
     pending = transport.exchange_rows(received_RC, sent_RC, one_R, one_R)
@@ -171,10 +172,14 @@ def agree_on_counts(
     return Pending((pending,), lambda: (received_RC, sent_RC)[0]).then(agreed)
 
 
-def order_by_slot(arriving_RS: torch.Tensor) -> torch.Tensor:
-    """The order that sorts rows by slot, of rows that come sorted by source rank and then slot."""
+def order_by_slot(arriving_RS: torch.Tensor, rows: int) -> torch.Tensor:
+    """The order that sorts so many rows by slot, which come sorted by source rank and then slot."""
     R, S = arriving_RS.shape
-    slot_N = torch.arange(S, device=arriving_RS.device).repeat(R).repeat_interleave(arriving_RS.flatten())
+    slot_N = (
+        torch.arange(S, device=arriving_RS.device)
+        .repeat(R)
+        .repeat_interleave(arriving_RS.flatten(), output_size=rows)
+    )
     return torch.argsort(slot_N, stable=True)
 
 

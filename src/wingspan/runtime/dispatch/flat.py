@@ -6,13 +6,13 @@ X the slots of a rank in all chunks one after another, M rows sent (one per toke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from wingspan.runtime.dispatch.buffers import Buffers
-from wingspan.runtime.dispatch.counts import Counts
+from wingspan.runtime.dispatch.counts import Counts, counted
 from wingspan.runtime.dispatch.dispatcher import (
     Capabilities,
     Handle,
@@ -57,6 +57,10 @@ class FlatRoute(Handle):
         return PeerBytes([n * row_bytes for n in self.sent_R], [n * row_bytes for n in self.received_R])
 
 
+_Arrival = tuple[Sequence[int], Sequence[int], Counts, torch.Tensor | None]
+"""A chunk's part of `FlatRoute`: sent_R, received_R, counts_S and by_slot_N."""
+
+
 class FlatDispatcher:
     """One row per (token, expert), straight to the expert's rank.
 
@@ -83,10 +87,8 @@ class FlatDispatcher:
         rank_TK, local_TK = self._slots(experts_TK)
         slot_TK = rank_TK if S == 1 else rank_TK * S + local_TK
         parts = chunk_slices(len(x_TD), chunks)
-        counts_RX = torch.cat(
-            [torch.bincount(slot_TK[part].flatten(), minlength=R * S).view(R, S) for part in parts], dim=1
-        )
-        agreed = agree_on_counts(self._transport, counts_RX, slot_TK.numel())
+        counts_RX = torch.cat([counted(slot_TK[part].flatten(), R * S).view(R, S) for part in parts], dim=1)
+        agreed = agree_on_counts(self._transport, counts_RX, slot_TK.numel)
         # Sorted and gathered while the counts travel.
         order_CM = [torch.argsort(slot_TK[part].flatten(), stable=True) for part in parts]
         sent_CMD = [
@@ -94,24 +96,51 @@ class FlatDispatcher:
             for c, (part, order_M) in enumerate(zip(parts, order_CM, strict=True))
         ]
         arriving_RX, total = agreed.wait()
-        # As numbers: there are few, and summing them takes no kernels.
-        sending, arriving = counts_RX.tolist(), arriving_RX.tolist()
-        arriving_X = [sum(n_R) for n_R in zip(*arriving, strict=True)]
         chunk_X = [slice(c * S, (c + 1) * S) for c in range(chunks)]
+        arrivals = (
+            self._from_here([len(order_M) for order_M in order_CM], arriving_RX, chunk_X)
+            if R == 1
+            else self._from_all(counts_RX, arriving_RX, chunk_X)
+        )
         return [
             FlatRoute(
                 sent_MD=sent_CMD[c],
                 weights_TK=weights_TK[part],
                 order_M=order_CM[c],
-                by_slot_N=None if S == 1 else order_by_slot(arriving_RX[:, of]),
-                counts_S=Counts(arriving_X[of][: self._local_slots], x_TD.device),
-                sent_R=tuple(sum(n_X[of]) for n_X in sending),
-                received_R=tuple(sum(n_X[of]) for n_X in arriving),
                 total_rows=total // chunks,
                 buffers=f"{lane}.{c}",
+                by_slot_N=by_slot_N,
+                counts_S=counts_S,
+                sent_R=sent_R,
+                received_R=received_R,
             )
-            for c, (part, of) in enumerate(zip(parts, chunk_X, strict=True))
+            for c, (part, (sent_R, received_R, counts_S, by_slot_N)) in enumerate(
+                zip(parts, arrivals, strict=True)
+            )
         ]
+
+    def _from_here(
+        self, rows_C: Sequence[int], arriving_1X: torch.Tensor, chunk_X: Sequence[slice]
+    ) -> Iterator[_Arrival]:
+        """With one rank all rows stay, and none of the counts need be read back from a GPU."""
+        for rows, of in zip(rows_C, chunk_X, strict=True):
+            yield (rows,), (rows,), Counts(arriving_1X[0, of][: self._local_slots]), None
+
+    def _from_all(
+        self, counts_RX: torch.Tensor, arriving_RX: torch.Tensor, chunk_X: Sequence[slice]
+    ) -> Iterator[_Arrival]:
+        """The counts as numbers, read back at once: there are few, and summing them takes no kernels."""
+        sending, arriving = torch.stack((counts_RX, arriving_RX)).tolist()
+        arriving_X = [sum(n_R) for n_R in zip(*arriving, strict=True)]
+        for of in chunk_X:
+            here_RS, rows = arriving_RX[:, of], sum(arriving_X[of])
+            counts_S = Counts(arriving_X[of][: self._local_slots], arriving_RS=here_RS)
+            yield (
+                tuple(sum(n_X[of]) for n_X in sending),
+                tuple(sum(n_X[of]) for n_X in arriving),
+                counts_S,
+                None if self._widest == 1 else order_by_slot(here_RS, rows),
+            )
 
     def send(self, route: FlatRoute) -> Pending[Received[FlatRoute]]:
         """See `Dispatcher.send`."""

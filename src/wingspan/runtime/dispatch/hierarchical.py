@@ -18,6 +18,7 @@ import torch
 from wingspan.errors import RunError
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choices import Choices, choices_of_rows
+from wingspan.runtime.dispatch.counts import counted
 from wingspan.runtime.dispatch.dispatcher import (
     Capabilities,
     Handle,
@@ -140,18 +141,20 @@ class HierarchicalDispatcher:
             torch.stack((rows[1], packed[1]), dim=1) for rows, packed in zip(rows_C, packed_C, strict=True)
         ]
         counts_GC2 = torch.cat(counts_C, dim=1)
-        arriving_GC2, total = agree_on_counts(self._across, counts_GC2, int(counts_GC2[:, ::2].sum())).wait()
-        arriving_GC2 = arriving_GC2.unflatten(1, (chunks, 2))
+        arriving_GC2, total = agree_on_counts(
+            self._across, counts_GC2, lambda: int(counts_GC2[:, ::2].sum())
+        ).wait()
+        sending_GX, arriving_GX = torch.stack((counts_GC2, arriving_GC2)).tolist()
         return [
             HierarchicalRoute(
                 x_TD=x_TD[part],
                 chosen=all_C[c],
                 token_M=rows_C[c][0],
                 packed_P2=packed_C[c][0],
-                sent_G=tuple(counts_C[c][:, 0].tolist()),
-                received_G=tuple(arriving_GC2[:, c, 0].tolist()),
-                choices_sent_G=tuple(counts_C[c][:, 1].tolist()),
-                choices_received_G=tuple(arriving_GC2[:, c, 1].tolist()),
+                sent_G=tuple(n_X[2 * c] for n_X in sending_GX),
+                received_G=tuple(n_X[2 * c] for n_X in arriving_GX),
+                choices_sent_G=tuple(n_X[2 * c + 1] for n_X in sending_GX),
+                choices_received_G=tuple(n_X[2 * c + 1] for n_X in arriving_GX),
                 total_rows=total // chunks,
                 world=world,
                 buffer=f"{lane}.{c}",
@@ -245,7 +248,7 @@ class _All:
         last_P[:-1] = row_P[1:] != row_P[:-1]
         word_P = (place_P[away_P] * 2 + last_P).to(torch.int32)
         weight_P = self._weights_TK.flatten()[away_P].float().view(torch.int32)
-        counts_G = torch.bincount(node_P[away_P], minlength=world.size // world.ranks_per_node)
+        counts_G = counted(node_P[away_P], world.size // world.ranks_per_node)
         return torch.stack((word_P, weight_P), dim=1), counts_G
 
     def here(self, world: World, packed_A2: torch.Tensor, arrived: int) -> Choices:

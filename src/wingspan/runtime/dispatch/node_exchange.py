@@ -16,7 +16,7 @@ import torch
 
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choices import Choices
-from wingspan.runtime.dispatch.counts import Counts
+from wingspan.runtime.dispatch.counts import Counts, counted
 from wingspan.runtime.dispatch.dispatcher import (
     Handle,
     PeerBytes,
@@ -78,16 +78,17 @@ class RowExchange:
         R, S = self._transport.world.size, self._widest
         slot_P = choices.rank_P * S + choices.slot_P
         order_P = torch.argsort(slot_P, stable=True)
-        counts_RS = torch.bincount(slot_P, minlength=R * S).view(R, S)
+        counts_RS = counted(slot_P, R * S).view(R, S)
         arriving_RS = self._transport.exchange_counts(counts_RS)
+        sent_R, received_R = torch.stack((counts_RS, arriving_RS)).sum(2).tolist()
         return RowRoute(
             rows_PD=torch.cat(list(parts))[choices.row_P[order_P]],
             choices=choices,
             place_P=inverse(order_P),
-            by_slot_N=order_by_slot(arriving_RS),
+            by_slot_N=order_by_slot(arriving_RS, sum(received_R)),
             counts_S=Counts(arriving_RS.sum(0)[: self._local_slots]),
-            sent_R=tuple(counts_RS.sum(1).tolist()),
-            received_R=tuple(arriving_RS.sum(1).tolist()),
+            sent_R=tuple(sent_R),
+            received_R=tuple(received_R),
             buffer=buffer,
         )
 

@@ -1,13 +1,12 @@
 """Exchanges beside compute: the communication stream of a rank, and any dispatcher with its exchanges on it.
 
-The processor's counterpart of a CUDA stream. What an exchange needs besides its transfer (agreeing on counts,
-forwarding inside a node, sorting rows) happens there too, so none of it holds the compute up.
+What an exchange needs besides its transfer (agreeing on counts, forwarding inside a node, sorting rows) happens there
+too, so none of it holds the compute up. On a GPU the thread asks all that of a stream of its own.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -17,17 +16,21 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from wingspan.runtime.dispatch.dispatcher import Capabilities, Dispatcher, HandleT, Pending, Received, RouteT
+from wingspan.runtime.ranks.clock import Moment, clock_of
+from wingspan.runtime.ranks.side_stream import Mark, side_stream
 
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class Done(Generic[Value]):
-    """What a job made, and when it ran, on the clock of `time.monotonic`."""
+    """What a job made, and when it ran."""
 
     value: Value
-    began_seconds: float
-    ended_seconds: float
+    began: Moment
+    ended: Moment
+    mark: Mark
+    """Where in its stream it ended."""
 
 
 class CommunicationStream:
@@ -35,23 +38,40 @@ class CommunicationStream:
 
     Every rank gives the same jobs in the same order, so collective calls in them meet. After a job that failed none
     runs any more: its peers have missed an exchange, and all later ones would wait for nothing.
+
+    Args:
+        device: where the tensors of its jobs are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._clock = clock_of(device)
+        self._side = side_stream(device)
         self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
         self._failed: BaseException | None = None
         self._thread: threading.Thread | None = None
 
-    def submit(self, job: Callable[[], Value]) -> Future[Done[Value]]:
-        """Run this after all earlier ones, with the caller's gradient mode."""
+    def submit(self, job: Callable[[], Value], uses: object = None) -> Future[Done[Value]]:
+        """Run this after all earlier ones, with the caller's inference mode.
+
+        Args:
+            job: it may use what the caller's stream has made so far.
+            uses: its tensors that the caller's stream made.
+        """
         if self._thread is None:
             # A daemon, because a rank that fails must not wait at its exit for an exchange that never ends.
             self._thread = threading.Thread(target=self._run, name="communication", daemon=True)
             self._thread.start()
         inference = torch.is_inference_mode_enabled()
         done: Future[Done[Value]] = Future()
-        self._jobs.put((done, lambda: _timed(job, inference)))
+        mark = self._side.mark()
+        self._jobs.put((done, lambda: self._timed(job, uses, mark, inference)))
         return done
+
+    def result(self, done: Future[Done[Value]]) -> Done[Value]:
+        """What a job made, for the caller's stream to use."""
+        made = done.result()
+        self._side.use(made.value, made.mark)
+        return made
 
     def _run(self) -> None:
         while True:
@@ -64,13 +84,13 @@ class CommunicationStream:
                 self._failed = error
                 done.set_exception(error)
 
-
-def _timed(job: Callable[[], Value], inference: bool) -> Done[Value]:
-    began = time.monotonic()
-    # In this order: leaving inference mode off would turn gradients on again.
-    with torch.inference_mode(inference), torch.no_grad():
-        value = job()
-    return Done(value, began, time.monotonic())
+    def _timed(self, job: Callable[[], Value], uses: object, mark: Mark, inference: bool) -> Done[Value]:
+        # Gradients in this order: leaving inference mode off would turn them on again.
+        with self._side.beside(mark), torch.inference_mode(inference), torch.no_grad():
+            self._side.use(uses)
+            began = self._clock.now()
+            value = job()
+            return Done(value, began, self._clock.now(), self._side.mark())
 
 
 @dataclass(frozen=True)
@@ -86,9 +106,9 @@ class StreamedRoute(Generic[RouteT]):
         """The dispatcher's own route; waits for it."""
         return self.routes.result().value[self.chunk]
 
-    def begin_seconds(self, dispatched: Done[Any]) -> float:
+    def begin(self, dispatched: Done[Any]) -> Moment:
         """When that dispatch of it began: the first chunk's with the exchange of counts."""
-        return dispatched.began_seconds if self.chunk else self.routes.result().began_seconds
+        return dispatched.began if self.chunk else self.routes.result().began
 
 
 class StreamedDispatcher(Generic[RouteT, HandleT]):
@@ -107,31 +127,38 @@ class StreamedDispatcher(Generic[RouteT, HandleT]):
     ) -> list[StreamedRoute[RouteT]]:
         """See `Dispatcher.route`."""
         routes = self._stream.submit(
-            lambda: self._dispatcher.route(x_TD, experts_TK, weights_TK, chunks, lane)
+            lambda: self._dispatcher.route(x_TD, experts_TK, weights_TK, chunks, lane),
+            uses=(x_TD, experts_TK, weights_TK),
         )
         return [StreamedRoute(routes, chunk) for chunk in range(chunks)]
 
     def send(self, route: StreamedRoute[RouteT]) -> Pending[Received[HandleT]]:
         """See `Dispatcher.send`."""
         done = self._stream.submit(lambda: self._dispatcher.send(route.agreed).wait())
-        return _Streamed(done, route.begin_seconds)
+        return _Streamed(self._stream, done, route.begin)
 
     def send_back(self, y_ND: torch.Tensor, handle: HandleT) -> Pending[torch.Tensor]:
         """See `Dispatcher.send_back`."""
-        done = self._stream.submit(lambda: self._dispatcher.send_back(y_ND, handle).wait())
-        return _Streamed(done, lambda done: done.began_seconds)
+        done = self._stream.submit(lambda: self._dispatcher.send_back(y_ND, handle).wait(), uses=y_ND)
+        return _Streamed(self._stream, done, lambda done: done.began)
 
 
 class _Streamed(Pending[Value]):
     """What a job of the stream makes."""
 
-    def __init__(self, done: Future[Done[Value]], begin_seconds: Callable[[Done[Value]], float]) -> None:
-        super().__init__((), lambda: done.result().value)
+    def __init__(
+        self,
+        stream: CommunicationStream,
+        done: Future[Done[Value]],
+        begin: Callable[[Done[Value]], Moment],
+    ) -> None:
+        super().__init__((), lambda: stream.result(done).value)
+        self._stream = stream
         self._done = done
-        self._begin_seconds = begin_seconds
+        self._begin = begin
 
     def wait(self) -> Value:
         """See `Pending`."""
-        done = self._done.result()
-        self.under_way_seconds = (self._begin_seconds(done), done.ended_seconds)
+        done = self._stream.result(self._done)
+        self.under_way = (self._begin(done), done.ended)
         return done.value

@@ -12,6 +12,7 @@ import torch
 
 from wingspan.runtime.generation.caches import Caches
 from wingspan.runtime.generation.slots import SlotCaches
+from wingspan.runtime.model.step import TokenRows
 
 
 @dataclass(frozen=True)
@@ -22,19 +23,26 @@ class Columns:
     positions_PN: torch.Tensor
     mask_PC: torch.Tensor | None
     """0 where a column is padding; None where none is."""
-    valid_T: torch.Tensor | None
-    """`Step.valid_T`: which of the P x N columns are tokens; None: all."""
+    valid_PN: torch.Tensor | None
+    """Which columns are tokens, on the host; None: all."""
+
+    @property
+    def tokens(self) -> TokenRows | None:
+        """`Step.tokens`."""
+        if self.valid_PN is None:
+            return None
+        at_M = self.valid_PN.flatten().nonzero().flatten()
+        return TokenRows(at_M.to(self.ids_PN.device), self.valid_PN.numel())
 
     def rows(self, part: slice) -> Columns:
         """Those of some sequences; of none, one token of padding, so that the rank takes part."""
         if part.start >= part.stop:
             return columns_of([], self.ids_PN.device)
-        valid_PN = None if self.valid_T is None else self.valid_T.view(self.ids_PN.shape)[part]
         return Columns(
             self.ids_PN[part],
             self.positions_PN[part],
             None if self.mask_PC is None else self.mask_PC[part],
-            None if valid_PN is None else valid_PN.flatten(),
+            None if self.valid_PN is None else self.valid_PN[part],
         )
 
 
@@ -50,7 +58,7 @@ def columns_of(
     """
     if not new:
         nothing = torch.zeros((1, 1), dtype=torch.int64, device=device)
-        return Columns(nothing, nothing, None, torch.zeros(1, dtype=torch.bool, device=device))
+        return Columns(nothing, nothing, None, torch.zeros((1, 1), dtype=torch.bool))
     new_P = torch.tensor([len(ids) for ids in new])
     before_P = torch.tensor(cached_P) if cached_P is not None else torch.zeros_like(new_P)
     widest = int(new_P.max())
@@ -64,7 +72,7 @@ def columns_of(
         ids_PN.to(device),
         positions_PN.to(device),
         None if bool(mask_PC.all()) else mask_PC.long().to(device),
-        None if bool(valid_PN.all()) else valid_PN.flatten().to(device),
+        None if bool(valid_PN.all()) else valid_PN,
     )
 
 
@@ -75,7 +83,7 @@ class _Sequences:
         self.numbers = list(numbers)
         """The request of each row."""
         self.cached_P = [0] * len(self.numbers)
-        """Tokens of each row that are in the cache; at least so many columns as the longest has."""
+        """TokenRows of each row that are in the cache; at least so many columns as the longest has."""
 
     def __len__(self) -> int:
         return len(self.numbers)

@@ -78,9 +78,9 @@ class Forwards:
         self, parts: Sequence[partial[torch.Tensor]], columns: Sequence[Columns]
     ) -> list[torch.Tensor]:
         if len(parts) == 1:
-            self._step.valid_T = columns[0].valid_T
+            self._step.tokens = columns[0].tokens
             return [parts[0]()]
-        return interleave(parts, [c.valid_T for c in columns], self._step)
+        return interleave(parts, [c.tokens for c in columns], self._step)
 
     def _forward(self, part: Columns, cache: object, last: int) -> tuple[torch.Tensor, object]:
         """One micro-batch's."""

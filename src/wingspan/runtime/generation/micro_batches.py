@@ -9,22 +9,21 @@ import contextvars
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import torch
 from greenlet import getcurrent, greenlet
 
-from wingspan.runtime.model.step import Step, go_on
+from wingspan.runtime.model.step import Step, TokenRows, go_on
 
 Result = TypeVar("Result")
 
 
 def interleave(
-    forwards: Sequence[Callable[[], Result]], valid: Sequence[torch.Tensor | None], step: Step
+    forwards: Sequence[Callable[[], Result]], tokens: Sequence[TokenRows | None], step: Step
 ) -> list[Result]:
     """Run the forwards, each until it pauses, in turn until all are done.
 
     Args:
         forwards: one per micro-batch; they meet `step.pause` equally often.
-        valid: for each, what `Step.valid_T` is while it runs.
+        tokens: for each, what `Step.tokens` is while it runs.
         step: what the model's layers read.
     """
     results: dict[int, Result] = {}
@@ -41,7 +40,7 @@ def interleave(
     try:
         while len(results) < len(forwards):
             for number, lane in enumerate(lanes):
-                step.micro_batch, step.valid_T = number, valid[number]
+                step.micro_batch, step.tokens = number, tokens[number]
                 lane.switch()
     finally:
         step.pause, step.micro_batch = go_on, 0

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from transformers.cache_utils import (
-    DummyLayer,
     DynamicLayer,
     DynamicSlidingWindowLayer,
     LinearAttentionAndFullAttentionLayer,
@@ -26,6 +25,7 @@ from transformers.cache_utils import (
 )
 
 from wingspan.runtime.generation.caches import Caches
+from wingspan.runtime.model.library import DummyLayer
 
 _STEP_COLUMNS = 64
 """Storage has a multiple of so many columns."""

@@ -10,8 +10,8 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from functools import partial
+from itertools import pairwise
 
 import torch
 import torch.distributed as dist
@@ -21,16 +21,13 @@ from wingspan.runtime.launch.meeting.place import Place
 from wingspan.runtime.launch.meeting.protocol import AloneMeeting, MpiMeeting
 from wingspan.runtime.launch.peer_monitor import PeerMonitor
 from wingspan.runtime.launch.supervision import Ranks
-from wingspan.runtime.ranks.device import take_share
+from wingspan.runtime.ranks.device import check_can_fork, take_share
 from wingspan.runtime.ranks.nodes import Nodes, enter, listen_on
 from wingspan.runtime.ranks.world import World, export
 from wingspan.runtime.transport.mpi import leave_mpi
-from wingspan.runtime.transport.transport import LocalTransport, TorchTransport, Transport
+from wingspan.runtime.transport.transport import PEERS_WAIT, LocalTransport, TorchTransport, Transport
 from wingspan.signals import certain_end
 from wingspan.streams import flush_streams
-
-_PEERS_WAIT = timedelta(minutes=10)
-"""Longest a rank waits in a collective for a live but slow peer; a dead one is noticed at once."""
 
 Work = Callable[[Transport], None]
 
@@ -60,6 +57,7 @@ def started_ranks(
     work: Work, size: int, ranks_per_node: int, device: torch.device, nodes: Nodes | None = None
 ) -> Iterator[Ranks]:
     """The ranks of `run_ranks`, while they work; those that still live at the end are ended."""
+    check_can_fork(device)
     listener = socket.create_server(("127.0.0.1", 0)) if nodes is None else listen_on(nodes.members[0])
     flush_streams()
     with listener, Ranks() as ranks:
@@ -99,7 +97,7 @@ def join_ranks(work: Work, place: Place, device: torch.device) -> None:
             store=meeting.store(),
             rank=world.rank,
             world_size=world.size,
-            timeout=_PEERS_WAIT,
+            timeout=PEERS_WAIT,
         )
         transport = TorchTransport(world, device)
         peer_monitor = PeerMonitor(transport, meeting.rank_0_address)
@@ -143,7 +141,7 @@ def _connect(world: World, listener: socket.socket, device: torch.device, interf
         host, port, world.size, is_master=is_master, master_listen_fd=fd if is_master else None
     )
     dist.init_process_group(
-        _backend(device), store=store, rank=world.rank, world_size=world.size, timeout=_PEERS_WAIT
+        _backend(device), store=store, rank=world.rank, world_size=world.size, timeout=PEERS_WAIT
     )
     return TorchTransport(world, device)
 
@@ -171,7 +169,13 @@ class _plain_errors:  # noqa: N801 - reads as a statement
             return
         text = str(error)
         if isinstance(error, dist.DistError) or "gloo" in text or "NCCL" in text or "Connection" in text:
-            first_line = text.strip().splitlines()[0]
-            raise LostPeerError(
-                f"rank {self._world.rank} lost contact with its peers: {first_line}"
-            ) from error
+            raise LostPeerError(f"rank {self._world.rank} {_plain(text)}") from error
+
+
+def _plain(text: str) -> str:
+    """What an error of torch.distributed says, in one line; NCCL has its own reason behind all else."""
+    lines = text.strip().splitlines()
+    reasons = [after.strip() for before, after in pairwise(lines) if before.strip().startswith("Last error")]
+    if reasons:
+        return f"cannot go on with NCCL: {reasons[-1]}"
+    return f"lost contact with its peers: {lines[0]}"

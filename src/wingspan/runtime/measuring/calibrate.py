@@ -20,11 +20,36 @@ from wingspan.specs.precision import Precision
 
 _TRIES = 5
 _IN_A_ROW = 8
-_WIDTH = 1024
-_ROWS = (1, 16, 64, 256, 1024)
-_READ_BYTES = 64 * 2**20
-_MESSAGE_BYTES = (2**10, 2**14, 2**18, 2**20, 2**22)
 _DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class ProbeSizes:
+    """What is measured: large enough that work, and not its beginning, takes the time.
+
+    Args:
+        width: of the products' square matrix.
+        rows: of the products.
+        read_bytes: of a matrix that no cache holds.
+        message_bytes: that a rank sends at once.
+        in_a_row: how many products are timed together.
+    """
+
+    width: int = 1024
+    rows: Sequence[int] = (1, 16, 64, 256, 1024)
+    read_bytes: int = 64 * 2**20
+    message_bytes: Sequence[int] = (2**10, 2**14, 2**18, 2**20, 2**22)
+    in_a_row: int = 1
+
+
+CPU_SIZES = ProbeSizes()
+GPU_SIZES = ProbeSizes(
+    width=8192,
+    rows=(1, 16, 128, 1024, 8192),
+    read_bytes=4 * 2**30,
+    message_bytes=(2**12, 2**16, 2**20, 2**24, 2**28),
+    in_a_row=10,
+)
 
 Sample = tuple[float, float]
 """(amount, seconds): FLOP of a product, or bytes of a message."""
@@ -82,6 +107,11 @@ class Measurements:
     overheads: Overheads | None = None
 
 
+def sizes_for(device: torch.device) -> ProbeSizes:
+    """What is measured there."""
+    return GPU_SIZES if device.type == "cuda" else CPU_SIZES
+
+
 PARTS = 3
 """How often `measure` says that a part is done."""
 
@@ -97,9 +127,10 @@ def measure(
         done: called after products, memory and links, between measurements.
     """
     world = transport.world
-    products = {kind: _products(transport, device, dtype) for kind, dtype in _DTYPES.items()}
+    sizes = sizes_for(device)
+    products = {kind: _products(transport, device, dtype, sizes) for kind, dtype in _DTYPES.items()}
     done()
-    read = _read(transport, device)
+    read = _read(transport, device, sizes)
     done()
     links = measure_links(transport, device)
     done()
@@ -107,9 +138,10 @@ def measure(
 
 
 def measure_links(
-    transport: Transport, device: torch.device, message_bytes: Sequence[int] = _MESSAGE_BYTES
+    transport: Transport, device: torch.device, message_bytes: Sequence[int] | None = None
 ) -> Links:
-    """Only the links, with messages of about these sizes; the same result on all ranks."""
+    """Only the links, with messages of about these sizes (the device's, if None); the same result on all ranks."""
+    message_bytes = message_bytes or sizes_for(device).message_bytes
     world = transport.world
     node = [rank for rank in range(world.size) if world.node_of(rank) == world.node]
     others = [rank for rank in range(world.size) if rank not in node]
@@ -119,23 +151,33 @@ def measure_links(
     )
 
 
-def _products(transport: Transport, device: torch.device, dtype: torch.dtype) -> list[Sample]:
-    right = torch.ones(_WIDTH, _WIDTH, dtype=dtype, device=device)
+def _products(
+    transport: Transport, device: torch.device, dtype: torch.dtype, sizes: ProbeSizes
+) -> list[Sample]:
+    width = sizes.width
+    right = torch.ones(width, width, dtype=dtype, device=device)
     samples = []
-    for rows in _ROWS:
-        left = torch.ones(rows, _WIDTH, dtype=dtype, device=device)
-        out = torch.empty(rows, _WIDTH, dtype=dtype, device=device)
-        seconds = _slowest(transport, device, lambda x=left, y=out: torch.mm(x, right, out=y))  # type: ignore[misc]
-        samples.append((2.0 * rows * _WIDTH * _WIDTH, seconds))
+    for rows in sizes.rows:
+        left = torch.ones(rows, width, dtype=dtype, device=device)
+        out = torch.empty(rows, width, dtype=dtype, device=device)
+        work = partial(_in_a_row, sizes.in_a_row, partial(torch.mm, left, right, out=out))
+        seconds = _slowest(transport, device, work) / sizes.in_a_row
+        samples.append((2.0 * rows * width * width, seconds))
     return samples
 
 
-def _read(transport: Transport, device: torch.device) -> Sample:
+def _read(transport: Transport, device: torch.device, sizes: ProbeSizes) -> Sample:
     """One row times a matrix that no cache holds: its bytes are read once, as decode reads weights."""
-    matrix = torch.ones(_READ_BYTES // 4 // _WIDTH, _WIDTH, device=device)
-    vector = torch.ones(_WIDTH, device=device)
+    matrix = torch.ones(sizes.read_bytes // 4 // sizes.width, sizes.width, device=device)
+    vector = torch.ones(sizes.width, device=device)
     out = torch.empty(len(matrix), device=device)
-    return float(_READ_BYTES), _slowest(transport, device, lambda: torch.mv(matrix, vector, out=out))
+    work = partial(_in_a_row, sizes.in_a_row, partial(torch.mv, matrix, vector, out=out))
+    return float(sizes.read_bytes), _slowest(transport, device, work) / sizes.in_a_row
+
+
+def _in_a_row(times: int, work: Callable[[], object]) -> None:
+    for _ in range(times):
+        work()
 
 
 def _messages(

@@ -6,11 +6,13 @@ import importlib.metadata
 import importlib.util
 import mmap
 import os
+import re
 import shutil
 import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from wingspan.host import free_memory_bytes, usable_cores, usable_memory_bytes
 
@@ -64,10 +66,41 @@ def _torch() -> Iterator[Finding]:
     yield Finding("torch", f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}", "")
     onednn = "packs expert weights" if torch.backends.mkldnn.is_available() else ""
     yield Finding("oneDNN", onednn, "expert weights are laid out anew at every product")
-    devices = [torch.cuda.get_device_name(d) for d in range(torch.cuda.device_count())]
-    yield Finding("CUDA devices", ", ".join(devices), "a run on cuda; everything runs on the CPU")
+    yield from _cuda()
     yield Finding("gloo", "yes" if dist.is_gloo_available() else "", "no run over several CPU ranks")
     yield Finding("NCCL", "yes" if dist.is_nccl_available() else "", "no transfers between GPUs")
+
+
+def _cuda() -> Iterator[Finding]:
+    import torch
+
+    count = torch.cuda.device_count()
+    found = [torch.cuda.get_device_properties(device) for device in range(count)]
+    names = [f"{p.name} (sm_{p.major}{p.minor}, {p.total_memory / 1e9:.0f} GB)" for p in found]
+    yield Finding("CUDA devices", ", ".join(names), "a run on cuda; everything runs on the CPU")
+    if not count:
+        return
+    yield Finding("CUDA of torch", torch.version.cuda or "", "this build of torch computes on no GPU")
+    yield Finding("NVIDIA driver", _driver(), "its version is not to be read here")
+    nccl = ".".join(map(str, torch.cuda.nccl.version())) if torch.distributed.is_nccl_available() else ""
+    yield Finding("NCCL version", nccl, "no transfers between GPUs")
+    pairs = [(a, b) for a in range(count) for b in range(count) if a != b]
+    if pairs:
+        reach = sum(torch.cuda.can_device_access_peer(a, b) for a, b in pairs)
+        yield Finding(
+            "peer access",
+            f"{reach} of {len(pairs)} pairs of GPUs" if reach else "",
+            "GPUs reach each other's memory through the host's only",
+        )
+
+
+def _driver() -> str:
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    found = re.search(r"Kernel Module\D*([\d.]+)", text)
+    return found.group(1) if found else ""
 
 
 def _transformers() -> Finding:

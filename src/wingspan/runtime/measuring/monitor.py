@@ -15,6 +15,7 @@ class LoadMonitor:
 
     def __init__(self, num_layers: int, num_experts: int, device: torch.device) -> None:
         self.load_LE = torch.zeros((num_layers, num_experts), dtype=torch.int64, device=device)
+        self._one = torch.ones((), dtype=torch.int64, device=device)
         self.observer: Callable[[int, torch.Tensor], None] | None = None
         """Sees every layer's choices (layer, experts_TK) as they are counted."""
 
@@ -22,7 +23,9 @@ class LoadMonitor:
         """Add one layer's choices."""
         if self.observer is not None:
             self.observer(layer, experts_TK)
-        self.load_LE[layer] += torch.bincount(experts_TK.flatten(), minlength=self.load_LE.shape[1])
+        # No `bincount`: it would read a GPU's result back.
+        expert_P = experts_TK.flatten().long()
+        self.load_LE[layer].scatter_add_(0, expert_P, self._one.expand_as(expert_P))
 
     def take(self) -> torch.Tensor:
         """The counts since the last call, and begin anew."""

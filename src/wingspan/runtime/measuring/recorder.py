@@ -6,13 +6,13 @@ Shapes: R ranks.
 from __future__ import annotations
 
 import platform
-import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from wingspan.runtime.ranks.clock import Clock, HostClock, Moment
 from wingspan.schedule.result import Operation, Span, Stream
 
 KEPT_STEPS = 1000
@@ -20,7 +20,7 @@ KEPT_STEPS = 1000
 
 
 def clock_name() -> str:
-    """Names the clock of `Recorder.now`, which counts from the machine's start (Linux: proc(5), boot_id)."""
+    """Names the clock that moments are read on, which counts from the machine's start (Linux: proc(5), boot_id)."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -63,6 +63,25 @@ class StepRecord:
     received_R: list[int] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Noted:
+    """What is to be recorded, once it is known when it was."""
+
+    operation: Operation
+    key: SpanKey
+    start: Moment
+    end: Moment
+    inner: Sequence[tuple[Moment, Moment]]
+    """What held this rank up in an exchange, or is not computing's own."""
+    moved: tuple[Sequence[int], Sequence[int]] | None = None
+    """Bytes of an exchange to every rank, and from every rank; None of computing."""
+
+    @property
+    def moments(self) -> list[Moment]:
+        """All, in the order that `Recorder` takes them back."""
+        return [*(moment for pair in self.inner for moment in pair), self.start, self.end]
+
+
 class Recorder:
     """Collects `StepRecord`s, and every `Span` where `keep_spans` is set. Costs two clock readings a span.
 
@@ -71,20 +90,30 @@ class Recorder:
         ranks: in the group.
         keep_spans: for a timeline.
         keep_steps: the most of each phase; older ones are dropped. None: all.
+        clock: of what computes.
     """
 
     def __init__(
-        self, rank: int, ranks: int, *, keep_spans: bool = False, keep_steps: int | None = KEPT_STEPS
+        self,
+        rank: int,
+        ranks: int,
+        *,
+        keep_spans: bool = False,
+        keep_steps: int | None = KEPT_STEPS,
+        clock: Clock | None = None,
     ) -> None:
         self._rank = rank
         self._ranks = ranks
         self._keep_spans = keep_spans
         self._keep_steps = keep_steps
+        self._clock = clock or HostClock()
         self._kept: dict[str, deque[StepRecord]] = {}
         self.ended: Counter[str] = Counter()
         """Steps of each phase so far, those that were dropped too."""
         self.spans: list[Span] = []
         self._step: StepRecord | None = None
+        self._begin: Moment = 0.0
+        self._noted: list[_Noted] = []
 
     @property
     def steps(self) -> list[StepRecord]:
@@ -105,40 +134,58 @@ class Recorder:
         """The step that has begun and not ended; its `seconds` are not known yet."""
         return self._step
 
-    @staticmethod
-    def now() -> float:
-        """Seconds on a clock that all ranks of one machine share."""
-        return time.monotonic()
+    def now(self) -> Moment:
+        """This moment, on a clock that all ranks of one machine share."""
+        return self._clock.now()
 
     def begin_step(self, phase: str, tokens: int) -> None:
         """All that follows belongs to a new step of `tokens` tokens on this rank."""
         self._step = StepRecord(phase, tokens, sent_R=[0] * self._ranks, received_R=[0] * self._ranks)
-        self._step.start_seconds = self.now()
+        self._begin = self.now()
 
     def end_step(self) -> None:
-        """Close the step."""
+        """Close the step; waits until all that was asked for in it is done."""
         if self._step is not None:
-            self._step.seconds = self.now() - self._step.start_seconds
+            self._step.seconds = self.settle()
             self._kept.setdefault(self._step.phase, deque(maxlen=self._keep_steps)).append(self._step)
             self.ended[self._step.phase] += 1
             self._step = None
 
-    def compute(self, operation: Operation, key: SpanKey, start_seconds: float) -> float:
-        """Record computing from `start_seconds` until now; returns now."""
+    def settle(self) -> float:
+        """Bring the open step's times up to date, waiting for what it asked for; the seconds since it began."""
+        if self._step is None:
+            return 0.0
+        noted, self._noted = self._noted, []
+        moments = [moment for each in noted for moment in each.moments]
+        *seconds, begin, now = self._clock.read([*moments, self._begin, self.now()])
+        self._step.start_seconds = begin
+        found = iter(seconds)
+        for each in noted:
+            inner = [(next(found), next(found)) for _ in each.inner]
+            self._record(self._step, each, inner, next(found), next(found))
+        return now - begin
+
+    def compute(
+        self,
+        operation: Operation,
+        key: SpanKey,
+        start: Moment,
+        *,
+        without: Sequence[tuple[Moment, Moment]] = (),
+    ) -> Moment:
+        """Record computing from `start` until now, but for what lies in between and is not its own; returns now."""
         end = self.now()
         if self._step is not None:
-            self._add(operation, end - start_seconds)
-            if self._keep_spans:
-                self._span(Stream.COMPUTE, operation, key, start_seconds, end)
+            self._noted.append(_Noted(operation, key, start, end, without))
         return end
 
     def transfer(
         self,
         operation: Operation,
         key: SpanKey,
-        start_seconds: float,
-        end_seconds: float,
-        held: Sequence[tuple[float, float]],
+        start: Moment,
+        end: Moment,
+        held: Sequence[tuple[Moment, Moment]],
         moved: tuple[Sequence[int], Sequence[int]],
     ) -> None:
         """Record an exchange.
@@ -146,26 +193,33 @@ class Recorder:
         Args:
             operation: dispatch or combine.
             key: where in the step.
-            start_seconds, end_seconds: when it was under way.
+            start, end: when it was under way.
             held: from when until when this rank did nothing else, in order.
             moved: bytes to every rank, and from every rank.
         """
-        if self._step is None:
-            return
-        exposed_seconds = sum(end - start for start, end in held)
-        self._add(operation, max(end_seconds - start_seconds, exposed_seconds))
-        kept = tuple(held) if self._keep_spans else ()
-        self._step.exchanges.append(HeldUp(operation, exposed_seconds, key, kept))
-        for peer, (sent, received) in enumerate(zip(*moved, strict=True)):
-            self._step.sent_R[peer] += sent
-            self._step.received_R[peer] += received
-        if self._keep_spans:
-            self._span(Stream.COMMUNICATION, operation, key, start_seconds, end_seconds, moved)
-
-    def _add(self, operation: Operation, seconds: float) -> None:
         if self._step is not None:
-            times = self._step.operation_seconds
-            times[operation] = times.get(operation, 0.0) + seconds
+            self._noted.append(_Noted(operation, key, start, end, held, moved))
+
+    def _record(
+        self, step: StepRecord, noted: _Noted, inner: list[tuple[float, float]], start: float, end: float
+    ) -> None:
+        """Take in one operation, now that its times are known."""
+        operation, moved = noted.operation, noted.moved
+        inner_seconds = sum(until - since for since, until in inner)
+        if moved is None:
+            start += inner_seconds
+            _add(step, operation, end - start)
+            stream = Stream.COMPUTE
+        else:
+            _add(step, operation, max(end - start, inner_seconds))
+            kept = tuple(inner) if self._keep_spans else ()
+            step.exchanges.append(HeldUp(operation, inner_seconds, noted.key, kept))
+            for peer, (sent, received) in enumerate(zip(*moved, strict=True)):
+                step.sent_R[peer] += sent
+                step.received_R[peer] += received
+            stream = Stream.COMMUNICATION
+        if self._keep_spans:
+            self._span(stream, operation, noted.key, start, end, moved or ((), ()))
 
     def _span(
         self,
@@ -174,7 +228,7 @@ class Recorder:
         key: SpanKey,
         start: float,
         end: float,
-        moved: tuple[Sequence[int], Sequence[int]] = ((), ()),
+        moved: tuple[Sequence[int], Sequence[int]],
     ) -> None:
         sent, received = ({r: size for r, size in enumerate(of) if size and r != self._rank} for of in moved)
         travels = stream is Stream.COMMUNICATION
@@ -194,3 +248,8 @@ class Recorder:
                 received_bytes=sum(received.values()) if travels else None,
             )
         )
+
+
+def _add(step: StepRecord, operation: Operation, seconds: float) -> None:
+    times = step.operation_seconds
+    times[operation] = times.get(operation, 0.0) + seconds

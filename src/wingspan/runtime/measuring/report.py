@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from wingspan.routing.load import imbalance
@@ -38,6 +39,26 @@ MEMORY_NOTE = (
 
 
 @dataclass(frozen=True)
+class CardMemory:
+    """A GPU's memory: the most that tensors took, the most that torch reserved for them, and all that is in use now
+    (contexts of CUDA, NCCL's buffers, other processes)."""
+
+    allocated_bytes: int
+    reserved_bytes: int
+    used_bytes: int
+
+    @classmethod
+    def now(cls, device: torch.device) -> CardMemory | None:
+        """This process's GPU's; None where it computes on the CPU."""
+        if device.type != "cuda":
+            return None
+        free_bytes, total_bytes = torch.cuda.mem_get_info()
+        return cls(
+            torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved(), total_bytes - free_bytes
+        )
+
+
+@dataclass(frozen=True)
 class RankMeasurement:
     """What one rank hands to rank 0."""
 
@@ -48,7 +69,7 @@ class RankMeasurement:
     memory_bytes: dict[MemoryPart, int]
     """The parts that are counted; the rest of the peak is `MemoryPart.OTHER`."""
     peak_memory_bytes: int
-    """The most that the process held."""
+    """The most that the process held; on a GPU, of its memory."""
     spans: list[Span]
     steps_ended: Mapping[str, int] = field(default_factory=dict)
     """Steps that ended in each phase; `steps` holds only the latest."""
@@ -56,10 +77,14 @@ class RankMeasurement:
     """What a step of each phase needs of the exchanges' buffers; they stay as large as the largest step made them."""
     clock: str = ""
     """Ranks with equal ones read the same clock: those of one machine, since it was started."""
+    host_peak_bytes: int = 0
+    """The most of the CPU's memory that the process held, where the rank has a GPU."""
+    card: CardMemory | None = None
+    """The rank's GPU's, if it has one."""
 
 
 def peak_memory_bytes() -> int:
-    """The most memory this process ever held (its resident set, shared library pages included)."""
+    """The most of the CPU's memory that this process ever held (resident set, shared library pages included)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -116,7 +141,7 @@ def step_report(
         peak_memory_bytes=[sum(sizes) for sizes in zip(*memory.values(), strict=True)],
         slowest_rank=slowest_rank,
         slowest_reason=reason,
-        notes=[WAIT_NOTE, MEMORY_NOTE, *_latest_note(count, ended)],
+        notes=[WAIT_NOTE, MEMORY_NOTE, *_latest_note(count, ended), *_card_note(ranks)],
     )
 
 
@@ -130,6 +155,21 @@ def _memory(ranks: Sequence[RankMeasurement], phase: str) -> dict[MemoryPart, li
         for rank, *sizes in zip(ranks, *counted.values(), strict=True)
     ]
     return {**counted, MemoryPart.OTHER: rest}
+
+
+def _card_note(ranks: Sequence[RankMeasurement]) -> list[str]:
+    cards = [rank.card for rank in ranks if rank.card is not None]
+    if not cards:
+        return []
+    allocated, reserved, used = (
+        max(getattr(card, f"{kind}_bytes") for card in cards) / 1e9
+        for kind in ("allocated", "reserved", "used")
+    )
+    host = max(rank.host_peak_bytes for rank in ranks) / 1e9
+    return [
+        f"GPU memory, the fullest: {allocated:.2f} GB in tensors, {reserved:.2f} GB reserved by torch, {used:.2f} GB "
+        f"in use with CUDA, NCCL and others; of the host's memory a rank held {host:.2f} GB at most"
+    ]
 
 
 def _latest_note(kept: int, ended: int) -> list[str]:

@@ -17,6 +17,7 @@ from wingspan.placement.simple import linear
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, Dispatchers, DispatchOptions
 from wingspan.runtime.dispatch.dispatcher import Dispatcher
+from wingspan.runtime.dispatch.streamed import CommunicationStream
 from wingspan.runtime.measuring.monitor import LoadMonitor
 from wingspan.runtime.measuring.recorder import KEPT_STEPS, Recorder
 from wingspan.runtime.model.architecture import (
@@ -36,6 +37,7 @@ from wingspan.runtime.model.layer import ExpertParallelLayer, install
 from wingspan.runtime.model.loading import load_for_rank
 from wingspan.runtime.model.step import Step
 from wingspan.runtime.model.weight_parts import weight_bytes
+from wingspan.runtime.ranks.clock import clock_of
 from wingspan.runtime.ranks.memory import keep_freed_memory, return_freed_memory
 from wingspan.runtime.transport.transport import Transport
 from wingspan.specs.execution import DispatcherKind
@@ -162,10 +164,15 @@ def load(
     )
     nn.Module.to(loaded, device)
     recorder = Recorder(
-        world.rank, world.size, keep_spans=keep_spans, keep_steps=None if keep_spans else KEPT_STEPS
+        world.rank,
+        world.size,
+        keep_spans=keep_spans,
+        keep_steps=None if keep_spans else KEPT_STEPS,
+        clock=clock_of(device),
     )
     monitor = LoadMonitor(placement.num_layers, placement.num_experts, device)
-    buffers, step = Buffers(), Step()
+    buffers = Buffers()
+    step = Step(communication=CommunicationStream(device) if transport.holds_host else None)
     numbers = [f"{path}." for path, _ in decoder_layers(loaded, model.shape.paths)]
     dispatchers = Dispatchers(placement, transport, buffers, device, dispatch, training=training)
     layers = {}

@@ -63,6 +63,11 @@ class LocalExperts:
         return out_ND if self._row.finish is None else self._row.finish(self._module, out_ND)
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._linears[-1].device
+
+    @property
     def weight_bytes(self) -> int:
         """Bytes of the experts' weights on this rank."""
         return sum(linear.weight_bytes for linear in self._linears)

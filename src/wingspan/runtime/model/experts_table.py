@@ -80,7 +80,7 @@ class ExpertsRow:
 
 def row_of(module: nn.Module) -> ExpertsRow | None:
     """The row of an experts module; None for any other module."""
-    if hasattr(module, "_is_expert_parallel") and hasattr(module, "num_experts"):
+    if hasattr(module, "is_concatenated") and hasattr(module, "num_experts"):
         return _row_of_flags(module)
     kind = type(module)
     return OUTSIDE_REGISTRY.get(kind.__name__) if kind.__module__.startswith("transformers.models.") else None
@@ -193,7 +193,10 @@ def _row_of_flags(module: Any) -> ExpertsRow:
         matrices("down_proj"),
         _apply_gate if module.has_gate else _activated,
         bool(module.has_gate),
-        (lambda module, out_ND: module.post_expert_norm(out_ND)) if module.has_post_expert_norm else None,
+        # Not in transformers 5.17.
+        (lambda module, out_ND: module.post_expert_norm(out_ND))
+        if getattr(module, "has_post_expert_norm", False)
+        else None,
     )
 
 

@@ -12,6 +12,7 @@ from wingspan.runtime.model.experts_table import block_path
 from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.runtime.model.shared_expert import SharedExpert, takes_hidden_states_alone
 from wingspan.runtime.model.step import Step
+from wingspan.runtime.ranks.clock import Moment
 from wingspan.schedule.result import Operation
 
 
@@ -32,7 +33,7 @@ def instrument(
             experts_path = blocks.get(f"{path}.{name}")
             if experts_path is not None:
                 _time_shared_experts(child, layers[experts_path], recorder)
-                _time_gate(child, layers[experts_path])
+                _time_gate(child, layers[experts_path], recorder)
             elif operation := operation_of(name, child):
                 # Some layers have two attention blocks, in a list that is never called itself.
                 for part in child if isinstance(child, nn.ModuleList) else (child,):
@@ -82,7 +83,7 @@ def operation_of(name: str, module: nn.Module) -> Operation | None:
 
 
 def _time(module: nn.Module, operation: Operation, layer: int | None, recorder: Recorder, step: Step) -> None:
-    start = [0.0]
+    start: list[Moment] = [0.0]
 
     def before(*_: Any) -> None:
         start[0] = recorder.now()
@@ -93,11 +94,11 @@ def _time(module: nn.Module, operation: Operation, layer: int | None, recorder: 
     _hook(module, before, after)
 
 
-def _time_gate(block: nn.Module, layer: ExpertParallelLayer) -> None:
+def _time_gate(block: nn.Module, layer: ExpertParallelLayer, recorder: Recorder) -> None:
     """The gate's time runs from the block's start to its experts'; the layer itself records its end."""
 
     def before(*_: Any) -> None:
-        layer.gate_start_seconds = Recorder.now()
+        layer.gate_begun, layer.beside_gate = recorder.now(), []
         if layer.shared_expert is not None:
             layer.shared_expert.begin_block()
 
@@ -115,8 +116,8 @@ def _time_shared_experts(block: nn.Module, layer: ExpertParallelLayer, recorder:
             out = forward(*inputs, **options)
             end = recorder.compute(Operation.SHARED_EXPERT, layer.span_key(), start)
             # Where the shared expert runs before the routed ones its time is not the gate's.
-            if layer.gate_start_seconds is not None:
-                layer.gate_start_seconds += end - start
+            if layer.gate_begun is not None:
+                layer.beside_gate.append((start, end))
             return out
 
         child.forward = timed

@@ -21,6 +21,7 @@ from wingspan.runtime.model.experts import LocalExperts
 from wingspan.runtime.model.experts_table import need_row
 from wingspan.runtime.model.shared_expert import SharedExpert
 from wingspan.runtime.model.step import Step
+from wingspan.runtime.ranks.clock import Moment
 from wingspan.runtime.transport.turns import is_bulk
 from wingspan.schedule.result import Operation
 
@@ -53,7 +54,9 @@ class ExpertParallelLayer:
         self.experts = experts
         self.dispatcher = dispatcher
         self.shared_expert: SharedExpert | None = None
-        self.gate_start_seconds: float | None = None
+        self.gate_begun: Moment | None = None
+        self.beside_gate: list[tuple[Moment, Moment]] = []
+        """What ran since then and is not the gate's: the shared expert, where it comes first."""
         self._monitor = monitor
         self._recorder = recorder
         self._step = step
@@ -63,16 +66,13 @@ class ExpertParallelLayer:
     ) -> torch.Tensor:
         """The weighted sum of each token's experts (T, D); zero for padding. Collective over the EP group."""
         self._end_gate()
-        valid_T = self._step.valid_T
+        tokens = self._step.tokens
         # A model whose last layers share keys and values gives them the last column of each row alone: a token.
-        if valid_T is None or len(valid_T) != len(hidden_TD):
+        if tokens is None or tokens.rows != len(hidden_TD):
             return self._exchange_and_compute(hidden_TD, hidden_TD, experts_TK, weights_TK)
-        y_MD = self._exchange_and_compute(
-            hidden_TD, hidden_TD[valid_T], experts_TK[valid_T], weights_TK[valid_T]
-        )
-        y_TD = torch.zeros_like(hidden_TD)
-        y_TD[valid_T] = y_MD
-        return y_TD
+        at_M = tokens.at_M
+        y_MD = self._exchange_and_compute(hidden_TD, hidden_TD[at_M], experts_TK[at_M], weights_TK[at_M])
+        return torch.zeros_like(hidden_TD).index_copy(0, at_M, y_MD)
 
     def of_picks(
         self,
@@ -90,19 +90,25 @@ class ExpertParallelLayer:
             wanted_TK: which of them are computed; the others give zeros, as padding does. None: all.
         """
         self._end_gate()
-        wanted_TK = torch.ones_like(experts_TK, dtype=torch.bool) if wanted_TK is None else wanted_TK
-        if self._step.valid_T is not None:
-            wanted_TK = wanted_TK & self._step.valid_T[:, None]
-        rows_MD, experts_MK = rows_TKD[wanted_TK], experts_TK[wanted_TK][:, None]
-        y_MD = self._exchange_and_compute(hidden_TD, rows_MD, experts_MK, rows_MD.new_ones(len(rows_MD), 1))
-        y_TKD = rows_TKD.new_zeros(rows_TKD.shape)
-        y_TKD[wanted_TK] = y_MD
-        return y_TKD
+        pick_P = self._picks(experts_TK, wanted_TK)
+        rows_MD, experts_M1 = rows_TKD.flatten(0, 1)[pick_P], experts_TK.flatten()[pick_P, None]
+        y_MD = self._exchange_and_compute(hidden_TD, rows_MD, experts_M1, rows_MD.new_ones(len(rows_MD), 1))
+        y_PD = rows_TKD.new_zeros((experts_TK.numel(), rows_TKD.shape[-1])).index_copy(0, pick_P, y_MD)
+        return y_PD.view(rows_TKD.shape)
+
+    def _picks(self, experts_TK: torch.Tensor, wanted_TK: torch.Tensor | None) -> torch.Tensor:
+        """Which of all picks, counted through, are those of tokens, and wanted."""
+        (T, K), tokens = experts_TK.shape, self._step.tokens
+        if tokens is None or tokens.rows != T:
+            pick_P = torch.arange(experts_TK.numel(), device=experts_TK.device)
+        else:
+            pick_P = (tokens.at_M[:, None] * K + torch.arange(K, device=experts_TK.device)).flatten()
+        return pick_P if wanted_TK is None else pick_P[wanted_TK.flatten()[pick_P]]
 
     def _end_gate(self) -> None:
-        if self.gate_start_seconds is not None:
-            self._recorder.compute(Operation.GATE, self.span_key(), self.gate_start_seconds)
-            self.gate_start_seconds = None
+        if self.gate_begun is not None:
+            self._recorder.compute(Operation.GATE, self.span_key(), self.gate_begun, without=self.beside_gate)
+            self.gate_begun = None
 
     def span_key(self, chunk: int | None = None) -> SpanKey:
         """Where in the step this layer is, for the recorder."""
@@ -146,23 +152,24 @@ class ExpertParallelLayer:
     ) -> Dispatcher[Any, Any]:
         """On the communication stream where the schedule has compute beside exchanges.
 
-        CUDA has streams of its own, and gradients are exchanged on the spot. A dispatch beside the shared expert alone
+        NCCL has streams of its own, and gradients are exchanged on the spot. A dispatch beside the shared expert alone
         must be worth the change of threads; every rank may judge for itself, its exchanges' order is the same.
         """
         streamed = self._step.flow.overlaps or (
             shared is not None and is_bulk(x_MD.numel() * x_MD.element_size() * top_k, ranks=1)
         )
-        if not streamed or x_MD.is_cuda or torch.is_grad_enabled():
+        communication = self._step.communication
+        if communication is None or not streamed or torch.is_grad_enabled():
             return self.dispatcher
-        return StreamedDispatcher(self.dispatcher, self._step.communication)
+        return StreamedDispatcher(self.dispatcher, communication)
 
 
 class _Clock:
     """When an exchange began, and from when until when it has held this rank up so far."""
 
-    def __init__(self, start_seconds: float) -> None:
-        self.start_seconds = start_seconds
-        self.held: list[tuple[float, float]] = []
+    def __init__(self, start: Moment) -> None:
+        self.start = start
+        self.held: list[tuple[Moment, Moment]] = []
 
 
 class _Chunk:
@@ -189,7 +196,7 @@ class _Chunk:
         self.dispatched = self.dispatched or _Clock(begun)
         self._pending_dispatch = self._dispatcher.send(self._route)
         # From the clock's start, because the first chunk's began with the exchange of counts.
-        since = begun if self._number else self.dispatched.start_seconds
+        since = begun if self._number else self.dispatched.start
         self.dispatched.held.append((since, self._recorder.now()))
 
     def compute(self) -> None:
@@ -209,7 +216,7 @@ class _Chunk:
             raise RuntimeError("the schedule combines a chunk before its experts")
         self._returned = _Clock(self._recorder.now())
         self._pending_combine = self._dispatcher.send_back(self._rows_out, self._handle)
-        self._returned.held.append((self._returned.start_seconds, self._recorder.now()))
+        self._returned.held.append((self._returned.start, self._recorder.now()))
 
     def take(self) -> torch.Tensor:
         """Wait for the weighted sums."""
@@ -227,7 +234,7 @@ class _Chunk:
 
     def _moved(self, operation: Operation, pending: Pending[Any], clock: _Clock, traffic: PeerBytes) -> None:
         """Record an exchange that has been waited for."""
-        began, ended = pending.under_way_seconds or (clock.start_seconds, self._recorder.now())
+        began, ended = pending.under_way or (clock.start, self._recorder.now())
         self._recorder.transfer(
             operation,
             self._layer.span_key(self._number),

@@ -17,7 +17,6 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import (
     Cache,
     CacheLayerMixin,
-    DummyLayer,
     DynamicCache,
     DynamicLayer,
     DynamicSlidingWindowLayer,
@@ -28,6 +27,7 @@ from transformers.cache_utils import (
 )
 
 from wingspan.runtime.model.experts_table import experts_modules, need_row
+from wingspan.runtime.model.library import DummyLayer
 from wingspan.schedule.prefix_cache import BLOCK_TOKENS
 
 MASKED = frozenset(

@@ -18,6 +18,7 @@ from torch import nn
 
 from wingspan.runtime.dispatch.counts import Counts
 from wingspan.runtime.model.experts_table import Matrices, owner_of
+from wingspan.runtime.ranks.side_stream import tensors_in
 
 _ROWS_AT_ONCE = 512
 """Rows of a packed product that are copied elsewhere while they are in the cache; as fast as all at once."""
@@ -95,12 +96,14 @@ class SlotLinear:
         parts = [matrix_OJ.detach().reshape(-1)]
         if self.bias_SO is not None:
             parts.append(self.bias_SO[slot].detach())
-        return torch.cat(parts).cpu().view(torch.uint8)
+        return _on_host(torch.cat(parts)).view(torch.uint8)
 
     def prepare(self, raw: torch.Tensor) -> SlotWeights:
         """What `read` gave, on any rank, in the form that this layer computes on."""
         outputs, inputs = self._shape_OJ
-        values = raw.view(self._dtype).to(self._parameter.device)
+        values = raw.view(self._dtype)
+        if self.device.type == "cuda":
+            values = values.pin_memory().to(self.device, non_blocking=True)
         matrix_OJ = values[: outputs * inputs].view(outputs, inputs)
         bias_O = None if self.bias_SO is None else values[outputs * inputs :]
         return SlotWeights(matrix_OJ if self._packed is None else _packed(matrix_OJ), bias_O)
@@ -111,6 +114,9 @@ class SlotLinear:
         The matrices that stay are not copied where they are packed; parameters that gradients reach cannot change.
         """
         held = [self._held(s) if isinstance(s, int) else s for s in slots]
+        for tensor in tensors_in(held):
+            # The thread that moves experts made them in a stream of its own.
+            tensor.record_stream(torch.cuda.current_stream())
         if self._packed is not None:
             self._packed = [weights.matrix for weights in held]
         else:
@@ -134,6 +140,11 @@ class SlotLinear:
         return parameter
 
     @property
+    def device(self) -> torch.device:
+        """Where the matrices are."""
+        return self._parameter.device
+
+    @property
     def _dtype(self) -> torch.dtype:
         return self._parameter.dtype
 
@@ -145,7 +156,7 @@ class SlotLinear:
             out_NO = None
         if self._packed is not None:
             return packed_by_slot(rows_NJ, counts_S, self._packed, self.bias_SO, out_NO)
-        if len(counts_S) > 1 and rows_NJ.is_cuda and _grouped_product_fits(rows_NJ, self.weight_SOJ):
+        if len(counts_S) > 1 and _takes_grouped_product(rows_NJ, self.weight_SOJ):
             return grouped_linear(rows_NJ, counts_S, self.weight_SOJ, self.bias_SO)
         if out_NO is not None:
             return linear_into(out_NO, rows_NJ, counts_S, self.weight_SOJ, self.bias_SO)
@@ -159,7 +170,10 @@ def linear_by_slot(
     # One unbind, not S selects: backward then stacks the slots' gradients once and fills no S whole tensors.
     weights = weight_SOJ.unbind(0)
     biases = [None] * len(weights) if bias_SO is None else bias_SO.unbind(0)
-    pieces = [F.linear(rows_NJ[start:end], weights[s], biases[s]) for s, start, end in _spans(counts_S)]
+    pieces = [
+        F.linear(rows_NJ[start:end], weights[s], biases[s])
+        for s, start, end in _spans(counts_S, len(rows_NJ))
+    ]
     return _joined(pieces) if pieces else F.linear(rows_NJ, weights[0], biases[0])
 
 
@@ -171,7 +185,7 @@ def linear_into(
     bias_SO: torch.Tensor | None,
 ) -> torch.Tensor:
     """`linear_by_slot` without gradients, written to `out_NO`."""
-    for s, start, end in _spans(counts_S):
+    for s, start, end in _spans(counts_S, len(rows_NJ)):
         place_NO, part_NJ, weight_JO = out_NO[start:end], rows_NJ[start:end], weight_SOJ[s].T
         if bias_SO is None:
             torch.mm(part_NJ, weight_JO, out=place_NO)
@@ -197,12 +211,12 @@ def packed_by_slot(
         return out
 
     if out_NO is not None:
-        for s, start, end in _spans(counts_S):
+        for s, start, end in _spans(counts_S, len(rows_NJ)):
             for begin in range(start, end, _ROWS_AT_ONCE):
                 part = slice(begin, min(begin + _ROWS_AT_ONCE, end))
                 out_NO[part] = product(s, part.start, part.stop)
         return out_NO
-    pieces = [product(s, start, end) for s, start, end in _spans(counts_S)]
+    pieces = [product(s, start, end) for s, start, end in _spans(counts_S, len(rows_NJ))]
     return _joined(pieces) if pieces else rows_NJ.new_empty((0, packed[0].shape[0]))
 
 
@@ -219,12 +233,24 @@ def grouped_linear(
     return out_NO + bias_SO.repeat_interleave(counts, dim=0, output_size=rows_NJ.shape[0])
 
 
-def _spans(counts_S: Sequence[int]) -> list[tuple[int, int, int]]:
-    """(slot, first row, end) of every slot that has rows."""
+def _spans(counts_S: Sequence[int], rows: int) -> list[tuple[int, int, int]]:
+    """(slot, first row, end) of every slot that has rows, of so many in all."""
+    if len(counts_S) == 1:
+        return [(0, 0, rows)] if rows else []
     bounds = [0]
     for count in counts_S:
         bounds.append(bounds[-1] + count)
     return [(s, start, end) for s, (start, end) in enumerate(pairwise(bounds)) if end > start]
+
+
+def _on_host(values: torch.Tensor) -> torch.Tensor:
+    """The values in the CPU's memory; from a GPU through pinned memory, holding up nobody but this thread."""
+    if not values.is_cuda:
+        return values
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    torch.cuda.current_stream().synchronize()
+    return host
 
 
 def _joined(pieces: list[torch.Tensor]) -> torch.Tensor:
@@ -247,7 +273,9 @@ def _can_pack(weight_SOJ: torch.Tensor) -> bool:
     return weight_SOJ.dtype == torch.float32
 
 
-def _grouped_product_fits(rows_NJ: torch.Tensor, weight_SOJ: torch.Tensor) -> bool:
+def _takes_grouped_product(rows_NJ: torch.Tensor, weight_SOJ: torch.Tensor) -> bool:
     """Whether the CUDA kernel takes these: some rows, BF16, and sizes that fit its 16-byte accesses."""
+    if not rows_NJ.is_cuda or not len(rows_NJ):
+        return False
     aligned = all(size * rows_NJ.element_size() % 16 == 0 for size in weight_SOJ.shape[1:])
-    return rows_NJ.shape[0] > 0 and rows_NJ.dtype == weight_SOJ.dtype == torch.bfloat16 and aligned
+    return rows_NJ.dtype == weight_SOJ.dtype == torch.bfloat16 and aligned

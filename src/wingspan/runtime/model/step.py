@@ -69,18 +69,33 @@ def go_on() -> None:
     """What a forward does at a pause when it has nobody to give way to."""
 
 
+@dataclass(frozen=True)
+class TokenRows:
+    """Those rows of a flattened batch that are tokens.
+
+    Args:
+        at_M: their numbers, rising.
+        rows: of the batch, with padding.
+    """
+
+    at_M: torch.Tensor
+    rows: int
+
+
 @dataclass
 class Step:
     """Set before each forward, read by every layer in it."""
 
-    valid_T: torch.Tensor | None = None
-    """Which rows of the flattened batch are real tokens; None: all. Padding is never dispatched."""
+    tokens: TokenRows | None = None
+    """Which rows of the flattened batch are tokens; None: all. Padding is never dispatched."""
     flow: Flow = SEQUENTIAL
     micro_batch: int = 0
     pause: Callable[[], None] = field(default=go_on)
     """Called when a transfer is under way: another micro-batch may go on here."""
-    communication: CommunicationStream = field(default_factory=CommunicationStream)
-    """Where exchanges run beside compute."""
+    communication: CommunicationStream | None = field(
+        default_factory=lambda: CommunicationStream(torch.device("cpu"))
+    )
+    """Where exchanges run beside compute; None: the transport sees to that itself, as NCCL does."""
 
     @property
     def micro_batch_or_none(self) -> int | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
 
 import torch
 
-from wingspan.errors import InputError
+from wingspan.errors import InputError, RunError
 from wingspan.host import usable_cores
 from wingspan.runtime.ranks.world import World
 
@@ -26,9 +27,6 @@ def take_share(world: World, device: torch.device) -> None:
     """Let this rank compute on its GPU, or on its part of the host's cores where nobody has set another.
 
     The first that a rank does with torch: see the thread pool.
-
-    Raises:
-        InputError: the host has fewer GPUs than ranks.
     """
     ranks_here = min(world.ranks_per_node, world.size)
     given = "OMP_NUM_THREADS" in os.environ
@@ -36,9 +34,22 @@ def take_share(world: World, device: torch.device) -> None:
     # Left to the first use, several threads (a checkpoint's loaders) would replace it at once, without a lock.
     torch.set_num_threads(torch.get_num_threads() if given else max(1, usable_cores() // ranks_here))
     if device.type == "cuda":
-        if world.local_rank >= torch.cuda.device_count():
-            raise InputError(
-                f"`device` cuda: rank {world.rank} is number {world.local_rank} on its host, which has "
-                f"{torch.cuda.device_count()} GPUs; start at most that many ranks there"
-            )
-        torch.cuda.set_device(world.local_rank)
+        # A launcher may show each rank its own GPU only; ranks beyond those that are seen share them.
+        torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
+
+
+def check_can_fork(device: torch.device) -> None:
+    """Raise `RunError` where this process has used CUDA already: a fork of it cannot."""
+    if device.type == "cuda" and torch.cuda.is_initialized():
+        raise RunError(
+            "this process has used CUDA, so ranks cannot be forked from it; start ranks before anything else "
+            "touches the GPU, or by torchrun"
+        )
+
+
+def gpu_name() -> str:
+    """Names this rank's GPU among all of all machines, for people too."""
+    index = torch.cuda.current_device()
+    properties = torch.cuda.get_device_properties(index)
+    uuid = getattr(properties, "uuid", None)
+    return f"{properties.name} {uuid or f'number {index} of {platform.node()}'}"

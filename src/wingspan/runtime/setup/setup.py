@@ -169,8 +169,10 @@ def read_setup(asked: Asked, environment: Mapping[str, str]) -> Setup:
     """
     device = choice(asked.device, "`device`", Device)
     transport = choice(asked.transport, "`transport`", TransportKind)
-    if transport is TransportKind.SHM and device is Device.CUDA:
-        raise InputError("`transport` shm moves rows of the CPU; use `transport` torch on cuda")
+    if device is Device.CUDA and nodes_from_environment(environment) is not None:
+        raise InputError(
+            "`device` cuda: the ranks of a testbed compute on the CPU; run on cuda outside of it"
+        )
     rebalance = parse_rebalance(asked.rebalance) if isinstance(asked.rebalance, str) else asked.rebalance
     deployment, source = _deployment(asked)
     folder = (

@@ -22,6 +22,8 @@ from wingspan.runtime.transport.work_handle import WorkHandle
 class MpiTransport:
     """A communicator's ranks; CPU tensors. Rows travel as bytes, whatever their type."""
 
+    holds_host = True
+
     def __init__(self, world: World, communicator: Any) -> None:
         self.world = world
         self._communicator = communicator

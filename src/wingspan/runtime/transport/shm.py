@@ -46,6 +46,8 @@ class _OverAnother(ABC):
         outer: the other transport; it stays open when this one closes.
     """
 
+    holds_host = True
+
     def __init__(self, world: World, outer: Transport) -> None:
         self.world = world
         self.outer = outer

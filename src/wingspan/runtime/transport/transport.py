@@ -6,6 +6,7 @@ Shapes: R ranks, N rows, B bytes per row.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Protocol
 
 import torch
@@ -15,11 +16,18 @@ from wingspan.runtime.ranks.world import World, within
 from wingspan.runtime.transport.turns import Exchange, Turns, turns, turns_help
 from wingspan.runtime.transport.work_handle import WorkHandle
 
+PEERS_WAIT = timedelta(minutes=10)
+"""Longest a rank waits in a collective for a live but slow peer; a dead one is noticed at once."""
+
 
 class Transport(Protocol):
     """Moves bytes between the ranks of one group. Every rank makes the same calls in the same order."""
 
     world: World
+
+    @property
+    def holds_host(self) -> bool:
+        """Whether waiting for a transfer holds the host up. With NCCL only a stream of the GPU waits."""
 
     def exchange_counts(self, send_RC: torch.Tensor) -> torch.Tensor:
         """Row r of every rank's `send_RC` (int64) goes to rank r; returns the R rows received."""
@@ -65,6 +73,11 @@ class TorchTransport:
         self.world = world
         self._device = device
         self._group = group
+
+    @property
+    def holds_host(self) -> bool:
+        """See `Transport`."""
+        return self._device.type == "cpu"
 
     def exchange_counts(self, send_RC: torch.Tensor) -> torch.Tensor:
         """See `Transport`."""
@@ -125,7 +138,7 @@ class TorchTransport:
         color_R = self.share(torch.tensor(color)).tolist()
         members = {c: [r for r, other in enumerate(color_R) if other == c] for c in sorted(set(color_R))}
         # Every rank takes part in the making of every group.
-        groups = {c: dist.new_group(ranks) for c, ranks in members.items()}
+        groups = {c: dist.new_group(ranks, timeout=PEERS_WAIT) for c, ranks in members.items()}
         return TorchTransport(within(self.world, members[color]), self._device, groups[color])
 
     def close(self) -> None:
@@ -145,6 +158,8 @@ def as_bytes(rows_NX: torch.Tensor) -> torch.Tensor:
 
 class LocalTransport:
     """A group of one rank: nothing travels. Lets one process run the same code without a process group."""
+
+    holds_host = False
 
     def __init__(self) -> None:
         self.world = World(rank=0, size=1, ranks_per_node=1, local_rank=0)
