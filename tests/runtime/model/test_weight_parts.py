@@ -8,19 +8,15 @@ import pytest
 import torch
 import transformers
 
+import wingspan.models  # noqa: F401 - transformers knows the reference architecture from here on
 from tests.specs.test_families import CASES, SMALL
 from wingspan.runtime.model.experts_table import experts_modules
 from wingspan.runtime.model.weight_parts import weight_parts
 from wingspan.specs.families import model_from_config
 from wingspan.specs.memory import MemoryPart
 
-_RUNNABLE = [(kind, fields) for kind, fields in CASES if kind != "llama4_text"]
-"""transformers' registry does not serve the experts of that one."""
 
-
-@pytest.mark.parametrize(
-    ("kind", "fields"), _RUNNABLE, ids=[f"{k}-{n}" for n, (k, _) in enumerate(_RUNNABLE)]
-)
+@pytest.mark.parametrize(("kind", "fields"), CASES, ids=[f"{k}-{n}" for n, (k, _) in enumerate(CASES)])
 def test_parts_are_those_that_are_planned_with(kind: str, fields: dict[str, object]) -> None:
     values = {**SMALL, **fields, "model_type": kind}
     with torch.device("meta"):

@@ -56,7 +56,7 @@ class ExpertsRow:
         idle: name of the attribute that says how many further experts a router can pick that compute nothing.
         call: None: transformers' registry calls us instead of the module.
         is_block: the module is the whole block, with router and shared experts.
-        shared: modules of the block that are a shared expert, where their names do not say so.
+        dense: modules of the block that are a dense MLP beside the experts.
         mixes_tokens: a token's choice depends on the tokens beside it.
     """
 
@@ -69,7 +69,7 @@ class ExpertsRow:
     idle: str | None = None
     call: Call | None = None
     is_block: bool = False
-    shared: tuple[str, ...] = ()
+    dense: tuple[str, ...] = ()
     mixes_tokens: bool = False
 
     @property
@@ -313,7 +313,7 @@ OUTSIDE_REGISTRY: dict[str, ExpertsRow] = {
         gated=False,
         call=_doge,
         is_block=True,
-        shared=("gate_proj", "up_proj", "down_proj"),
+        dense=("gate_proj", "up_proj", "down_proj"),
         mixes_tokens=True,
     ),
     "JetMoeMoE": ExpertsRow(

@@ -29,7 +29,7 @@ def instrument(
     """
     blocks = experts_blocks(model, layers)
     for number, (path, decoder_layer) in enumerate(decoder_layers(model, layers)):
-        for name, child in decoder_layer.named_children():
+        for name, child in parts_of(decoder_layer):
             experts_path = blocks.get(f"{path}.{name}")
             if experts_path is not None:
                 _time_shared_experts(child, layers[experts_path], recorder)
@@ -51,7 +51,7 @@ def experts_blocks(model: nn.Module, experts_paths: Collection[str]) -> dict[str
     children = [
         f"{path}.{name}"
         for path, layer in decoder_layers(model, experts_paths)
-        for name, _ in layer.named_children()
+        for name, _ in parts_of(layer)
     ]
     return {
         child: path
@@ -71,8 +71,19 @@ def decoder_layers(model: nn.Module, experts_paths: Iterable[str]) -> Iterator[t
             return
 
 
+def parts_of(layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The children of a decoder layer; of one that is norms around attention (DBRX) its own."""
+    for name, child in layer.named_children():
+        inner = [*child.named_children()] if "norm" in name else []
+        if inner:
+            yield from ((f"{name}.{own}", part) for own, part in inner)
+        else:
+            yield name, child
+
+
 def operation_of(name: str, module: nn.Module) -> Operation | None:
     """What a child of a decoder layer does, by its name: attention or a dense MLP; None where it is neither."""
+    name = name.rpartition(".")[2]
     if "norm" in name or "norm" in type(module).__name__.lower():
         return None
     if "attn" in name or "attention" in name or "mixer" in name:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from torch import nn
 
 from wingspan.runtime.model.experts_table import experts_parameters, need_row
-from wingspan.runtime.model.instrument import decoder_layers, experts_blocks, operation_of
+from wingspan.runtime.model.instrument import decoder_layers, experts_blocks, operation_of, parts_of
 from wingspan.runtime.model.layer import ExpertParallelLayer
 from wingspan.schedule.result import Operation
 from wingspan.specs.memory import WEIGHTS, MemoryPart
@@ -42,11 +42,11 @@ def weight_parts(model: nn.Module, experts_paths: Collection[str]) -> dict[str, 
     inside = {
         f"{path}.{name}": operation_of(name, child)
         for path, layer in decoder_layers(model, experts_paths)
-        for name, child in layer.named_children()
+        for name, child in parts_of(layer)
     }
     of_experts = experts_parameters(model, experts_paths)
     blocks = {
-        block: need_row(model.get_submodule(path)).shared
+        block: need_row(model.get_submodule(path)).dense
         for block, path in experts_blocks(model, experts_paths).items()
     }
     found = {}
@@ -57,8 +57,11 @@ def weight_parts(model: nn.Module, experts_paths: Collection[str]) -> dict[str, 
             found[name] = MemoryPart.EMBEDDING_AND_HEAD
         elif block := next((block for block in blocks if _within(name, block)), None):
             child = name.removeprefix(f"{block}.").partition(".")[0]
-            shared = "shared" in child or child in blocks[block]
-            found[name] = MemoryPart.SHARED_EXPERTS if shared else MemoryPart.ROUTERS_AND_NORMS
+            if child in blocks[block]:
+                found[name] = MemoryPart.DENSE
+            else:
+                shared = "shared" in child
+                found[name] = MemoryPart.SHARED_EXPERTS if shared else MemoryPart.ROUTERS_AND_NORMS
         else:
             operation = next((operation for path, operation in inside.items() if _within(name, path)), None)
             found[name] = _part(operation)
