@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 
 import httpx2 as httpx
 import psutil
@@ -34,6 +35,7 @@ from tests.server.running import server
         (("--max-waiting", "-1"), "--max-waiting"),
         (("--max-body-mb", "0"), "--max-body-mb"),
         (("--port", "99999"), "--port"),
+        (("--otlp-traces-endpoint", "localhost:4318"), "--otlp-traces-endpoint localhost:4318"),
     ],
 )
 def test_what_cannot_be_served_is_refused_in_one_line(wingspan, options, named):
@@ -54,6 +56,13 @@ def test_a_port_in_use_is_said_at_once(wingspan):
 def test_a_key_and_everybody_exclude_each_other(wingspan, monkeypatch):
     monkeypatch.setenv("WINGSPAN_API_KEY", "k")
     assert "--anybody" in wingspan("serve", "models/tiny", "--anybody").err
+
+
+def test_traces_without_their_extra_are_refused_with_its_name(wingspan, monkeypatch):
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    done = wingspan("serve", "models/tiny", "--otlp-traces-endpoint", "http://localhost:4318/v1/traces")
+    assert done.code == 2
+    assert "pip install 'wingspan[traces]'" in done.err
 
 
 def test_under_a_launcher_it_is_refused(wingspan, monkeypatch):

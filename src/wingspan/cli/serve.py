@@ -67,6 +67,13 @@ def serve(
     vllm_metrics: Annotated[
         bool, typer.Option("--vllm-metrics", help="Give the metrics under vLLM's names too.")
     ] = False,
+    otlp_traces_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="OpenTelemetry collector to tell of every answer, such as http://localhost:4318/v1/traces.",
+        ),
+    ] = None,
     dtype: EngineDtype = None,
     device: Device = "cpu",
     rebalance: RebalanceText = "off",
@@ -118,6 +125,7 @@ def serve(
             origins=tuple(allow_origin or ()),
             most_body_bytes=int(max_body_mb * 1e6),
             vllm_metrics=vllm_metrics,
+            traces_endpoint=otlp_traces_endpoint,
         ),
         sequences_per_rank=max_sequences,
         tokens_per_step=step_tokens,

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from wingspan.cli.launched import given, patience
 from wingspan.cli.runtime_import import need_runtime
@@ -41,6 +42,7 @@ class Listen:
     origins: tuple[str, ...]
     most_body_bytes: int
     vllm_metrics: bool
+    traces_endpoint: str | None
 
 
 def execute(
@@ -56,6 +58,7 @@ def execute(
     begun = time.perf_counter()
     key = os.environ.get(_KEY) or None
     _check_access(listen, key)
+    _check_traces(listen.traces_endpoint)
     # What is wrong is said before the seconds that importing torch takes, a port in use too.
     setup = read_setup(asked, os.environ)
     group = setup.serving_group(os.environ)
@@ -94,6 +97,7 @@ def execute(
                     most_waiting=listen.max_waiting,
                     vllm_metrics=listen.vllm_metrics,
                     came=came,
+                    traces_endpoint=listen.traces_endpoint,
                 )
                 _say("ended; every call that was under way has been answered")
 
@@ -139,6 +143,24 @@ def _check_access(listen: Listen, key: str | None) -> None:
         )
     if key and listen.anybody:
         raise InputError(f"--anybody: {_KEY} is set, so calls need that key; leave one out")
+
+
+def _check_traces(endpoint: str | None) -> None:
+    if endpoint is None:
+        return
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(
+            f"--otlp-traces-endpoint {endpoint}: is no address of a collector; use one such as "
+            "http://localhost:4318/v1/traces"
+        )
+    try:
+        import opentelemetry.exporter.otlp.proto.http
+        import opentelemetry.sdk.trace  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"--otlp-traces-endpoint needs {error.name}; pip install 'wingspan[traces]'"
+        ) from None
 
 
 def _bound(listen: Listen) -> socket.socket:

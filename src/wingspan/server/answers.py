@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from wingspan.runtime.generation.ledger import FinishReason, PromptLogprobs, TokenLogprobs
@@ -34,6 +34,21 @@ class Ask:
     logprobs: int | None = None
     priority: int = 0
     prompt_logprobs: bool = False
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The call that an answer belongs to.
+
+    Args:
+        id: of its body.
+        operation: `text_completion` or `chat`.
+        trace: its headers of W3C Trace Context.
+    """
+
+    id: str
+    operation: str
+    trace: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,7 @@ class Answer:
     tokens: list[int] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
     """One for every token of the prompt but the first, once there is a token of the answer."""
+    origin: Origin | None = None
     number: int | None = None
     """The engine's name for it; None before it was submitted, and after its end."""
     _pieces: asyncio.Queue[AnswerPart | Exception] = field(default_factory=asyncio.Queue)

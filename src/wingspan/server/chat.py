@@ -43,6 +43,8 @@ def router(serving: ServedModel) -> APIRouter:
 class _Chat:
     """OpenAI's chat completion; see `Form`."""
 
+    operation = "chat"
+
     def __init__(self, serving: ServedModel, call: ChatCall, request_id: str) -> None:
         serving.check_model(call.model)
         check_chat(call)

@@ -41,6 +41,8 @@ def router(serving: ServedModel) -> APIRouter:
 class _Completion:
     """OpenAI's text completion; see `Form`."""
 
+    operation = "text_completion"
+
     def __init__(self, serving: ServedModel, call: CompletionCall, request_id: str) -> None:
         serving.check_model(call.model)
         check_completion(call)

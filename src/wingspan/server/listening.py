@@ -20,6 +20,7 @@ from wingspan.server.metrics import OWN, VLLM, Metrics
 from wingspan.server.served_model import ServedModel
 from wingspan.server.step_loop import StepLoop
 from wingspan.server.step_records import StepRecorder
+from wingspan.server.traces import Traces, otlp
 from wingspan.server.watching import Watchers
 
 
@@ -34,6 +35,7 @@ def serve(
     recorder: StepRecorder | None = None,
     beside: Callable[[], Awaitable[None]] | None = None,
     came: Sequence[int] = (),
+    traces_endpoint: str | None = None,
 ) -> None:
     """Answer calls until SIGTERM or SIGINT; then take no more, and answer those under way.
 
@@ -47,13 +49,16 @@ def serve(
         recorder: keeps every step.
         beside: is done meanwhile, and ends the server with it.
         came: signals before it listened for them itself, as `kept_signals` has them; any ends it as it begins.
+        traces_endpoint: URL of a collector that is told of every answer; None: nobody is.
 
     Raises:
         WingspanError: the ranks ended.
     """
     metrics = Metrics(name, (OWN, VLLM) if vllm_metrics else (OWN,))
     live = Live(ServedGroup(name, llm.ranks, llm.ranks_per_node, llm.slots))
-    engine = StepLoop(llm, most_waiting, Watchers(metrics, live, *(() if recorder is None else (recorder,))))
+    traces = None if traces_endpoint is None else Traces(otlp(traces_endpoint), name)
+    asked_for = [watcher for watcher in (recorder, traces) if watcher is not None]
+    engine = StepLoop(llm, most_waiting, Watchers(metrics, live, *asked_for))
     metrics.watch(engine)
     live.watch(engine)
     if recorder is not None:
@@ -71,6 +76,8 @@ def serve(
     server = _Server(uvicorn.Config(app, log_level="warning", access_log=False), live.drain, came)
     engine.when_failed = server.stop
     asyncio.run(_serve_beside(server, listener, beside))
+    if traces is not None:
+        traces.close()
     if engine.failed is not None:
         raise engine.failed
 

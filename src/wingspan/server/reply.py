@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
-from wingspan.server.answers import Answer, AnswerPart
+from wingspan.server.answers import Answer, AnswerPart, Origin
 from wingspan.server.fields import CallFields
 from wingspan.server.served_model import ServedModel
 from wingspan.server.sse import events
@@ -25,6 +25,8 @@ class Form(Protocol):
     """One of OpenAI's objects, told of the answers to one call. A choice is what the object says of one answer."""
 
     prompt_tokens: int
+    operation: str
+    """What OpenTelemetry calls it."""
 
     @property
     def answers(self) -> Sequence[Answer]:
@@ -50,6 +52,9 @@ async def reply(form: Form, call: CallFields, serving: ServedModel, request: Req
         QueueFullError, StoppedError, InputError: see `StepLoop.submit`; also for a stream, whose status is still open.
     """
     engine, answers = serving.engine, form.answers
+    origin = _origin(form, request)
+    for answer in answers:
+        answer.origin = origin
     told = False
     try:
         if not await _while_there(request, _all(engine.submit(answers))):
@@ -65,6 +70,11 @@ async def reply(form: Form, call: CallFields, serving: ServedModel, request: Req
     finally:
         if not told:
             engine.withdraw(answers)
+
+
+def _origin(form: Form, request: Request) -> Origin:
+    trace = {name: request.headers[name] for name in ("traceparent", "tracestate") if name in request.headers}
+    return Origin(form.head(in_pieces=False)["id"], form.operation, trace)
 
 
 async def _told_in_pieces(form: Form, call: CallFields) -> AsyncIterator[dict[str, Any]]:
