@@ -65,14 +65,6 @@ def test_traces_without_their_extra_are_refused_with_its_name(wingspan, monkeypa
     assert "pip install 'wingspan[traces]'" in done.err
 
 
-def test_under_a_launcher_it_is_refused(wingspan, monkeypatch):
-    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
-        monkeypatch.setenv(name, value)
-    done = wingspan("serve", "models/tiny")
-    assert done.code == 2
-    assert "torchrun" in done.err
-
-
 def test_a_deployment_is_served_as_it_says_with_every_option(wingspan, tmp_path):
     file = tmp_path / "d.json"
     described = ("simulate", "models/tiny", "--ranks", "2", "--experts-per-rank", "4", "--out", str(file))

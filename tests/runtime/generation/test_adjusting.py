@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from tests.cli.command import REPOSITORY
 from wingspan.errors import InputError
-from wingspan.runtime.generation.adjusting import adjusted, logprobs_of
+from wingspan.runtime.generation.adjusting import adjusted
 from wingspan.runtime.generation.grammars import Grammars, json_grammar
 from wingspan.runtime.generation.ledger import Continuation
+from wingspan.runtime.generation.logprobs import logprobs_of
 from wingspan.runtime.generation.requests import Request
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.generation.tokenizer import Tokenizer
