@@ -79,7 +79,7 @@ def test_rows_may_go_by_mpi(expected: list[str]) -> None:
 def by_slurm() -> Iterator[tuple[Server, subprocess.Popen[bytes]]]:
     """Two ranks, each started as Slurm starts a task; the server is rank 0."""
     port = free_port()
-    both = {"SLURM_NTASKS": "2", "SLURM_JOB_ID": "7", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    both = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_ID": "7", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
 
     def environment(rank: str) -> dict[str, str]:
         return {**both, "SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_TASKS_PER_NODE": "2"}
@@ -92,6 +92,7 @@ def by_slurm() -> Iterator[tuple[Server, subprocess.Popen[bytes]]]:
     )
     try:
         with server(*OPTIONS, environment=environment("0")) as running:
+            assert under(running) == [], "rank 0 starts no rank of its own"
             yield running, other
     finally:
         if other.poll() is None:

@@ -160,8 +160,12 @@ class LLM:
         room = kv_room(setup, group.size, weights_bytes, kv_tokens_per_rank)
         if room.remark is not None:
             _LOG.info("%s", room.remark)
-        limits = replace(limits, kv_tokens_per_home=room.tokens)
         room_bytes = prefix_bytes(group.size, weights_bytes) if prefix_caching else 0
+        rooms = torch.tensor([room.tokens, room_bytes])
+        if met is not None:
+            # Each of a launch's ranks sees its own memory: the least room is everybody's, so that all decide alike.
+            rooms = met.transport.share(rooms).amin(0)
+        limits = replace(limits, kv_tokens_per_home=int(rooms[0]))
 
         def prepare(joined: Transport) -> Obey:
             # Every rank's loading bar on one terminal would tell nobody anything.
@@ -172,8 +176,7 @@ class LLM:
                 limits,
                 tokenizer=tokenizer.backend,
                 more_to_come=True,
-                # Ranks of a launch see each its own memory; all must keep alike.
-                prefix_bytes=int(joined.share(torch.tensor(room_bytes)).min()),
+                prefix_bytes=int(rooms[1]),
             )
             looks = Looks(started.engine.recorder, joined)
             return lambda command: _obey(started, looks, command)
