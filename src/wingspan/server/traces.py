@@ -88,12 +88,12 @@ class Traces(Watcher):
         origin = answer.origin
         operation = "text_completion" if origin is None else origin.operation
         caller = TraceContextTextMapPropagator().extract({} if origin is None else origin.trace)
-        attributes = _asked(answer) | _given(answer, reason) | _named(self._model, operation)
+        attributes = {**_asked(answer), **_given(answer, reason), **_named(self._model, operation)}
         span = self._tracer.start_span(
             f"{operation} {self._model}",
             caller,
             SpanKind.SERVER,
-            attributes | ({} if error is None else {"error.type": error}),
+            {**attributes, **({} if error is None else {"error.type": error})},
             start_time=_epoch_nanoseconds(answer.arrived_seconds),
         )
         inside = set_span_in_context(span)
