@@ -26,7 +26,6 @@ CASES: list[tuple[list[str], str]] = [
     ([*RUN, "--device", "tpu"], "--device tpu: use cpu or cuda"),
     ([*RUN, "--transport", "pigeon"], "--transport pigeon: use one of auto, torch, shm, mpi"),
     ([*RUN, "--transport", "mpi"], "--transport mpi: start the ranks by MPI"),
-    ([*RUN, "--transport", "shm", "--device", "cuda"], "--transport torch on cuda"),
     ([*RUN, "--dispatcher", "tree"], "--dispatcher tree: use one of auto, flat, deduplicated, hierarchical"),
     ([*RUN, "--row-precision", "fp4"], "--row-precision fp4: use one of same, bfloat16, float8"),
     ([*RUN, "--schedule", "chunks:0"], "chunks:0: use sequential"),

@@ -64,6 +64,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "options.attention_ranks": {"options.attention_ranks": 2},
     "options.expert_tensor_parallel": {"options.expert_tensor_parallel": 2},
     "options.reserve_share": {"options.reserve_share": 0.2},
+    "options.engine": {"options.engine": "sglang"},
     "checkpoint": {"checkpoint": "/nowhere"},
     "placement.remarks": {"placement.remarks": ["read otherwise"]},
     "planned": {"planned": {"tokens_per_gpu": 9}},
@@ -73,6 +74,7 @@ ACTS, REFUSED, SAID = "acts", "refused", "said"
 _STEP = "what one line says of the planned step: run has prompts, this machine and the model's own router"
 _ONLY_PLAN = "read by `plan` alone: what its search was to keep; docs/planning.md"
 _REMARKS = "predictions repeat them beside their figures; the slots that run are as read"
+_ENGINE = "predictions' alone: whose step they predict; what runs here is Wingspan"
 _TRIED = "acts beside mtp_tokens alone, which is refused"
 _SENT = "paced ranks have no weights, and say so"
 
@@ -110,6 +112,7 @@ FIELDS: dict[str, tuple[str, str, str]] = {
     "options.attention_ranks": (REFUSED, REFUSED, REFUSED),
     "options.expert_tensor_parallel": (REFUSED, REFUSED, REFUSED),
     "options.reserve_share": (_STEP, ACTS, ACTS),
+    "options.engine": (_ENGINE, ACTS, _ENGINE),
     "checkpoint": (REFUSED, _SENT, REFUSED),
     "planned": (_ONLY_PLAN, _ONLY_PLAN, _ONLY_PLAN),
 }
