@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from benchmarks.experts import experts_module
 from wingspan.placement.simple import linear
 from wingspan.runtime.dispatch.buffers import Buffers
 from wingspan.runtime.dispatch.choice import Dispatchers, DispatchOptions
@@ -22,27 +23,6 @@ from wingspan.specs.execution import DispatcherKind
 EXPERTS, TOP_K, HIDDEN, INNER, TOKENS = 32, 4, 1024, 512, 64
 
 
-class _Experts(nn.Module):
-    """Experts as transformers' registry lays them out."""
-
-    is_concatenated, is_transposed, has_bias, has_gate = True, False, False, True
-
-    def __init__(self, device: torch.device) -> None:
-        super().__init__()
-        self.num_experts = EXPERTS
-        self.gate_up_proj = self._weights(EXPERTS, 2 * INNER, HIDDEN, device=device)
-        self.down_proj = self._weights(EXPERTS, HIDDEN, INNER, device=device)
-
-    @staticmethod
-    def _weights(*shape: int, device: torch.device) -> nn.Parameter:
-        values = torch.randn(*shape, device=device, dtype=torch.bfloat16) / shape[-1] ** 0.5
-        return nn.Parameter(values, requires_grad=False)
-
-    def _apply_gate(self, hidden_NI: torch.Tensor) -> torch.Tensor:
-        gate_NI, up_NI = hidden_NI.chunk(2, -1)
-        return nn.functional.silu(gate_NI) * up_NI
-
-
 def decode_layer(device: torch.device) -> Callable[[], torch.Tensor]:
     """A call of the layer on the same tokens each time."""
     transport = LocalTransport()
@@ -52,7 +32,7 @@ def decode_layer(device: torch.device) -> Callable[[], torch.Tensor]:
     layer = ExpertParallelLayer(
         0,
         0,
-        LocalExperts(_Experts(device)),
+        LocalExperts(_experts(device)),
         dispatchers.for_layer(0),
         LoadMonitor(1, EXPERTS, device),
         Recorder(0, 1),
@@ -67,6 +47,14 @@ def decode_layer(device: torch.device) -> Callable[[], torch.Tensor]:
         return layer(x_TD, experts_TK, weights_TK)
 
     return call
+
+
+def _experts(device: torch.device) -> nn.Module:
+    gate_up_EID, down_EDI = (
+        torch.randn(*shape, device=device, dtype=torch.bfloat16) / shape[-1] ** 0.5
+        for shape in ((EXPERTS, 2 * INNER, HIDDEN), (EXPERTS, HIDDEN, INNER))
+    )
+    return experts_module(gate_up_EID, down_EDI, "eager")
 
 
 def synchronisations(call: Callable[[], object]) -> int:

@@ -10,28 +10,13 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from transformers import MixtralConfig
 from transformers.distributed.expert_parallel import AllToAllEP
-from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
+from benchmarks.experts import experts_module
 from benchmarks.plain import plain_sequence
 
 Layer = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-def experts_module(gate_up_EID: torch.Tensor, down_EDI: torch.Tensor, implementation: str) -> nn.Module:
-    """transformers' gated experts over these weights."""
-    config = MixtralConfig(
-        hidden_size=down_EDI.shape[1], intermediate_size=down_EDI.shape[2], num_local_experts=len(down_EDI)
-    )
-    config._experts_implementation = implementation
-    with torch.device("meta"):
-        module = MixtralExperts(config)
-    module.gate_up_proj = nn.Parameter(gate_up_EID, requires_grad=False)
-    module.down_proj = nn.Parameter(down_EDI, requires_grad=False)
-    return module
 
 
 def all_to_all_ep(gate_up_SID: torch.Tensor, down_SDI: torch.Tensor, implementation: str) -> Layer:

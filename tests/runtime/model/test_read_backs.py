@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from benchmarks.experts import experts_module
 
 from tests.runtime.read_backs import ReadBacks
 from wingspan.placement.simple import linear
@@ -23,31 +24,18 @@ CPU = torch.device("cpu")
 EXPERTS, HIDDEN, INNER, TOP_K, TOKENS = 8, 16, 8, 2, 6
 
 
-class Experts(torch.nn.Module):
-    """Experts as transformers' registry has them, of one rank."""
-
-    is_concatenated, is_transposed, has_bias, has_gate = True, False, False, True
-
-    def __init__(self, slots: int) -> None:
-        super().__init__()
-        self.num_experts = slots
-        self.gate_up_proj = torch.nn.Parameter(torch.randn(slots, 2 * INNER, HIDDEN), requires_grad=False)
-        self.down_proj = torch.nn.Parameter(torch.randn(slots, HIDDEN, INNER), requires_grad=False)
-
-    def _apply_gate(self, hidden_NI: torch.Tensor) -> torch.Tensor:
-        gate_NI, up_NI = hidden_NI.chunk(2, -1)
-        return torch.nn.functional.silu(gate_NI) * up_NI
-
-
 def layer_on(transport: Transport, kind: DispatcherKind, schedule: str) -> ExpertParallelLayer:
     """One MoE layer, whose exchanges run in this thread, as with NCCL."""
     size = transport.world.size
-    placement = linear(1, EXPERTS, size, EXPERTS // size)
+    slots = EXPERTS // size
+    placement = linear(1, EXPERTS, size, slots)
     dispatchers = Dispatchers(placement, transport, Buffers(), CPU, DispatchOptions(kind))
     return ExpertParallelLayer(
         0,
         0,
-        LocalExperts(Experts(EXPERTS // size)),
+        LocalExperts(
+            experts_module(torch.randn(slots, 2 * INNER, HIDDEN), torch.randn(slots, HIDDEN, INNER), "eager")
+        ),
         dispatchers.for_layer(0),
         LoadMonitor(1, EXPERTS, CPU),
         Recorder(transport.world.rank, size),

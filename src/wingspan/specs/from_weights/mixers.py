@@ -66,19 +66,19 @@ def _mixer(weights: list[Weight], hidden: int, layer: int, reader: Reader, guess
         guessed.add("an index beside the keys has no cache and chooses nothing")
     key, value, query = (_first(matrices, names) for names in (_KEY, _VALUE, _QUERY))
     together = _first(matrices, _TOGETHER)
-    if out is None or recurrent or (together is None and (query is None or key is None)):
+    if out is None or recurrent:
         return _unknown(matrices, total, out, hidden, reader, guessed)
     attended = out.shape[1]
-    heads = _heads(weights, attended, layer, reader, guessed)
-    value_dim = attended // heads
     if together is not None:
-        rest = (together.shape[0] - attended) // 2
-        keys, values, queries = rest, rest, attended
-    else:
-        assert query is not None
-        assert key is not None
+        keys = values = (together.shape[0] - attended) // 2
+        queries = attended
+    elif query is not None and key is not None:
         keys, queries = key.shape[0], query.shape[0]
         values = value.shape[0] if value is not None else 0
+    else:
+        return _unknown(matrices, total, out, hidden, reader, guessed)
+    heads = _heads(weights, attended, layer, reader, guessed)
+    value_dim = attended // heads
     kv_heads = max(1, (values or keys) // value_dim)
     head_dim = keys // kv_heads
     gate = queries - heads * head_dim
