@@ -83,7 +83,7 @@ class _Sequences:
         self.numbers = list(numbers)
         """The request of each row."""
         self.cached_P = [0] * len(self.numbers)
-        """TokenRows of each row that are in the cache; at least so many columns as the longest has."""
+        """Tokens of each row that are in the cache; at least so many columns as the longest has."""
 
     def __len__(self) -> int:
         return len(self.numbers)

@@ -9,7 +9,6 @@ Shapes: R ranks, C counts, N rows, B bytes per row, W ranks of this node.
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import accumulate
@@ -21,6 +20,7 @@ import torch
 from wingspan.errors import InputError
 from wingspan.runtime.ranks.world import World, within
 from wingspan.runtime.transport import futex
+from wingspan.runtime.transport.over_another import OverAnother
 from wingspan.runtime.transport.shared_memory import (
     MemoryHandle,
     Peer,
@@ -38,58 +38,7 @@ _WORD_BYTES = 8
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-class _OverAnother(ABC):
-    """Moves rows by shared memory; all else goes by another transport among the same ranks.
-
-    Args:
-        world: this rank's place among them.
-        outer: the other transport; it stays open when this one closes.
-    """
-
-    holds_host = True
-
-    def __init__(self, world: World, outer: Transport) -> None:
-        self.world = world
-        self.outer = outer
-
-    @abstractmethod
-    def exchange_rows(
-        self,
-        received_NB: torch.Tensor,
-        sent_NB: torch.Tensor,
-        received_R: Sequence[int],
-        sent_R: Sequence[int],
-        *,
-        bulk: bool = False,
-    ) -> WorkHandle:
-        """See `Transport`."""
-
-    def exchange_counts(self, send_RC: torch.Tensor) -> torch.Tensor:
-        """See `Transport`."""
-        send_RC = send_RC.contiguous()
-        received_RC = torch.empty_like(send_RC)
-        ones = [1] * self.world.size
-        self.exchange_rows(received_RC, send_RC, ones, ones).wait()
-        return received_RC
-
-    def share(self, value_X: torch.Tensor) -> torch.Tensor:
-        """See `Transport`."""
-        return self.outer.share(value_X)
-
-    def gather(self, value: object) -> list[object] | None:
-        """See `Transport`."""
-        return self.outer.gather(value)
-
-    def broadcast(self, value: object) -> object:
-        """See `Transport`."""
-        return self.outer.broadcast(value)
-
-    def split(self, color: int) -> Transport:
-        """See `Transport`. The parts do not share memory."""
-        return self.outer.split(color)
-
-
-class NodeTransport(_OverAnother):
+class NodeTransport(OverAnother):
     """Shared memory among the ranks of one node; what is not rows goes by their part of another transport.
 
     Args:
@@ -133,7 +82,7 @@ class NodeTransport(_OverAnother):
         return self.memory.publish(offset)
 
 
-class SharedMemoryTransport(_OverAnother):
+class SharedMemoryTransport(OverAnother):
     """`inside` the node by shared memory; `outer` across nodes and for everything that is not rows.
 
     Args:

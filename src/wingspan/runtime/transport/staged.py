@@ -12,11 +12,12 @@ from collections.abc import Sequence
 
 import torch
 
+from wingspan.runtime.transport.over_another import OverAnother
 from wingspan.runtime.transport.transport import Transport
 from wingspan.runtime.transport.work_handle import WorkHandle
 
 
-class StagedTransport:
+class StagedTransport(OverAnother):
     """See the file's head.
 
     Args:
@@ -24,16 +25,9 @@ class StagedTransport:
         device: where the rows are.
     """
 
-    holds_host = True
-
     def __init__(self, host: Transport, device: torch.device) -> None:
-        self.world = host.world
-        self._host = host
+        super().__init__(host.world, host)
         self._device = device
-
-    def exchange_counts(self, send_RC: torch.Tensor) -> torch.Tensor:
-        """See `Transport`."""
-        return self._host.exchange_counts(send_RC.cpu()).to(send_RC.device)
 
     def exchange_rows(
         self,
@@ -49,24 +43,12 @@ class StagedTransport:
         sent.copy_(sent_NB, non_blocking=True)
         self._finish_stream()
         received = self._staging(received_NB)
-        pending = self._host.exchange_rows(received, sent, received_R, sent_R, bulk=bulk)
+        pending = self.outer.exchange_rows(received, sent, received_R, sent_R, bulk=bulk)
         return _Landing(pending, received_NB, received, sent)
-
-    def share(self, value_X: torch.Tensor) -> torch.Tensor:
-        """See `Transport`."""
-        return self._host.share(value_X.cpu())
-
-    def gather(self, value: object) -> list[object] | None:
-        """See `Transport`."""
-        return self._host.gather(value)
-
-    def broadcast(self, value: object) -> object:
-        """See `Transport`."""
-        return self._host.broadcast(value)
 
     def split(self, color: int) -> Transport:
         """See `Transport`."""
-        return StagedTransport(self._host.split(color), self._device)
+        return StagedTransport(self.outer.split(color), self._device)
 
     def close(self) -> None:
         """See `Transport`; `host` stays open."""
