@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from wingspan.writing import json_text, write_text
+
 TABLE = Path(__file__).with_name("model_types.json")
 
 
@@ -53,12 +55,10 @@ def type_table() -> TypeTable:
 def write_type_table(table: TypeTable, file: Path = TABLE) -> None:
     """A line for each type, sorted."""
     lines = [
-        f"  {json.dumps(kind)}: {json.dumps(_written(said))}" for kind, said in sorted(table.types.items())
+        f"  {json_text(kind)}: {json_text(_written(said))}" for kind, said in sorted(table.types.items())
     ]
     text = ",\n".join(lines)
-    file.write_text(
-        f'{{"transformers": {json.dumps(table.transformers)}, "types": {{\n{text}\n}}}}\n', encoding="utf-8"
-    )
+    write_text(file, f'{{"transformers": {json_text(table.transformers)}, "types": {{\n{text}\n}}}}\n')
 
 
 def _written(said: TypeSupport) -> dict[str, object]:
