@@ -4,7 +4,9 @@ One server at a time, in rounds: each is started, warmed up, and given the same 
 spends is the CPU time of all its processes; this process, which sends, is not counted. Servers that are not installed
 are left out, and that is said.
 
-    python -m benchmarks.serving --vllm /path/to/venv/bin/python --rounds 3
+    python -m benchmarks.serving --transformers /path/to/one/bin/python --vllm /path/to/another/bin/python --rounds 3
+
+Each is the python of an environment: with `transformers[serving]` and `accelerate`; with vLLM's build for CPUs.
 
 The model is a Qwen3-MoE of random weights: 161 million, 32 experts of which a token takes 4. No answer ends early.
 """
@@ -64,11 +66,13 @@ class Server:
         name: for the table.
         command: with {folder} and {port} to be filled in.
         environment: beside this process's.
+        by_folder: requests name the model's folder, not what `/v1/models` lists.
     """
 
     name: str
     command: Sequence[str]
     environment: tuple[tuple[str, str], ...] = ()
+    by_folder: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Spent:
     seconds: float
 
 
-def servers(vllm: Path | None, ranks: Sequence[int]) -> Iterator[Server]:
+def servers(transformers: Path | None, vllm: Path | None, ranks: Sequence[int]) -> Iterator[Server]:
     """Those that can be started."""
     for count in ranks:
         yield Server(
@@ -97,18 +101,28 @@ def servers(vllm: Path | None, ranks: Sequence[int]) -> Iterator[Server]:
                 "{port}",
             ],
         )
-    yield Server(
-        "transformers serve, continuous batching",
-        [
-            *(sys.executable, "-m", "transformers.cli.transformers", "serve", "{folder}", "--port", "{port}"),
-            *("--continuous-batching", "--device", "cpu", "--dtype", "bfloat16"),
-        ],
-    )
+    if transformers is not None:
+        yield Server(
+            "transformers serve, continuous batching",
+            [
+                *(str(transformers), "-m", "transformers.cli.transformers", "serve", "{folder}"),
+                *("--port", "{port}", "--continuous-batching", "--device", "cpu", "--dtype", "bfloat16"),
+            ],
+            by_folder=True,
+        )
     if vllm is not None:
         yield Server(
             "vLLM for CPUs",
             [
-                *(str(vllm), "-m", "vllm.entrypoints.cli.main", "serve", "{folder}", "--port", "{port}"),
+                *(
+                    str(vllm),
+                    "-m",
+                    "vllm.entrypoints.openai.api_server",
+                    "--model",
+                    "{folder}",
+                    "--port",
+                    "{port}",
+                ),
                 *("--dtype", "bfloat16", "--max-model-len", "2048"),
             ],
             (("VLLM_CPU_KVCACHE_SPACE", "1"),),
@@ -200,9 +214,7 @@ def measured(server: Server, folder: Path, loads: Sequence[int], tokens: int, lo
     rng = np.random.default_rng(0)
     found = {}
     with started(server, folder, log) as (process, url):
-        model = httpx.get(f"{url}/v1/models", timeout=30).json()["data"][0]["id"]
-        if "transformers" in server.name:
-            model = str(folder)
+        model = str(folder) if server.by_folder else _served(url)
         load(url, model, [_prompt(rng) for _ in range(4)], 8, 4)
         for concurrency in loads:
             prompts = [_prompt(rng) for _ in range(3 * concurrency)]
@@ -212,12 +224,20 @@ def measured(server: Server, folder: Path, loads: Sequence[int], tokens: int, lo
     return found
 
 
+def _served(url: str) -> str:
+    return str(httpx.get(f"{url}/v1/models", timeout=30).json()["data"][0]["id"])
+
+
 def _prompt(rng: np.random.Generator) -> str:
     """Letters: some tokens each, and never the beginning of another prompt."""
     return "".join(rng.choice(list("abcdefghij klmnop"), size=int(rng.integers(20, 60))))
 
 
 def main(
+    transformers: Annotated[
+        Path | None,
+        typer.Option(help="Python of an environment with `transformers[serving]` and accelerate."),
+    ] = None,
     vllm: Annotated[
         Path | None, typer.Option(help="Python of an environment that has vLLM for CPUs.")
     ] = None,
@@ -233,11 +253,14 @@ def main(
 ) -> None:
     """Print tokens per CPU second of every server, medians of the rounds."""
     loads = concurrency or [8, 32]
-    if vllm is None:
-        print("no vLLM: name its environment by --vllm")
+    for name, given in (("transformers", transformers), ("vllm", vllm)):
+        if given is None:
+            print(f"no {name}: name its environment by --{name}")
     with tempfile.TemporaryDirectory() as scratch:
         write_model(Path(scratch))
-        contestants = [s for s in servers(vllm, ranks or [1, 2]) if only is None or only in s.name]
+        contestants = [
+            s for s in servers(transformers, vllm, ranks or [1, 2]) if only is None or only in s.name
+        ]
         results: dict[tuple[str, int], list[Spent]] = {}
         for number in range(rounds):
             for server in contestants[number % len(contestants) :] + contestants[: number % len(contestants)]:
