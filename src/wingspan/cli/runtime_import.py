@@ -7,7 +7,6 @@ A command calls `need_runtime()` once what can be refused without torch has been
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from contextlib import suppress
 
@@ -20,8 +19,8 @@ def need_runtime() -> None:
     Raises:
         InputError: the `runtime` extra is not installed.
     """
-    # A rank that another one left is named by our own line; torch would add a page of C++ frames. Read at its import.
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    import wingspan.runtime  # noqa: F401  # before torch: what it reads from the environment
+
     try:
         import psutil  # noqa: F401
         import torch  # noqa: F401

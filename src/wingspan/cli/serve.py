@@ -44,7 +44,7 @@ def serve(
     ] = None,
     max_sequences: Annotated[
         int, typer.Option(min=1, help="Most sequences at a time, per rank; others wait.")
-    ] = 16,
+    ] = 64,
     step_tokens: Annotated[
         int, typer.Option(min=2, help="Most tokens of a step, per rank: prompts are cut into chunks of it.")
     ] = 512,

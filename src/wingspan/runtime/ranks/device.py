@@ -16,8 +16,6 @@ def select_device(name: str) -> torch.device:
     """The device of a command-line name, checked to be there."""
     if name not in ("cpu", "cuda"):
         raise InputError(f"`device` {name}: use cpu or cuda")
-    # Asking NVML instead of CUDA leaves this process free to fork ranks that use CUDA.
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("`device` cuda: torch sees no CUDA device here; use `device` cpu")
     return torch.device(name)
