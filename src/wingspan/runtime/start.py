@@ -15,6 +15,7 @@ from wingspan.runtime.dispatch.choice import DEFAULT_DISPATCH, DispatchOptions
 from wingspan.runtime.generation.generate import Generator
 from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.launch.group import Group
+from wingspan.runtime.measuring.recorder import KEPT_STEPS
 from wingspan.runtime.model.architecture import dtype_named, read_config
 from wingspan.runtime.model.engine import Engine, Model, check_weights, describe, load, rank_bytes
 from wingspan.runtime.model.quantised import format_said
@@ -101,6 +102,10 @@ def remarks(setup: Setup, model: Model, tokenizer: Tokenizer) -> list[str]:
     return lines
 
 
+_LOOKED_AT_STEPS = 128
+"""Of each phase, those that are kept where somebody looks every second or so, and no report is made at the end."""
+
+
 def start(
     transport: Transport,
     setup: EngineSetup,
@@ -126,7 +131,13 @@ def start(
     """
     begun = monotonic()
     engine = load(
-        setup.model, setup.placement, transport, setup.device, dispatch=setup.dispatch, keep_spans=keep_spans
+        setup.model,
+        setup.placement,
+        transport,
+        setup.device,
+        dispatch=setup.dispatch,
+        keep_spans=keep_spans,
+        keep_steps=_LOOKED_AT_STEPS if more_to_come else KEPT_STEPS,
     )
     _warm_up(transport, setup.device)
     load_seconds = monotonic() - begun

@@ -143,6 +143,7 @@ def load(
     *,
     dispatch: DispatchOptions = DEFAULT_DISPATCH,
     keep_spans: bool = False,
+    keep_steps: int = KEPT_STEPS,
     training: bool = False,
 ) -> Engine:
     """Load this rank's share of the weights and spread the experts over the group.
@@ -153,7 +154,8 @@ def load(
         transport: the group.
         device: where the weights and tokens live.
         dispatch: how tokens travel.
-        keep_spans: record every operation for a timeline.
+        keep_spans: record every operation for a timeline, and keep all steps.
+        keep_steps: else the most steps of each phase that are kept.
         training: leave the expert weights as parameters that gradients reach, not packed for inference.
     """
     world = transport.world
@@ -167,7 +169,7 @@ def load(
         world.rank,
         world.size,
         keep_spans=keep_spans,
-        keep_steps=None if keep_spans else KEPT_STEPS,
+        keep_steps=None if keep_spans else keep_steps,
         clock=clock_of(device),
     )
     monitor = LoadMonitor(placement.num_layers, placement.num_experts, device)
