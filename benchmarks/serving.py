@@ -77,10 +77,11 @@ class Server:
 
 @dataclass(frozen=True)
 class Spent:
-    """What a load took: the server's CPU time, and by the clock."""
+    """What a load took: CPU time of the server and of its first process (ours answers calls there); by the clock."""
 
     tokens: int
     cpu_seconds: float
+    front_seconds: float
     seconds: float
 
 
@@ -177,19 +178,21 @@ def _until_ready(process: subprocess.Popen[bytes], url: str, name: str, log: Pat
     raise SystemExit(f"{name} did not come up:\n{log.read_text()[-2000:]}")
 
 
-def cpu_seconds(process: psutil.Process) -> float:
-    """Of all processes of a server that live."""
-    total = 0.0
+def cpu_seconds(process: psutil.Process) -> tuple[float, float]:
+    """Of all processes of a server that live, and of the first."""
+    found = []
     for each in [process, *process.children(recursive=True)]:
         try:
             times = each.cpu_times()
         except psutil.NoSuchProcess:
             continue
-        total += times.user + times.system
-    return total
+        found.append(times.user + times.system)
+    return sum(found), found[0]
 
 
-def load(url: str, model: str, prompts: Sequence[str], tokens: int, concurrency: int) -> int:
+def load(
+    url: str, model: str, prompts: Sequence[str], tokens: int, concurrency: int, stream: bool = False
+) -> int:
     """Send all prompts, so many under way; the tokens that were answered."""
 
     async def all_of_them() -> int:
@@ -198,18 +201,23 @@ def load(url: str, model: str, prompts: Sequence[str], tokens: int, concurrency:
 
             async def one(prompt: str) -> int:
                 body = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0}
+                if stream:
+                    body |= {"stream": True, "stream_options": {"include_usage": True}}
                 async with gate:
                     answer = await client.post(f"{url}/v1/completions", json=body)
                 if answer.status_code != 200:
                     raise SystemExit(f"{url}: status {answer.status_code}: {answer.text[:500]}")
-                return int(answer.json()["usage"]["completion_tokens"])
+                last = answer.text.split("data: ")[-2] if stream else answer.text
+                return int(json.loads(last)["usage"]["completion_tokens"])
 
             return sum(await asyncio.gather(*(one(prompt) for prompt in prompts)))
 
     return asyncio.run(all_of_them())
 
 
-def measured(server: Server, folder: Path, loads: Sequence[int], tokens: int, log: Path) -> dict[int, Spent]:
+def measured(
+    server: Server, folder: Path, loads: Sequence[int], tokens: int, stream: bool, log: Path
+) -> dict[int, Spent]:
     """What each concurrency took one server."""
     rng = np.random.default_rng(0)
     found = {}
@@ -218,9 +226,11 @@ def measured(server: Server, folder: Path, loads: Sequence[int], tokens: int, lo
         load(url, model, [_prompt(rng) for _ in range(4)], 8, 4)
         for concurrency in loads:
             prompts = [_prompt(rng) for _ in range(3 * concurrency)]
-            begun, cpu = time.monotonic(), cpu_seconds(process)
-            count = load(url, model, prompts, tokens, concurrency)
-            found[concurrency] = Spent(count, cpu_seconds(process) - cpu, time.monotonic() - begun)
+            begun, before = time.monotonic(), cpu_seconds(process)
+            count = load(url, model, prompts, tokens, concurrency, stream)
+            seconds = time.monotonic() - begun
+            spent, front = (late - early for late, early in zip(cpu_seconds(process), before, strict=True))
+            found[concurrency] = Spent(count, spent, front, seconds)
     return found
 
 
@@ -249,9 +259,10 @@ def main(
     ] = None,
     tokens: Annotated[int, typer.Option(help="New tokens of each request.")] = 64,
     rounds: Annotated[int, typer.Option(help="Each round starts every server once.")] = 3,
+    stream: Annotated[bool, typer.Option(help="Let answers come token by token.")] = False,
     only: Annotated[str | None, typer.Option(help="Servers whose name has this.")] = None,
 ) -> None:
-    """Print tokens per CPU second of every server, medians of the rounds."""
+    """Print tokens per CPU second of every server, medians of the rounds, and the first process's share of the time."""
     loads = concurrency or [8, 32]
     for name, given in (("transformers", transformers), ("vllm", vllm)):
         if given is None:
@@ -264,18 +275,21 @@ def main(
         results: dict[tuple[str, int], list[Spent]] = {}
         for number in range(rounds):
             for server in contestants[number % len(contestants) :] + contestants[: number % len(contestants)]:
-                found = measured(server, Path(scratch) / "model", loads, tokens, Path(scratch) / "log")
+                found = measured(
+                    server, Path(scratch) / "model", loads, tokens, stream, Path(scratch) / "log"
+                )
                 for many, spent in found.items():
                     results.setdefault((server.name, many), []).append(spent)
                     per_cpu = spent.tokens / spent.cpu_seconds
                     print(
                         f"  round {number + 1}: {server.name}, {many}: {per_cpu:.1f} tokens/CPU s", flush=True
                     )
-    print(f"{'server':42}{'at once':>8}{'tokens/CPU s':>14}{'tokens/s':>10}")
+    print(f"{'server':42}{'at once':>8}{'tokens/CPU s':>14}{'tokens/s':>10}{'first process':>15}")
     for (name, many), spents in results.items():
         per_cpu = statistics.median(s.tokens / s.cpu_seconds for s in spents)
         per_second = statistics.median(s.tokens / s.seconds for s in spents)
-        print(f"{name:42}{many:8}{per_cpu:14.1f}{per_second:10.1f}")
+        front = statistics.median(s.front_seconds / s.seconds for s in spents)
+        print(f"{name:42}{many:8}{per_cpu:14.1f}{per_second:10.1f}{front:15.1%}")
 
 
 if __name__ == "__main__":
