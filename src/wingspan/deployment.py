@@ -25,7 +25,7 @@ from wingspan.routing.homes import spread_requests
 from wingspan.routing.trace import RoutingTrace
 from wingspan.schedule.schedule import Layers, Schedule, schedule_of
 from wingspan.specs.cluster import Cluster
-from wingspan.specs.engines import EngineKind, engine_named
+from wingspan.specs.engines import Engine, EngineKind, profile_of
 from wingspan.specs.execution import DispatcherKind, ScheduleText, parse_schedule
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.part_precision import Precisions
@@ -57,8 +57,9 @@ class Options(Spec):
     dispatcher: DispatcherKind | None = Field(
         default=None, description="default: flat in decode, hierarchical in prefill"
     )
-    engine: EngineKind = Field(
-        default=EngineKind.NONE, description="whose work beside its kernels is counted"
+    engine: Engine = Field(
+        default=EngineKind.NONE,
+        description="whose work beside its kernels is counted: a name, or a profile that calibrate wrote",
     )
     attention_ranks: Ranks = Field(
         default=1, description="1: data-parallel; more: tensor-parallel over that many ranks of a node"
@@ -271,7 +272,7 @@ class Deployment(Spec):
     def used_cluster(self) -> Cluster:
         """The part of the cluster that the ranks fill, with its kernels as the engine runs them."""
         part, engine = self.cluster.part(self.ranks), self.options.engine
-        return part if engine is EngineKind.NONE else engine_named(engine).on(part)
+        return part if engine is EngineKind.NONE else profile_of(engine).on(part)
 
     @property
     def precisions(self) -> Precisions:

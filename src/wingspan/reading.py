@@ -48,6 +48,7 @@ _KINDS = (
     ({"physical_to_logical_map"}, "an engine's placement"),
     ({"schema", "moe_layers"}, "a recorded load"),
     ({"gpus_per_node", "gpu"}, "a cluster"),
+    ({"step_seconds", "layer_seconds"}, "an engine's profile"),
     ({"model_type"}, "a model's configuration"),
 )
 """Keys that show what a file holds."""

@@ -20,11 +20,13 @@ _STILL_OPTIONS = {
         "serve",
         "simulate-serving",
         "compare",
+        "calibrate",
     },  # most tokens of a step: a limit, not the batch
     "--top-k": {"run"},  # of sampling
     "--rate": {"bench serve", "simulate-serving", "compare"},  # requests a second
     "--name": {"testbed up", "testbed run", "testbed down"},
     "--precision": {
+        "calibrate",
         "place",
         "plan",
         "simulate",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, get_type_hints
 
@@ -56,7 +56,8 @@ def described(
         def run(**values: Any) -> None:
             from wingspan.describe import Description
 
-            said = Description(**{"source": "", **{name: values.pop(name) for name in fields}})
+            given = {name: values.pop(name) for name in fields}
+            said = Description(**{**given, "source": given.get("source") or ""})
             command(said=said, **values)
 
         # The type of `said` costs more to import than a command's help takes.
@@ -64,7 +65,7 @@ def described(
         parameters: list[inspect.Parameter] = []
         for name, parameter in inspect.signature(command).parameters.items():
             if name == "said":
-                parameters += [_parameter(*field, _DEFAULTS.get(field[0])) for field in fields.items()]
+                parameters += [_parameter(*field, _default(field[0], others)) for field in fields.items()]
             else:
                 parameters.append(_parameter(name, hints[name], parameter.default))
         shown: Any = run
@@ -73,6 +74,11 @@ def described(
         return run
 
     return decorate
+
+
+def _default(name: str, others: Mapping[str, Any]) -> Any:
+    """A source of a command's own need not be given."""
+    return None if name == "source" and name in others else _DEFAULTS.get(name)
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -41,7 +41,7 @@ def _without(other: str) -> Callable[[Values], bool]:
 
 
 def _with(other: str) -> Callable[[Values], bool]:
-    return lambda values: values[other] not in (None, False, 0, [])
+    return lambda values: values[other] not in (None, False, 0, [], ())
 
 
 _SAMPLING = "at --temperature 0 the likeliest token is taken; raise it, or leave this out"
@@ -113,6 +113,32 @@ _OF_SERVING = (
     "seed",
 )
 """Options of `compare` that say how a server is loaded."""
+
+_OF_A_PREDICTION = (
+    "source",
+    "cluster",
+    "experts_per_rank",
+    "placement",
+    "phase",
+    "tokens_per_gpu",
+    "total_sequences",
+    "context",
+    "routing",
+    "schedule",
+    "dispatcher",
+    "attention_ranks",
+    "expert_tensor_parallel",
+    "from_weights",
+    "mtp_tokens",
+    "acceptance",
+    "precision",
+    "engine",
+    "seed",
+    "max_sequences",
+    "step_tokens",
+    "as_json",
+)
+"""Options of `calibrate` that say what was measured elsewhere."""
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "simulate": (Rule("acceptance", _with_or_in_file("mtp_tokens"), _TRIED),),
@@ -232,6 +258,17 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("from_", _without("synthetic"), "a synthetic trace is of no engine; leave one out"),
     ),
     "routing": (Rule("ranks", _without("placement"), "--placement names its own ranks; leave one out"),),
+    "calibrate": (
+        *(
+            Rule(name, _with("from_bench"), "only --from-bench predicts; add that, or leave it out")
+            for name in _OF_A_PREDICTION
+        ),
+        *(
+            Rule(name, _without("from_bench"), "--from-bench measures nothing here; leave it out")
+            for name in ("ranks_per_node", "cluster_name", "device", "transport", "wait_seconds")
+        ),
+        Rule("acceptance", _with_or_in_file("mtp_tokens"), _TRIED),
+    ),
     "testbed down": (Rule("name", _without("everything"), "--all takes every testbed; leave one out"),),
 }
 """For each command, by its words after `wingspan`, its options that can do nothing."""

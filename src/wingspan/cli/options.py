@@ -145,7 +145,8 @@ EngineName = Annotated[
     str | None,
     typer.Option(
         "--engine",
-        help="Whose work beside the kernels is counted: none (default), sglang, vllm or trtllm.",
+        help="Whose work beside the kernels is counted: none (default), sglang, vllm, trtllm, or a file that calibrate "
+        "--from-bench wrote.",
     ),
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of all draws (default 0).")]

@@ -12,7 +12,7 @@ from wingspan.interop.launch import LAUNCHERS, EngineLaunch
 from wingspan.placement.spec import Strategy
 from wingspan.simulate.service import Offer, PhaseGroup
 from wingspan.simulate.service_plan import ServicePlan
-from wingspan.specs.engines import EngineKind
+from wingspan.specs.engines import EngineKind, EngineProfile
 from wingspan.specs.execution import ScheduleKind
 from wingspan.specs.precision import Precision
 from wingspan.specs.precision_text import text_of
@@ -66,6 +66,13 @@ def _recorded(said: Description) -> str:
     return said.routing if said.routing is not None and Path(said.routing).is_file() else "TRACE"
 
 
+def _engine(engine: EngineKind | EngineProfile, said: Description) -> str | None:
+    """How the option names it; the file of a profile that came with a deployment is a name to replace."""
+    if isinstance(engine, EngineProfile):
+        return said.engine or "ENGINE"
+    return None if engine is EngineKind.NONE else engine.value
+
+
 def _is_usual(best: Offer) -> bool:
     """Whether all groups are as `simulate-serving` makes them."""
     groups = [best.decode, *([best.prefill] if best.prefill else [])]
@@ -75,7 +82,16 @@ def _is_usual(best: Offer) -> bool:
     )
 
 
-_IN_FILE = {"--cluster", "--ranks", "--attention-ranks", "--schedule", "--routing", "--precision", "--seed"}
+_IN_FILE = {
+    "--cluster",
+    "--ranks",
+    "--attention-ranks",
+    "--schedule",
+    "--routing",
+    "--precision",
+    "--engine",
+    "--seed",
+}
 """What a deployment's file says itself."""
 
 
@@ -94,7 +110,7 @@ def _serving_options(best: Offer, said: Description, *, of_file: bool = False) -
         "--schedule": options.schedule,
         "--routing": said.routing,
         "--precision": text_of(work.precision) or None,
-        "--engine": None if options.engine is EngineKind.NONE else options.engine.value,
+        "--engine": _engine(options.engine, said),
         "--seed": work.seed or None,
         "--prompt-tokens": goal.prompt_tokens,
         "--output-tokens": goal.output_tokens,

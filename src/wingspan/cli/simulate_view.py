@@ -17,7 +17,7 @@ from wingspan.report.units import full_rate_text
 from wingspan.schedule.result import StepReport
 from wingspan.simulate.predicted_timeline import predicted_timeline
 from wingspan.simulate.prediction import Prediction
-from wingspan.specs.engines import EngineKind
+from wingspan.specs.engines import EngineKind, profile_of
 
 _TRACED_RANKS = 8
 
@@ -66,7 +66,7 @@ def describe(deployment: Deployment) -> str:
 
 def _engine(deployment: Deployment) -> str:
     engine = deployment.options.engine
-    return "" if engine is EngineKind.NONE else f", {engine} around it"
+    return "" if engine is EngineKind.NONE else f", {profile_of(engine).name} around it"
 
 
 def _batch(deployment: Deployment) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from wingspan.deployment import SCHEMA_VERSION, load_deployment
 from wingspan.describe.description import Description, file_of, model_of, name_of
 from wingspan.errors import InputError
-from wingspan.specs.engines import EngineKind
+from wingspan.specs.engines import EngineProfile, engine_of
 from wingspan.specs.execution import DispatcherKind, parse_schedule, schedule_text
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.part_precision import AskedPrecision
@@ -50,7 +50,9 @@ def described(said: Description) -> dict[str, Any]:
         asked = with_precision(before, said.precision, "`precision`")
         workload["precision"] = asked.model_dump(mode="json")
     put(options, "dispatcher", said.dispatcher and choice(said.dispatcher, "`dispatcher`", DispatcherKind))
-    put(options, "engine", said.engine and choice(said.engine, "`engine`", EngineKind))
+    if said.engine is not None:
+        engine = engine_of(said.engine, "`engine`")
+        options["engine"] = engine.model_dump(mode="json") if isinstance(engine, EngineProfile) else engine
     for name in ("attention_ranks", "expert_tensor_parallel"):
         put(options, name, getattr(said, name))
     if said.schedule is not None:

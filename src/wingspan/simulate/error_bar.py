@@ -16,7 +16,7 @@ from wingspan.cost.uncertainty import relative_error
 from wingspan.schedule.result import Operation
 from wingspan.schedule.schedule import COLLECTIVES, COMMUNICATION
 from wingspan.simulate.prediction import Prediction
-from wingspan.specs.engines import EngineKind, engine_named
+from wingspan.specs.engines import EngineKind, profile_of
 
 Array = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ def error_bar(prediction: Prediction, times: Mapping[Operation, Array], rank: in
         return None
     terms = (
         _of_kernels(prediction, times, rank),
-        engine_named(prediction.deployment.options.engine).relative_error,
+        profile_of(prediction.deployment.options.engine).relative_error,
         _OF_FULLNESS * _fullness(prediction),
         _OF_HIDDEN * _hidden_share(prediction),
     )
@@ -51,12 +51,12 @@ def rests_on(prediction: Prediction) -> str:
     cluster, deployment = prediction.cluster, prediction.deployment
     if not cluster.kernels.accuracy:
         return "the cluster file's figures alone; no measurement judged them"
-    engine = engine_named(deployment.options.engine)
+    engine = profile_of(deployment.options.engine)
     measured = f"single kernels measured on {'H100 and H800' if cluster.kernels.name != 'b200' else 'B200'}"
     around = (
         "no engine around them"
         if deployment.options.engine is EngineKind.NONE
-        else f"{deployment.options.engine} as fitted on {engine.fitted_on}"
+        else f"{engine.name} as fitted on {engine.fitted_on}"
     )
     reached = [
         name

@@ -9,11 +9,11 @@ from wingspan.errors import InputError
 from wingspan.schedule.sweep_result import Value
 from wingspan.simulate.sweep import Axis, Setting
 from wingspan.specs.cluster import Cluster, load_cluster
-from wingspan.specs.engines import EngineKind
+from wingspan.specs.engines import engine_of
 from wingspan.specs.models import load_model
 from wingspan.specs.part_precision import AskedPrecision
 from wingspan.specs.precision_text import with_precision
-from wingspan.specs.reading import choice, parse
+from wingspan.specs.reading import parse
 from wingspan.specs.workload import Workload, phase_named
 
 _USUAL_CONTEXT = 4096
@@ -59,7 +59,7 @@ def start(
     asked = AskedPrecision()
     if precision is not None:
         asked = with_precision(asked, precision, "`precision`")
-    options = {"attention_ranks": attention_ranks, "engine": choice(engine or "none", "`engine`", EngineKind)}
+    options = {"attention_ranks": attention_ranks, "engine": engine_of(engine or "none", "`engine`")}
     found = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
     return Setting(
         model=load_model(model),

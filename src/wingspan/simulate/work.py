@@ -70,6 +70,7 @@ class Work:
         self._model = deployment.model
         self._cluster = cluster
         self._precisions = deployment.precisions
+        self._phase = deployment.workload.phase
         self._batch = BatchRegime.of(deployment.workload.phase, deployment.sending)
         self._group = deployment.options.attention_ranks
         self._cut = deployment.options.expert_tensor_parallel
@@ -91,9 +92,16 @@ class Work:
 
     @property
     def engine_seconds(self) -> dict[Operation, float]:
-        """What the engine adds: to a step, before its first task; to a pass of a layer in decode with a dispatch."""
+        """What the engine adds: to a step, before its first task; to a pass of a layer in decode with a dispatch.
+
+        What each sequence or token of a prompt adds counts on the home that has most of them: all wait for it.
+        """
         added = self._cluster.kernels.engine
-        found = {Operation.EMBED: added.step_seconds / self._micro_batches}
+        each, on_home = added.sequence_seconds, self._shared_sequences
+        if self._phase == "prefill":
+            each, on_home = added.token_seconds, self._shared_tokens
+        # `on_home` is of one micro-batch, and each has a task of this operation.
+        found = {Operation.EMBED: added.step_seconds / self._micro_batches + each * float(on_home.max())}
         if self._dispatches and self._batch is BatchRegime.SMALL:
             found[Operation.ATTENTION] = added.layer_seconds
         return {operation: seconds for operation, seconds in found.items() if seconds}

@@ -146,6 +146,8 @@ class EngineWork(Spec):
     """What an engine spends beyond its kernels; a deployment's engine sets it."""
 
     step_seconds: Seconds = 0.0
+    sequence_seconds: Seconds = 0.0
+    token_seconds: Seconds = 0.0
     layer_seconds: Seconds = 0.0
 
 

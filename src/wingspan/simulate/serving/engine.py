@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,25 +96,37 @@ class Served:
     """Prompt tokens that were found computed; None without prefix caching."""
 
 
-def serve(requests: Requests, fleet: Fleet, watch: Callable[[int], None] = lambda _: None) -> Served:
+def serve(
+    requests: Requests,
+    fleet: Fleet,
+    watch: Callable[[int], None] = lambda _: None,
+    *,
+    concurrency: int | None = None,
+) -> Served:
     """Serve all requests to the end.
 
     Args:
         requests: in order of arrival.
         fleet: what serves them.
         watch: told how many have left, whenever one does.
+        concurrency: the most that their client has under way: others arrive as soon as one leaves; None: no limit.
 
     Raises:
         InputError: a request whose KV cache no home has room for.
     """
-    return _Serving(requests, fleet, watch).run()
+    return _Serving(requests, fleet, watch, len(requests) if concurrency is None else concurrency).run()
 
 
 class _Serving:
     """One simulation: the clock, the events to come, and what happened to each request."""
 
-    def __init__(self, requests: Requests, fleet: Fleet, watch: Callable[[int], None]) -> None:
+    def __init__(
+        self, requests: Requests, fleet: Fleet, watch: Callable[[int], None], concurrency: int
+    ) -> None:
         self._requests = requests
+        self._concurrency = concurrency
+        self._due = self._sent = 0
+        self._sent_seconds_N = requests.arrival_seconds_N.copy()
         self._prompt = requests.prompt_tokens_N.tolist()
         self._output = requests.output_tokens_N.tolist()
         self._transfer = fleet.transfer
@@ -144,7 +156,7 @@ class _Serving:
         self._admitted, self._first, self._finish = (np.full(len(requests), np.nan) for _ in range(3))
 
     def run(self) -> Served:
-        self._at(float(self._requests.arrival_seconds_N[0]), lambda: self._arrive(0))
+        self._at(float(self._requests.arrival_seconds_N[0]), self._come_due)
         while self._events:
             time = self._events[0][0]
             self._request_seconds += self._in_system * (time - self._now)
@@ -155,7 +167,7 @@ class _Serving:
             for group in self._groups:
                 self._keep_busy(group)
         return Served(
-            self._requests,
+            replace(self._requests, arrival_seconds_N=self._sent_seconds_N),
             self._admitted,
             self._first,
             self._finish,
@@ -168,15 +180,23 @@ class _Serving:
     def _at(self, time: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._events, (time, next(self._order), action))
 
-    def _arrive(self, request: int) -> None:
-        self._in_system += 1
-        prompt = self._prompt[request]
-        self._prefill.submit(request, prompt, prompt_tokens=prompt)
-        following = request + 1
-        if following < len(self._requests):
-            self._at(float(self._requests.arrival_seconds_N[following]), lambda: self._arrive(following))
-        else:
-            self._arriving = self._occupancy()
+    def _come_due(self) -> None:
+        """The client has another request to send."""
+        self._due += 1
+        if self._due < len(self._requests):
+            self._at(float(self._requests.arrival_seconds_N[self._due]), self._come_due)
+        self._send()
+
+    def _send(self) -> None:
+        """Let what is due arrive, as far as the client may have it under way."""
+        while self._sent < self._due and self._in_system < self._concurrency:
+            request, prompt = self._sent, self._prompt[self._sent]
+            self._sent += 1
+            self._in_system += 1
+            self._sent_seconds_N[request] = self._now
+            self._prefill.submit(request, prompt, prompt_tokens=prompt)
+            if self._sent == len(self._requests):
+                self._arriving = self._occupancy()
 
     def _occupancy(self) -> Occupancy:
         busy = {group.spec.name: group.busy_seconds_until(self._now) for group in self._groups}
@@ -238,3 +258,4 @@ class _Serving:
         self._in_system -= 1
         self._left += 1
         self._watch(self._left)
+        self._send()

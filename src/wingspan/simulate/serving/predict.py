@@ -20,6 +20,7 @@ from wingspan.simulate.serving.settle import alike, unsettled_note, until_settle
 from wingspan.simulate.serving.source import RequestSource
 from wingspan.simulate.sweep_axes import with_routing, with_schedule
 from wingspan.simulate.sweep_start import start
+from wingspan.specs.engines import EngineKind, profile_of
 from wingspan.specs.requests import Requests
 from wingspan.specs.workload import routing_remarks
 
@@ -162,7 +163,7 @@ def _fleet(serving: Serving, source: RequestSource) -> tuple[Fleet, dict[str, st
     deployment = serving.deployment or _deployment(serving, serving.ranks)
     model, options = deployment.model, deployment.options
     given = serving.deployment is not None
-    engine = options.engine if given else serving.engine
+    engine = profile_of(options.engine).name
     routing = deployment.workload.routing.kind.replace("_", "-") if given else serving.routing
     conditions = {
         "Model": f"{model.name}: {model.layers} layers, top-{model.experts.per_token} of {model.experts.count}",
@@ -170,7 +171,7 @@ def _fleet(serving: Serving, source: RequestSource) -> tuple[Fleet, dict[str, st
         "Cluster": deployment.cluster.name if given else serving.cluster,
         "Requests": source.described,
         "Step": f"{options.schedule} schedule, {routing} routing"
-        + (f", {engine}" if engine not in (None, "none") else "")
+        + (f", {engine}" if engine != EngineKind.NONE else "")
         + (f", attention over {options.attention_ranks} ranks" if options.attention_ranks > 1 else ""),
     }
     if (work := deployment.workload).tried_per_sequence > 1:

@@ -1,0 +1,1 @@
+"""Files of benchmarks that were run on engines: what a load sent, and what its requests met."""

@@ -1,0 +1,98 @@
+"""What a serving benchmark would measure: the same load, served by the serving simulator.
+
+Shapes: N requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from wingspan.deployment import Deployment
+from wingspan.errors import InputError
+from wingspan.interop.benchmarks.load import BenchmarkLoad
+from wingspan.simulate.fitting.measurements import Figure, Measurement
+from wingspan.simulate.serving.deployed import Caps, group_of
+from wingspan.simulate.serving.engine import Fleet, Served, serve
+from wingspan.specs.engines import EngineKind, EngineProfile
+
+
+class ServedLoads:
+    """Loads of benchmarks that were all run on one deployment.
+
+    Args:
+        deployment: what served them.
+        loads: what was sent, and met.
+        sequences_per_gpu: that the engine was set to take at most.
+        tokens_per_step: that it computed in a step at most, per GPU.
+
+    Raises:
+        InputError: requests are longer than the model takes, none has a second token, or the server tried tokens ahead
+            and the deployment does not.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        loads: Sequence[BenchmarkLoad],
+        sequences_per_gpu: int,
+        tokens_per_step: int,
+    ) -> None:
+        for load in loads:
+            _check(load, deployment)
+        self._deployment, self._loads = deployment, loads
+        lengths_N = np.concatenate(
+            [load.requests.prompt_tokens_N + load.requests.output_tokens_N for load in loads]
+        )
+        self._caps = Caps(
+            sequences_per_gpu, tokens_per_step, int(lengths_N.max()), max(1, round(float(lengths_N.mean())))
+        )
+        self.measured = [_measured(load) for load in loads]
+
+    def predicted(self, engine: EngineKind | EngineProfile) -> list[dict[Figure, float]]:
+        """See `Predictor`."""
+        options = self._deployment.options.model_copy(update={"engine": engine})
+        deployment = self._deployment.model_copy(update={"options": options})
+        group = group_of(deployment, self._caps, name="the engine", decodes=True, prefills=True)
+        return [
+            _figures(serve(load.requests, Fleet(group), concurrency=load.concurrency)) for load in self._loads
+        ]
+
+
+def _measured(load: BenchmarkLoad) -> Measurement:
+    figures = {
+        Figure.TPOT: load.tpot_seconds,
+        Figure.TTFT: load.ttft_seconds,
+        Figure.OUTPUT: load.output_tokens_per_second,
+    }
+    return Measurement(f"{load.source} ({load.format})", load.described, figures, load.remarks)
+
+
+def _figures(served: Served) -> dict[Figure, float]:
+    """Medians, and the throughput of the whole run, as benchmarks have them."""
+    requests = served.requests
+    output_N = requests.output_tokens_N
+    several_N = output_N > 1
+    gaps_N = (served.finish_seconds_N - served.first_token_seconds_N)[several_N] / (output_N[several_N] - 1)
+    first_N = served.first_token_seconds_N - requests.arrival_seconds_N
+    span = float(served.finish_seconds_N.max() - requests.arrival_seconds_N.min())
+    return {
+        Figure.TPOT: float(np.median(gaps_N)),
+        Figure.TTFT: float(np.median(first_N)),
+        Figure.OUTPUT: float(output_N.sum()) / span,
+    }
+
+
+def _check(load: BenchmarkLoad, deployment: Deployment) -> None:
+    model, requests = deployment.model, load.requests
+    longest = int((requests.prompt_tokens_N + requests.output_tokens_N).max())
+    if model.max_context is not None and longest > model.max_context:
+        raise InputError(
+            f"{load.source}: requests of {longest:,} tokens, and {model.name} was made for {model.max_context:,}; "
+            "name the model that was measured"
+        )
+    if (requests.output_tokens_N < 2).all():
+        raise InputError(f"{load.source}: every request has one output token; take a load that decodes")
+    if load.tried_ahead and deployment.workload.tried_per_sequence == 1:
+        raise InputError(f"{load.source}: the server tried tokens ahead; say how many by `mtp_tokens`")
