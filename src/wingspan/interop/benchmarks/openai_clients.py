@@ -1,6 +1,6 @@
 """What `vllm bench serve` and `sglang.bench_serving` write: flat objects, alike in most keys.
 
-Fields: vllm-project/vllm, `vllm/benchmarks/serve.py`; sgl-project/sglang, `python/sglang/bench_serving.py`, whose
+Fields: vllm-project/vllm, module `vllm.benchmarks.serve`; sgl-project/sglang, `sglang.bench_serving`, whose
 lines are one object per run. Milliseconds where a key ends in `_ms`, else seconds; lists are one value per request.
 """
 
