@@ -177,12 +177,14 @@ def growth(early: Sequence[Held], late: Sequence[Held], most_growth_bytes: int) 
     return problems
 
 
-def soak(number: int, ranks: int, at_once: int, most_growth_bytes: int, seed: int = 1) -> list[str]:
-    """Make all calls to a server of its own; returns what was not as it must be."""
+def soak(
+    number: int, ranks: int, at_once: int, most_growth_bytes: int, seed: int = 1, options: Sequence[str] = ()
+) -> list[str]:
+    """Make all calls to a server of its own, with options; returns what was not as it must be."""
     asked, answered = list(calls(number, seed)), dict[str, Any]()
     seen: list[list[Held]] = []
     problems: list[str] = []
-    with server("--ranks", str(ranks), "--dtype", "float32") as running:
+    with server("--ranks", str(ranks), "--dtype", "float32", *options) as running:
         for tenth in range(10):
             begun = time.monotonic()
             part = asked[number * tenth // 10 : number * (tenth + 1) // 10]
@@ -210,9 +212,13 @@ def main(
     ranks: int = 2,
     at_once: int = 24,
     most_growth_mb: float = 8.0,
+    prefix_caching: Annotated[
+        bool, typer.Option(help="What ranks keep for others that begin alike grows up to its bound.")
+    ] = True,
 ) -> None:
     """Print what grew; exit code 1 where anything was not as it must be."""
-    problems = soak(calls, ranks, at_once, int(most_growth_mb * 1e6))
+    options = () if prefix_caching else ("--no-prefix-caching",)
+    problems = soak(calls, ranks, at_once, int(most_growth_mb * 1e6), options=options)
     for problem in problems[:20]:
         print(f"FAILED: {problem}")
     sys.exit(bool(problems))
