@@ -100,6 +100,11 @@ def execute(arguments: CompareArguments) -> None:
             f"{arguments.deployment}: expert_tensor_parallel {given.options.expert_tensor_parallel}: ranks hold whole "
             "experts; set it to 1"
         )
+    if shared := given.model.experts.shared_slots:
+        raise InputError(
+            f"{arguments.deployment}: shared_slots {shared}: ranks compute shared experts for their own tokens; plan "
+            "it without"
+        )
     if given.workload.mtp_tokens:
         raise InputError(
             f"{arguments.deployment}: mtp_tokens {given.workload.mtp_tokens}: ranks try no tokens ahead; set it to 0"

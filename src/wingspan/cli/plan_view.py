@@ -71,11 +71,12 @@ def _work(deployment: Deployment) -> str:
 
 def model_line(model: ModelSpec) -> str:
     """The model's name and size."""
-    parameters = model.parameters
+    parameters, shared = model.parameters, model.experts.shared_slots
     return (
         f"[bold]{model.name}[/bold]: {parameters_text(parameters.total)} parameters, "
         f"{parameters_text(parameters.active)} active; {parameters.moe_layers} MoE layers of "
         f"{parameters.experts_per_layer} experts, top-{parameters.experts_per_token}"
+        + (f", {shared} of them shared" if shared else "")
     )
 
 

@@ -58,10 +58,14 @@ def describe(deployment: Deployment) -> str:
         f"[bold]{deployment.model.name}[/bold] on {cluster.gpus} x {cluster.gpu.name} ({cluster.name}): "
         f"{work.phase}, {_batch(deployment)}, context {work.context.mean_tokens}\n"
         f"{deployment.layout}, {_experts(deployment)}, "
-        f"{deployment.placement.strategy.value.replace('_', '-')} placement, {attention}, "
+        f"{deployment.placement.strategy.value.replace('_', '-')} placement{_shared(deployment)}, {attention}, "
         f"{_dispatch(deployment)}, {deployment.build_schedule().name}, "
         f"{work.routing.kind.replace('_', '-')} routing{_engine(deployment)}; {deployment.precisions.described}"
     )
+
+
+def _shared(deployment: Deployment) -> str:
+    return " with shared experts in slots" if deployment.model.experts.shared_slots else ""
 
 
 def _engine(deployment: Deployment) -> str:

@@ -79,11 +79,19 @@ def as_shares(counts_LE: ArrayLike, top_k: int) -> Shares:
 def draw_loads(shares_LE: Shares, tokens: int, parts: int, seed: int) -> NDArray[np.float64]:
     """Tokens per expert of one step, drawn: (parts, L, E); each part is a step of `tokens / parts` tokens.
 
-    Every (token, choice) picks by the shares, independently: a layer's loads sum to tokens x top-k in all.
+    Every (token, choice) picks by the shares, independently: a layer's loads sum to tokens x top-k in all. Where an
+    expert is picked by every token of every layer (a shared one in a slot), nothing of it is chance.
     """
     rng = np.random.default_rng(seed)
-    top_k = shares_LE.sum(axis=1).round().astype(np.int64)
-    picks = tokens * top_k
-    first = np.array([(picks * (part + 1)) // parts - (picks * part) // parts for part in range(parts)])
-    probability = shares_LE / shares_LE.sum(axis=1, keepdims=True)
-    return rng.multinomial(first, probability[None]).astype(np.float64)
+    sure_E = (shares_LE == 1.0).all(axis=0)
+    drawn_LE = np.where(sure_E, 0.0, shares_LE)
+    top_k = drawn_LE.sum(axis=1).round().astype(np.int64)
+    probability = drawn_LE / np.maximum(drawn_LE.sum(axis=1, keepdims=True), 1e-300)
+    loads_PLE = rng.multinomial(_parted(tokens * top_k, parts), probability[None]).astype(np.float64)
+    loads_PLE[..., sure_E] = _parted(np.array([tokens]), parts)[..., None]
+    return loads_PLE
+
+
+def _parted(whole: NDArray[np.int64], parts: int) -> NDArray[np.int64]:
+    """Whole numbers in parts as even as can be: (parts, ...)."""
+    return np.array([(whole * (part + 1)) // parts - (whole * part) // parts for part in range(parts)])

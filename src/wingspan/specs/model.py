@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from wingspan.errors import InputError
 from wingspan.limits import MOST_EXPERTS, MOST_LAYERS, MOST_SLOTS, MOST_WIDTH, ExpertCount, Width
 from wingspan.limits import Parameters as ParameterCount
 from wingspan.specs.mixers import Mixer
@@ -69,22 +70,43 @@ class Experts(Spec):
         description="inner width of the expert for images that lies beside each expert for text",
     )
     zero: int = Field(default=0, ge=0, le=MOST_EXPERTS, description="choices that compute nothing")
-    groups: int = Field(default=1, ge=1, description="groups of experts of node-limited routing")
+    shared_slots: int = Field(
+        default=0,
+        ge=0,
+        le=MOST_EXPERTS,
+        description="of `count` and `per_token`, the last so many are shared experts that lie in slots as the others "
+        "do: every token sends a row to each",
+    )
+    groups: int = Field(default=1, ge=1, description="groups of routed experts of node-limited routing")
     groups_per_token: int = Field(default=1, ge=1, description="groups that one token may use")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.per_token > self.count:
             raise ValueError(f"per_token {self.per_token} exceeds count {self.count}")
-        if self.count % self.groups:
-            raise ValueError(f"count {self.count} must be a multiple of groups {self.groups}")
+        if self.shared_slots >= self.per_token:
+            raise ValueError(
+                f"shared_slots {self.shared_slots} leave none of per_token {self.per_token} to choose"
+            )
+        if self.routed % self.groups:
+            raise ValueError(f"count {self.routed} must be a multiple of groups {self.groups}")
         if self.groups_per_token > self.groups:
             raise ValueError(f"groups_per_token {self.groups_per_token} exceeds groups {self.groups}")
-        if self.per_token > self.count // self.groups * self.groups_per_token:
+        if self.chosen > self.routed // self.groups * self.groups_per_token:
             raise ValueError(
-                f"per_token {self.per_token} exceeds the experts of groups_per_token {self.groups_per_token}"
+                f"per_token {self.chosen} exceeds the experts of groups_per_token {self.groups_per_token}"
             )
         return self
+
+    @property
+    def routed(self) -> int:
+        """Experts that the router chooses among."""
+        return self.count - self.shared_slots
+
+    @property
+    def chosen(self) -> int:
+        """How many of these a token goes to."""
+        return self.per_token - self.shared_slots
 
     @property
     def matrices(self) -> int:
@@ -93,7 +115,7 @@ class Experts(Spec):
 
     def router(self, hidden: int) -> tuple[tuple[int, int], ...]:
         """(inputs, outputs) of the router's matrices."""
-        choices = self.router_choices or self.count + self.zero
+        choices = self.router_choices or self.routed + self.zero
         if self.router_width is None:
             return ((hidden, choices),)
         inner = self.router_width
@@ -102,7 +124,7 @@ class Experts(Spec):
     @property
     def rows_per_token(self) -> float:
         """Experts that compute for a token, where it chooses evenly among them and what computes nothing."""
-        return self.per_token * self.count / (self.count + self.zero)
+        return self.chosen * self.routed / (self.routed + self.zero) + self.shared_slots
 
 
 class LayerKind(Spec):
@@ -273,6 +295,37 @@ class ModelSpec(Spec):
             for kind in self.kinds
         )
         return self._with(kinds=tuple(kinds))
+
+    def with_shared_in_slots(self) -> ModelSpec:
+        """The model with its shared experts among those that lie in slots: rows of every token travel to their copies.
+
+        Raises:
+            InputError: it has none, or they are not of the size and format of its routed experts.
+        """
+        experts, precision = self.experts, self.precision
+        shared, over = divmod(experts.shared_intermediate, experts.intermediate)
+        if not shared:
+            raise InputError(f"{self.name}: has no shared expert as large as a routed one to lay into slots")
+        if (
+            over
+            or experts.shared_extra_parameters
+            or experts.row_width
+            or precision.shared != precision.experts
+        ):
+            raise InputError(
+                f"{self.name}: its shared experts differ from its routed ones in size, gate or format, so they cannot "
+                "lie in the same slots"
+            )
+        return self.with_experts(
+            experts.model_copy(
+                update={
+                    "count": experts.count + shared,
+                    "per_token": experts.per_token + shared,
+                    "shared_slots": shared,
+                    "shared_intermediate": 0,
+                }
+            )
+        )
 
     def mtp_layer_alone(self) -> ModelSpec:
         """The model as one layer that predicts further tokens, embedding and head."""

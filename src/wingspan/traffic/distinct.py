@@ -24,18 +24,31 @@ class Choice:
     """What a token picks in a layer: `per_token` of `count` experts.
 
     With node-limited routing (arXiv:2412.19437, section 2.1.2) it first picks `groups_per_token` of `groups` groups
-    of experts, then experts in them.
+    of experts, then experts in them. The last `shared` experts are picked by every token.
     """
 
     count: int
     per_token: int
     groups: int = 1
     groups_per_token: int = 1
+    shared: int = 0
+
+    @property
+    def routed(self) -> Choice:
+        """What is left to choose without the shared experts."""
+        count, per_token = self.count - self.shared, self.per_token - self.shared
+        return Choice(count, per_token, self.groups, self.groups_per_token)
 
     @classmethod
     def of(cls, experts: Experts) -> Choice:
         """A model's."""
-        return cls(experts.count, experts.per_token, experts.groups, experts.groups_per_token)
+        return cls(
+            experts.count,
+            experts.per_token,
+            experts.groups,
+            experts.groups_per_token,
+            experts.shared_slots,
+        )
 
 
 def hit_by_chance(choice: Choice, chosen_LQX: Floats, slots_LX: NDArray[np.int64], places: int) -> Floats:
@@ -55,8 +68,12 @@ def hit_by_chance(choice: Choice, chosen_LQX: Floats, slots_LX: NDArray[np.int64
     if each == 1:
         return chosen_LQX
     missed = np.log1p(-np.minimum(chosen_LQX, _LIKELIEST))
-    together = missed.reshape(layers, classes, places, each).sum(axis=-1)
-    here = slots_LX.reshape(layers, places, each)
+    # Whether a shared expert is missed depends on no other choice of the token.
+    sure_LX = slots_LX >= choice.count - choice.shared
+    alone = np.where(sure_LX[:, None, :], missed, 0.0).reshape(layers, classes, places, each).sum(axis=-1)
+    together = missed.reshape(layers, classes, places, each).sum(axis=-1) - alone
+    here = np.where(sure_LX, EMPTY, slots_LX).reshape(layers, places, each)
+    choice = choice.routed
     held_LP = (here != EMPTY).sum(axis=-1)
     groups_LP = np.ones_like(held_LP)
     if choice.groups > 1:
@@ -67,7 +84,7 @@ def hit_by_chance(choice: Choice, chosen_LQX: Floats, slots_LX: NDArray[np.int64
     exponent_LP = np.ones(held_LP.shape)
     for held, groups in {*zip(held_LP.ravel().tolist(), groups_LP.ravel().tolist(), strict=True)}:
         exponent_LP[(held_LP == held) & (groups_LP == groups)] = _exponent(choice, held, groups)
-    return np.asarray(1 - np.exp(together * exponent_LP[:, None, :]))
+    return np.asarray(1 - np.exp(together * exponent_LP[:, None, :] + alone))
 
 
 def first_by_company(

@@ -21,19 +21,21 @@ def expert_shares(model: ModelSpec, workload: Workload) -> NDArray[np.float64]:
 
     A layer sums to top-k, or to less where some choices compute nothing.
 
+    Shared experts that lie in slots come last, and have every token.
+
     Raises:
         InputError: recorded loads are of another number of experts.
     """
-    shares_LE = _shares(model, workload)
-    return (
-        shares_LE
-        if not model.experts.zero
-        else shares_LE * (model.experts.rows_per_token / model.experts.per_token)
-    )
+    shares_LE, experts = _shares(model, workload), model.experts
+    if experts.zero:
+        shares_LE = shares_LE * (experts.routed / (experts.routed + experts.zero))
+    if not experts.shared_slots:
+        return shares_LE
+    return np.concatenate([shares_LE, np.ones((len(shares_LE), experts.shared_slots))], axis=1)
 
 
 def _shares(model: ModelSpec, workload: Workload) -> NDArray[np.float64]:
-    layers, experts, top_k = len(model.moe_layers), model.experts.count, model.experts.per_token
+    layers, experts, top_k = len(model.moe_layers), model.experts.routed, model.experts.chosen
     routing = workload.routing
     if isinstance(routing, PowerLawRouting):
         return shares.power_law(layers, experts, top_k, routing.exponent, workload.seed)

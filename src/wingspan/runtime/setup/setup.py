@@ -277,6 +277,10 @@ def _check_whole(deployment: Deployment, source: str) -> None:
         value = getattr(deployment.options, name)
         if value > 1:
             raise InputError(f"{source}: {name} {value}: {does}; plan it with {name} 1")
+    if (shared := deployment.model.experts.shared_slots) > 0:
+        raise InputError(
+            f"{source}: shared_slots {shared}: each rank computes shared experts for its own tokens; plan it without"
+        )
     if (tried := deployment.workload.mtp_tokens) > 0:
         raise InputError(
             f"{source}: mtp_tokens {tried}: ranks try no tokens ahead; plan it with mtp_tokens 0"
