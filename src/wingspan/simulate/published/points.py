@@ -10,8 +10,9 @@ import numpy as np
 from wingspan.errors import InputError
 from wingspan.interop.published.exchanges import exchange_figure
 from wingspan.interop.published.rows import PublishedRow
+from wingspan.placement.at_balance import clustered
 from wingspan.schedule.result import Operation, StepReport
-from wingspan.simulate.published.setups import PublishedSetup, cluster_of, clustered, setup_of
+from wingspan.simulate.published.setups import PublishedSetup, cluster_of, setup_of
 from wingspan.simulate.step import simulate
 from wingspan.specs.models import load_model
 

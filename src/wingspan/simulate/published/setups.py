@@ -10,27 +10,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wingspan.deployment import Deployment, Options
 from wingspan.errors import InputError
 from wingspan.interop.published.rows import PublishedRow
-from wingspan.placement.balanced import rank_load
-from wingspan.placement.eplb import eplb, without_twins
+from wingspan.placement.at_balance import AtBalance
 from wingspan.placement.spec import PlacementSpec
-from wingspan.routing.shares import as_shares, draw_loads, log_normal
 from wingspan.specs.cluster import Cluster, load_cluster
 from wingspan.specs.engines import EngineKind
-from wingspan.specs.model import Experts
 from wingspan.specs.models import load_model
-from wingspan.specs.workload import RecordedRouting, Workload
-
-Array = NDArray[np.float64]
+from wingspan.specs.workload import Workload
 
 _CLUSTERS = (
     ("GB300", "gb300-nvl72"),
@@ -65,15 +57,11 @@ _BALANCED_AT = {8: 0.944, 16: 0.902, 32: 0.80, 72: 0.857}
 _UNBALANCED_AT = {8: 0.674, 16: 0.614, 32: 0.551, 64: 0.478}
 """Mean / max of the GPUs' load by EP size, with and without balancing: lmsys.org, "Deploying DeepSeek with PD
 Disaggregation and Large-Scale Expert Parallelism on 96 H100 GPUs", May 2025, figures on EPLB."""
-SIGMA, GROUP_SIGMA = 0.51, 0.30
-"""Deviations with which a log-normal has the unbalanced figures at 8 and 32 ranks: fitted on these two."""
 _PREFILL_TOKENS = 16384
 _PREFILL_PROMPT = 4096
 """Prefill rows that say neither: what the same post uses."""
 _MOST_BATCHED_TOKENS = 8192
 """vLLM's usual `max_num_batched_tokens` on GPUs of 80 GB and more, where prompts come without end."""
-_SPREAD = 0.6
-"""Deviation of the logarithm of the loads that a balancer plans from; its placement hides the value again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +112,8 @@ def setup_of(row: PublishedRow) -> PublishedSetup:
     placement = PlacementSpec(ranks=row.ep, experts_per_rank=slots)
     if goal is not None:
         nodes = max(1, row.ep // cluster.scale_up_domain_gpus)
-        of = _Routed(len(model.moe_layers), model.experts, row.ep, slots, nodes, tokens * row.ep)
-        placement, routing = of.at_balance(goal) if _balances(row) else of.unplanned_at(goal)
+        of = AtBalance(len(model.moe_layers), model.experts, row.ep, slots, nodes, tokens * row.ep)
+        placement, routing = of.planned(goal) if _balances(row) else of.unplanned(goal)
         workload = workload.model_copy(update={"routing": routing})
     deployment = Deployment(
         model=model,
@@ -234,70 +222,3 @@ def _redundant(row: PublishedRow, goal: float | None) -> int:
     if stated:
         return int(stated[1])
     return _REDUNDANT if goal is not None and _balances(row) else 0
-
-
-def clustered(layers: int, experts: Experts, sigma: float = SIGMA) -> Array:
-    """Shares as skewed as recorded ones, or by another deviation, with as much of it in common to neighbours."""
-    together = sigma * GROUP_SIGMA / SIGMA
-    return log_normal(layers, experts.count, experts.per_token, sigma, 7, together)
-
-
-@dataclass(frozen=True)
-class _Routed:
-    """Loads of a step, and where the experts lie, for a balance that is known."""
-
-    layers: int
-    experts: Experts
-    ranks: int
-    slots: int
-    nodes: int
-    tokens: int
-
-    def at_balance(self, goal: float) -> tuple[PlacementSpec, RecordedRouting]:
-        """Placed by loads from which the step's own have moved so far that the ranks are as uneven as `goal` says."""
-        planned_LE, placement = _planned(self.layers, self.experts, self.ranks, self.slots, self.nodes)
-        moved = np.random.default_rng(7).standard_normal(planned_LE.shape)
-
-        def shares(sigma: float) -> Array:
-            return as_shares(planned_LE * np.exp(sigma * moved), self.experts.per_token)
-
-        sigma = _bisect(lambda value: self._balance(shares(value), placement), goal)
-        return placement, _recorded(shares(sigma))
-
-    def unplanned_at(self, goal: float) -> tuple[PlacementSpec, RecordedRouting]:
-        """Experts in their order, under loads as skewed as `goal` says."""
-        placement = PlacementSpec(ranks=self.ranks, experts_per_rank=self.slots)
-
-        def shares(sigma: float) -> Array:
-            return clustered(self.layers, self.experts, sigma)
-
-        sigma = _bisect(lambda value: self._balance(shares(value), placement), goal)
-        return placement, _recorded(shares(sigma))
-
-    def _balance(self, shares_LE: Array, placement: PlacementSpec) -> float:
-        load_LE = draw_loads(shares_LE, self.tokens, 1, 0)[0]
-        load_LR = rank_load(placement.build(shares_LE), load_LE)
-        return float((load_LR.mean(axis=1) / load_LR.max(axis=1)).mean())
-
-
-@lru_cache(maxsize=8)
-def _planned(
-    layers: int, experts: Experts, ranks: int, slots: int, nodes: int
-) -> tuple[Array, PlacementSpec]:
-    """Loads, and the experts placed by them as the engine does it: groups of experts stay on a node where they can."""
-    planned_LE = log_normal(layers, experts.count, experts.per_token, _SPREAD, 1)
-    slots_LRS = eplb(planned_LE, ranks, slots, nodes, experts.groups)
-    return planned_LE, PlacementSpec.explicit(without_twins(slots_LRS, experts.count))
-
-
-def _recorded(shares_LE: Array) -> RecordedRouting:
-    return RecordedRouting(source="a published balance", loads=tuple(map(tuple, shares_LE.tolist())))
-
-
-def _bisect(balance: Callable[[float], float], goal: float) -> float:
-    """The deviation at which the balance falls to the goal; 0 where chance alone is less even."""
-    low, high = 0.0, 3.0
-    for _ in range(12):
-        middle = (low + high) / 2
-        low, high = (low, middle) if balance(middle) < goal else (middle, high)
-    return low
