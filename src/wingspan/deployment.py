@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from wingspan.deployment_presets import is_preset, preset_values
 from wingspan.errors import InputError
 from wingspan.limits import MOST_SLOTS, Ranks, Tokens
 from wingspan.placement.spec import PlacementSpec
@@ -322,7 +323,7 @@ class Deployment(Spec):
             demand = Demand(load_LE, Choice.of(self.model.experts))
             even = expected_traffic(placement.slots_LRS, demand, cluster, dispatcher)
             return even if self.workload.total_sequences is None else even.sent_from(from_R)
-        fitting = _fit_trace(trace, len(self.model.moe_layers), self.ranks)
+        fitting = _fit_trace(trace, self.model, self.ranks)
         if cut > 1:
             fitting = replace(fitting, home_rank_T=fitting.home_rank_T // cut, num_ranks=self.placement.ranks)
         counted = count_traffic(placement, fitting, cluster, dispatcher)
@@ -346,11 +347,17 @@ class Deployment(Spec):
         return schedule_of(*parse_schedule(self.options.schedule), layers)
 
 
-def _fit_trace(trace: RoutingTrace, layers: int, ranks: int) -> RoutingTrace:
-    """The trace with as many layers, repeated in turn, and with its requests on so many ranks."""
+def _fit_trace(trace: RoutingTrace, model: ModelSpec, ranks: int) -> RoutingTrace:
+    """The trace with as many layers, repeated in turn, with shared experts in slots, and its requests on the ranks."""
+    layers, experts = len(model.moe_layers), model.experts
     if trace.num_layers != layers:
         repeated = np.arange(layers) % trace.num_layers
         trace = replace(trace, experts_TLK=trace.experts_TLK[:, repeated])
+    if experts.shared_slots:
+        shared = np.arange(experts.routed, experts.count, dtype=trace.experts_TLK.dtype)
+        everyone = np.broadcast_to(shared, (*trace.experts_TLK.shape[:2], len(shared)))
+        chosen = np.concatenate([trace.experts_TLK, everyone], axis=2)
+        trace = replace(trace, experts_TLK=chosen, num_experts=experts.count)
     return trace if trace.num_ranks == ranks else spread_requests(trace, ranks)
 
 
@@ -367,7 +374,9 @@ def save_deployment(deployment: Deployment, path: Path) -> None:
 
 
 def is_deployment(text: str) -> bool:
-    """Whether this names a deployment file, and no model."""
+    """Whether this names a deployment, by its file or as a published one, and no model."""
+    if is_preset(text):
+        return True
     try:
         data = json_value(Path(text).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -376,11 +385,13 @@ def is_deployment(text: str) -> bool:
 
 
 def load_deployment(path: Path) -> Deployment:
-    """Read a deployment file.
+    """Read a deployment file, or take a published deployment by its name.
 
     Raises:
         InputError: no such file, not JSON, another schema version, or a key or value that does not fit.
     """
+    if is_preset(str(path)):
+        return parse(Deployment, preset_values(str(path)), str(path))
     try:
         data = json_value(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -38,6 +38,7 @@ BASES = {
     "create": ["create", "seed-small", "out"],
     "doctor": ["doctor"],
     "presets": ["presets"],
+    "atlas": ["atlas", "cloudmatrix-ep320-decode"],
     "models": ["models"],
     "calibrate": ["calibrate"],
     "record": ["record", TINY, "--text", "text.txt", "--out", "out.parquet"],

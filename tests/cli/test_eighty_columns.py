@@ -102,5 +102,6 @@ def test_routing_and_places(narrow: Command, tmp_path: Path, monkeypatch: pytest
 
 def test_lists_and_models(narrow: Command) -> None:
     whole(narrow, "presets")
+    whole(narrow, "atlas")
     for model in (*MODELS, TINY):
         whole(narrow, "inspect", model)

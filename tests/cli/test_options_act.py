@@ -160,6 +160,7 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
         },
     ),
     "presets": (("presets",), {"--json": ("--json",)}),
+    "atlas": (("atlas", "cloudmatrix-ep320-decode"), {"--json": ("--json",), "--html": ("--html", FILE)}),
     "models": (("models",), {"--json": ("--json",)}),
     "inspect": (
         ("inspect", "models/tiny"),

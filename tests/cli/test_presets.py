@@ -2,10 +2,12 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.cli.command import in_a_shell
+from wingspan.deployment import load_deployment
 from wingspan.specs.cluster import load_cluster
 from wingspan.specs.models import load_model
 from wingspan.specs.routing_text import ROUTING_TEXTS, parse_routing
@@ -13,8 +15,9 @@ from wingspan.specs.routing_text import ROUTING_TEXTS, parse_routing
 
 def test_every_name_that_is_listed_is_taken(wingspan):
     found = json.loads(wingspan("presets", "--json").out)
-    models, clusters, routing, engines = (list(groups.values()) for groups in found.values())
+    models, deployments, clusters, routing, engines = (list(groups.values()) for groups in found.values())
     assert all(load_model(name) for name in models[0])
+    assert all(load_deployment(Path(name)) for name in deployments[0])
     for change in clusters[1]:
         for name in clusters[0]:
             assert load_cluster(name + change.replace("KEY=VALUE", "nodes=2")).gpu
@@ -34,7 +37,7 @@ def test_one_kind_alone_in_80_columns(wingspan, monkeypatch):
     assert max(map(len, whole.splitlines())) <= 80
     wrong = wingspan("presets", "clutsers")
     assert wrong.code == 2
-    assert "use one of models, clusters" in wrong.err
+    assert "use one of models, deployments, clusters" in wrong.err
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,8 @@ def test_one_kind_alone_in_80_columns(wingspan, monkeypatch):
         ("plan deepseek-v3 --cluster h20", ["h20", "h200"]),
         ("plan deepseek-v3 --cluster h200+p", ["h200+pcie4", "h200+pcie5"]),
         ("inspect mix", ["mixtral-8x7b"]),
+        ("simulate vllm", ["vllm-h200-ep16-prefill", "vllm-h200-ep32-decode"]),
+        ("atlas cloudmatrix-ep320", ["cloudmatrix-ep320-decode"]),
     ],
 )
 def test_tab_offers_presets(words: str, offered: list[str]):

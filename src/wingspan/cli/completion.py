@@ -10,6 +10,18 @@ def model_names(incomplete: str) -> list[str]:
     return [name for name in model_presets() if name.startswith(incomplete)]
 
 
+def source_names(incomplete: str) -> list[str]:
+    """The same, and published deployments."""
+    return [*model_names(incomplete), *deployment_names(incomplete)]
+
+
+def deployment_names(incomplete: str) -> list[str]:
+    """Published deployments that begin so."""
+    from wingspan.deployment_presets import deployment_presets
+
+    return [name for name in deployment_presets() if name.startswith(incomplete)]
+
+
 def cluster_names(incomplete: str) -> list[str]:
     """Clusters that begin so; behind a `+`, the variants of what stands before it."""
     from wingspan.specs.cluster_files import cluster_presets, cluster_variants

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wingspan.deployment import is_deployment, load_deployment
 from wingspan.errors import InputError
 from wingspan.interop.export import completed, export, export_filled, target
 from wingspan.placement_file import read_placement
@@ -16,6 +17,10 @@ from wingspan.specs.stored_placement import shown_layers
 def execute(path: Path, engine: str, out: Path, given: Mapping[str, Any], *, fill: bool) -> None:
     """Do the whole job; raises `WingspanError` where it fails."""
     target(engine)
+    if is_deployment(str(path)) and load_deployment(path).model.experts.shared_slots:
+        raise InputError(
+            f"{path}: its shared experts lie in slots, and {engine} has them beside; plan it without"
+        )
     stored = read_placement(path)
     try:
         stored = completed(stored, engine, given)

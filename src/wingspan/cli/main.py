@@ -50,6 +50,7 @@ _PANELS = {
         "claims",
         "diff",
         "validate",
+        "atlas",
         "presets",
         "models",
     ],

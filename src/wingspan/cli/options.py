@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from wingspan.cli.completion import cluster_names, model_names
+from wingspan.cli.completion import cluster_names, source_names
 
 Source = Annotated[
     str,
     typer.Argument(
-        help="A model preset, a config.json or its folder, or a deployment file; options then change what "
-        "the file says.",
-        autocompletion=model_names,
+        help="A model preset, a config.json or its folder, a deployment file or a published deployment (wingspan "
+        "presets deployments); options then change what it says.",
+        autocompletion=source_names,
     ),
 ]
 ClusterName = Annotated[

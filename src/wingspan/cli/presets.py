@@ -1,4 +1,4 @@
-"""`wingspan presets`: the names that commands take for models, clusters, routing and engines, and what they mean."""
+"""`wingspan presets`: the names that commands take, for models, deployments and more, and what they mean."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Said = dict[str, str]
 
 def presets(
     what: Annotated[
-        str | None, typer.Argument(help="models, clusters, routing or engines (default: all).")
+        str | None, typer.Argument(help="models, deployments, clusters, routing or engines (default: all).")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the models, clusters, kinds of routing and engines that commands know by name.
+    """List the models, published deployments, clusters, kinds of routing and engines that commands know by name.
 
     Examples:
 
@@ -73,6 +73,17 @@ def _models() -> dict[str, Said]:
     return {"models (parameters of each), or any config.json": said}
 
 
+def _deployments() -> dict[str, Said]:
+    from wingspan.deployment_presets import deployment_preset, deployment_presets
+
+    said = {}
+    for name in deployment_presets():
+        preset = deployment_preset(name)
+        loads = ", ".join(f":{each.load}" for each in preset.published)
+        said[name] = f"{preset.title}; loads {loads}"
+    return {"published deployments, in the place of a deployment's file (wingspan atlas)": said}
+
+
 def _clusters() -> dict[str, Said]:
     from wingspan.specs.cluster_files import described_presets, described_variants
 
@@ -105,6 +116,7 @@ def _engines() -> dict[str, Said]:
 
 _KINDS: dict[str, Callable[[], dict[str, Said]]] = {
     "models": _models,
+    "deployments": _deployments,
     "clusters": _clusters,
     "routing": _routing,
     "engines": _engines,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from wingspan.deployment_presets import is_preset
 from wingspan.reading import json_value
 from wingspan.specs.cluster import Cluster, load_cluster
 from wingspan.specs.cluster_files import has_any_size
@@ -92,10 +93,12 @@ def cluster_of(said: Description) -> Cluster:
 
 
 def file_of(said: Description) -> Path | None:
-    """The deployment file that is the source; None: a model is."""
+    """The deployment that is the source, as its file or its preset's name; None: a model is."""
     if isinstance(said.source, ModelSpec):
         return None
     path = Path(said.source)
+    if is_preset(said.source):
+        return path
     try:
         data = json_value(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

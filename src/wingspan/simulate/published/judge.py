@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from wingspan.simulate.published.points import Kind, PublishedPoint
+from wingspan.simulate.published.rank_correlation import kendall
 
 _WIDE_EP = 64
 
@@ -161,7 +161,7 @@ def decisions(points: list[PublishedPoint]) -> list[Choosing]:
             continue
         best = max(members, key=lambda point: point.published)
         chosen = max(members, key=lambda point: point.predicted)
-        ranks = kendalltau([p.published for p in members], [p.predicted for p in members])
+        tau = kendall([p.published for p in members], [p.predicted for p in members])
         found.append(
             Choosing(
                 f"{kind[0]}: EP {kind[1]} {kind[2]}",
@@ -169,7 +169,7 @@ def decisions(points: list[PublishedPoint]) -> list[Choosing]:
                 chosen.row.id,
                 best.row.id,
                 1 - chosen.published / best.published,
-                float(ranks.statistic) if len(members) > 2 else None,
+                tau if len(members) > 2 else None,
             )
         )
     return found

@@ -1,0 +1,93 @@
+"""What a person sees of the atlas: published deployments with their loads, how well they are ranked, sources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from rich.markup import escape
+from rich.table import Table
+
+from wingspan.cli.console import Console
+from wingspan.deployment_presets import Figure
+from wingspan.report.units import full_rate_text
+from wingspan.simulate.published.atlas import AtlasRow, Ranked
+
+_WIDTHS = (17, 9, 9, 18, 6, 5, 6)
+_HEADINGS = ("", "published", "predicted", "", "error", "bar", "chance")
+
+
+def show_atlas(rows: Sequence[AtlasRow], orders: Sequence[Ranked]) -> None:
+    """Print everything."""
+    console = Console(highlight=False)
+    console.print(_line(_HEADINGS), style="dim")
+    for name, members in groupby(rows, key=lambda row: row.name.partition(":")[0]):
+        several = list(members)
+        console.print(f"[bold]{name}[/bold]  {escape(several[0].preset.title)}")
+        console.print(_loads(several))
+    console.print(
+        "Error of the predicted time, above 0 too slow; * the bar does not hold the published figure; f constants were "
+        "fitted on it. Chance: by how much a batch's uneven draw of experts lengthens the step.",
+        style="dim",
+    )
+    if orders:
+        console.print()
+        console.print(_orders(orders))
+    for preset in {row.preset.title: row.preset for row in rows}.values():
+        console.print(f"[dim]{escape(preset.title)}: {escape(preset.source)}[/dim]")
+        if preset.assumed:
+            console.print(f"[dim]  assumed: {escape(' '.join(preset.assumed.split()))}[/dim]")
+
+
+def unit_of(row: AtlasRow) -> str:
+    """What the row's figure counts."""
+    if row.load.figure is not Figure.TOKENS:
+        return str(row.load.figure or "")
+    return f"{row.load.figure} of {row.load.gpus} GPUs" if row.load.gpus > 1 else f"{row.load.figure} a GPU"
+
+
+def _loads(rows: Sequence[AtlasRow]) -> Table:
+    table = _grid()
+    for row in rows:
+        shown = row.load.value is not None and row.predicted is not None and row.error is not None
+        table.add_row(
+            f"  :{row.load.load}",
+            full_rate_text(row.load.value) if row.load.value is not None else "none",
+            full_rate_text(row.predicted)
+            if row.predicted is not None
+            else f"{row.report.step_seconds * 1e3:.3g}",
+            unit_of(row) if shown else "ms a step",
+            f"{row.error:+.0%}" if row.error is not None else "",
+            _bar(row),
+            f"{row.chance_seconds / row.report.step_seconds:.1%}",
+        )
+    return table
+
+
+def _bar(row: AtlasRow) -> str:
+    if row.report.relative_error is None or row.error is None:
+        return ""
+    return f"{row.report.relative_error:.0%}{' f' * row.load.fitted}{' *' * (not row.held)}"
+
+
+def _line(cells: Sequence[str]) -> Table:
+    table = _grid()
+    table.add_row(*cells)
+    return table
+
+
+def _grid() -> Table:
+    table = Table.grid(padding=(0, 1, 0, 0))
+    for number, width in enumerate(_WIDTHS):
+        table.add_column(justify="left" if number in (0, 3) else "right", min_width=width, no_wrap=True)
+    return table
+
+
+def _orders(orders: Sequence[Ranked]) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for number in range(4):
+        table.add_column(justify="right" if number else "left")
+    table.add_row("[bold]rank correlation[/bold]", "rows", "Kendall", "median error")
+    for order in orders:
+        table.add_row(order.what, str(order.rows), f"{order.kendall:+.2f}", f"{order.median_error:.1%}")
+    return table
