@@ -11,9 +11,13 @@ from wingspan.cli.progress import progress
 from wingspan.deployment import Deployment
 from wingspan.describe import Description, deployment_of
 from wingspan.errors import InputError
+from wingspan.interop.benchmarks.chrome_trace import TracedStep
 from wingspan.interop.benchmarks.files import read_benchmarks
+from wingspan.interop.benchmarks.load import BenchmarkLoad
 from wingspan.simulate.fitting.fit import Fit, described, fit
 from wingspan.simulate.fitting.loads import ServedLoads
+from wingspan.simulate.fitting.measurements import Predictor
+from wingspan.simulate.fitting.steps import Together, TracedSteps
 from wingspan.specs.engines import engine_text, save_engine
 
 
@@ -34,17 +38,30 @@ def fit_engine(asked: FromBench) -> None:
     check_outputs(asked.out)
     if not asked.said.source:
         raise InputError("`from_bench`: name the model or the deployment file that was measured, too")
-    loads = [load for path in asked.files for load in read_benchmarks(path)]
-    for name in ("phase", "tokens_per_gpu", "total_sequences", "context"):
-        if getattr(asked.said, name) is not None:
-            raise InputError(f"`{name}`: a server's load says it; leave it out, or give a profiler's trace")
     deployment = deployment_of(asked.said)
-    predictor = ServedLoads(deployment, loads, asked.max_sequences, asked.step_tokens)
+    predictor = _predictor(deployment, asked)
     with progress("predicting", _MOST_PREDICTIONS) as advance, cleared_up(asked.out):
         found = fit(predictor, deployment.options.engine, lambda: advance(1))
     _finish(deployment, found, asked)
 
 
+def _predictor(deployment: Deployment, asked: FromBench) -> Predictor:
+    """Of everything in the files."""
+    found = [one for path in asked.files for one in read_benchmarks(path, deployment.model.layers)]
+    loads = [one for one in found if isinstance(one, BenchmarkLoad)]
+    steps = [one for one in found if isinstance(one, TracedStep)]
+    said = {name for name in _OF_STEPS if getattr(asked.said, name) is not None}
+    if said and not steps:
+        raise InputError(f"`{min(said)}`: a server's load says it; leave it out, or give a profiler's trace")
+    predictors: list[Predictor] = []
+    if loads:
+        predictors.append(ServedLoads(deployment, loads, asked.max_sequences, asked.step_tokens))
+    if steps:
+        predictors.append(TracedSteps(deployment, steps, said))
+    return Together(predictors)
+
+
+_OF_STEPS = ("phase", "tokens_per_gpu", "total_sequences", "context")
 _MOST_PREDICTIONS = 20
 """About: the line of progress counts to it."""
 

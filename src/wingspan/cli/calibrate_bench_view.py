@@ -24,6 +24,10 @@ _SAID = {
 }
 
 
+_CONTRADICTING = 0.15
+"""Beyond it measurements are no noise around an engine whose steps have fixed costs."""
+
+
 def show(deployment: Deployment, found: Fit, profile: EngineProfile) -> None:
     """Print the summary to standard error."""
     console = Console(stderr=True, highlight=False)
@@ -101,14 +105,16 @@ def _lines(found: Fit, profile: EngineProfile) -> list[str]:
     terms = [f"{term} = {_term(profile, term)} {_SAID[term]}" for term in found.terms]
     lines = [f"fitted: {'; '.join(terms)}"]
     if found.left:
-        few = "one measurement determines one term" if len(found.measured) == 1 else "not told apart by these"
+        few = "one measurement determines one term" if found.figures == 1 else "not told apart by these"
         lines.append(f"not fitted ({few}): {', '.join(found.left)}")
     if held_out := errors(found, found.held_out):
-        lines.append(
-            f"each held out and predicted from the others: {max(held_out):.1%} off at most; a step's range is from that"
-        )
+        lines.append(f"each load held out and predicted from the others: {max(held_out):.1%} off at most")
     else:
         lines.append("nothing was left to judge by: give three loads, and each is predicted from the others")
+    if max(errors(found, found.after)) > _CONTRADICTING:
+        lines.append(
+            "no such engine gives all of these: was the machine busy, or served otherwise? Measure again"
+        )
     lines.append("fitted to medians; means and tails are not used")
     said: dict[str, list[str]] = {}
     for one in found.measured:

@@ -13,7 +13,15 @@ import pytest
 
 from tests.cli.command import REPOSITORY
 from wingspan.errors import InputError
-from wingspan.interop.benchmarks.files import read_benchmarks
+from wingspan.interop.benchmarks.files import read_benchmarks as read_any
+from wingspan.interop.benchmarks.load import BenchmarkLoad
+
+
+def read_benchmarks(path: Path) -> list[BenchmarkLoad]:
+    loads = read_any(path, 10)
+    assert all(isinstance(load, BenchmarkLoad) for load in loads)
+    return [load for load in loads if isinstance(load, BenchmarkLoad)]
+
 
 CASES = REPOSITORY / "tests" / "cases" / "benchmarks"
 

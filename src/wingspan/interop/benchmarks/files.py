@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wingspan.errors import InputError
+from wingspan.interop.benchmarks.chrome_trace import TracedStep, is_trace, read_trace
 from wingspan.interop.benchmarks.load import BenchmarkLoad
 from wingspan.interop.benchmarks.openai_clients import is_sglang, is_vllm, read_sglang, read_vllm
 from wingspan.interop.benchmarks.perf import is_perf, read_perf
@@ -22,13 +23,19 @@ _WANTED = (
 )
 
 
-def read_benchmarks(path: Path) -> list[BenchmarkLoad]:
-    """The loads of a file: one, or one of each line.
+def read_benchmarks(path: Path, layers: int) -> list[BenchmarkLoad] | list[TracedStep]:
+    """The loads of a file, one or one of each line, or the steps of a trace.
+
+    Args:
+        path: the file.
+        layers: of the model that was measured, by which a trace's layers are known.
 
     Raises:
         InputError: it cannot be read, or holds something else.
     """
     values = _values(path)
+    if len(values) == 1 and is_trace(values[0]):
+        return read_trace(values[0], str(path), layers)
     return [
         _load(value, str(path) if len(values) == 1 else f"{path}, run {number}")
         for number, value in enumerate(values, 1)

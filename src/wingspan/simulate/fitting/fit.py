@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
 from wingspan.simulate.fitting.measurements import Figure, Measurement, Predictor
-from wingspan.simulate.fitting.terms import MISSING, TOO_LONG, Term, told_apart
+from wingspan.simulate.fitting.terms import INSIDE, MISSING, TOO_LONG, Term, are_told_apart
 from wingspan.specs.engines import EngineKind, EngineProfile, profile_of
 
 Array = NDArray[np.float64]
@@ -27,6 +27,8 @@ _PART = 0.05
 """By how much of a step a term is changed to see what it does."""
 _ROUNDS = 6
 _SETTLED = 1e-4
+_NOTHING = 1e-6
+"""Of what is missing: a bound that is met is met nearly."""
 _LEAST_ERROR = 0.03
 """The least range of a fitted engine, however well its measurements agree: other steps were not measured."""
 
@@ -44,7 +46,7 @@ class Fit:
         measured: what was measured.
         before: predicted with the engine that was given.
         after: with the profile.
-        held_out: with one fitted on all others; None where too few were left.
+        held_out: with one fitted on all other loads; None where too few were left.
     """
 
     profile: EngineProfile
@@ -54,6 +56,11 @@ class Fit:
     before: list[dict[Figure, float]]
     after: list[dict[Figure, float]]
     held_out: list[dict[Figure, float] | None]
+
+    @property
+    def figures(self) -> int:
+        """How many figures were measured that each determine a term."""
+        return len(errors(self, self.before))
 
 
 @dataclass(frozen=True)
@@ -120,11 +127,13 @@ class _Fitting:
     def chosen(self, line: _Line, order: Sequence[int], kept_F: NDArray[np.bool_]) -> list[int]:
         """The first of these terms that the kept figures tell apart: one for each that determines one."""
         steps_F = self.primary(kept_F)
-        most, token = int(steps_F.sum()), self.terms.index(Term.TOKEN)
-        of_steps = [term for term in order if term != token]
-        chosen = told_apart(self.relative(line, steps_F), of_steps, most)
-        if token in order and len(chosen) < most:
-            return told_apart(self.relative(line, kept_F), [*chosen, token], most)
+        token, chosen = self.terms.index(Term.TOKEN), list[int]()
+        for term in order:
+            seen_F = kept_F if token in (*chosen, term) else steps_F
+            if len(chosen) < steps_F.sum() and are_told_apart(
+                self.relative(line, seen_F)[:, [*chosen, term]]
+            ):
+                chosen.append(term)
         return chosen
 
     def solved(self, line: _Line, terms: Sequence[int], kept_F: NDArray[np.bool_]) -> Array:
@@ -138,7 +147,7 @@ class _Fitting:
         low_N = np.array([1e-3 if self.terms[n] is Term.COMPUTE else 0.0 for n in terms]) * size_N
         found = lsq_linear(slopes_FN / size_N, missing_F, (low_N, np.inf))
         solved_N = self.start_N.copy()
-        solved_N[list(terms)] = found.x / size_N
+        solved_N[list(terms)] = np.where(found.x > _NOTHING * np.abs(missing_F).max(), found.x, 0.0) / size_N
         return solved_N
 
     def _without(self, terms: Sequence[int]) -> Array:
@@ -147,9 +156,10 @@ class _Fitting:
         at_N[list(terms)] = 0.0
         return at_N
 
-    def of(self, number: int) -> NDArray[np.bool_]:
-        """Which figures are of one measurement."""
-        return np.array([n == number for n, _ in self.rows])
+    def like(self, number: int) -> NDArray[np.bool_]:
+        """Which figures are of the load of one measurement, measured once or several times."""
+        load = self._predictor.measured[number].described
+        return np.array([self._predictor.measured[n].described == load for n, _ in self.rows])
 
     def primary(self, kept_F: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which of these figures determine a term."""
@@ -171,7 +181,8 @@ def fit(predictor: Predictor, engine: EngineKind | EngineProfile, advance: Advan
     line = fitting.line(fitting.start_N, every)
     primary_F = fitting.primary(all_F)
     too_long = (line.figures_F > _TOO_LONG * fitting.measured_F)[primary_F].any()
-    order = [fitting.terms.index(term) for term in (TOO_LONG if too_long else MISSING)]
+    inside = any(figure is Figure.LAYERS for _, figure in fitting.rows)
+    order = [fitting.terms.index(term) for term in (TOO_LONG if too_long else INSIDE if inside else MISSING)]
     terms = fitting.chosen(line, order, all_F)
     for _ in range(_ROUNDS):
         solved_N = fitting.solved(line, terms, all_F)
@@ -194,8 +205,8 @@ def fit(predictor: Predictor, engine: EngineKind | EngineProfile, advance: Advan
 def _held_out(
     fitting: _Fitting, line: _Line, terms: Sequence[int], number: int
 ) -> dict[Figure, float] | None:
-    """One measurement, predicted with terms that are fitted on the others."""
-    kept_F = ~fitting.of(number)
+    """One measurement, predicted with terms that are fitted on those of other loads."""
+    kept_F = ~fitting.like(number)
     if fitting.primary(kept_F).sum() < 2:
         return None
     chosen = fitting.chosen(line, terms, kept_F)

@@ -48,7 +48,12 @@ class ServedLoads:
         self._caps = Caps(
             sequences_per_gpu, tokens_per_step, int(lengths_N.max()), max(1, round(float(lengths_N.mean())))
         )
-        self.measured = [_measured(load) for load in loads]
+        self._measured = [_measured(load) for load in loads]
+
+    @property
+    def measured(self) -> Sequence[Measurement]:
+        """See `Predictor`."""
+        return self._measured
 
     def predicted(self, engine: EngineKind | EngineProfile) -> list[dict[Figure, float]]:
         """See `Predictor`."""

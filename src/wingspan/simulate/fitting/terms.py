@@ -5,7 +5,6 @@ Shapes: F figures, N terms.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 
 import numpy as np
@@ -29,23 +28,20 @@ class Term(StrEnum):
 
 MISSING = (Term.STEP, Term.LAYER, Term.SEQUENCE, Term.TOKEN)
 """What is fitted first, where time is missing in the prediction."""
+INSIDE = (Term.STEP, Term.LAYER, Term.COMPUTE, Term.SEQUENCE, Term.TOKEN)
+"""The same, where the time in layers was measured apart: it tells of the kernels."""
 TOO_LONG = (Term.COMPUTE, Term.STEP, Term.LAYER, Term.SEQUENCE, Term.TOKEN)
 """What is fitted first, where even without an engine a prediction is longer than what was measured."""
 
 
-def told_apart(slopes_FN: Array, order: Sequence[int], most: int) -> list[int]:
-    """Those terms, in their order, that the figures determine together.
+def are_told_apart(slopes_FN: Array) -> bool:
+    """Whether figures determine some terms together.
 
     Args:
-        slopes_FN: by how much each figure changes with each term, relative to its size.
-        order: of the terms that are tried.
-        most: so many at most.
+        slopes_FN: by how much each figure changes with each of them, relative to its size.
     """
-    chosen: list[int] = []
-    for term in order:
-        if len(chosen) < most and slopes_FN[:, term].any():
-            tried_FN = slopes_FN[:, [*chosen, term]]
-            singular = np.linalg.svd(tried_FN / np.linalg.norm(tried_FN, axis=0), compute_uv=False)
-            if len(singular) == len(chosen) + 1 and singular[0] <= _WORST_CONDITION * singular[-1]:
-                chosen.append(term)
-    return chosen
+    size_N = np.linalg.norm(slopes_FN, axis=0)
+    if not size_N.all() or len(slopes_FN) < len(size_N):
+        return False
+    singular = np.linalg.svd(slopes_FN / size_N, compute_uv=False)
+    return bool(singular[0] <= _WORST_CONDITION * singular[-1])
