@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import REPOSITORY, TINY, Command
-from wingspan.cli.option_rules import RULES
+from tests.server.running import server
 from wingspan.specs.engines import EngineProfile, engine_of
 
 CASES = REPOSITORY / "tests" / "cases" / "benchmarks"
@@ -26,34 +26,36 @@ BASE = (
     SGLANG,
 )
 
+TRACE = str(CASES / "torch_trace.json")
+TRACED = ("calibrate", TINY, "--ranks", "4", "--context", "64", "-b", "8", "--from-bench", TRACE)
+
 ACTS = {
-    "--from-bench": ("--from-bench", VLLM),
-    "--max-sequences": ("--max-sequences", "2"),
-    "--step-tokens": ("--step-tokens", "16"),
-    "--cluster": ("--cluster", "a100"),
-    "--ranks": ("--ranks", "4"),
-    "--experts-per-rank": ("--experts-per-rank", "1"),
-    "--placement": ("--placement", "round-robin", "--routing", "log-normal:1"),
-    "--phase": ("--phase", "decode"),
-    "--tokens-per-gpu": ("-b", "8"),
-    "--total-sequences": ("--total-sequences", "8"),
-    "--context": ("--context", "100"),
-    "--routing": ("--routing", "log-normal:1"),
-    "--schedule": ("--schedule", "two-batch"),
-    "--dispatcher": ("--dispatcher", "hierarchical"),
-    "--attention-ranks": ("--attention-ranks", "2"),
-    "--expert-tp": ("--expert-tp", "4"),
-    "--from-weights": ("--from-weights",),
-    "--mtp": ("--mtp", "1"),
-    "--acceptance": ("--acceptance", "0.5"),
-    "--precision": ("--precision", "kv=fp8"),
-    "--engine": ("--engine", "vllm"),
-    "--seed": ("--routing", "log-normal:1", "--seed", "5"),
-    "--json": ("--json",),
-    "--out": ("--out", "OUT"),
+    "--from-bench": (*TRACED, "--from-bench", VLLM),
+    "--max-sequences": (*TRACED, "--max-sequences", "2"),
+    "--step-tokens": (*TRACED, "--step-tokens", "16"),
+    "--cluster": (*TRACED, "--cluster", "a100"),
+    "--ranks": (*TRACED, "--ranks", "8"),
+    "--experts-per-rank": (*TRACED, "--experts-per-rank", "1"),
+    "--placement": (*TRACED, "--placement", "round-robin", "--routing", "log-normal:1"),
+    "--phase": (*TRACED, "--phase", "prefill"),
+    "--tokens-per-gpu": (*TRACED, "-b", "9"),
+    "--total-sequences": (*TRACED, "--total-sequences", "8"),
+    "--context": (*TRACED, "--context", "100"),
+    "--routing": (*TRACED, "--routing", "log-normal:1"),
+    "--schedule": (*TRACED, "--schedule", "two-batch"),
+    "--dispatcher": (*TRACED, "--dispatcher", "hierarchical"),
+    "--attention-ranks": (*TRACED, "--attention-ranks", "2"),
+    "--expert-tp": (*TRACED, "--expert-tp", "2"),
+    "--from-weights": (*TRACED, "--from-weights"),
+    "--mtp": (*TRACED, "--mtp", "1"),
+    "--acceptance": (*TRACED, "--acceptance", "0.5"),
+    "--precision": (*TRACED, "--precision", "kv=fp8"),
+    "--engine": (*TRACED, "--engine", "vllm"),
+    "--seed": (*TRACED, "--seed", "5"),
+    "--json": (*TRACED, "--json"),
+    "--out": (*TRACED, "--out", "OUT"),
 }
 """What each option of a prediction changes; those of a measurement are refused beside them."""
-MEASURING = [rule.option for rule in RULES["calibrate"] if "measures nothing" in rule.mend]
 
 
 def test_a_file_gives_an_engine_that_predictions_take(wingspan: Command, tmp_path: Path) -> None:
@@ -98,22 +100,26 @@ def test_as_json_it_says_everything(wingspan: Command) -> None:
 
 
 def test_without_out_the_file_is_printed(wingspan: Command, tmp_path: Path) -> None:
-    done = wingspan("calibrate", TINY, "--ranks", "8", "--from-bench", VLLM)
+    done = wingspan(*TRACED)
     path = tmp_path / "printed.yaml"
     path.write_text(done.out)
-    assert engine_of(str(path), "engine").step_seconds > 0.02
+    assert engine_of(str(path), "engine").step_seconds > 0.01
     assert "one measurement determines one term" in done.err
 
 
 def test_every_option_of_a_prediction_acts_or_is_refused(wingspan: Command, tmp_path: Path) -> None:
-    def outcome(*more: str) -> tuple[int, str, str, int]:
-        placed = [str(tmp_path / "e.yaml") if one == "OUT" else one for one in more]
-        done = wingspan(*BASE, *placed)
+    def outcome(arguments: tuple[str, ...]) -> tuple[int, str, str, int]:
+        done = wingspan(*(str(tmp_path / "e.yaml") if one == "OUT" else one for one in arguments))
         return done.code, done.out, done.err, len(list(tmp_path.iterdir()))
 
-    before = outcome()
+    before = outcome(TRACED)
     assert before[0] == 0
-    assert [name for name, given in ACTS.items() if outcome(*given) == before] == []
+    assert [name for name, given in ACTS.items() if outcome(given) == before] == []
+
+
+@pytest.mark.parametrize("limit", [("--max-sequences", "2"), ("--step-tokens", "16")])
+def test_the_limits_of_a_server_act(wingspan: Command, limit: tuple[str, str]) -> None:
+    assert wingspan(*BASE[:4], *BASE[8:], *limit, "--json").out != wingspan(*BASE, "--json").out
 
 
 @pytest.mark.parametrize(
@@ -142,3 +148,47 @@ def test_what_does_not_go_together_is_refused(
     assert done.code == 2
     assert complaint in done.err
     assert done.err.count("\n") == 1
+
+
+def test_a_server_of_this_machine_is_met_by_the_engine_fitted_to_it(
+    wingspan: Command, tmp_path: Path
+) -> None:
+    """Of the way from a server to a prediction; how close it comes on a quiet machine is in docs/calibrate.md."""
+    files = []
+    with server("--ranks", "1") as running:
+        for concurrency in (1, 2, 6):
+            files += ["--from-bench", str(tmp_path / f"{concurrency}.json")]
+            done = wingspan(
+                "bench", "serve", running.address, "--concurrency", str(concurrency), "--num-requests",
+                str(max(4, 2 * concurrency)), "--prompt-tokens", "16", "--output-tokens", "12", "--length-spread", "0",
+                "--out", files[-1],
+            )  # fmt: skip
+            assert done.code == 0, done.err
+    done = wingspan("calibrate", TINY, "--ranks", "1", *files, "--json")
+    assert done.code == 0, done.err
+    for one in json.loads(done.out)["measurements"]:
+        for figure in ("time per output token", "output tokens/s"):
+            # Other work on this machine may slow one load down and not the next.
+            assert one["after"][figure] == pytest.approx(one["measured"][figure], rel=1.5), figure
+            before, after = (
+                abs(one[when][figure] / one["measured"][figure] - 1) for when in ("before", "after")
+            )
+            assert after < before, figure
+
+
+def test_the_steps_of_a_run_are_fitted_from_its_trace(wingspan: Command, tmp_path: Path) -> None:
+    trace, out = tmp_path / "t.json", tmp_path / "e.yaml"
+    run = wingspan(
+        "run", TINY, "--ranks", "2", "--prompt-ids", "1,2,3", "--prompt-ids", "4,5", "--max-new-tokens", "4",
+        "--trace", str(trace),
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    asked = ("calibrate", TINY, "--ranks", "2", "--from-bench", str(trace), "--out", str(out))
+    refused = wingspan(*asked)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "give --context" in refused.err
+    done = wingspan(*asked, "--context", "8")
+    assert done.code == 0, done.err
+    assert "decode, 2 tokens" in done.err
+    assert "step, ms" in done.err
+    assert engine_of(str(out), "engine").step_seconds > 0

@@ -42,11 +42,17 @@ def calibrate(
         ),
     ] = None,
     max_sequences: Annotated[
-        int, typer.Option(min=1, help="With --from-bench: most sequences at a time, per GPU.")
-    ] = 128,
+        int | None,
+        typer.Option(
+            min=1, help="Of the server that was loaded: most sequences at a time, per GPU (default 128)."
+        ),
+    ] = None,
     step_tokens: Annotated[
-        int, typer.Option(min=2, help="With --from-bench: most tokens of a step, per GPU.")
-    ] = 1024,
+        int | None,
+        typer.Option(
+            min=2, help="Of the server that was loaded: most tokens of a step, per GPU (default 1024)."
+        ),
+    ] = None,
     ranks_per_node: RanksPerNode = None,
     out: Annotated[
         Path | None,

@@ -27,8 +27,8 @@ class FromBench:
 
     said: Description
     files: list[Path]
-    max_sequences: int
-    step_tokens: int
+    max_sequences: int | None
+    step_tokens: int | None
     out: Path | None
     as_json: bool
 
@@ -53,14 +53,21 @@ def _predictor(deployment: Deployment, asked: FromBench) -> Predictor:
     said = {name for name in _OF_STEPS if getattr(asked.said, name) is not None}
     if said and not steps:
         raise InputError(f"`{min(said)}`: a server's load says it; leave it out, or give a profiler's trace")
+    for name in ("max_sequences", "step_tokens"):
+        if getattr(asked, name) is not None and not loads:
+            raise InputError(
+                f"`{name}`: a trace's steps are as they are; leave it out, or give a server's load"
+            )
     predictors: list[Predictor] = []
     if loads:
-        predictors.append(ServedLoads(deployment, loads, asked.max_sequences, asked.step_tokens))
+        limits = asked.max_sequences or _USUAL_SEQUENCES, asked.step_tokens or _USUAL_STEP_TOKENS
+        predictors.append(ServedLoads(deployment, loads, *limits))
     if steps:
         predictors.append(TracedSteps(deployment, steps, said))
     return Together(predictors)
 
 
+_USUAL_SEQUENCES, _USUAL_STEP_TOKENS = 128, 1024
 _OF_STEPS = ("phase", "tokens_per_gpu", "total_sequences", "context")
 _MOST_PREDICTIONS = 20
 """About: the line of progress counts to it."""

@@ -20,12 +20,17 @@ _SAID = {
     Term.SEQUENCE: "per sequence of a decode step",
     Term.TOKEN: "per token of a prompt",
     Term.LAYER: "per pass of a layer",
+    Term.EXPERT: "per expert with rows",
     Term.COMPUTE: "x the time that kernels take",
 }
 
 
 _CONTRADICTING = 0.15
 """Beyond it measurements are no noise around an engine whose steps have fixed costs."""
+
+
+_NAMED = 2
+"""Of those measurements that a remark is about."""
 
 
 def show(deployment: Deployment, found: Fit, profile: EngineProfile) -> None:
@@ -39,7 +44,7 @@ def show(deployment: Deployment, found: Fit, profile: EngineProfile) -> None:
     for one, before, after, held_out in rows:
         for place, (figure, measured) in enumerate(one.figures.items()):
             table.add_row(
-                one.described if place == 0 else "",
+                (one.described, one.repeated, "")[min(place, 2)],
                 _NAMES[figure],
                 _shown(figure, measured),
                 _shown(figure, before[figure]),
@@ -120,11 +125,19 @@ def _lines(found: Fit, profile: EngineProfile) -> list[str]:
     for one in found.measured:
         for remark in one.remarks:
             said.setdefault(remark, []).append(one.source)
-    return lines + [f"- {remark}; {', '.join(sources)}" for remark, sources in said.items()]
+    return lines + [f"- {remark}; {_few(sources)}" for remark, sources in said.items()]
+
+
+def _few(sources: list[str]) -> str:
+    """The first of several files, and how many more there are."""
+    more = len(sources) - _NAMED
+    return ", ".join(sources[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _term(profile: EngineProfile, term: Term) -> str:
     value = getattr(profile, term)
     if term is Term.COMPUTE:
         return f"{value:.3g}"
+    if value == 0:
+        return "0"
     return f"{value * 1e3:.3g} ms" if value >= 1e-4 else f"{value * 1e6:.3g} us"

@@ -83,6 +83,7 @@ class Work:
         self._tokens = self._shared_tokens if deployment.replicated else _alike(tokens_R)
         self._sequences = self._shared_sequences if deployment.replicated else _alike(sequences_R)
         self._contexts_RB = contexts(deployment)
+        self._drawn, self._all_tokens = deployment.workload.fluctuating, deployment.tokens
         self._tried = deployment.workload.tried_per_sequence
         self._micro_batches = micro_batches
 
@@ -167,7 +168,17 @@ class Work:
             active * values * precisions.experts.weights.weight_bytes
             + rows * width * precisions.experts.activations.bytes
         )
-        return Cost(seconds_PLR, 2.0 * values * rows, moved)
+        added = self._cluster.kernels.engine.expert_seconds
+        seconds = seconds_PLR + added * self._active(rows_PLRS) if added else seconds_PLR
+        return Cost(seconds, 2.0 * values * rows, moved)
+
+    def _active(self, rows_PLRS: Array) -> Array:
+        """Experts with rows of each rank: counted where loads were drawn, else expected of tokens that choose alone."""
+        if self._drawn:
+            return np.minimum(rows_PLRS, 1.0).sum(axis=-1)
+        tokens = max(self._all_tokens / len(rows_PLRS), 1.0)
+        idle_PLRS = (1 - np.minimum(rows_PLRS / tokens, 1.0)) ** tokens
+        return np.asarray((1 - idle_PLRS).sum(axis=-1))
 
     def _with_engine(self, operation: Operation, cost: Cost) -> Cost:
         return _longer(cost, self.engine_seconds.get(operation, 0.0))

@@ -48,6 +48,10 @@ class EngineProfile(Spec):
         description="decode: per sequence of a home (a rank, or those that share attention): sampling, text, sending",
     )
     token_seconds: Seconds = Field(default=0.0, description="prefill: per token of a home's prompts")
+    expert_seconds: Seconds = Field(
+        default=0.0,
+        description="per expert of a rank that has rows, in each layer: where experts are launched one by one",
+    )
     layer_seconds: Seconds = Field(
         description="decode: per pass of a layer, beyond `Kernels.small` (more kernels, launch gaps)"
     )
@@ -67,6 +71,7 @@ class EngineProfile(Spec):
             step_seconds=self.step_seconds,
             sequence_seconds=self.sequence_seconds,
             token_seconds=self.token_seconds,
+            expert_seconds=self.expert_seconds,
             layer_seconds=self.layer_seconds,
         )
         changed = {

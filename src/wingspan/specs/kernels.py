@@ -148,6 +148,7 @@ class EngineWork(Spec):
     step_seconds: Seconds = 0.0
     sequence_seconds: Seconds = 0.0
     token_seconds: Seconds = 0.0
+    expert_seconds: Seconds = 0.0
     layer_seconds: Seconds = 0.0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -62,7 +62,8 @@ def fitted(deployment: Deployment, loads: Sequence[BenchmarkLoad], **terms: floa
 def test_several_loads_determine_every_term(served: Deployment) -> None:
     true = {"step_seconds": 3e-3, "sequence_seconds": 2e-4, "token_seconds": 1e-5}
     found = fitted(served, [load(1), load(8), load(32), load(64)], **true)
-    assert found.terms == [Term.STEP, Term.SEQUENCE, Term.TOKEN]
+    assert found.terms[:3] == [Term.STEP, Term.SEQUENCE, Term.TOKEN]
+    assert found.profile.expert_seconds == pytest.approx(0, abs=1e-6)
     for term, value in true.items():
         assert getattr(found.profile, term) == pytest.approx(value, rel=0.02), term
     assert max(errors(found, found.after)) < 0.005
@@ -84,9 +85,26 @@ def test_one_load_determines_one_term(served: Deployment) -> None:
 
 
 def test_loads_of_one_batch_do_not_tell_sequences_from_steps(served: Deployment) -> None:
-    found = fitted(served, [load(8), load(8)], step_seconds=3e-3)
+    found = fitted(served, [load(8), load(8, output=40)], step_seconds=3e-3)
     assert Term.SEQUENCE in found.left
     assert found.profile.step_seconds == pytest.approx(3e-3, rel=0.01)
+
+
+def test_runs_of_one_load_count_as_one_load(served: Deployment) -> None:
+    once = measured(served, [load(8)], PLAIN.model_copy(update={"step_seconds": 3e-3})).measured[0]
+    runs = [replace(load(8), tpot_seconds=once.figures[Figure.TPOT] * off) for off in (1.0, 1.0, 3.0)]
+    found = fit(ServedLoads(served, runs, 16, 256), EngineKind.NONE)
+    assert found.terms == [Term.STEP]
+    assert [one.repeated for one in found.measured] == ["3 runs"]
+    assert found.profile.step_seconds == pytest.approx(3e-3, rel=1e-3)
+
+
+def test_experts_that_are_launched_one_by_one_are_told_from_steps(served: Deployment) -> None:
+    true = {"step_seconds": 3e-3, "sequence_seconds": 1e-4, "token_seconds": 1e-5, "expert_seconds": 1e-4}
+    found = fitted(served, [load(n) for n in (1, 4, 8, 16, 64)], **true)
+    assert Term.EXPERT in found.terms
+    for term, value in true.items():
+        assert getattr(found.profile, term) == pytest.approx(value, rel=0.05), term
 
 
 def test_a_prediction_that_is_too_long_shortens_its_kernels(served: Deployment) -> None:
@@ -105,7 +123,7 @@ class Noisy:
     def measured(self):
         off = np.random.default_rng(3).normal(1, 0.03, len(self.exact.measured))
         return [
-            type(one)(one.source, one.described, {f: v * factor for f, v in one.figures.items()})
+            replace(one, figures={figure: value * factor for figure, value in one.figures.items()})
             for one, factor in zip(self.exact.measured, off, strict=True)
         ]
 

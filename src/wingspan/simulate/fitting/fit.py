@@ -18,7 +18,7 @@ from wingspan.specs.engines import EngineKind, EngineProfile, profile_of
 
 Array = NDArray[np.float64]
 
-_WEIGHTS = {Figure.TPOT: 1.0, Figure.STEP: 1.0, Figure.LAYERS: 1.0, Figure.TTFT: 0.3, Figure.OUTPUT: 0.0}
+_WEIGHTS = {Figure.TPOT: 1.0, Figure.STEP: 1.0, Figure.LAYERS: 1.0, Figure.TTFT: 0.1, Figure.OUTPUT: 0.0}
 """A first token's time tells of prompts, and less steadily: others are waited for. Throughput follows from both."""
 _PRIMARY = (Figure.TPOT, Figure.STEP, Figure.LAYERS)
 """Figures that each determine one term."""
@@ -31,6 +31,8 @@ _NOTHING = 1e-6
 """Of what is missing: a bound that is met is met nearly."""
 _LEAST_ERROR = 0.03
 """The least range of a fitted engine, however well its measurements agree: other steps were not measured."""
+
+_NO_TIME = dict.fromkeys(("step_seconds", "sequence_seconds", "token_seconds", "expert_seconds"), 0.0)
 
 Advance = Callable[[], None]
 
@@ -81,7 +83,13 @@ class _Fitting:
 
     def __init__(self, predictor: Predictor, engine: EngineKind | EngineProfile, advance: Advance) -> None:
         self._predictor, self._advance = predictor, advance
-        zero = {"step_seconds": 0.0, "sequence_seconds": 0.0, "token_seconds": 0.0, "compute": 1.0}
+        zero = {
+            "step_seconds": 0.0,
+            "sequence_seconds": 0.0,
+            "token_seconds": 0.0,
+            "expert_seconds": 0.0,
+            "compute": 1.0,
+        }
         self.start = profile_of(engine).model_copy(update=zero)
         self.rows = [(n, figure) for n, one in enumerate(predictor.measured) for figure in one.figures]
         self.measured_F = np.array([predictor.measured[n].figures[figure] for n, figure in self.rows])
@@ -115,7 +123,7 @@ class _Fitting:
         of_steps = [
             seconds for (_, f), seconds in zip(self.rows, self.measured_F, strict=True) if f in _PRIMARY
         ]
-        counted = {Term.SEQUENCE: 8, Term.TOKEN: 64, Term.LAYER: 32}.get(term, 1)
+        counted = {Term.SEQUENCE: 8, Term.TOKEN: 64, Term.LAYER: 32, Term.EXPERT: 128}.get(term, 1)
         return _PART * float(np.mean(of_steps)) / counted
 
     def relative(self, line: _Line, kept_F: NDArray[np.bool_]) -> Array:

@@ -6,6 +6,7 @@ Shapes: N requests.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from wingspan.specs.engines import EngineKind, EngineProfile
 
 
 class ServedLoads:
-    """Loads of benchmarks that were all run on one deployment.
+    """Loads of benchmarks that were all run on one deployment; runs of one load count as one.
 
     Args:
         deployment: what served them.
@@ -41,14 +42,17 @@ class ServedLoads:
     ) -> None:
         for load in loads:
             _check(load, deployment)
-        self._deployment, self._loads = deployment, loads
+        runs: dict[str, list[BenchmarkLoad]] = {}
+        for load in loads:
+            runs.setdefault(load.described, []).append(load)
+        self._deployment, self._loads = deployment, [alike[0] for alike in runs.values()]
         lengths_N = np.concatenate(
             [load.requests.prompt_tokens_N + load.requests.output_tokens_N for load in loads]
         )
         self._caps = Caps(
             sequences_per_gpu, tokens_per_step, int(lengths_N.max()), max(1, round(float(lengths_N.mean())))
         )
-        self._measured = [_measured(load) for load in loads]
+        self._measured = [_measured(alike) for alike in runs.values()]
 
     @property
     def measured(self) -> Sequence[Measurement]:
@@ -65,13 +69,17 @@ class ServedLoads:
         ]
 
 
-def _measured(load: BenchmarkLoad) -> Measurement:
+def _measured(runs: Sequence[BenchmarkLoad]) -> Measurement:
+    """Runs of one load: of each figure the median of the runs."""
     figures = {
-        Figure.TPOT: load.tpot_seconds,
-        Figure.TTFT: load.ttft_seconds,
-        Figure.OUTPUT: load.output_tokens_per_second,
+        Figure.TPOT: median(load.tpot_seconds for load in runs),
+        Figure.TTFT: median(load.ttft_seconds for load in runs),
+        Figure.OUTPUT: median(load.output_tokens_per_second for load in runs),
     }
-    return Measurement(f"{load.source} ({load.format})", load.described, figures, load.remarks)
+    sources = ", ".join(load.source for load in runs)
+    repeated = f"{len(runs)} runs" if len(runs) > 1 else ""
+    remarks = dict.fromkeys(remark for load in runs for remark in load.remarks)
+    return Measurement(f"{sources} ({runs[0].format})", runs[0].described, figures, repeated, tuple(remarks))
 
 
 def _figures(served: Served) -> dict[Figure, float]:

@@ -28,12 +28,14 @@ class Measurement:
         source: the file.
         described: the load in a few words.
         figures: each in seconds, or tokens a second.
+        repeated: how often it was measured, in words; figures are medians then.
         remarks: what of the file was assumed or not used.
     """
 
     source: str
     described: str
     figures: dict[Figure, float]
+    repeated: str = ""
     remarks: tuple[str, ...] = field(default=())
 
 

@@ -63,8 +63,9 @@ def _measured(step: TracedStep, deployment: Deployment) -> Measurement:
     figures = {Figure.STEP: step.seconds}
     if step.layers_seconds is not None:
         figures[Figure.LAYERS] = step.layers_seconds
-    described = f"{work.phase}, {deployment.tokens:,} tokens, {step.count} x"
-    return Measurement(f"{step.source} (trace)", described, figures, step.remarks)
+    described = f"{work.phase}, {deployment.tokens:,} tokens"
+    repeated = f"{step.count} steps" if step.count > 1 else ""
+    return Measurement(f"{step.source} (trace)", described, figures, repeated, step.remarks)
 
 
 def _of(step: TracedStep, deployment: Deployment, said: Set[str]) -> Deployment:

@@ -23,14 +23,15 @@ class Term(StrEnum):
     SEQUENCE = "sequence_seconds"
     TOKEN = "token_seconds"
     LAYER = "layer_seconds"
+    EXPERT = "expert_seconds"
     COMPUTE = "compute"
 
 
-MISSING = (Term.STEP, Term.LAYER, Term.SEQUENCE, Term.TOKEN)
+MISSING = (Term.STEP, Term.LAYER, Term.SEQUENCE, Term.TOKEN, Term.EXPERT)
 """What is fitted first, where time is missing in the prediction."""
-INSIDE = (Term.STEP, Term.LAYER, Term.COMPUTE, Term.SEQUENCE, Term.TOKEN)
+INSIDE = (Term.STEP, Term.LAYER, Term.COMPUTE, Term.SEQUENCE, Term.TOKEN, Term.EXPERT)
 """The same, where the time in layers was measured apart: it tells of the kernels."""
-TOO_LONG = (Term.COMPUTE, Term.STEP, Term.LAYER, Term.SEQUENCE, Term.TOKEN)
+TOO_LONG = (Term.COMPUTE, Term.STEP, Term.LAYER, Term.SEQUENCE, Term.TOKEN, Term.EXPERT)
 """What is fitted first, where even without an engine a prediction is longer than what was measured."""
 
 
