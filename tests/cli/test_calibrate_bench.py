@@ -153,7 +153,7 @@ def test_what_does_not_go_together_is_refused(
 def test_a_server_of_this_machine_is_met_by_the_engine_fitted_to_it(
     wingspan: Command, tmp_path: Path
 ) -> None:
-    """Of the way from a server to a prediction; how close it comes on a quiet machine is in docs/calibrate.md."""
+    """Of the way from a server to a prediction; how close it comes on a quiet machine is measured elsewhere."""
     files = []
     with server("--ranks", "1") as running:
         for concurrency in (1, 2, 6):

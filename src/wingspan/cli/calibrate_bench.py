@@ -17,7 +17,7 @@ from wingspan.interop.benchmarks.load import BenchmarkLoad
 from wingspan.simulate.fitting.fit import Fit, described, fit
 from wingspan.simulate.fitting.loads import ServedLoads
 from wingspan.simulate.fitting.measurements import Predictor
-from wingspan.simulate.fitting.steps import Together, TracedSteps
+from wingspan.simulate.fitting.steps import AllMeasured, TracedSteps
 from wingspan.specs.engines import engine_text, save_engine
 
 
@@ -46,7 +46,7 @@ def fit_engine(asked: FromBench) -> None:
 
 
 def _predictor(deployment: Deployment, asked: FromBench) -> Predictor:
-    """Of everything in the files."""
+    """All that is in the files, to be predicted."""
     found = [one for path in asked.files for one in read_benchmarks(path, deployment.model.layers)]
     loads = [one for one in found if isinstance(one, BenchmarkLoad)]
     steps = [one for one in found if isinstance(one, TracedStep)]
@@ -64,7 +64,7 @@ def _predictor(deployment: Deployment, asked: FromBench) -> Predictor:
         predictors.append(ServedLoads(deployment, loads, *limits))
     if steps:
         predictors.append(TracedSteps(deployment, steps, said))
-    return Together(predictors)
+    return AllMeasured(predictors)
 
 
 _USUAL_SEQUENCES, _USUAL_STEP_TOKENS = 128, 1024

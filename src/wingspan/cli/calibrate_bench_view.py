@@ -30,7 +30,7 @@ _CONTRADICTING = 0.15
 
 
 _NAMED = 2
-"""Of those measurements that a remark is about."""
+"""How many of the measurements that a remark is about."""
 
 
 def show(deployment: Deployment, found: Fit, profile: EngineProfile) -> None:

@@ -174,11 +174,12 @@ class Work:
 
     def _active(self, rows_PLRS: Array) -> Array:
         """Experts with rows of each rank: counted where loads were drawn, else expected of tokens that choose alone."""
-        if self._drawn:
-            return np.minimum(rows_PLRS, 1.0).sum(axis=-1)
-        tokens = max(self._all_tokens / len(rows_PLRS), 1.0)
-        idle_PLRS = (1 - np.minimum(rows_PLRS / tokens, 1.0)) ** tokens
-        return np.asarray((1 - idle_PLRS).sum(axis=-1))
+        active_PLRS = np.minimum(rows_PLRS, 1.0)
+        if not self._drawn:
+            tokens = max(self._all_tokens / len(rows_PLRS), 1.0)
+            active_PLRS = 1 - (1 - np.minimum(rows_PLRS / tokens, 1.0)) ** tokens
+        active_PLR: Array = active_PLRS.sum(axis=-1)
+        return active_PLR
 
     def _with_engine(self, operation: Operation, cost: Cost) -> Cost:
         return _longer(cost, self.engine_seconds.get(operation, 0.0))

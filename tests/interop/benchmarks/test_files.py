@@ -154,3 +154,12 @@ def test_another_file_is_refused(tmp_path: Path, text: str, complaint: str) -> N
         read_benchmarks(path)
     with pytest.raises(InputError, match="cannot be read"):
         read_benchmarks(tmp_path / "none.json")
+
+
+def test_what_vllm_itself_wrote_is_read() -> None:
+    """By `vllm.benchmarks.serve` of vLLM's build for CPUs, November 2026."""
+    (load,) = read_benchmarks(CASES / "vllm_real.json")
+    assert (load.model, load.concurrency, len(load.requests)) == ("small", 4, 16)
+    assert load.tpot_seconds == pytest.approx(0.0747, abs=1e-4)
+    assert load.requests.prompt_tokens_N.sum() == pytest.approx(1041, abs=8)
+    assert any("not used: latencies, queue_times" in remark for remark in load.remarks)

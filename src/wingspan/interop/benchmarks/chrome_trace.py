@@ -133,8 +133,8 @@ def _of_wingspan(steps: Sequence[_Slice], events: Sequence[_Slice], source: str)
         by_number[step.name, step.about.get("step")].append(step)
     alike: dict[tuple[str, int | None, int], list[tuple[float, float | None]]] = defaultdict(list)
     for (name, _), slices in by_number.items():
-        counts = [one.about.get("tokens") for one in slices]
-        tokens = sum(counts) if all(isinstance(one, int) for one in counts) else None
+        counts = [count for one in slices if isinstance(count := one.about.get("tokens"), int)]
+        tokens = sum(counts) if len(counts) == len(slices) else None
         start, end = min(one.start for one in slices), max(one.end for one in slices)
         times = end - start, _extent(inside[bisect_left(starts, start) : bisect_right(starts, end)])
         alike[name.split()[0], tokens, len(slices)].append(times)

@@ -28,7 +28,7 @@ _PART = 0.05
 _ROUNDS = 6
 _SETTLED = 1e-4
 _NOTHING = 1e-6
-"""Of what is missing: a bound that is met is met nearly."""
+"""A term below this share of what is missing is 0: a bound that is met is met nearly."""
 _LEAST_ERROR = 0.03
 """The least range of a fitted engine, however well its measurements agree: other steps were not measured."""
 

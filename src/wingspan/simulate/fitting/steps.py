@@ -103,7 +103,7 @@ def _workload(step: TracedStep, deployment: Deployment) -> Workload:
     return work.model_copy(update=changed)
 
 
-class Together:
+class AllMeasured:
     """Several predictors as one: their measurements one after another."""
 
     def __init__(self, predictors: Sequence[Predictor]) -> None:
