@@ -41,22 +41,24 @@ def atlas(
     from wingspan.cli.outputs import check_outputs
     from wingspan.deployment_presets import deployment_presets
     from wingspan.simulate.published.atlas import atlas_rows, ranked
+    from wingspan.simulate.published.changes import changes
 
     check_outputs(html)
     rows = atlas_rows(names or deployment_presets())
-    orders = ranked(rows)
+    orders, found = ranked(rows), changes(rows)
     if html is not None:
         from wingspan.report.atlas_page import atlas_page
         from wingspan.report.page import write_page
 
-        write_page(atlas_page(rows, orders), html)
+        write_page(atlas_page(rows, orders, found), html)
     if as_json:
-        print(
-            json_text(
-                {"rows": [row.to_dict() for row in rows], "ranked": [each.to_dict() for each in orders]}
-            )
-        )
+        document = {
+            "rows": [row.to_dict() for row in rows],
+            "ranked": [each.to_dict() for each in orders],
+            "changes": [each.to_dict() for each in found],
+        }
+        print(json_text(document))
         return
-    show_atlas(rows, orders)
+    show_atlas(rows, orders, found)
     if html is not None:
         print(f"page: {html} (open in a browser)")

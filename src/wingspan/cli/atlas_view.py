@@ -12,12 +12,13 @@ from wingspan.cli.console import Console
 from wingspan.deployment_presets import Figure
 from wingspan.report.units import full_rate_text
 from wingspan.simulate.published.atlas import AtlasRow, Ranked
+from wingspan.simulate.published.changes import Change
 
 _WIDTHS = (17, 9, 9, 18, 6, 5, 6)
 _HEADINGS = ("", "published", "predicted", "", "error", "bar", "chance")
 
 
-def show_atlas(rows: Sequence[AtlasRow], orders: Sequence[Ranked]) -> None:
+def show_atlas(rows: Sequence[AtlasRow], orders: Sequence[Ranked], found: Sequence[Change]) -> None:
     """Print everything."""
     console = Console(highlight=False)
     console.print(_line(_HEADINGS), style="dim")
@@ -27,12 +28,17 @@ def show_atlas(rows: Sequence[AtlasRow], orders: Sequence[Ranked]) -> None:
         console.print(_loads(several))
     console.print(
         "Error of the predicted time, above 0 too slow; * the bar does not hold the published figure; f constants were "
-        "fitted on it. Chance: by how much a batch's uneven draw of experts lengthens the step.",
+        "fitted on it; none: predicted alone. Chance: by how much a batch's uneven draw of experts lengthens the step.",
         style="dim",
     )
     if orders:
         console.print()
         console.print(_orders(orders))
+    if found:
+        console.print()
+        console.print(_changes(found))
+        console.print("Tokens/s of the second against the first; off: of their ratio.", style="dim")
+    console.print()
     for preset in {row.preset.title: row.preset for row in rows}.values():
         console.print(f"[dim]{escape(preset.title)}: {escape(preset.source)}[/dim]")
         if preset.assumed:
@@ -41,22 +47,19 @@ def show_atlas(rows: Sequence[AtlasRow], orders: Sequence[Ranked]) -> None:
 
 def unit_of(row: AtlasRow) -> str:
     """What the row's figure counts."""
-    if row.load.figure is not Figure.TOKENS:
-        return str(row.load.figure or "")
-    return f"{row.load.figure} of {row.load.gpus} GPUs" if row.load.gpus > 1 else f"{row.load.figure} a GPU"
+    if row.load.figure not in (None, Figure.TOKENS):
+        return str(row.load.figure)
+    return f"{Figure.TOKENS} of {row.load.gpus} GPUs" if row.load.gpus > 1 else f"{Figure.TOKENS} a GPU"
 
 
 def _loads(rows: Sequence[AtlasRow]) -> Table:
     table = _grid()
     for row in rows:
-        shown = row.load.value is not None and row.predicted is not None and row.error is not None
         table.add_row(
             f"  :{row.load.load}",
             full_rate_text(row.load.value) if row.load.value is not None else "none",
-            full_rate_text(row.predicted)
-            if row.predicted is not None
-            else f"{row.report.step_seconds * 1e3:.3g}",
-            unit_of(row) if shown else "ms a step",
+            full_rate_text(row.tokens_per_second_per_gpu if row.predicted is None else row.predicted),
+            unit_of(row),
             f"{row.error:+.0%}" if row.error is not None else "",
             _bar(row),
             f"{row.chance_seconds / row.report.step_seconds:.1%}",
@@ -80,6 +83,21 @@ def _grid() -> Table:
     table = Table.grid(padding=(0, 1, 0, 0))
     for number, width in enumerate(_WIDTHS):
         table.add_column(justify="left" if number in (0, 3) else "right", min_width=width, no_wrap=True)
+    return table
+
+
+def _changes(found: Sequence[Change]) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for number in range(4):
+        table.add_column(justify="right" if number else "left")
+    table.add_row("[bold]one thing changed[/bold]", "published", "predicted", "off")
+    for change in found:
+        table.add_row(
+            f"{change.aspect} {change.was} to {change.now}: {escape(change.where)}",
+            f"{change.published:+.0%}",
+            f"{change.predicted:+.0%}",
+            f"{change.error:+.0%}{'' if change.right else ' !'}",
+        )
     return table
 
 

@@ -6,14 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from wingspan.report.changes_figures import batches_figure, changes_figure
 from wingspan.report.figures import Figure, axis, figure
 from wingspan.report.page import Page, Section, Table, Tile
 from wingspan.report.palette import QUIET, series
 from wingspan.report.units import count_text, share_text, three_digits
 from wingspan.simulate.published.atlas import AtlasRow, Ranked
+from wingspan.simulate.published.changes import Change
 
 
-def atlas_page(rows: Sequence[AtlasRow], orders: Sequence[Ranked]) -> Page:
+def atlas_page(rows: Sequence[AtlasRow], orders: Sequence[Ranked], found: Sequence[Change]) -> Page:
     """One picture of all rows with a published figure, and a table of everything."""
     known = [row for row in rows if row.error is not None]
     errors = sorted(abs(row.error) for row in known if row.error is not None)
@@ -43,6 +45,7 @@ def atlas_page(rows: Sequence[AtlasRow], orders: Sequence[Ranked]) -> Page:
                 "constants were fitted on hollow points, among others.",
                 _scatter(known),
             ),
+            *_changes(rows, found),
             Section("Every load", table=_table(rows)),
         ],
         notes=[
@@ -51,6 +54,18 @@ def atlas_page(rows: Sequence[AtlasRow], orders: Sequence[Ranked]) -> Page:
             for preset in {row.preset.title: row.preset for row in rows}.values()
         ],
     )
+
+
+def _changes(rows: Sequence[AtlasRow], found: Sequence[Change]) -> list[Section]:
+    batches = batches_figure(rows)
+    sections = []
+    if found:
+        see = "Pairs of a deployment's loads that differ in one thing alone; an even router's balance counts as 1."
+        sections.append(Section("One thing changed", see, changes_figure(found)))
+    if batches is not None:
+        see = "Predicted as lines, published as points."
+        sections.append(Section("Schedules against the batch", see, batches))
+    return sections
 
 
 def _scatter(rows: Sequence[AtlasRow]) -> Figure:
@@ -142,7 +157,9 @@ def _cells(row: AtlasRow) -> list[str]:
         row.name,
         f"{row.load.figure}{gpus}" if row.load.figure else "nothing published",
         three_digits(row.load.value) if row.load.value else "",
-        three_digits(row.predicted) if row.predicted else f"step {step * 1e3:.3g} ms",
+        three_digits(row.predicted)
+        if row.predicted
+        else f"{three_digits(row.tokens_per_second_per_gpu)} tokens/s",
         f"{row.error:+.0%}" if row.error is not None else "",
         f"{row.report.relative_error:.0%}" if row.report.relative_error is not None else "",
         share_text(row.waiting_seconds / step),

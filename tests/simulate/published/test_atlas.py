@@ -10,7 +10,10 @@ from hypothesis.strategies import integers, lists, tuples
 from scipy.stats import kendalltau
 
 from wingspan.deployment_presets import deployment_presets
+from wingspan.report.atlas_page import atlas_page
+from wingspan.report.page import render
 from wingspan.simulate.published.atlas import AtlasRow, atlas_rows, ranked
+from wingspan.simulate.published.changes import changes
 from wingspan.simulate.published.rank_correlation import kendall
 
 
@@ -53,6 +56,42 @@ def test_groups_are_ranked_as_they_were_measured(rows: list[AtlasRow]):
 def test_bars_hold_what_was_not_fitted_on(rows: list[AtlasRow]):
     judged = [row for row in rows if row.held is not None and not row.load.fitted]
     assert sum(bool(row.held) for row in judged) / len(judged) >= 0.9
+
+
+def test_what_one_thing_changes_goes_the_published_way(rows: list[AtlasRow]):
+    found = changes(rows)
+    assert {change.aspect for change in found} >= {"schedule", "batch", "context", "balance"}
+    engines = [change for change in found if not change.where.startswith("cloudmatrix")]
+    assert all(change.right for change in engines)
+    small = [change for change in engines if change.aspect == "schedule"]
+    assert len(small) == 4
+    assert all(abs(change.error) < 0.15 for change in small)
+
+
+def test_a_change_is_of_one_thing_alone(rows: list[AtlasRow]):
+    by_name = {row.name: row for row in rows}
+    for change in changes(rows):
+        one, other = (by_name[name] for name in change.names)
+        assert one.preset is other.preset
+        assert one.published_per_gpu is not None
+        assert other.published_per_gpu is not None
+        assert 1 + change.published == pytest.approx(other.published_per_gpu / one.published_per_gpu)
+    assert changes([row for row in rows if row.load.value is None]) == []
+
+
+def test_the_page_shows_every_load_and_its_pictures(rows: list[AtlasRow]):
+    page = atlas_page(rows, ranked(rows), changes(rows))
+    drawn = [section for section in page.sections if section.figure is not None]
+    assert [section.title for section in drawn] == [
+        "Predicted and published",
+        "One thing changed",
+        "Schedules against the batch",
+    ]
+    table = page.sections[-1].table
+    assert table is not None
+    assert [row[0] for row in table.rows] == [row.name for row in rows]
+    unpublished = [row for row in rows if row.load.value is None]
+    assert render(atlas_page(unpublished, [], []))
 
 
 def test_a_published_time_becomes_a_rate_and_chance_only_slows(rows: list[AtlasRow]):
