@@ -28,10 +28,8 @@ def words(values_ON: torch.Tensor, bits: int) -> torch.Tensor:
     return torch.tensor(packed, dtype=torch.int64).to(torch.int32)
 
 
-def test_a_scale_per_tensor_output_or_block():
+def test_a_scale_per_block():
     weight = torch.randn(5, 7).to(torch.float8_e4m3fn)
-    for scale in (torch.tensor(0.5), torch.tensor([0.5]), torch.full((5,), 0.5), torch.full((5, 1), 0.5)):
-        assert torch.equal(formats.scaled(weight, scale), (weight.float() * 0.5).bfloat16())
     blocks = torch.tensor([[1.0, 2.0], [4.0, 8.0]])
     got = formats.block_scaled(weight, blocks, (3, 4)).float()
     for row in range(5):

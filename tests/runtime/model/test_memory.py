@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import resource
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.loading import LARGE, worst_loaded, written
 from transformers import AutoModelForCausalLM, MixtralConfig
 
+from tests.runtime.anonymous import anonymous_bytes, peak
 from tests.runtime.forked import on_ranks
+from tests.runtime.model.twins import FORMATS
 from wingspan.runtime.model.engine import default_placement, describe, load
 from wingspan.runtime.ranks.memory import keep_freed_memory, return_freed_memory
 from wingspan.runtime.transport.transport import Transport
@@ -34,28 +37,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder, max_shard_size="60MB"
     )
     return folder
-
-
-def anonymous_bytes() -> int:
-    """This process's own memory: without pages of files, which the kernel shares and drops as it likes."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
-
-
-@contextmanager
-def peak() -> Iterator[list[int]]:
-    """The largest `anonymous_bytes` seen meanwhile, in a list of one."""
-    largest, done = [anonymous_bytes()], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.001):
-            largest[0] = max(largest[0], anonymous_bytes())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    yield largest
-    done.set()
-    watcher.join()
 
 
 def measure(checkpoint: Path, ranks: int, scratch: Path) -> list[dict[str, int]]:
@@ -95,6 +76,22 @@ def test_loading_never_holds_more_than_the_share(checkpoint, tmp_path):
     size_bytes = sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
     for rank in measure(checkpoint, 8, tmp_path / "scratch"):
         assert rank["peak"] <= size_bytes / 3
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Iterator[ProcessPoolExecutor]:
+    """A process that has freed nothing that the ranks forked from it would use."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize(("name", "ranks"), [(name, (3, 4, 1)[n % 3]) for n, name in enumerate(FORMATS)])
+def test_loading_holds_the_share_and_one_expert(fresh, name, ranks, tmp_path):
+    """On so many ranks; a layer has three experts and more on each."""
+    folder = fresh.submit(written, tmp_path / "large", name, LARGE).result(60)[name]
+    loaded = fresh.submit(worst_loaded, folder, ranks, torch.bfloat16).result(60)
+    assert loaded.share_bytes > 3 * loaded.expert_bytes
+    assert loaded.holds, loaded
 
 
 def test_freed_memory_is_kept_until_it_is_returned(tmp_path):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from wingspan.errors import InputError
@@ -61,35 +60,6 @@ class Checkpoint:
     def size_bytes(self) -> int:
         """Bytes of the files."""
         return sum(file.stat().st_size for file in self.files)
-
-
-class ExpertRows:
-    """A lazy part of a fused tensor: only these experts along dimension 0, read when indexed with `[...]`.
-
-    Args:
-        source: the tensor, lazy too.
-        experts: which.
-        rows: of one expert.
-    """
-
-    def __init__(self, source: Any, experts: Sequence[int], rows: int = 1) -> None:
-        self._source = source
-        self._experts = experts
-        self._rows = rows
-
-    def __getitem__(self, index: Any) -> torch.Tensor:
-        if index is not ...:
-            raise TypeError(f"an expert selection is read whole, with [...]; got [{index!r}]")
-        rows = self._rows
-        return torch.cat([self._source[e * rows : (e + 1) * rows] for e in self._experts])
-
-    def get_shape(self) -> list[int]:
-        """Shape of the part."""
-        return [len(self._experts) * self._rows, *self._source.get_shape()[1:]]
-
-    def get_dtype(self) -> str:
-        """Dtype in safetensors' notation."""
-        return str(self._source.get_dtype())
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -6,8 +6,10 @@ inventory and loading know nothing of formats.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import torch
 from wingspan.runtime.model.architecture import read_config
 from wingspan.runtime.model.checkpoint import Checkpoint
 from wingspan.runtime.model.quantised import settings_said
-from wingspan.runtime.model.quantised_parts import Read, made_of
+from wingspan.runtime.model.quantised_parts import Made, made_of
 
 _COMPANIONS = (
     "input_scale",
@@ -29,36 +31,65 @@ _COMPANIONS = (
 )
 """Ends of names of what only quantised arithmetic uses: scales of activations and caches."""
 
+_VALUES_AT_ONCE = 1 << 16
+"""Of a matrix: what stands between its parts and BF16 is several times as large, and stays in a core's cache."""
+
 
 @dataclass(frozen=True)
 class Widened:
     """A plain tensor that is made of its parts when it is indexed, in the manner of a safetensors slice.
 
     Args:
-        shape: of the plain tensor.
-        parts: slices on disk, by the ends of their names.
-        read: makes the tensor of its parts.
+        made: what it is made of, and how.
+        on_disk: slices of its parts, by the ends of their names.
     """
 
-    shape: tuple[int, ...]
-    parts: Mapping[str, Any]
-    read: Read
+    made: Made
+    on_disk: Mapping[str, Any]
 
     def get_shape(self) -> list[int]:
         """Shape of the plain tensor."""
-        return list(self.shape)
+        return list(self.made.shape)
 
     def get_dtype(self) -> str:
         """Widened to BF16, in safetensors' notation."""
         return "BF16"
 
     def __getitem__(self, index: Any) -> torch.Tensor:
-        """All of it, or some experts of a fused tensor, of whose parts no others are read."""
-        if len(self.shape) < 3 or index is ...:
-            return self.read(lambda end: self.parts[end][...])[index]
-        return self.read(
-            lambda end: self.parts[end][index] if self.parts[end].get_shape() else self.parts[end][...]
-        )
+        """All of it, or some experts of a fused tensor, of whose parts no others are read; some outputs at a time."""
+        if len(self.made.shape) < 3:
+            return self._widened(None)[index]
+        return self._widened(slice(None) if index is ... else index)
+
+    def _widened(self, experts: slice | None) -> torch.Tensor:
+        shape, axis = list(self.made.shape), self.made.outputs_axis
+        if experts is not None:
+            shape[0] = len(range(shape[0])[experts])
+        plain = torch.empty(shape, dtype=torch.bfloat16)
+        step = self._outputs_at_once()
+        for begin in range(0, shape[axis], step):
+            end = min(begin + step, shape[axis])
+            some = self.made.read(partial(self._part, experts, begin, end))
+            plain.narrow(axis, begin, end - begin).copy_(some)
+        return plain
+
+    def _outputs_at_once(self) -> int:
+        """So many that every part can be cut there."""
+        inputs = self.made.shape[-3 - self.made.outputs_axis]
+        whole = math.lcm(*(cut[1] for cut in self.made.parts.values() if cut))
+        return -(-_VALUES_AT_ONCE // (inputs * whole)) * whole
+
+    def _part(self, experts: slice | None, begin: int, end: int, name: str) -> torch.Tensor:
+        """What a part has of some outputs of some experts."""
+        source, cut = self.on_disk[name], self.made.parts[name]
+        shape = source.get_shape()
+        index = [slice(None)] * len(shape)
+        if experts is not None and shape[:1] == [self.made.shape[0]]:
+            index[0] = experts
+        if cut is not None:
+            index[cut[0]] = slice(begin // cut[1], -(-end // cut[1]))
+        found: torch.Tensor = source[tuple(index)] if index else source[...]
+        return found
 
 
 class DequantisedCheckpoint(Checkpoint):
@@ -76,12 +107,12 @@ class DequantisedCheckpoint(Checkpoint):
             if made := made_of(key, self._on_disk, said, folder):
                 parts = {
                     end: self._on_disk[made.stem + end]
-                    for end in made.ends
+                    for end in made.parts
                     if made.stem + end in self._on_disk
                 }
                 for end in parts:
                     self._slices.pop(made.stem + end, None)
-                self._slices[made.name] = Widened(made.shape, parts, made.read)
+                self._slices[made.name] = Widened(made, parts)
         if self.widened:
             for key in [k for k in self._slices if k.rpartition(".")[2] in _COMPANIONS]:
                 del self._slices[key]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,11 @@ from wingspan.runtime.model.generation_config import load_generation_config, not
 from wingspan.runtime.model.instrument import decoder_layers, instrument
 from wingspan.runtime.model.inventory import Inventory, take_inventory
 from wingspan.runtime.model.layer import ExpertParallelLayer, install
-from wingspan.runtime.model.loading import load_for_rank
+from wingspan.runtime.model.loading import ModelReader
 from wingspan.runtime.model.step import Step
 from wingspan.runtime.model.weight_parts import weight_bytes
 from wingspan.runtime.ranks.clock import clock_of
-from wingspan.runtime.ranks.memory import keep_freed_memory, return_freed_memory
+from wingspan.runtime.ranks.memory import keep_freed_memory, return_freed_memory, return_large_memory
 from wingspan.runtime.transport.transport import Transport
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.memory import MemoryPart
@@ -159,12 +159,11 @@ def load(
         training: leave the expert weights as parameters that gradients reach, not packed for inference.
     """
     world = transport.world
-    # Loading fills the model that it is given; the description stays as it is, for whoever loads it again.
-    structure = deepcopy(model.structure)
-    loaded = load_for_rank(
-        model.folder, structure, model.config, model.shape, placement, world.rank, model.dtype
-    )
+    return_large_memory()
+    reader = ModelReader(model.folder, model.structure, model.config, model.shape)
+    loaded = reader.shared_model(model.dtype)
     nn.Module.to(loaded, device)
+    return_freed_memory()
     recorder = Recorder(
         world.rank,
         world.size,
@@ -182,6 +181,7 @@ def load(
         experts = LocalExperts(loaded.get_submodule(path))
         if not training:
             experts.pack()
+        experts.fill(placement.experts_on(index, world.rank), partial(reader.expert, path))
         dispatcher = dispatchers.for_layer(index)
         number = next(n for n, inside in enumerate(numbers) if path.startswith(inside))
         layers[path] = ExpertParallelLayer(index, number, experts, dispatcher, monitor, recorder, step)

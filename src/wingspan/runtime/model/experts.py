@@ -8,7 +8,7 @@ Shapes: N rows, S slots of this rank, D hidden size, I intermediate size (2 I wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -97,6 +97,20 @@ class LocalExperts:
         """Hold these experts from now on, in this order: present slots by their number, new ones from `prepare`."""
         for number, linear in enumerate(self._linears):
             linear.replace([s if isinstance(s, int) else s.matrices[number] for s in slots])
+
+    def fill(self, experts: Sequence[int], read: Callable[[int], dict[str, torch.Tensor]]) -> None:
+        """Hold these experts from now on, each read when the one before it is in its slot.
+
+        Args:
+            experts: the logical experts, in the order of their slots.
+            read: gives one's part of each parameter, by the names below the module.
+        """
+        for linear in self._linears:
+            linear.make_room(len(experts))
+        for slot, number in enumerate(experts):
+            expert = read(number)
+            for linear in self._linears:
+                linear.put(slot, expert)
 
     def parameters(self) -> list[nn.Parameter]:
         """The experts' parameters."""

@@ -17,22 +17,6 @@ _MX_SCALE_BIAS = 127
 """The bias of E8M0, the exponent that is an MXFP4 block's scale (the same, section 5.4.1)."""
 
 
-def scaled(weight: Tensor, scale: Tensor) -> Tensor:
-    """A matrix times its scales: one, one per output, or one per block of which the last may be cut off.
-
-    Args:
-        weight: (..., O, I), in FP8 or INT8.
-        scale: one value, (O,), (O, 1), or (..., blocks of O, blocks of I).
-    """
-    scale = scale.float()
-    if scale.ndim == 1 and scale.numel() == weight.shape[-2]:
-        scale = scale[:, None]
-    if scale.ndim < 2:
-        return (weight.float() * scale).to(_PLAIN)
-    outputs, inputs = (-(-weight.shape[axis] // scale.shape[axis]) for axis in (-2, -1))
-    return block_scaled(weight, scale, (outputs, inputs))
-
-
 def block_scaled(weight: Tensor, scale: Tensor, block: tuple[int, int]) -> Tensor:
     """A matrix times one scale per block of a known size, whatever the size of the matrix."""
     for axis, size in zip((-2, -1), block, strict=True):

@@ -29,8 +29,8 @@ class Inventory:
     """A checkpoint's tensors by what they are for; tensors by their names on disk, parameters by the model's."""
 
     folder: str
-    targets: dict[str, str]
-    """The parameter that each used tensor becomes, or becomes a part of."""
+    targets: dict[str, TensorPlace]
+    """Where each used tensor belongs."""
     dtypes: dict[str, int]
     """Number of tensors of each dtype on disk."""
     quantised: str | None
@@ -95,12 +95,11 @@ def take_inventory(
     few, many = _expert_numbers(
         used, set(experts_parameters(model, shape.paths)), shape.num_experts, shape.num_experts + beside
     )
-    targets = {key: place.parameters[0] for key, place in used.items()}
     # Only what is not read as plain weights tells.
-    told = _told(checkpoint, targets, places, unexpected)
+    told = _told(checkpoint, used, places, unexpected)
     return Inventory(
         folder=str(checkpoint.folder),
-        targets=targets,
+        targets=used,
         dtypes=dict(Counter(checkpoint.stored_dtypes())),
         quantised=format_said(checkpoint.folder, read_config(checkpoint.folder)) or told,
         widened=0 if told else len(checkpoint.widened),
@@ -157,15 +156,16 @@ def _missing(used: Mapping[str, TensorPlace], places: TensorPlaces, model: PreTr
 
 def _told(
     checkpoint: DequantisedCheckpoint,
-    targets: Mapping[str, str],
+    used: Mapping[str, TensorPlace],
     places: TensorPlaces,
     unexpected: Iterable[str],
 ) -> str | None:
     """The format that tensors give away which are not read as plain ones."""
     narrow = {
         checkpoint.dtype_of(key)
-        for key, target in targets.items()
-        if checkpoint.dtype_of(key) not in _PLAIN_ON_DISK and places.parameters[target].is_floating_point()
+        for key, place in used.items()
+        if checkpoint.dtype_of(key) not in _PLAIN_ON_DISK
+        and places.parameters[place.parameters[0]].is_floating_point()
     }
     told = [format_of_dtype(min(narrow))] if narrow else []
     by_name = format_of_names(unexpected)

@@ -1,14 +1,17 @@
-"""Which parameter a tensor on disk belongs to, by transformers' own mapping of names.
+"""Which parameter a tensor on disk belongs to, and how it becomes that, by transformers' own mapping of names.
 
 So every layout that it knows (one file entry per expert, fused, transposed, renamed) is understood here too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
@@ -23,6 +26,9 @@ from transformers.core_model_loading import (
 )
 
 from wingspan.runtime.model.text_part import NOT_OF_TEXT
+
+Read = Callable[[], torch.Tensor]
+"""Reads a tensor, or a part of one, from disk."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ class TensorPlaces:
         self._converters = [t for t in transforms if isinstance(t, WeightConverter)]
         self._by_pattern = {p: c for c in self._converters for p in c.source_patterns}
         self._prefix = model.base_model_prefix
+        self._model = model
 
     def of_all(self, keys: Iterable[str]) -> dict[str, TensorPlace]:
         """The place of each tensor; in transformers' order, on which some of its renamings depend."""
@@ -99,6 +106,29 @@ class TensorPlaces:
     def sources(self, pattern: str) -> list[str]:
         """All sources of the conversion that has `pattern` as one of them."""
         return list(self._by_pattern[pattern].source_patterns)
+
+    def make(self, tensors: Mapping[str, tuple[TensorPlace, Read]]) -> dict[str, torch.Tensor]:
+        """The parameters that tensors become together, in their own dtypes; no other tensor is read.
+
+        Args:
+            tensors: by their names on disk: where each belongs, and what reads it.
+        """
+        made: dict[str, torch.Tensor] = {}
+        converters: dict[str, WeightConverter] = {}
+        for key in sorted(tensors, key=dot_natural_key):
+            place, read = tensors[key]
+            name = place.parameters[0]
+            dtype = self.parameters[name].dtype
+            if place.pattern is None:
+                made[name] = read().to(dtype)
+                continue
+            if name not in converters:
+                converters[name] = deepcopy(self._by_pattern[place.pattern])
+            later: Any = partial(_read_as, read, dtype)
+            converters[name].add_tensor(name, key, place.pattern, later)
+        for name, converter in converters.items():
+            made |= converter.convert(name, model=self._model, config=self._model.config)
+        return made
 
     def _of(self, key: str) -> TensorPlace:
         known = self.parameters
@@ -109,3 +139,7 @@ class TensorPlaces:
             return TensorPlace((name,), None)
         to = self._by_pattern[pattern].target_patterns
         return TensorPlace(tuple(name.replace(to[0], each) for each in to), pattern)
+
+
+def _read_as(read: Read, dtype: torch.dtype) -> torch.Tensor:
+    return read().to(dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,23 +18,30 @@ Read = Callable[[Part], torch.Tensor]
 """Makes the plain tensor of its parts, which it asks for by the ends of their names."""
 
 
+Cut = tuple[int, int] | None
+"""The axis along which a part follows the weight's outputs, and outputs per index; None: it is of all outputs."""
+_EACH: Cut = (-2, 1)
+
+
 @dataclass(frozen=True)
 class Made:
-    """A plain tensor that can be made.
+    """A plain tensor that can be made, also some of its outputs alone.
 
     Args:
         stem: what the names of its parts begin with.
         end: what its own name has after that.
         shape: its own.
-        ends: of its parts' names, those that may be missing among them.
+        parts: how each is cut by outputs, by the ends of their names; those that may be missing are among them.
         read: makes it.
+        outputs_axis: of its shape, from the end.
     """
 
     stem: str
     end: str
     shape: tuple[int, ...]
-    ends: tuple[str, ...]
+    parts: Mapping[str, Cut]
     read: Read
+    outputs_axis: int = -2
 
     @property
     def name(self) -> str:
@@ -101,38 +109,49 @@ def _of_scale_inv(of: _Stem) -> Made | None:
     if not of.has(""):
         return None
     block = of.said.get("weight_block_size")
-    sizes = (int(block[0]), int(block[1])) if isinstance(block, list) and len(block) == 2 else None
-
-    def read(part: Part) -> torch.Tensor:
-        weight, scale = part(""), part("_scale_inv")
-        if sizes is None or scale.ndim < 2:
-            return formats.scaled(weight, scale)
-        return formats.block_scaled(weight, scale, sizes)
-
-    return Made(of.stem, "", of.shape(""), ("", "_scale_inv"), read)
+    return _scaled(of, "", "_scale_inv", block if isinstance(block, list) and len(block) == 2 else None)
 
 
 def _of_scale(of: _Stem) -> Made | None:
     """FP8 or INT8 per tensor or per output, or ModelOpt's NVFP4, which has a second scale."""
     if not of.has("weight") or of.dtype("weight") not in ("F8_E4M3", "F8_E5M2", "I8", "U8"):
         return None
-    if of.dtype("weight") == "U8":
-        *before, half = of.shape("weight")
-        of.shape("weight_scale_2")
-        return Made(
-            of.stem,
-            "weight",
-            (*before, 2 * half),
-            ("weight", "weight_scale", "weight_scale_2"),
-            lambda part: formats.from_nvfp4(part("weight"), part("weight_scale"), part("weight_scale_2")),
-        )
+    if of.dtype("weight") != "U8":
+        return _scaled(of, "weight", "weight_scale", None)
+    *before, half = of.shape("weight")
+    of.shape("weight_scale_2")
     return Made(
         of.stem,
         "weight",
-        of.shape("weight"),
-        ("weight", "weight_scale"),
-        lambda part: formats.scaled(part("weight"), part("weight_scale")),
+        (*before, 2 * half),
+        {"weight": _EACH, "weight_scale": _EACH, "weight_scale_2": None},
+        lambda part: formats.from_nvfp4(part("weight"), part("weight_scale"), part("weight_scale_2")),
     )
+
+
+def _scaled(of: _Stem, end: str, scale_end: str, block: list[int] | None) -> Made:
+    """One scale, one per output, or one per block of a size that is said or follows from the shapes."""
+    shape, scale = of.shape(end), of.shape(scale_end)
+    cut: Cut = None
+    if len(shape) > 1 and math.prod(scale) == 1:
+        sizes = (shape[-2], shape[-1])
+    elif len(shape) == 2 and scale == shape[:1]:
+        sizes, cut = (1, shape[-1]), (0, 1)
+    elif len(shape) == len(scale) > 1:
+        rows, columns = (-(-shape[axis] // scale[axis]) for axis in (-2, -1))
+        sizes = (int(block[0]), int(block[1])) if block else (rows, columns)
+        cut = None if scale[-2] == 1 else (-2, sizes[0])
+    else:
+        raise InputError(
+            f"{of.folder}: {of.stem}{scale_end} has shape {list(scale)}; the scales of a weight of shape "
+            f"{list(shape)} are one, one per output or one per block"
+        )
+
+    def read(part: Part) -> torch.Tensor:
+        scales = part(scale_end)
+        return formats.block_scaled(part(end), scales if scales.ndim > 1 else scales.reshape(-1, 1), sizes)
+
+    return Made(of.stem, end, shape, {end: _EACH, scale_end: cut}, read)
 
 
 def _of_packed(of: _Stem) -> Made:
@@ -149,8 +168,10 @@ def _of_packed(of: _Stem) -> Made:
         zero = part("weight_zero_point") if of.has("weight_zero_point") else None
         return formats.from_packed(part("weight_packed"), part("weight_scale"), zero, bits, inputs)
 
-    ends = ("weight_packed", "weight_scale", "weight_zero_point", "weight_shape")
-    return Made(of.stem, "weight", (outputs, inputs), ends, read)
+    parts = {
+        "weight_packed": _EACH, "weight_scale": _EACH, "weight_zero_point": (0, 32 // bits), "weight_shape": None,
+    }  # fmt: skip
+    return Made(of.stem, "weight", (outputs, inputs), parts, read)
 
 
 def _of_packed_nvfp4(of: _Stem) -> Made:
@@ -162,8 +183,8 @@ def _of_packed_nvfp4(of: _Stem) -> Made:
         whole = 1 / part("weight_global_scale").float()
         return formats.from_nvfp4(part("weight_packed"), part("weight_scale"), whole)
 
-    ends = ("weight_packed", "weight_scale", "weight_global_scale")
-    return Made(of.stem, "weight", (*before, 2 * half), ends, read)
+    parts = {"weight_packed": _EACH, "weight_scale": _EACH, "weight_global_scale": None}
+    return Made(of.stem, "weight", (*before, 2 * half), parts, read)
 
 
 def _of_blocks(of: _Stem) -> Made:
@@ -179,8 +200,9 @@ def _of_blocks(of: _Stem) -> Made:
         of.stem,
         "",
         (*before, groups * half * 2, outputs),
-        ("_blocks", "_scales"),
+        {"_blocks": (-3, 1), "_scales": _EACH},
         lambda part: formats.from_mxfp4(part("_blocks"), part("_scales")),
+        outputs_axis=-1,
     )
 
 
@@ -200,7 +222,9 @@ def _of_qweight(of: _Stem) -> Made:
         group = part("g_idx") if of.has("g_idx") else None
         return formats.from_gptq(weight, zeros, scales, group, bits=bits, zero_offset=offset)
 
-    return Made(of.stem, "weight", shape, ("qweight", "qzeros", "scales", "g_idx"), read)
+    packed: Cut = (1, 32 // bits)
+    parts = {"qweight": packed if awq else (1, 1), "qzeros": packed, "scales": (1, 1), "g_idx": None}
+    return Made(of.stem, "weight", shape, parts, read)
 
 
 _FORMATS: dict[str, Callable[[_Stem], Made | None]] = {

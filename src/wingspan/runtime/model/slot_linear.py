@@ -42,9 +42,9 @@ class SlotLinear:
     """
 
     def __init__(self, module: nn.Module, matrices: Matrices) -> None:
+        self._matrices = matrices
         self._owner, self._name = owner_of(module, matrices.name)
         self._bias = None if matrices.bias is None else owner_of(module, matrices.bias)
-        self._transposed = matrices.transposed
         self._rows = None if matrices.rows is None else matrices.rows(module)
         self._packed: list[torch.Tensor] | None = None
         self._shape_OJ: torch.Size = self.weight_SOJ.shape[1:]
@@ -56,9 +56,7 @@ class SlotLinear:
         if self._packed is not None:
             dense = [matrix_OJ.to_dense() for matrix_OJ in self._packed]
             return torch.stack(dense) if dense else weight.new_empty((0, *self._shape_OJ))
-        if self._rows is not None:
-            weight = weight.view(len(weight) // self._rows, self._rows, *weight.shape[1:])
-        return weight.transpose(1, 2) if self._transposed else weight
+        return self._view_SOJ(weight)
 
     @property
     def bias_SO(self) -> torch.Tensor | None:
@@ -78,6 +76,40 @@ class SlotLinear:
             return
         self._packed = [_packed(w) for w in weight_SOJ]
         self._parameter.data = self._parameter.data.new_empty(0)
+
+    def make_room(self, slots: int) -> None:
+        """Have room for so many slots, which `put` fills; what was held is gone."""
+        if self._packed is None:
+            data = self._parameter.data
+            self._parameter.data = data.new_empty((slots * (self._rows or 1), *data.shape[1:]))
+        else:
+            self._packed = []
+        if self.bias_SO is not None:
+            self.bias_SO.data = self.bias_SO.data.new_empty((slots, self._shape_OJ[0]))
+
+    def put(self, slot: int, expert: dict[str, torch.Tensor]) -> None:
+        """Fill a slot, one after another where matrices are packed.
+
+        Args:
+            slot: its number.
+            expert: one expert's part of each parameter, as the module stores it; this layer's are taken out, so that
+                they are freed before the next.
+        """
+        name, bias = self._matrices.name, self._matrices.bias
+        if self._packed is None:
+            rows = self._rows or 1
+            self._parameter.data[slot * rows : (slot + 1) * rows].copy_(expert.pop(name))
+        else:
+            matrix_OJ = self._view_SOJ(expert.pop(name))[0].contiguous()
+            self._packed.append(_packed(matrix_OJ))
+        if bias is not None and self.bias_SO is not None:
+            self.bias_SO.data[slot : slot + 1].copy_(expert.pop(bias))
+
+    def _view_SOJ(self, stored: torch.Tensor) -> torch.Tensor:
+        """Matrices as the module stores them, output size first."""
+        if self._rows is not None:
+            stored = stored.view(len(stored) // self._rows, self._rows, *stored.shape[1:])
+        return stored.transpose(1, 2) if self._matrices.transposed else stored
 
     @property
     def slot_bytes(self) -> int:
@@ -121,7 +153,8 @@ class SlotLinear:
             self._packed = [weights.matrix for weights in held]
         else:
             matrices_SOJ = self._stacked([w.matrix for w in held], self._shape_OJ)
-            stored = matrices_SOJ.transpose(1, 2).contiguous() if self._transposed else matrices_SOJ
+            transposed = self._matrices.transposed
+            stored = matrices_SOJ.transpose(1, 2).contiguous() if transposed else matrices_SOJ
             self._parameter.data = stored if self._rows is None else stored.flatten(0, 1)
         if self.bias_SO is not None:
             biases = [w.bias_O for w in held if w.bias_O is not None]
