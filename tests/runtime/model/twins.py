@@ -82,6 +82,15 @@ def _fp8_outputs(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
     return parts, (small.float() * scale).bfloat16()
 
 
+def _mxfp8(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
+    exponent = (weight.unflatten(1, (-1, 32)).abs().amax(-1) / 448).log2().ceil()
+    wide = (2**exponent).repeat_interleave(32, 1)
+    small = (weight / wide).to(torch.float8_e4m3fn)
+    return {"weight": small, "weight_scale": (exponent + 127).to(torch.uint8)}, (
+        small.float() * wide
+    ).bfloat16()
+
+
 def _packed(bits: int) -> Quantise:
     def quantise(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
         codes, scale = _grid(weight, bits, 16)
@@ -177,6 +186,7 @@ FORMATS = {
     "fp8-blocks": Format(_fp8_blocks, {"quant_method": "fp8", "weight_block_size": [48, 48]}),
     "fp8-tensor": Format(_fp8_tensor, {"quant_method": "modelopt", "quant_algo": "FP8"}),
     "fp8-outputs": Format(_fp8_outputs, {"quant_method": "compressed-tensors", "format": "float-quantized"}),
+    "mxfp8": Format(_mxfp8, {"quant_method": "modelopt", "quant_algo": "MXFP8"}),
     "int4": Format(_packed(4), _group(4)),
     "int8": Format(_packed(8), _group(8)),
     "nvfp4": Format(_nvfp4, {"quant_method": "modelopt", "quant_algo": "NVFP4"}),

@@ -32,7 +32,8 @@ _COMPANIONS = (
 """Ends of names of what only quantised arithmetic uses: scales of activations and caches."""
 
 _VALUES_AT_ONCE = 1 << 16
-"""Of a matrix: what stands between its parts and BF16 is several times as large, and stays in a core's cache."""
+"""Values that are widened together: what stands between parts and BF16 is several times as large, and stays in a
+core's cache."""
 
 
 @dataclass(frozen=True)

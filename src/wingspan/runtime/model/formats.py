@@ -14,14 +14,21 @@ _PLAIN = torch.bfloat16
 _FP4 = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0])
 """Values of E2M1 (OCP Microscaling Formats v1.0, section 5.3.3), by their four bits."""
 _MX_SCALE_BIAS = 127
-"""The bias of E8M0, the exponent that is an MXFP4 block's scale (the same, section 5.4.1)."""
+"""The bias of E8M0, the exponent that is an MX block's scale (the same, section 5.4.1)."""
 
 
 def block_scaled(weight: Tensor, scale: Tensor, block: tuple[int, int]) -> Tensor:
-    """A matrix times one scale per block of a known size, whatever the size of the matrix."""
+    """A matrix times one scale per block of a known size, whatever the size of the matrix.
+
+    Args:
+        weight: (..., O, I), in FP8 or INT8.
+        scale: (..., blocks of O, blocks of I); whole numbers are exponents, as MXFP8 has them.
+        block: outputs and inputs of one.
+    """
+    scale = _powers(scale) if scale.dtype == torch.uint8 else scale.float()
     for axis, size in zip((-2, -1), block, strict=True):
         scale = scale.repeat_interleave(size, axis).narrow(axis, 0, weight.shape[axis])
-    return (weight.float() * scale.float()).to(_PLAIN)
+    return (weight.float() * scale).to(_PLAIN)
 
 
 def from_mxfp4(blocks: Tensor, scales: Tensor) -> Tensor:
@@ -100,6 +107,11 @@ def from_awq(weight: Tensor, zeros: Tensor, scales: Tensor, *, bits: int) -> Ten
     each = values.shape[0] // scales.shape[0]
     off = values - zero.repeat_interleave(each, 0)
     return (off.float() * scales.float().repeat_interleave(each, 0)).T.to(_PLAIN).contiguous()
+
+
+def _powers(exponents: Tensor) -> Tensor:
+    """The powers of two that E8M0 says."""
+    return torch.ldexp(torch.ones(exponents.shape), exponents.int() - _MX_SCALE_BIAS)
 
 
 def _fp4(packed: Tensor) -> Tensor:

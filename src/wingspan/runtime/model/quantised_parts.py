@@ -113,7 +113,7 @@ def _of_scale_inv(of: _Stem) -> Made | None:
 
 
 def _of_scale(of: _Stem) -> Made | None:
-    """FP8 or INT8 per tensor or per output, or ModelOpt's NVFP4, which has a second scale."""
+    """FP8 or INT8 per tensor, output or block (MXFP8: 32 inputs), or ModelOpt's NVFP4, which has a second scale."""
     if not of.has("weight") or of.dtype("weight") not in ("F8_E4M3", "F8_E5M2", "I8", "U8"):
         return None
     if of.dtype("weight") != "U8":
