@@ -4,9 +4,10 @@ A call is a text or a conversation, in pieces or whole, of one answer or several
 a schema to follow; some callers leave, and some ask for what cannot be. The same question is asked again and again,
 and must get the same answer each time.
 
-After each tenth of the calls the idle server and each of its ranks are looked at. From the second tenth to the last
-resident memory may grow by some MB, descriptors and threads not at all. The exit code is 1 where anything was not as
-it must be.
+First come twice as many at once as ever will, and as long ones: caches are as large as the largest batch that was, so they
+would grow by chance later. After each tenth of the calls the idle server and each of its ranks are looked at. From the
+second tenth to the last resident memory may grow by some MB, descriptors and threads not at all. The exit code is 1
+where anything was not as it must be.
 
     python -m benchmarks.serving_soak --calls 10000
 """
@@ -40,6 +41,7 @@ _SCHEMA = {
 _JSON = {"type": "json_schema", "json_schema": {"name": "n", "schema": _SCHEMA}}
 _END = "data: [DONE]\n\n"
 _LEAVES_SECONDS = 0.02
+_LONGEST_TOKENS = 200
 _IDLE_SECONDS = 60.0
 """For the server to be done with everybody who left."""
 
@@ -84,7 +86,14 @@ def calls(number: int, seed: int) -> Iterator[Call]:
         fate = draw.random()
         if fate < 0.03:
             body |= {"max_tokens": 10**6}
-        yield Call(path, body | ({"max_tokens": 200} if fate > 0.97 else {}), leaves=fate > 0.97)
+        yield Call(path, body | ({"max_tokens": _LONGEST_TOKENS} if fate > 0.97 else {}), leaves=fate > 0.97)
+
+
+def heaviest(at_once: int) -> list[Call]:
+    """Twice as many as there are later, each of the most and longest answers."""
+    body = {"n": 2, "max_tokens": _LONGEST_TOKENS, "temperature": 0, "ignore_eos": True}
+    conversation = [{"role": "user", "content": max(_PROMPTS, key=len)}]
+    return [Call("/v1/chat/completions", body | {"messages": conversation})] * (2 * at_once)
 
 
 @dataclass
@@ -185,6 +194,7 @@ def soak(
     seen: list[list[Held]] = []
     problems: list[str] = []
     with server("--ranks", str(ranks), "--dtype", "float32", *options) as running:
+        problems += asyncio.run(answer_all(running, heaviest(at_once), 2 * at_once, answered))
         for tenth in range(10):
             begun = time.monotonic()
             part = asked[number * tenth // 10 : number * (tenth + 1) // 10]

@@ -25,6 +25,7 @@ from wingspan.writing import json_text, write_json
 
 if TYPE_CHECKING:
     from wingspan.runtime.api import EngineSetup, Prompt, RunRequest, RunResult
+    from wingspan.runtime.launch.start import Rest
     from wingspan.runtime.transport.transport import Transport
 
 _IMPORT_BEGUN_SECONDS = time.time()
@@ -128,7 +129,7 @@ def execute(arguments: Arguments) -> None:
         runtime.Sampling(
             arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed, arguments.min_p
         ),
-        check=arguments.check,
+        keep_logits=arguments.check,
         keep_spans=not (arguments.trace is None and arguments.html is None),
     )
     view = RunView(
@@ -141,10 +142,9 @@ def execute(arguments: Arguments) -> None:
         quiet=arguments.as_json,
     )
 
-    def work(transport: Transport) -> None:
+    def work(transport: Transport) -> Rest | None:
         result = runtime.run(transport, request, tokenizer, view.listener())
-        if result is not None:
-            _finish(result, request, arguments, view)
+        return None if result is None else lambda: _finish(result, request, arguments, view)
 
     with cleared_up(arguments.trace, arguments.html, arguments.out):
         group.run(
@@ -199,7 +199,11 @@ def _by_prediction(
 
 
 def _finish(result: RunResult, request: RunRequest, arguments: Arguments, view: RunView) -> None:
-    """On rank 0: write and print everything, then fail if the check did."""
+    """On rank 0, when the others have left: check, write and print everything, then fail if the check did."""
+    if arguments.check:
+        from wingspan.runtime.api import checked
+
+        result = checked(result, request)
     if arguments.as_json:
         print(json_text(result.to_dict()), flush=True)
     else:

@@ -19,7 +19,7 @@ from wingspan.runtime.model.reference import Check
 from wingspan.runtime.model.step import flow_named
 from wingspan.runtime.ranks.device import select_device
 from wingspan.runtime.record import Recorded, RecordRequest, cut_windows, record
-from wingspan.runtime.run import Listener, RunRequest, RunResult, run
+from wingspan.runtime.run import Listener, RunRequest, RunResult, checked, run
 from wingspan.runtime.start import EngineSetup, engine_setup, flows_of, remarks
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "assign",
     "check_context",
     "check_weights",
+    "checked",
     "cut_windows",
     "default_placement",
     "describe",

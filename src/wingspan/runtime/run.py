@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+import torch
+
 from wingspan.routing.trace import RoutingTrace
 from wingspan.runtime.balance.rebalancer import Rebalancer
 from wingspan.runtime.generation.generate import Generator
@@ -39,7 +41,7 @@ class RunRequest:
     prompts: list[Prompt]
     max_new_tokens: int
     sampling: Sampling
-    check: bool = False
+    keep_logits: bool = False
     keep_spans: bool = False
     keep_choices: bool = False
     """Also keep which experts every token chose; not beside rebalancing, which looks at them too."""
@@ -66,9 +68,11 @@ class RunResult:
     prefill: StepReport
     decode: StepReport | None
     load_seconds: float
-    check: Check | None = None
     timeline: RunTimeline = field(default_factory=RunTimeline)
     """Empty where no spans were kept."""
+    check: Check | None = None
+    logits: Mapping[int, list[torch.Tensor]] = field(default_factory=dict)
+    """Of each prompt's new tokens (V,), where they were kept."""
     rebalance: list[RebalanceEvent] | None = None
     """The log of live balancing; None where it was off."""
     choices: Mapping[str, RoutingTrace] = field(default_factory=dict)
@@ -103,7 +107,7 @@ def run(
     transport: Transport, request: RunRequest, tokenizer: Tokenizer, listener: Listener
 ) -> RunResult | None:
     """Take part in a run. Collective; returns the result on rank 0, None elsewhere."""
-    started = start(transport, request.engine, keep_logits=request.check, keep_spans=request.keep_spans)
+    started = start(transport, request.engine, keep_logits=request.keep_logits, keep_spans=request.keep_spans)
     engine, generator, rebalancer = started.engine, started.generator, started.rebalancer
     if transport.world.rank == 0:
         listener.on_loaded(started.load_seconds)
@@ -192,15 +196,23 @@ def _bring_together(
         Output(p.ids, ids, p.text, tokenizer.decode(ids), p.home_rank)
         for p, ids in zip(request.prompts, tokens, strict=True)
     ]
-    checked = None
-    if request.check:
-        logits = {number: kept for _, of_rank in parts for number, kept in of_rank.items()}
-        checked = check(
-            request.engine.model.folder,
-            request.engine.model.dtype,
-            [p.ids for p in request.prompts],
-            tokens,
-            [logits[p.index] for p in request.prompts],
-            greedy=not request.sampling.temperature,
-        )
-    return RunResult(outputs, prefill, reports["decode"], load_seconds, checked, run_timeline(ranks))
+    logits = {number: kept for _, of_rank in parts for number, kept in of_rank.items()}
+    return RunResult(outputs, prefill, reports["decode"], load_seconds, run_timeline(ranks), logits=logits)
+
+
+def checked(result: RunResult, request: RunRequest) -> RunResult:
+    """The result beside the single-process reference, computed here and now; the group need not live any more.
+
+    Args:
+        result: of a run whose logits were kept.
+        request: what was run.
+    """
+    found = check(
+        request.engine.model.folder,
+        request.engine.model.dtype,
+        [p.ids for p in request.prompts],
+        [output.token_ids for output in result.outputs],
+        [result.logits[p.index] for p in request.prompts],
+        greedy=not request.sampling.temperature,
+    )
+    return replace(result, check=found)

@@ -17,7 +17,7 @@ from wingspan.runtime.generation.prompts import Prompt, Tokenizer
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.model.engine import default_placement, describe
 from wingspan.runtime.model.step import flow_named
-from wingspan.runtime.run import Listener, RunRequest, RunResult, run
+from wingspan.runtime.run import Listener, RunRequest, RunResult, checked, run
 from wingspan.runtime.start import EngineSetup
 from wingspan.runtime.transport.shm import SharedMemoryTransport
 from wingspan.schedule.rebalance_result import Decision, Migrated
@@ -54,7 +54,7 @@ def execute(
         prompts=[Prompt(n, list(ids), None, n % ranks) for n, ids in enumerate(PROMPTS)],
         max_new_tokens=24,
         sampling=Sampling(),
-        check=True,
+        keep_logits=True,
     )
 
     def work(transport: Any) -> RunResult | None:
@@ -62,7 +62,7 @@ def execute(
         return run(chosen, request, Tokenizer(folder), SILENT)
 
     result: RunResult = on_ranks(work, ranks, scratch, per_node)[0]
-    return result
+    return checked(result, request)
 
 
 def check_balanced(result: RunResult) -> None:

@@ -16,7 +16,7 @@ from wingspan.runtime.generation.prompts import Prompt, Tokenizer
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.model.engine import default_placement, describe
 from wingspan.runtime.model.reference import check
-from wingspan.runtime.run import RunRequest, RunResult, run
+from wingspan.runtime.run import RunRequest, RunResult, checked, run
 from wingspan.runtime.start import EngineSetup
 from wingspan.runtime.transport.transport import LocalTransport
 from wingspan.writing import json_text
@@ -34,11 +34,11 @@ def a_run(folder: Path, dtype: torch.dtype) -> RunResult:
     prompts = [Prompt(n, list(ids), None, 0) for n, ids in enumerate(PROMPTS)]
     placement = default_placement(model.shape, 1, 6)
     request = RunRequest(
-        EngineSetup(model, placement, torch.device("cpu")), prompts, 4, Sampling(), check=True
+        EngineSetup(model, placement, torch.device("cpu")), prompts, 4, Sampling(), keep_logits=True
     )
     result = run(LocalTransport(), request, Tokenizer(folder), SILENT)
     assert result is not None
-    return result
+    return checked(result, request)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ To find them needs no torch, so that a wrong number of ranks is said before the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from wingspan.runtime.launch.meeting.place import Place
     from wingspan.runtime.launch.meeting.protocol import Patience
+    from wingspan.runtime.launch.start import Rest, Work
     from wingspan.runtime.transport.transport import Transport
 
 
@@ -116,14 +117,14 @@ class Group:
 
     def run(
         self,
-        work: Callable[[Transport], None],
+        work: Work,
         device: torch.device | None = None,
         given: Mapping[str, str] | None = None,
     ) -> None:
         """Run `work` on every rank of the group over its transport.
 
         Args:
-            work: what a rank does.
+            work: what a rank does; what it returns is done when the group has ended.
             device: where its tensors live (default: the CPU).
             given: what decides the outcome, as text by the names that people know: ranks that met compare it first.
 
@@ -137,9 +138,9 @@ class Group:
 
         on = device or torch.device("cpu")
 
-        def over_chosen(joined: Transport) -> None:
+        def over_chosen(joined: Transport) -> Rest | None:
             with chosen(self.kind, joined, on) as transport:
-                work(transport)
+                return work(transport)
 
         if self.place is not None:
             self.place.agree_on(given or {})

@@ -29,7 +29,10 @@ from wingspan.runtime.transport.transport import PEERS_WAIT, LocalTransport, Tor
 from wingspan.signals import certain_end
 from wingspan.streams import flush_streams
 
-Work = Callable[[Transport], None]
+Rest = Callable[[], None]
+"""What is left for one rank when the group has ended, so that no other waits for it in the end of NCCL or MPI."""
+
+Work = Callable[[Transport], Rest | None]
 
 
 def run_ranks(
@@ -38,7 +41,7 @@ def run_ranks(
     """Fork `size` ranks, run `work` in each over its own transport, and wait for them.
 
     Args:
-        work: what each rank does.
+        work: what each rank does; it may return what is left to it.
         size: number of ranks.
         ranks_per_node: how many of them count as one node.
         device: where their tensors live.
@@ -72,7 +75,7 @@ def join_ranks(work: Work, place: Place, device: torch.device) -> None:
     """Run `work` as the rank that a launcher (torchrun, mpirun, Slurm) made of this process.
 
     Args:
-        work: what the rank does.
+        work: what the rank does; it may return what is left to it.
         place: where it met the others.
         device: where its tensors live.
     """
@@ -80,13 +83,12 @@ def join_ranks(work: Work, place: Place, device: torch.device) -> None:
     if isinstance(meeting, MpiMeeting):
         take_share(world, device)
         with certain_end():
-            _work_and_leave(work, meeting.transport(world))
-            leave_mpi()
+            _work_and_leave(work, meeting.transport(world), leave_mpi)
         return
     take_share(world, device)
     if isinstance(meeting, AloneMeeting):
         with certain_end():
-            work(LocalTransport())
+            _work_and_leave(work, LocalTransport())
         return
     export(world, meeting.rank_0_address, place.port)
     if place.interface is not None and sys.platform == "linux":
@@ -146,9 +148,12 @@ def _connect(world: World, listener: socket.socket, device: torch.device, interf
     return TorchTransport(world, device)
 
 
-def _work_and_leave(work: Work, transport: Transport) -> None:
-    work(transport)
+def _work_and_leave(work: Work, transport: Transport, leave: Callable[[], None] = lambda: None) -> None:
+    rest = work(transport)
     transport.close()
+    leave()
+    if rest is not None:
+        rest()
 
 
 def _backend(device: torch.device) -> str:
