@@ -60,6 +60,17 @@ def test_one_expert_a_die_with_copies_of_the_shared_expert():
     assert (placement.slots_LRS >= 0).all()
 
 
+def test_options_say_the_same_of_a_model():
+    said = Description(
+        "deepseek-v3", cluster="cloudmatrix384", ranks=320, placement="balanced", shared_in_slots=True
+    )
+    found = load_deployment(Path("cloudmatrix-ep320-decode"))
+    assert deployment_of(said).model == found.model
+    assert deployment_of(said).build_placement() == found.build_placement()
+    with pytest.raises(InputError, match="is a deployment, which says it itself"):
+        deployment_of(Description("cloudmatrix-ep320-decode", shared_in_slots=True))
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
@@ -75,6 +86,8 @@ def test_terms_that_do_not_fit_are_refused(changes: dict[str, object], line: str
 def test_wrong_names_say_which_there_are():
     with pytest.raises(InputError, match="no-such: no such deployment; presets: cloudmatrix"):
         deployment_preset("no-such")
+    with pytest.raises(InputError, match=r"did you mean cloudmatrix-ep320-decode\?"):
+        deployment_of(Description("cloudmatrix-ep320-decod"))
     with pytest.raises(InputError, match="decode:9: no such load; use one of batch-96"):
         load_deployment(Path("cloudmatrix-ep320-decode:9"))
 

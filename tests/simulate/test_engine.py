@@ -108,6 +108,7 @@ def test_weights_that_are_not_read_are_named_at_small_batches() -> None:
 def test_chance_is_told_apart_from_skew() -> None:
     (note,) = [n for n in simulate(deployment(tokens_per_gpu=64)).notes if "one draw" in n]
     assert "of which chance makes" in note
+    assert "% of the excess that the others wait for" in note
     even = simulate(deployment(tokens_per_gpu=64, fluctuating=False)).notes
     assert not [n for n in even if "one draw" in n]
 

@@ -29,7 +29,9 @@ _Ranks = Annotated[
 ]
 
 
-@described(without=("redundant", "expected_loads", "context_spread"), source=_Source, ranks=_Ranks)
+@described(
+    without=("redundant", "expected_loads", "context_spread", "shared_in_slots"), source=_Source, ranks=_Ranks
+)
 def calibrate(
     *,
     said: Description,

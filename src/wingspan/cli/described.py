@@ -28,6 +28,7 @@ _OPTIONS = {
     "attention_ranks": options.AttentionRanks,
     "expert_tensor_parallel": options.ExpertTensorParallel,
     "from_weights": options.FromWeights,
+    "shared_in_slots": options.SharedInSlots,
     "mtp_tokens": options.MtpTokens,
     "acceptance": options.Acceptance,
     "precision": options.PrecisionText,
@@ -36,7 +37,12 @@ _OPTIONS = {
 }
 """For each field of a `Description` that commands have: its option."""
 
-_DEFAULTS = {"source": inspect.Parameter.empty, "expected_loads": False, "from_weights": False}
+_DEFAULTS = {
+    "source": inspect.Parameter.empty,
+    "expected_loads": False,
+    "from_weights": False,
+    "shared_in_slots": False,
+}
 """Fields whose default is not None, or that must be given."""
 
 

@@ -90,6 +90,7 @@ _NOT_IN_TRAINING = (
     "placement",
     "dispatcher",
     "expert_tensor_parallel",
+    "shared_in_slots",
     "engine",
     "longest_step_ms",
     "mtp_tokens",

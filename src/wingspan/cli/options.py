@@ -116,6 +116,13 @@ FromWeights = Annotated[
         help="Count the model's sizes from its checkpoint's tensors; those of a type that is not known are anyway.",
     ),
 ]
+SharedInSlots = Annotated[
+    bool,
+    typer.Option(
+        "--shared-in-slots",
+        help="Shared experts lie in slots as the others do, and every token sends a row to a copy.",
+    ),
+]
 MtpTokens = Annotated[
     int | None,
     typer.Option(

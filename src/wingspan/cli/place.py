@@ -35,6 +35,7 @@ _OF_STEPS_ALONE = (
     "expected_loads",
     "expert_tensor_parallel",
     "from_weights",
+    "shared_in_slots",
     "mtp_tokens",
     "acceptance",
     "engine",

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from wingspan.deployment_presets import is_preset
+from wingspan.deployment_presets import deployment_presets, is_preset
+from wingspan.errors import InputError
 from wingspan.reading import json_value
 from wingspan.specs.cluster import Cluster, load_cluster
 from wingspan.specs.cluster_files import has_any_size
 from wingspan.specs.model import ModelSpec
-from wingspan.specs.models import load_model
+from wingspan.specs.models import load_model, model_presets
+from wingspan.specs.reading import near_name
 
 _USUAL_CLUSTER = "h100-sxm"
 
@@ -44,6 +46,7 @@ class Description:
         precision: a preset and parts, as `with_precision` reads it (default: as published).
         engine: whose work beside its kernels is counted: `none` (default), `sglang`, `vllm` or `trtllm`.
         seed: of all draws (default 0).
+        shared_in_slots: shared experts lie in slots as the others do, and every token sends a row to a copy.
         redundant: slots beyond the experts, in all of a layer; says `experts_per_rank` otherwise.
     """
 
@@ -69,6 +72,7 @@ class Description:
     precision: str | None = None
     engine: str | None = None
     seed: int | None = None
+    shared_in_slots: bool = False
     redundant: int | None = None
 
 
@@ -76,11 +80,21 @@ def model_of(said: Description) -> ModelSpec:
     """The model, where the source is none in a deployment file.
 
     Raises:
-        InputError: as `load_model`.
+        InputError: as `load_model`; or its shared experts are to lie in slots and cannot.
     """
     if isinstance(said.source, ModelSpec):
-        return said.source
-    return load_model(said.source, from_weights=said.from_weights)
+        model = said.source
+    else:
+        _check_slip(said.source)
+        model = load_model(said.source, from_weights=said.from_weights)
+    return model.with_shared_in_slots() if said.shared_in_slots else model
+
+
+def _check_slip(source: str) -> None:
+    """Raise `InputError` where neither a model nor a file is named, but nearly a published deployment."""
+    meant = near_name(source.partition(":")[0], deployment_presets())
+    if meant and source not in model_presets() and not Path(source).exists():
+        raise InputError(f"{source}: no such deployment; did you mean {meant}?")
 
 
 def cluster_of(said: Description) -> Cluster:

@@ -65,6 +65,8 @@ def _start(said: Description) -> dict[str, Any]:
     file = file_of(said)
     if file is not None and said.from_weights:
         raise InputError(f"`from_weights`: {file} is a deployment's file, which has the sizes; leave it out")
+    if file is not None and said.shared_in_slots:
+        raise InputError(f"`shared_in_slots`: {file} is a deployment, which says it itself; leave it out")
     if file is not None:
         return load_deployment(file).model_dump(mode="json")
     model = model_of(said)

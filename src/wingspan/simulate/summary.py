@@ -155,7 +155,11 @@ def _chance(prediction: Prediction) -> str:
     drawn = imbalance(rows_LR)
     if drawn - expected < _SHOWN:
         return ""
-    return f": the fullest rank has {drawn:.2f} x the mean, of which chance makes {drawn - expected:.2f}"
+    share = (drawn - expected) / (drawn - 1)
+    return (
+        f": the fullest rank has {drawn:.2f} x the mean, of which chance makes {drawn - expected:.2f}: {share:.0%} of "
+        "the excess that the others wait for"
+    )
 
 
 def _notes(prediction: Prediction, fits: bool, breaking: str | None) -> list[str]:
