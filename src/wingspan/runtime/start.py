@@ -103,7 +103,7 @@ def remarks(setup: Setup, model: Model, tokenizer: Tokenizer) -> list[str]:
 
 
 _LOOKED_AT_STEPS = 128
-"""Of each phase, those that are kept where somebody looks every second or so, and no report is made at the end."""
+"""How many of each phase are kept where somebody looks every second or so, and no report is made at the end."""
 
 
 def start(
