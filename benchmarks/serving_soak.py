@@ -4,10 +4,10 @@ A call is a text or a conversation, in pieces or whole, of one answer or several
 a schema to follow; some callers leave, and some ask for what cannot be. The same question is asked again and again,
 and must get the same answer each time.
 
-First come twice as many at once as ever will, and as long ones: caches are as large as the largest batch that was, so they
-would grow by chance later. After each tenth of the calls the idle server and each of its ranks are looked at. From the
-second tenth to the last resident memory may grow by some MB, descriptors and threads not at all. The exit code is 1
-where anything was not as it must be.
+First come twice as many at once as ever will, and as long ones: caches are as large as the largest batch that was, so
+they would grow by chance later. After each tenth of the calls the idle server and each of its ranks are looked at.
+From the second tenth to the last resident memory may grow by some MB, descriptors and threads not at all. The exit
+code is 1 where anything was not as it must be.
 
     python -m benchmarks.serving_soak --calls 10000
 """
