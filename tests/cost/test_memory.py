@@ -50,12 +50,30 @@ def test_weights_add_up_to_the_model() -> None:
         assert total == pytest.approx(2 * of.parameters.total)
 
 
-def test_published_size_of_gpt_oss() -> None:
-    # 60.8 GiB on disk (arXiv:2508.10925, table 1): experts in MXFP4 with scales, the rest in BF16.
-    of = load_model("gpt-oss-120b")
-    every = _holding(experts_R=float(of.experts.count * len(of.moe_layers)))
+@pytest.mark.parametrize(
+    ("name", "published_bytes", "mtp_layers"),
+    [
+        # "Checkpoint size" in arXiv:2508.10925, table 1: experts in MXFP4 with scales, the rest in BF16.
+        ("gpt-oss-120b", 60.8 * 2**30, 0),
+        ("gpt-oss-20b", 12.8 * 2**30, 0),
+        # Weight files of the publishers' repositories: moonshotai/Kimi-K2-Instruct at fd1984e2b7a3, FP8 in blocks;
+        ("kimi-k2", 1_029_190_981_272, 0),
+        # moonshotai/Kimi-K3 at 9f62e4e9fffb, experts in MXFP4, the part that sees among them;
+        ("kimi-k3", 1_560_936_091_448, 0),
+        # deepseek-ai/DeepSeek-V3 at afb92e1fa402, FP8 in blocks; its MTP layer has copies of embedding and head.
+        ("deepseek-v3", 688_586_727_753, 1),
+    ],
+)
+def test_quantised_checkpoints_are_as_large_as_published(
+    name: str, published_bytes: float, mtp_layers: int
+) -> None:
+    of = load_model(name)
+    experts = of.experts.count
+    every = _holding(
+        experts_R=float(experts * len(of.moe_layers)), slots_per_layer=experts, mtp_layers=mtp_layers
+    )
     total = sum(float(size) for size in weight_bytes(of, _precisions(of), every).values())
-    assert total / 2**30 == pytest.approx(60.8, rel=0.01)
+    assert total == pytest.approx(published_bytes, rel=0.01)
 
 
 def test_cache_of_seed_is_four_megabytes_a_token() -> None:

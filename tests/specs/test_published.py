@@ -124,18 +124,6 @@ def test_a_choice_that_computes_nothing_leaves_less_active() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "gib"),
-    # "Checkpoint size" in arXiv:2508.10925, table 1.
-    [("gpt-oss-120b", 60.8), ("gpt-oss-20b", 12.8)],
-)
-def test_quantised_ones_are_as_large_as_their_files(name: str, gib: float) -> None:
-    model = load_model(str(CONFIGS[name]))
-    counted = model.parameters.beside_experts * model.precision.attention.weights.weight_bytes
-    counted += model.parameters.routed_experts * model.precision.experts.weights.weight_bytes
-    assert counted / 2**30 == pytest.approx(gib, rel=0.01)
-
-
 def test_an_expert_of_kimi_k3_is_as_large_as_its_shard_says() -> None:
     # Two matrices of 3072 x 1792 bytes and 3072 x 112 of scales, one of 3584 x 1536 and 3584 x 96 (the header of one of
     # its shards, as the page on K3 of github.com/sqliteai/waste has it).
