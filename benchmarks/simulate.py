@@ -16,11 +16,11 @@ from itertools import product
 from tempfile import TemporaryDirectory
 
 from wingspan.deployment import Deployment, Options
-from wingspan.placement.spec import PlacementSpec
+from wingspan.placement.spec import PlacementSpec, Strategy
 from wingspan.simulate.scaling import with_experts
 from wingspan.simulate.step import simulate
 from wingspan.specs.cluster import load_cluster
-from wingspan.specs.execution import ScheduleKind
+from wingspan.specs.execution import DispatcherKind, ScheduleKind
 from wingspan.specs.models import load_model
 from wingspan.specs.workload import Context, LogNormalRouting, Workload
 
@@ -46,6 +46,10 @@ def main() -> int:
         figures.append(
             (f"prediction, 61 layers, EP 1024, {schedule.value}", best(lambda m=wide: simulate(m)), 0.5)
         )
+    for slots, dispatcher in product((1, 2), (DispatcherKind.FLAT, DispatcherKind.HIERARCHICAL)):
+        copied = replicated(1024, slots, dispatcher)
+        what = f"prediction, EP 1024 with replicas, {slots} slots, {dispatcher}"
+        figures.append((what, best(lambda m=copied: simulate(m)), 0.5))
     if "--sweep" in sys.argv:
         points = len(BATCHES) * sum(per_gpu <= ep for ep, per_gpu in product(EP_SIZES, PER_GPU))
         figures.append((f"sweep of {points} points: EP x batch x experts per GPU", best(sweep, 1), 20.0))
@@ -99,6 +103,19 @@ def deepseek(ranks: int, schedule: ScheduleKind) -> Deployment:
         ),
         placement=PlacementSpec(ranks=ranks),
         options=Options(schedule=schedule),
+    )
+
+
+def replicated(ranks: int, slots: int, dispatcher: DispatcherKind) -> Deployment:
+    """DeepSeek-V3 with several replicas of each expert, placed as part of the prediction."""
+    return Deployment(
+        model=load_model("deepseek-v3"),
+        cluster=load_cluster("h100-sxm").with_gpus(ranks),
+        workload=Workload(
+            tokens_per_gpu=64, context=Context(mean_tokens=4096), routing=LogNormalRouting(sigma=0.6)
+        ),
+        placement=PlacementSpec(ranks=ranks, experts_per_rank=slots, strategy=Strategy.BALANCED),
+        options=Options(dispatcher=dispatcher),
     )
 
 

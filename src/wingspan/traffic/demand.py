@@ -51,6 +51,16 @@ class Demand:
         """Logical experts per layer."""
         return int(self.load_LE.shape[1])
 
+    def of_layers(self, layers: slice) -> Demand:
+        """Take these layers alone."""
+        source, together = self.source_LEG, self.together_LEE
+        return Demand(
+            self.load_LE[layers],
+            self.choice,
+            None if source is None else source[layers],
+            None if together is None else together[layers],
+        )
+
     @property
     def tokens_L(self) -> Floats:
         """Tokens of each layer."""

@@ -15,6 +15,8 @@ from wingspan.specs.model import Experts
 from wingspan.specs.placement import EMPTY
 
 Floats = NDArray[np.float64]
+_FEW = 8
+"""Values that are added one by one."""
 _LIKELIEST = 1 - 1e-12
 """Most probability of a pick: keeps the logarithm of missing it finite."""
 
@@ -51,7 +53,12 @@ class Choice:
         )
 
 
-def hit_by_chance(choice: Choice, chosen_LQX: Floats, slots_LX: NDArray[np.int64], places: int) -> Floats:
+def missed_by_chance(chosen_LQX: Floats) -> Floats:
+    """Logarithm of the probability that a token sends no row to a slot: what `hit_by_chance` adds up."""
+    return np.log1p(-np.minimum(chosen_LQX, _LIKELIEST))
+
+
+def hit_by_chance(choice: Choice, missed_LQX: Floats, slots_LX: NDArray[np.int64], places: int) -> Floats:
     """Probability that any slot of a place is chosen: (L, Q, places).
 
     Choices of one token exclude each other, so independent misses would be too rare or too frequent; an exponent
@@ -59,20 +66,22 @@ def hit_by_chance(choice: Choice, chosen_LQX: Floats, slots_LX: NDArray[np.int64
 
     Args:
         choice: of a token.
-        chosen_LQX: probability that a token sends a row to a slot.
+        missed_LQX: of the slots, from `missed_by_chance`.
         slots_LX: the slots' experts.
-        places: into so many the slots divide, one after the other.
+        places: into fewer than there are slots these divide, one after the other.
     """
-    layers, classes, slots = chosen_LQX.shape
+    layers, classes, slots = missed_LQX.shape
     each = slots // places
-    if each == 1:
-        return chosen_LQX
-    missed = np.log1p(-np.minimum(chosen_LQX, _LIKELIEST))
-    # Whether a shared expert is missed depends on no other choice of the token.
-    sure_LX = slots_LX >= choice.count - choice.shared
-    alone = np.where(sure_LX[:, None, :], missed, 0.0).reshape(layers, classes, places, each).sum(axis=-1)
-    together = missed.reshape(layers, classes, places, each).sum(axis=-1) - alone
-    here = np.where(sure_LX, EMPTY, slots_LX).reshape(layers, places, each)
+    together = summed(missed_LQX.reshape(layers, classes, places, each))
+    here, alone = slots_LX, None
+    if choice.shared:
+        # Whether a shared expert is missed depends on no other choice of the token.
+        sure_LX = slots_LX >= choice.count - choice.shared
+        missed_LQX = np.where(sure_LX[:, None, :], missed_LQX, 0.0)
+        alone = summed(missed_LQX.reshape(layers, classes, places, each))
+        together -= alone
+        here = np.where(sure_LX, EMPTY, slots_LX)
+    here = here.reshape(layers, places, each)
     choice = choice.routed
     held_LP = (here != EMPTY).sum(axis=-1)
     groups_LP = np.ones_like(held_LP)
@@ -84,7 +93,20 @@ def hit_by_chance(choice: Choice, chosen_LQX: Floats, slots_LX: NDArray[np.int64
     exponent_LP = np.ones(held_LP.shape)
     for held, groups in {*zip(held_LP.ravel().tolist(), groups_LP.ravel().tolist(), strict=True)}:
         exponent_LP[(held_LP == held) & (groups_LP == groups)] = _exponent(choice, held, groups)
-    return np.asarray(1 - np.exp(together * exponent_LP[:, None, :] + alone))
+    together *= exponent_LP[:, None, :]
+    if alone is not None:
+        together += alone
+    return np.negative(np.expm1(together, out=together), out=together)
+
+
+def summed(values: Floats) -> Floats:
+    """The sum over the last axis; numpy's own takes several times as long where that is a rank's few slots."""
+    if values.shape[-1] > _FEW:
+        return np.asarray(values.sum(axis=-1))
+    total = values[..., 0].copy()
+    for index in range(1, values.shape[-1]):
+        total += values[..., index]
+    return total
 
 
 def first_by_company(

@@ -20,13 +20,16 @@ from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.placement import EMPTY
 from wingspan.traffic.demand import Demand
-from wingspan.traffic.distinct import first_by_company, hit_by_chance
+from wingspan.traffic.distinct import first_by_company, hit_by_chance, missed_by_chance, summed
 from wingspan.traffic.layers import Domains, LayerTraffic
 from wingspan.traffic.links import Traffic
 from wingspan.traffic.rule import NEAREST_FIRST, ReplicaRule, at_slots
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+_CACHED_VALUES = 300_000
+"""Values of an array over (layer, domain, slot): that of 1,024 ranks with replicas is 60 MB over all layers."""
 
 
 def expected_traffic(
@@ -45,6 +48,23 @@ def expected_traffic(
         dispatcher: what is sent once.
         rule: of the replicas.
     """
+    blocks = [
+        _of_layers(slots_LRS[layers], demand.of_layers(layers), cluster, dispatcher, rule)
+        for layers in _blocks(slots_LRS, Domains.of(cluster, slots_LRS.shape[1]).count)
+    ]
+    return LayerTraffic.joined(blocks)
+
+
+def _blocks(slots_LRS: Ints, domains: int) -> list[slice]:
+    """Layers that are computed together: as many as stay in the processor's cache, one at least."""
+    layers, ranks, each = slots_LRS.shape
+    size = max(1, _CACHED_VALUES // (domains * ranks * each))
+    return [slice(begin, begin + size) for begin in range(0, layers, size)]
+
+
+def _of_layers(
+    slots_LRS: Ints, demand: Demand, cluster: Cluster, dispatcher: DispatcherKind, rule: ReplicaRule
+) -> LayerTraffic:
     _, ranks, slots_per_rank = slots_LRS.shape
     flow = _flow(slots_LRS, demand, Domains.of(cluster, ranks), rule)
     rows = _Rows(flow, slots_per_rank)
@@ -191,26 +211,36 @@ class _Rows:
         flow = self._flow
         layers, classes, _ = flow.chosen_LQX.shape
         return _PerRank(
-            flow.chosen_LQX.reshape(layers, classes, self._ranks, -1).sum(axis=-1),
-            flow.own_LX.reshape(layers, self._ranks, -1).sum(axis=-1),
+            summed(flow.chosen_LQX.reshape(layers, classes, self._ranks, -1)),
+            summed(flow.own_LX.reshape(layers, self._ranks, -1)),
         )
 
     def once(self) -> _PerRank:
         """One row per (token, rank)."""
         if self._slots_per_rank == 1:
             return self.every()
-        own_LQX = self._flow.own_LX[:, None, :]
-        return _PerRank(self._hit(self._flow.chosen_LQX, self._ranks), self._hit(own_LQX, self._ranks)[:, 0])
+        flow = self._flow
+        own = self._hit(flow.own_LX[:, None, :], self._ranks)
+        return _PerRank(self._hit(flow.chosen_LQX, self._ranks), own[:, 0])
 
     def once_per_domain(self) -> Floats:
         """One row per (token, domain): (L, Q, G)."""
+        if self._ranks == self._flow.domains.count and self._slots_per_rank == 1:
+            return self._flow.chosen_LQX
         return self._hit(self._flow.chosen_LQX, self._flow.domains.count)
+
+    @cached_property
+    def _missed_LQX(self) -> Floats:
+        """Over all slots: ranks and domains add up the same ones."""
+        return missed_by_chance(self._flow.chosen_LQX)
 
     def _hit(self, chosen_LQX: Floats, places: int) -> Floats:
         flow = self._flow
         demand = flow.demand
         if demand.together_LEE is None:
-            return hit_by_chance(demand.choice, chosen_LQX, flow.slots_LX, places)
+            of_all = chosen_LQX is flow.chosen_LQX
+            missed_LQX = self._missed_LQX if of_all else missed_by_chance(chosen_LQX)
+            return hit_by_chance(demand.choice, missed_LQX, flow.slots_LX, places)
         first_LX = first_by_company(
             flow.slots_LX, flow.far_part_LX, demand.load_LE, demand.together_LEE, places, demand.choice
         )

@@ -5,7 +5,8 @@ Shapes: L MoE layers, R ranks, S slots per rank, G scale-up domains.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,21 @@ class LayerTraffic:
     slot_rows_LRS: Floats
     arrived_LR: Floats
     links: Traffic
+
+    @classmethod
+    def joined(cls, blocks: Sequence[LayerTraffic]) -> LayerTraffic:
+        """Blocks of layers, one after the other."""
+        if len(blocks) == 1:
+            return blocks[0]
+        links = [
+            np.concatenate([getattr(block.links, field.name) for block in blocks])
+            for field in fields(Traffic)
+        ]
+        return cls(
+            np.concatenate([block.slot_rows_LRS for block in blocks]),
+            np.concatenate([block.arrived_LR for block in blocks]),
+            Traffic(*links),
+        )
 
     def sent_from(self, tokens_R: Floats) -> LayerTraffic:
         """The same rows, where ranks have unlike numbers of tokens: each sends in proportion to its own."""
