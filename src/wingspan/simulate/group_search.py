@@ -23,6 +23,8 @@ _LONG_ENOUGH = 0.995
 _HEADROOM = 1.05
 """By how much another schedule may beat a step of which nothing is exposed: it may leave room for a larger batch."""
 
+_MISSES = 2
+"""Numbers of slots in a row that do not pay: one alone may be the draw of the loads."""
 
 KERNELS = (DispatcherKind.FLAT, DispatcherKind.HIERARCHICAL)
 """What GPU kernels exist for: rows once per (token, rank) are sent by our own runtime only."""
@@ -145,15 +147,16 @@ class GroupSearch:
         return self._tried(replace(f.way, placement=other[f.way.placement]) for f in best.values())
 
     def _more_slots(self, best: EstimatedDeployment, counts: list[int]) -> list[EstimatedDeployment]:
-        """While they pay, where loads are even; all that fit where not: few layers say little of hot experts."""
+        """Until some do not pay, where loads are even; all that fit where not: few layers say little of hot experts."""
         even = isinstance(self._start.workload.routing, UniformRouting)
-        found: list[EstimatedDeployment] = []
+        found, way, missed = [], best.way, 0
         for slots in counts:
             placement = self._wanted.kept.strategy or Strategy.BALANCED
-            more = self._tried([replace(best.way, slots=slots, placement=placement)])
+            more = self._tried([replace(way, slots=slots, placement=placement)])
             found += more
-            last = best if len(found) < 2 else found[-2]
-            if not more or (even and more[0].tokens_per_second_per_gpu <= last.tokens_per_second_per_gpu):
+            pays = bool(more) and more[0].tokens_per_second_per_gpu > best.tokens_per_second_per_gpu
+            best, missed = (more[0], 0) if pays else (best, missed + 1)
+            if not more or (even and missed == _MISSES):
                 break
         return found
 
