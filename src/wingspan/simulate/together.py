@@ -1,7 +1,7 @@
 """Groups that prefill and decode together: each step decodes every sequence and computes pieces of new prompts.
 
-A mixed step is priced as the serving simulator prices it (`simulate/serving/times.py`): the decode step, and what as
-many more tokens add to a prefill step.
+A mixed step is priced as the serving simulator prices it (`simulate/serving/times.py`): a prefill step of all its
+tokens, and what the decoded ones read beside.
 """
 
 from __future__ import annotations

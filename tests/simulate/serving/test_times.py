@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -61,6 +63,20 @@ def test_a_mixed_step_pays_the_fixed_cost_once() -> None:
     times = LinearTimes(fixed=1.0, token=0.1)
     assert step_seconds(times, (4, 2), 100.0, (10, 6), 5.0) == pytest.approx(1.0 + 0.1 * 10)
     assert step_seconds(times, (0, 0), 0.0, (10, 6), 5.0) == pytest.approx(2.0)
+
+
+@dataclass(frozen=True)
+class HostBoundTimes(LinearTimes):
+    """Prompts are launched kernel by kernel: no step that computes some is shorter than that takes."""
+
+    def prefill_seconds(self, fullest_tokens: float, mean_tokens: float, attended_tokens: float) -> float:
+        return max(0.5, super().prefill_seconds(fullest_tokens, mean_tokens, attended_tokens))
+
+
+def test_a_mixed_step_is_launched_as_a_prefill_and_reads_the_cache_beside() -> None:
+    times = HostBoundTimes(fixed=0.01, token=0.001, context=1e-4)
+    reading = 1e-4 * 4 * (100 - 1)
+    assert step_seconds(times, (4, 4), 100.0, (10, 10), 5.0) == pytest.approx(0.5 + reading)
 
 
 def test_bad_grids_are_refused() -> None:

@@ -56,8 +56,9 @@ def step_seconds(
 ) -> float:
     """A step that decodes and prefills at once, as one batch of tokens.
 
-    The chunk adds to the decode step what as many tokens more add to a prefill step: the fixed costs of a step
-    (launches, latencies, weights to read) are paid once.
+    Such a batch runs as a prefill does: no graph of it is recorded, its kernels and its dispatch are those for many
+    tokens, and the decoded ones read their cache beside. Nor is it shorter than the decode step and what as many more
+    tokens add to a prefill step.
 
     Args:
         decoding: sequences that decode, on the fullest home and in the mean.
@@ -65,13 +66,13 @@ def step_seconds(
         computing: all tokens of the step, decoded and prefilled, on the fullest home and in the mean.
         attended_tokens: mean number of earlier tokens that a prefilled token attends to.
     """
+    whole = times.prefill_seconds(*computing, attended_tokens)
     if not decoding[0]:
-        return times.prefill_seconds(*computing, attended_tokens)
-    decode = float(times.decode_seconds(*decoding, np.array([context_tokens]))[0])
-    more = times.prefill_seconds(*computing, attended_tokens) - times.prefill_seconds(
-        *decoding, attended_tokens
-    )
-    return decode + max(0.0, more)
+        return whole
+    decode_P = times.decode_seconds(*decoding, np.array([1.0, max(1.0, context_tokens)]))
+    bare, decode = float(decode_P[0]), float(decode_P[1])
+    more = whole - times.prefill_seconds(*decoding, attended_tokens)
+    return max(decode + max(0.0, more), whole + decode - bare)
 
 
 def one_batch_seconds(times: PhaseTimes, load: StepLoad) -> float:
