@@ -65,12 +65,16 @@ def exchange_figure(row: PublishedRow, cluster: Cluster) -> ExchangeFigure:
 def _kind(row: PublishedRow) -> DispatcherKind:
     if "rank-major" in row.notes or "OneSided" in row.system:
         return DispatcherKind.DEDUPLICATED
+    if "pplx" in row.system:
+        return DispatcherKind.FLAT  # It has no others: its rows go straight at any batch.
     large = row.batch is not None and row.batch >= _LARGE_BATCH
     return DispatcherKind.HIERARCHICAL if large else DispatcherKind.FLAT
 
 
 def _precision(row: PublishedRow, phase: Phase) -> Precision:
-    """FP8 out where the row says so; a metric's own word goes before the row's."""
+    """FP8 out where the row says nothing else; a metric's own word goes before the row's."""
+    if phase is Phase.DISPATCH and "NVFP4 dispatch" in row.precision:
+        return Precision.NVFP4
     if phase is Phase.COMBINE or "bf16" in row.metric.lower() or "BF16 dispatch" in row.precision:
         return Precision.BF16
     return Precision.FP8
