@@ -32,7 +32,7 @@ def test_a_row_becomes_the_deployment_that_it_names(tmp_path: Path) -> None:
         ("no TBO", "sequential"),
         ("TBO", "two-batch"),
         ("DBO", "two-batch"),
-        ("SBO", "chunks:2"),
+        ("SBO", "sequential"),
         ("-", "sequential"),
     ],
 )
@@ -42,9 +42,15 @@ def test_what_a_row_says_of_overlap_is_its_schedule(tmp_path: Path, overlap: str
 
 
 def test_tokens_tried_ahead_are_read_from_the_row(tmp_path: Path) -> None:
-    rows = (row("A", precision="FP8 + MTP(2)"), row("B", notes="MTP 60% accept"))
-    first, second = (setup_of(r) for r in read_published(write(tmp_path / "p.csv", *rows)))
-    assert first.deployment.workload.mtp_tokens == 2
+    """SGLang counts the sequence's next token among its drafts, vLLM does not."""
+    rows = (
+        row("A", precision="FP8 + MTP(2)"),
+        row("B", notes="MTP 60% accept"),
+        row("C", system="vLLM", precision="FP8 + MTP(2)"),
+    )
+    first, second, third = (setup_of(r) for r in read_published(write(tmp_path / "p.csv", *rows)))
+    assert first.deployment.workload.mtp_tokens == 1
+    assert third.deployment.workload.mtp_tokens == 2
     assert any("tried ahead" in each for each in first.assumed)
     assert (second.deployment.workload.mtp_tokens, second.deployment.workload.acceptance) == (1, 0.6)
 

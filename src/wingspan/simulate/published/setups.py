@@ -51,6 +51,13 @@ _ENGINES = (
     ("TRT-LLM", EngineKind.TRTLLM),
     ("TensorRT-LLM", EngineKind.TRTLLM),
 )
+_LIBRARIES = (
+    ("OneSided", "trtllm-one-sided"),
+    ("Hybrid-EP", "hybrid-ep"),
+    ("UCCL-EP", "uccl-ep"),
+    ("pplx-kernels", "pplx-kernels"),
+)
+"""The variant of a cluster that has the constants of a library's own exchanges."""
 _REDUNDANT = 32
 """Slots beyond the experts where an engine balances and does not say how many: DeepSeek-V3, arXiv:2412.19437, 3.4."""
 _BALANCED_AT = {8: 0.944, 16: 0.902, 32: 0.80, 72: 0.857}
@@ -121,7 +128,7 @@ def setup_of(row: PublishedRow) -> PublishedSetup:
         workload=workload,
         placement=placement,
         options=Options(
-            schedule=_schedule(row),
+            schedule=_schedule(row, assumed),
             engine=_engine(row),
             attention_ranks=int(tensor_parallel[1]) if tensor_parallel else 1,
         ),
@@ -138,26 +145,38 @@ def named(text: str, known: tuple[tuple[str, str], ...], what: str, where: str) 
 
 
 def cluster_of(row: PublishedRow) -> Cluster:
-    """The machine that a row's text names, with its network."""
-    preset = named(row.hardware, _CLUSTERS, "hardware", row.id)
-    return load_cluster(
-        preset + ("+efa" if "EFA" in f"{row.hardware} {row.system}".replace("EFA / ", "") else "")
-    )
+    """The machine that a row's text names, with its network, exchange library and as many cards."""
+    name = named(row.hardware, _CLUSTERS, "hardware", row.id)
+    if "EFA" in f"{row.hardware} {row.system}".replace("EFA / ", ""):
+        name += "+efa"
+    name += "".join(f"+{variant}" for word, variant in _LIBRARIES if word in row.system)
+    cards = re.search(r"\b(\d+)x400Gb NIC/node", row.hardware)
+    if cards:
+        name += f"+gpus-per-network-card={load_cluster(name).gpus_per_node // int(cards[1])}"
+    return load_cluster(name)
 
 
 def _precision(row: PublishedRow) -> dict[str, str]:
-    """What the row says otherwise than published: its experts' format, and attention in FP8 with its cache."""
+    """What the row says otherwise than published: its experts' format, and attention in FP8 with its cache.
+
+    Ant Group's post (lmsys.org, September 2025) says FP8 of attention: its baseline is "BF16 + MTP".
+    """
     experts = {"experts": "nvfp4"} if "NVFP4" in row.precision else {}
-    return {**experts, **({"kv": "fp8", "core": "fp8"} if "FP8 attn" in row.precision else {})}
+    attention = "FP8 attn" in row.precision or ("Ant Group" in row.system and "FP8" in row.precision)
+    return {**experts, **({"kv": "fp8", "core": "fp8"} if attention else {})}
 
 
 def _tried(row: PublishedRow, assumed: list[str]) -> dict[str, float]:
-    """Tokens tried ahead, and the share of them that is right, where the row says so."""
+    """Tokens tried ahead, and the share of them that is right, where the row says so.
+
+    SGLang counts draft tokens, of which the first is the sequence's next one (`--speculative-num-draft-tokens`).
+    """
     if row.phase != "decode" or not row.says("MTP"):
         return {}
     text = f"{row.precision} {row.overlap} {row.notes}"
     count, right = re.search(r"MTP\((\d+)\)", text), re.search(r"MTP (\d+)% accept", text)
-    tried = {"mtp_tokens": float(count[1]) if count else 1.0}
+    certain = 1 if "SGLang" in row.system else 0
+    tried = {"mtp_tokens": float(int(count[1]) - certain) if count else 1.0}
     if right:
         return {**tried, "acceptance": int(right[1]) / 100}
     assumed.append("the usual share of tokens tried ahead is right")
@@ -188,13 +207,15 @@ def _work(row: PublishedRow, assumed: list[str]) -> tuple[float, int]:
     return tokens, min(lengths[0] if lengths else _PREFILL_PROMPT, math.floor(tokens))
 
 
-def _schedule(row: PublishedRow) -> str:
+def _schedule(row: PublishedRow, assumed: list[str]) -> str:
     if row.says("no TBO", "no DBO"):
         return "sequential"
     if row.says("TBO", "DBO", "two micro-batches", "two-batch"):
         return "two-batch"
-    # One batch whose rows return while others are computed.
-    return "chunks:2" if row.says("SBO", "overlapped with down") else "sequential"
+    if row.says("SBO", "overlapped with down"):
+        # Rows return while later ones of the same product are computed; chunks would read all weights twice.
+        assumed.append("nothing hides the combine")
+    return "sequential"
 
 
 def _balances(row: PublishedRow) -> bool:
