@@ -1,17 +1,21 @@
-"""Fit the constants of `presets/kernels/h100.yaml` from a folder of published measurements.
+"""Fit the constants of `presets/kernels/h100.yaml` from a folder of published measurements, or those of `b200.yaml`.
 
     python calibration/fit.py FOLDER [--stage NAME]
+    python calibration/fit.py --package [--stage NAME]
 
 Each stage varies a few constants and minimises the mean |log(predicted / measured)| over the fitting rows of its
 groups, every group with equal weight. The rows that judge (`wingspan validate`) are never looked at. The result is
 printed as `path = value`; the presets hold it rounded to two or three digits. FOLDER holds the tables of both projects
-that `interop/silicon/sources.py` names.
+that `interop/silicon/sources.py` names; `--package` takes B200's tables of the installed aiconfigurator-core.
+
+Arithmetic shares of B200's products and experts were fitted one precision at a time, its attention core on the
+package's `generation_mla` table, which is of the core alone.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +24,7 @@ from pydantic import BaseModel
 from scipy.optimize import differential_evolution
 
 from wingspan.interop.silicon.groups import MeasurementGroup
-from wingspan.interop.silicon.sources import read_folder
+from wingspan.interop.silicon.sources import read_folder, read_newer
 from wingspan.specs.cluster import Cluster, load_cluster
 
 
@@ -88,11 +92,44 @@ STAGES = {
         {
             "kernels.collective.launch_seconds": (0.0, 10e-6),
             "kernels.collective.doubling_seconds": (0.0, 8e-6),
+            "kernels.collective.all_reduce_doubling": (1.0, 3.0),
             "kernels.collective.scale_up_share": (0.5, 1.0),
         },
         ("collective",),
     ),
 }
+
+
+def _inside(method: str, phase: str) -> Stage:
+    """What a table of one node shows of an exchange."""
+    at = f"kernels.{method}.{phase}."
+    bounds = {at + "launch_seconds": (2e-6, 80e-6), at + "scale_up_share": (0.1, 1.0)}
+    if method == "normal":
+        bounds[at + "copy_bytes_per_second_per_processor"] = (5e9, 40e9)
+    return Stage(bounds, (f"{phase}: {'normal' if method == 'normal' else 'low-latency'}",))
+
+
+PACKAGE_STAGES = {
+    "products": Stage({"kernels.matmul.launch_seconds": (1e-6, 20e-6)}, ("matrix product",)),
+    "experts-prefill": Stage(
+        {
+            "kernels.experts.launch_seconds": (0.0, 400e-6),
+            "kernels.experts.host_seconds": (100e-6, 700e-6),
+            "kernels.experts.copy_passes": (0.0, 6.0),
+        },
+        ("experts: prefill",),
+    ),
+    "attention-decode": Stage(
+        {"kernels.matmul.recorded_launch_seconds": (0.0, 10e-6)}, ("attention: MLA decode",)
+    ),
+    "attention-prefill": STAGES["attention-prefill"],
+    "normal-dispatch": _inside("normal", "dispatch"),
+    "normal-combine": _inside("normal", "combine"),
+    "low-latency-dispatch": _inside("low_latency", "dispatch"),
+    "low-latency-combine": _inside("low_latency", "combine"),
+    "collective": STAGES["collective"],
+}
+"""Of B200: all of one node."""
 
 
 def with_value(model: BaseModel, path: str, value: float) -> BaseModel:
@@ -135,15 +172,24 @@ def fit(stage: Stage, groups: list[MeasurementGroup], clusters: dict[str, Cluste
 
 
 def main(arguments: list[str]) -> None:
-    folder = Path(arguments[0])
-    wanted = arguments[arguments.index("--stage") + 1 :] if "--stage" in arguments else list(STAGES)
-    groups = read_folder(folder)
-    clusters = {name: load_cluster(name) for name in ("h100-sxm", "h800")}
+    package = arguments[0] == "--package"
+    stages = PACKAGE_STAGES if package else STAGES
+    wanted = arguments[arguments.index("--stage") + 1 :] if "--stage" in arguments else list(stages)
+    groups = _of_b200() if package else read_folder(Path(arguments[0]))
+    clusters = {name: load_cluster(name) for name in (("b200",) if package else ("h100-sxm", "h800"))}
     for name in wanted:
-        values = fit(STAGES[name], groups, clusters)
+        values = fit(stages[name], groups, clusters)
         for path, value in values.items():
             print(f"{path} = {value:.4g}", flush=True)
         clusters = {key: with_values(cluster, values) for key, cluster in clusters.items()}
+
+
+def _of_b200() -> list[MeasurementGroup]:
+    return [
+        replace(group, name=group.name.removeprefix("b200: "))
+        for group in read_newer()
+        if group.cluster == "b200"
+    ]
 
 
 if __name__ == "__main__":

@@ -183,7 +183,7 @@ def test_uniform_traffic_is_the_mean_of_counted_tokens(
     expected = uniform_traffic(cluster, ranks, tokens / ranks, 1.0, experts, top_k, dispatcher)
     for name in ("scale_up_sent", "scale_up_received", "scale_out_sent", "scale_out_received"):
         mean = getattr(counted, name).mean()
-        assert mean == pytest.approx(getattr(expected, name).mean(), rel=0.06), name
+        assert mean == pytest.approx(getattr(expected, name).mean(), rel=0.1), name
 
 
 def test_node_limited_routing_crosses_less():

@@ -34,7 +34,7 @@ def _deployment(**said: Any) -> Deployment:
 
 
 def test_tokens_of_one_sequence_share_one_read_of_its_cache() -> None:
-    """On a GPU that computes for nothing, two tokens cost what one does; on one that reads for nothing, twice."""
+    """Where computing is free, two tokens cost what one does and a row; where reading is, twice."""
     core, cluster = Core(8, 64, 64, 2 * 64), load_cluster("seed-ideal")
     reads = cluster.gpu.model_copy(update={"peak_flops": {Precision.BF16: 1e30}})
     computes = cluster.gpu.model_copy(update={"memory_bandwidth_bytes_per_second": 1e30})
@@ -55,7 +55,7 @@ def test_tokens_of_one_sequence_share_one_read_of_its_cache() -> None:
         ]
         for name, gpu in (("reads", reads), ("computes", computes))
     }
-    assert seconds["reads"][1] == pytest.approx(seconds["reads"][0])
+    assert seconds["reads"][1] == pytest.approx(seconds["reads"][0], rel=0.01)
     assert seconds["computes"][1] == pytest.approx(2 * seconds["computes"][0])
 
 

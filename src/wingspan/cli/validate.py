@@ -61,14 +61,14 @@ def validate(
     from wingspan.errors import InputError, RunError
     from wingspan.interop.silicon.headlines import headlines
     from wingspan.interop.silicon.judge import judge
-    from wingspan.interop.silicon.sources import package_tables, read_folder, read_unfitted
+    from wingspan.interop.silicon.sources import package_tables, read_folder, read_newer
     from wingspan.interop.silicon.tables import read_table
     from wingspan.specs.cluster import load_cluster
 
     printed = []
     folder = data or package_tables()
     if silicon:
-        verdicts, where = judge(read_unfitted(), load_cluster), _PACKAGE
+        verdicts, where = judge(read_newer(), load_cluster), _PACKAGE
     elif folder is None:
         print(json_text({"skipped": _MISSING}) if as_json else f"Skipped: {_MISSING}.")
         return

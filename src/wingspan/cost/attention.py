@@ -41,7 +41,7 @@ def decode_attention_seconds(
 ) -> Seconds:
     """The core of `tokens_each` new tokens for each of `sequences`, which have `context` tokens on average.
 
-    All tokens of a sequence share one read of its cache.
+    All tokens of a sequence share one read of its cache. Queries come from memory in 16 bits, and values go there.
     """
     sequences, context = (np.asarray(a, dtype=np.float64) for a in (sequences, context))
     kernel = cluster.kernels.attention
@@ -49,6 +49,7 @@ def decode_attention_seconds(
     flops = tokens_each * pairs * core.flops_per_pair
     computing = flops / (cluster.gpu.sustained_flops(precision) * kernel.decode_share)
     read = pairs * core.cached_values * cache_precision.bytes
+    read = read + tokens_each * sequences * core.row_values * 2.0
     reading = read / cluster.gpu.sustained_memory_bytes_per_second
     unhidden = kernel.decode_unhidden_share * np.minimum(computing, reading)
     busy = np.maximum(computing, reading) + unhidden

@@ -54,7 +54,8 @@ def matmul_seconds(
     rows, inner, columns = (np.asarray(a, dtype=np.float64) for a in (rows, inner, columns))
     kernel = cluster.kernels.matmul
     launch = kernel.recorded_launch_seconds if batch is BatchRegime.SMALL else kernel.launch_seconds
-    busy = product_seconds(cluster, rows[..., None], inner, columns, weights, activations)
+    share = kernel.arithmetic_shares.get(wider(weights, activations).arithmetic, 1.0)
+    busy = product_seconds(cluster, rows[..., None], inner, columns, weights, activations, (share, 1.0))
     return np.where(rows > 0, busy + launch, 0.0)
 
 

@@ -143,7 +143,8 @@ def collective_seconds(cluster: Cluster, kind: Collective, total_bytes: ArrayLik
     rounds = 2 if kind is Collective.ALL_REDUCE else 1
     through_port = rounds * total * (ranks - 1) / ranks
     rate = cluster.scale_up.sustained_bytes_per_second
-    latency = kernel.launch_seconds + kernel.doubling_seconds * np.log2(max(ranks, 1))
+    waits = kernel.all_reduce_doubling if kind is Collective.ALL_REDUCE else 1.0
+    latency = kernel.launch_seconds + waits * kernel.doubling_seconds * np.log2(max(ranks, 1))
     domain = min(cluster.scale_up_domain_gpus, ranks)
     if cluster.scale_up_domain_gpus % ranks:
         cards = 1 if kind is Collective.ALL_TO_ALL else domain
@@ -170,15 +171,18 @@ def _constants(cluster: Cluster, dispatcher: DispatcherKind, phase: Phase) -> Ex
 def _scale_up_rate(
     cluster: Cluster, dispatcher: DispatcherKind, phase: Phase, ranks: int, domains: int
 ) -> float:
-    """The rate of the link, or that of the processors that forward where rows come from other domains."""
+    """The rate of the link, or that of the processors that copy, or that forward what other domains sent."""
     constants = _constants(cluster, dispatcher, phase)
     rate = cluster.scale_up.sustained_bytes_per_second * constants.scale_up_share
+    if dispatcher is DispatcherKind.HIERARCHICAL:
+        each = (
+            constants.forward_bytes_per_second_per_processor
+            if domains > 1
+            else constants.copy_bytes_per_second_per_processor
+        )
+        rate = min(rate, cluster.kernels.normal.processors * each or rate)
     doublings = float(np.log2(max(min(ranks, cluster.scale_up_domain_gpus) / _FITTED_DOMAIN, 1.0)))
-    rate /= 1 + _kernel(cluster, dispatcher).slower_per_doubling * doublings
-    forwarding = cluster.kernels.normal.processors * constants.forward_bytes_per_second_per_processor
-    if dispatcher is DispatcherKind.HIERARCHICAL and domains > 1 and forwarding:
-        return min(rate, forwarding)
-    return rate
+    return rate / (1 + _kernel(cluster, dispatcher).slower_per_doubling * doublings)
 
 
 def _rack_seconds(cluster: Cluster, traffic: Traffic, scale_out: Array) -> Array:

@@ -226,7 +226,8 @@ class Work:
             return Cost(
                 seconds,
                 self._tried * pairs * core.flops_per_pair,
-                pairs * core.cached_values * precisions.kv.bytes,
+                pairs * core.cached_values * precisions.kv.bytes
+                + self._tried * sequences * core.row_values * _STREAM_BYTES,
             )
         pairs_R = core.pairs(self._contexts_RB).mean(axis=1)
         # Sequences of one length with as many pairs cost the same.

@@ -178,6 +178,7 @@ def _slower(phase: ExchangePhase, factor: float) -> ExchangePhase:
         "scale_up_share",
         "scale_out_share",
         "forward_bytes_per_second_per_processor",
+        "copy_bytes_per_second_per_processor",
         "processor_bytes_per_second",
     )
     return phase.model_copy(

@@ -36,6 +36,9 @@ class MatmulKernel(Spec):
     unhidden_share: Fraction = Field(
         description="of the shorter of computing and reading, what does not hide behind the longer"
     )
+    arithmetic_shares: dict[Precision, Share] = Field(
+        default={}, description="share of the sustained FLOP/s that plain products reach, where it is less"
+    )
 
 
 class ExpertsKernel(Spec):
@@ -90,6 +93,11 @@ class ExchangePhase(Spec):
         ge=0,
         description="rate at which one processor forwards rows inside a domain; 0 = only the link limits",
     )
+    copy_bytes_per_second_per_processor: float = Field(
+        default=0.0,
+        ge=0,
+        description="the same inside one domain, where rows go straight to their ranks; 0 = only the link limits",
+    )
     processor_seconds: Seconds = Field(
         default=0.0, description="in which its kernels hold the processors, whatever they move"
     )
@@ -127,6 +135,11 @@ class CollectiveKernel(Spec):
     source: str
     launch_seconds: Seconds
     doubling_seconds: Seconds = Field(description="more for each doubling of the ranks")
+    all_reduce_doubling: float = Field(
+        default=1.0,
+        ge=0,
+        description="times `doubling_seconds` that each doubling costs an all-reduce: it waits twice",
+    )
     scale_up_share: Share
 
 

@@ -13,7 +13,7 @@ from wingspan.cost.compute import matmul_seconds
 from wingspan.errors import InputError
 from wingspan.interop.silicon.headlines import headlines
 from wingspan.interop.silicon.judge import judge
-from wingspan.interop.silicon.sources import SOURCES, read_folder, read_unfitted
+from wingspan.interop.silicon.sources import SOURCES, read_folder, read_newer
 from wingspan.interop.silicon.tables import read_table
 from wingspan.specs.cluster import load_cluster
 from wingspan.specs.precision import Precision
@@ -108,11 +108,11 @@ def install_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return table
 
 
-def test_the_packages_newest_tables_judge_and_promise_nothing(
+def test_the_packages_newest_tables_judge_and_what_was_not_fitted_promises_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     install_package(tmp_path, monkeypatch)
-    uniform, skewed = read_unfitted()
+    uniform, skewed = read_newer()
     assert (uniform.name, skewed.name) == (
         "h200: experts: decode, uniform",
         "h200: experts: decode, power law",
@@ -126,13 +126,13 @@ def test_a_broken_table_of_the_package_is_named(tmp_path: Path, monkeypatch: pyt
     broken = install_package(tmp_path, monkeypatch) / "wideep_generation_moe_perf.parquet"
     broken.write_text("not parquet")
     with pytest.raises(InputError, match=r"wideep_generation_moe_perf\.parquet: cannot be read as Parquet"):
-        read_unfitted()
+        read_newer()
 
 
 @pytest.mark.skipif(find_spec("aiconfigurator_core") is not None, reason="the package is installed here")
 def test_without_the_package():
     with pytest.raises(InputError, match="pip install aiconfigurator-core"):
-        read_unfitted()
+        read_newer()
 
 
 def test_headlines_compare_times(tmp_path: Path):

@@ -22,6 +22,7 @@ from wingspan.interop.silicon.predict_exchange import collective, low_latency, n
 from wingspan.interop.silicon.predict_products import dense, experts_large, experts_small, grouped
 from wingspan.interop.silicon.tables import MeasurementTable
 from wingspan.specs.cluster import Cluster
+from wingspan.specs.precision import Precision
 
 Array = NDArray[np.float64]
 Predict = Callable[[Cluster], Array]
@@ -100,6 +101,30 @@ def _dense(table: MeasurementTable, cluster: str) -> Iterator[MeasurementGroup]:
         operation="matmul",
         target=0.10,
     )
+
+
+_GEMM_TYPES = {"fp8_block": Precision.FP8, "bfloat16": Precision.BF16, "nvfp4": Precision.NVFP4}
+"""Products of DeepSeek-V3's and of NVFP4 checkpoints; FP8 with one scale per tensor is of other models."""
+_LEAST_COLUMNS, _LEAST_INNER = 1024, 512
+"""Narrower products are routers and what a rank has of very small models: nothing but a launch."""
+
+
+def _gemm(whole: MeasurementTable, cluster: str) -> Iterator[MeasurementGroup]:
+    kinds = np.array(whole.text("gemm_dtype"))
+    wide = (whole.number("n") >= _LEAST_COLUMNS) & (whole.number("k") >= _LEAST_INNER)
+    for kind, precision in _GEMM_TYPES.items():
+        table = whole.rows(wide & (kinds == kind))
+        if len(table):
+            yield _group(
+                table,
+                cluster,
+                ("latency",),
+                1e-3,
+                dense(table, precision),
+                table.number("m"),
+                name=f"matrix product: {precision.upper()}, dense",
+                operation="matmul",
+            )
 
 
 def _grouped(table: MeasurementTable, cluster: str) -> Iterator[MeasurementGroup]:
@@ -215,6 +240,7 @@ def _attention_layer(phase: str, table: MeasurementTable, cluster: str) -> Itera
 
 KINDS: dict[str, Callable[[MeasurementTable, str], Iterator[MeasurementGroup]]] = {
     "infersim_gemm": _dense,
+    "gemm": _gemm,
     "wideep_generation_moe": lambda table, cluster: _experts("decode", table, cluster),
     "wideep_context_moe": lambda table, cluster: _experts("prefill", table, cluster),
     "infersim_grouped_gemm": _grouped,

@@ -33,10 +33,10 @@ _ROW_BLOCK = 128
 """Rows in which DeepGEMM's contiguous kernel reads one expert's weights (deepseek-ai/DeepGEMM, README)."""
 
 
-def dense(table: MeasurementTable) -> Predict:
-    """FP8 products, one per row."""
+def dense(table: MeasurementTable, precision: Precision = Precision.FP8) -> Predict:
+    """Products of operands of one precision, one per row."""
     m, k, n = (table.number(column) for column in ("m", "k", "n"))
-    return lambda cluster: matmul_seconds(cluster, m, k, n, Precision.FP8, Precision.FP8)
+    return lambda cluster: matmul_seconds(cluster, m, k, n, precision, precision)
 
 
 def grouped(table: MeasurementTable, half: str) -> Predict:

@@ -31,9 +31,14 @@ class Core:
     stride: int = 1
 
     @property
+    def row_values(self) -> int:
+        """Numbers of one query token's queries and values, all heads: read before its keys, written after."""
+        return self.query_heads * (self.query_width + self.value_width)
+
+    @property
     def flops_per_pair(self) -> float:
         """FLOP for one query token against one key, all heads."""
-        return 2.0 * self.query_heads * (self.query_width + self.value_width)
+        return 2.0 * self.row_values
 
     def seen(self, context: ArrayLike) -> Floats:
         """Keys that a query sees after `context` tokens."""
