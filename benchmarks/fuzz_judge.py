@@ -7,7 +7,6 @@ Shapes: N generated tokens of a prompt, V vocabulary.
 
 from __future__ import annotations
 
-import inspect
 import json
 import pickle
 import signal
@@ -16,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
-from unittest import mock
 
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
@@ -26,17 +24,17 @@ from benchmarks.fuzz_case import Case
 from wingspan.balance.settings import parse_rebalance
 from wingspan.errors import InputError, WingspanError
 from wingspan.models.classes import text_class
-from wingspan.runtime import run as run_module
 from wingspan.runtime.dispatch.choice import DispatchOptions
 from wingspan.runtime.generation.prompts import Prompt, check_context
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.generation.tokenizer import Tokenizer
 from wingspan.runtime.launch.group import Group
+from wingspan.runtime.launch.start import Rest
 from wingspan.runtime.model.architecture import SAME_MODULES, load_config
 from wingspan.runtime.model.engine import default_placement, describe
-from wingspan.runtime.model.reference import Check, check
+from wingspan.runtime.model.reference import Check
 from wingspan.runtime.model.step import flow_named
-from wingspan.runtime.run import Listener, RunRequest
+from wingspan.runtime.run import Listener, RunRequest, RunResult, checked, run
 from wingspan.runtime.start import EngineSetup
 from wingspan.runtime.transport.transport import Transport
 from wingspan.specs.running import transport_kind
@@ -49,7 +47,6 @@ _ROUNDING_FACTOR = 2.0
 """How much further from exact logits (FP32 for BF16, else FP64) than plain transformers a run may be."""
 _ROUNDINGS = 8
 """Plain runs of which the furthest counts: in small models one rounding flips few near-ties between experts."""
-_check_arguments = inspect.signature(check)
 _SILENT = Listener(on_loaded=lambda _: None, on_tokens=lambda _: None)
 
 
@@ -115,24 +112,24 @@ def _run(case: Case, checkpoint: Path, result: Path) -> Answers:
         [Prompt(n, list(ids), None, n % case.ranks) for n, ids in enumerate(case.prompts)],
         case.new_tokens,
         Sampling(),
-        check=True,
+        keep_logits=True,
     )
     check_context(request.prompts, case.new_tokens, model.config)
     tokenizer = Tokenizer(checkpoint)
 
-    def keep(*given: Any, **named: Any) -> None:
-        values = _check_arguments.bind(*given, **named).arguments
-        logits = [torch.stack(of_prompt) for of_prompt in values["logits"]]
-        result.write_bytes(pickle.dumps(Answers(values["token_ids"], logits, check(*given, **named))))
-
-    def work(transport: Transport) -> None:
-        # A run hands what it generated to its own check; here the parent gets it too.
-        with mock.patch.object(run_module, "check", keep):
-            run_module.run(transport, request, tokenizer, _SILENT)
+    def work(transport: Transport) -> Rest | None:
+        ran = run(transport, request, tokenizer, _SILENT)
+        return None if ran is None else lambda: _hand_over(checked(ran, request), result)
 
     Group(case.ranks, case.ranks_per_node, transport_kind(case.transport)).run(work, CPU)
     answers: Answers = pickle.loads(result.read_bytes())
     return answers
+
+
+def _hand_over(ran: RunResult, result: Path) -> None:
+    """From rank 0 to the parent."""
+    logits = [torch.stack(ran.logits[number]) for number in sorted(ran.logits)]
+    result.write_bytes(pickle.dumps(Answers([o.token_ids for o in ran.outputs], logits, ran.check)))
 
 
 def _compare(case: Case, checkpoint: Path, got: Answers) -> Verdict:

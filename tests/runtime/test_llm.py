@@ -68,7 +68,7 @@ def test_every_sampling_and_length_gives_what_plain_transformers_gives(ranks, fo
 def test_a_run_draws_as_the_object_does(sampling, folder, tmp_path, monkeypatch):
     """And as plain transformers does, a prompt at a time; also where experts move meanwhile. All begin together."""
     monkeypatch.setattr(controller, "PlannerClient", InlinePlanner)
-    job = request(folder, 2, 3, PROMPTS, sampling=sampling, max_new_tokens=9, check=False)
+    job = request(folder, 2, 3, PROMPTS, sampling=sampling, max_new_tokens=9)
     moving = replace(
         job,
         engine=replace(

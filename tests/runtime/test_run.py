@@ -19,7 +19,7 @@ from wingspan.runtime.generation.prompts import Prompt, Tokenizer
 from wingspan.runtime.generation.sampling import Sampling
 from wingspan.runtime.model.engine import default_placement, describe
 from wingspan.runtime.model.step import flow_named
-from wingspan.runtime.run import Listener, RunRequest, RunResult, run
+from wingspan.runtime.run import Listener, RunRequest, RunResult, checked, run
 from wingspan.runtime.start import EngineSetup
 from wingspan.schedule.result import Operation
 from wingspan.specs.families import model_from_config
@@ -44,7 +44,7 @@ def request(folder: Path, ranks: int, slots: int, prompts: Any = PROMPTS, **opti
         prompts=[Prompt(n, list(ids), None, n % ranks) for n, ids in enumerate(prompts)],
         max_new_tokens=options.pop("max_new_tokens", 4),
         sampling=options.pop("sampling", Sampling()),
-        check=options.pop("check", True),
+        keep_logits=True,
         **options,
     )
 
@@ -53,7 +53,7 @@ def execute(folder: Path, ranks: int, slots: int, scratch: Path, **options: Any)
     job = request(folder, ranks, slots, **options)
     results = on_ranks(lambda t: run(t, job, Tokenizer(folder), SILENT), ranks, scratch)
     assert results[1:] == [None] * (ranks - 1)
-    return results[0]
+    return checked(results[0], job)
 
 
 @pytest.mark.parametrize("name", list(configurations()))
@@ -157,7 +157,7 @@ def test_every_figure_of_a_measured_step_adds_up(checkpoints, schedule, tmp_path
     flows = dict.fromkeys(("prefill", "decode"), flow_named(schedule))
     folder = checkpoints["deepseek_v3"]
     model = describe(folder)
-    result = execute(folder, 3, 2, tmp_path, flows=flows, check=False)
+    result = execute(folder, 3, 2, tmp_path, flows=flows)
     for report in (result.prefill, result.report):
         spent = report.spent_seconds
         assert np.sum([*spent.values()], axis=0) == pytest.approx(report.step_seconds, rel=1e-3)
@@ -193,7 +193,7 @@ def test_a_description_serves_any_number_of_runs(checkpoints, name, tmp_path):
         return [run(transport, job, tokenizer, SILENT) for _ in range(2)]
 
     (first, second), _ = on_ranks(twice, 2, tmp_path)
-    assert first.check.passed
-    assert second.check.passed
+    assert checked(first, job).check.passed
+    assert checked(second, job).check.passed
     assert [o.token_ids for o in first.outputs] == [o.token_ids for o in second.outputs]
     assert next(job.engine.model.structure.parameters()).is_meta
