@@ -94,6 +94,29 @@ def test_more_ranks_in_a_domain_are_never_cheaper_per_byte(dispatcher: Dispatche
     assert per_byte[-1] > 1.05 * per_byte[0]
 
 
+@given(st.sampled_from(list(Phase)), st.sampled_from(["h100-sxm", "b200"]), st.floats(1, 8192))
+def test_copying_inside_a_node_goes_no_faster_than_its_processors(phase: Phase, name: str, tokens: float):
+    cluster = load_cluster(name).with_gpus(8)
+    traffic = uniform_traffic(cluster, 8, tokens, 7392.0, 256, 8, DispatcherKind.HIERARCHICAL)
+    seconds = []
+    for processors in (4, 20, 1000):
+        normal = cluster.kernels.normal.model_copy(update={"processors": processors})
+        kernels = cluster.kernels.model_copy(update={"normal": normal})
+        machine = cluster.model_copy(update={"kernels": kernels})
+        seconds.append(float(exchange_seconds(machine, traffic, DispatcherKind.HIERARCHICAL, phase).seconds))
+    assert seconds == sorted(seconds, reverse=True)
+    rate = 4 * getattr(cluster.kernels.normal, phase).copy_bytes_per_second_per_processor
+    assert seconds[0] >= float(traffic.scale_up_sent.max()) / rate
+
+
+def test_an_all_reduce_of_nothing_much_waits_longer_than_a_gather():
+    gather, reduced = (
+        float(collective_seconds(H100, kind, 256.0, 8))
+        for kind in (Collective.ALL_GATHER, Collective.ALL_REDUCE)
+    )
+    assert gather < reduced < 2 * gather
+
+
 def test_low_latency_kernels_hold_the_processors_for_a_part_of_an_exchange():
     traffic = uniform_traffic(H100.with_gpus(32), 32, 128.0, 7392.0, 256, 8, DispatcherKind.FLAT)
     found = exchange_seconds(H100.with_gpus(32), traffic, DispatcherKind.FLAT)

@@ -9,6 +9,7 @@ from wingspan.placement.balanced import rank_load
 from wingspan.simulate.published.judge import decisions, groups, trends
 from wingspan.simulate.published.points import Kind, PublishedPoint, points_of
 from wingspan.simulate.published.setups import setup_of
+from wingspan.specs.precision import Precision
 from wingspan.traffic.shares import expert_shares
 
 
@@ -53,6 +54,37 @@ def test_tokens_tried_ahead_are_read_from_the_row(tmp_path: Path) -> None:
     assert third.deployment.workload.mtp_tokens == 2
     assert any("tried ahead" in each for each in first.assumed)
     assert (second.deployment.workload.mtp_tokens, second.deployment.workload.acceptance) == (1, 0.6)
+
+
+def test_h20s_row_means_attention_in_fp8_and_four_cards_for_eight_gpus(tmp_path: Path) -> None:
+    of = {"system": "SGLang Ant Group", "hardware": "H20-96G, 4x400Gb NIC/node", "ep": "16"}
+    fp8, bf16 = (
+        setup_of(found).deployment
+        for found in read_published(
+            write(
+                tmp_path / "p.csv",
+                row("A", **of, precision="FP8 + MTP(2)"),
+                row("B", **of, precision="BF16 + MTP(2)"),
+            )
+        )
+    )
+    assert fp8.cluster.gpus_per_network_card == 2
+    assert (fp8.precisions.core, bf16.precisions.core) == (Precision.FP8, Precision.BF16)
+
+
+def test_a_librarys_exchange_has_its_own_constants(tmp_path: Path) -> None:
+    of = {"hardware": "H100", "ep": "32", "batch_per_gpu": "128", "metric": "dispatch_latency", "unit": "us"}
+    slow, usual = (
+        points_of([found])[0][0].predicted
+        for found in read_published(
+            write(
+                tmp_path / "p.csv",
+                row("A", **of, system="pplx-kernels (IBGDA)"),
+                row("B", **of, system="DeepEP"),
+            )
+        )
+    )
+    assert slow > 1.5 * usual
 
 
 def test_one_sequence_on_many_gpus_is_a_fraction_of_one_per_gpu(tmp_path: Path) -> None:
