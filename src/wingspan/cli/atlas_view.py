@@ -12,13 +12,13 @@ from wingspan.cli.console import Console
 from wingspan.deployment_presets import Figure
 from wingspan.report.units import full_rate_text
 from wingspan.simulate.published.atlas import AtlasRow, Ranked
-from wingspan.simulate.published.changes import Change
+from wingspan.simulate.published.judge import Trend
 
 _WIDTHS = (17, 9, 9, 18, 6, 5, 6)
 _HEADINGS = ("", "published", "predicted", "", "error", "bar", "chance")
 
 
-def show_atlas(rows: Sequence[AtlasRow], orders: Sequence[Ranked], found: Sequence[Change]) -> None:
+def show_atlas(rows: Sequence[AtlasRow], orders: Sequence[Ranked], found: Sequence[Trend]) -> None:
     """Print everything."""
     console = Console(highlight=False)
     console.print(_line(_HEADINGS), style="dim")
@@ -37,7 +37,10 @@ def show_atlas(rows: Sequence[AtlasRow], orders: Sequence[Ranked], found: Sequen
     if found:
         console.print()
         console.print(_changes(found))
-        console.print("Tokens/s of the second against the first; off: of their ratio.", style="dim")
+        console.print(
+            "Tokens/s of the second against the first; off: of their ratio; ! goes the other way.",
+            style="dim",
+        )
     console.print()
     for preset in {row.preset.title: row.preset for row in rows}.values():
         console.print(f"[dim]{escape(preset.title)}: {escape(preset.source)}[/dim]")
@@ -86,14 +89,11 @@ def _grid() -> Table:
     return table
 
 
-def _changes(found: Sequence[Change]) -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
-    for number in range(4):
-        table.add_column(justify="right" if number else "left")
-    table.add_row("[bold]one thing changed[/bold]", "published", "predicted", "off")
+def _changes(found: Sequence[Trend]) -> Table:
+    table = _figures("one thing changed", "published", "predicted", "off")
     for change in found:
         table.add_row(
-            f"{change.aspect} {change.was} to {change.now}: {escape(change.where)}",
+            escape(change.what),
             f"{change.published:+.0%}",
             f"{change.predicted:+.0%}",
             f"{change.error:+.0%}{'' if change.right else ' !'}",
@@ -102,10 +102,15 @@ def _changes(found: Sequence[Change]) -> Table:
 
 
 def _orders(orders: Sequence[Ranked]) -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
-    for number in range(4):
-        table.add_column(justify="right" if number else "left")
-    table.add_row("[bold]rank correlation[/bold]", "rows", "Kendall", "median error")
+    table = _figures("rank correlation", "rows", "Kendall", "median error")
     for order in orders:
         table.add_row(order.what, str(order.rows), f"{order.kendall:+.2f}", f"{order.median_error:.1%}")
+    return table
+
+
+def _figures(what: str, *headings: str) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for number in range(1 + len(headings)):
+        table.add_column(justify="right" if number else "left")
+    table.add_row(f"[bold]{what}[/bold]", *headings)
     return table

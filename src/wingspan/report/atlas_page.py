@@ -12,10 +12,10 @@ from wingspan.report.page import Page, Section, Table, Tile
 from wingspan.report.palette import QUIET, series
 from wingspan.report.units import count_text, share_text, three_digits
 from wingspan.simulate.published.atlas import AtlasRow, Ranked
-from wingspan.simulate.published.changes import Change
+from wingspan.simulate.published.judge import Trend
 
 
-def atlas_page(rows: Sequence[AtlasRow], orders: Sequence[Ranked], found: Sequence[Change]) -> Page:
+def atlas_page(rows: Sequence[AtlasRow], orders: Sequence[Ranked], found: Sequence[Trend]) -> Page:
     """One picture of all rows with a published figure, and a table of everything."""
     known = [row for row in rows if row.error is not None]
     errors = sorted(abs(row.error) for row in known if row.error is not None)
@@ -56,7 +56,7 @@ def atlas_page(rows: Sequence[AtlasRow], orders: Sequence[Ranked], found: Sequen
     )
 
 
-def _changes(rows: Sequence[AtlasRow], found: Sequence[Change]) -> list[Section]:
+def _changes(rows: Sequence[AtlasRow], found: Sequence[Trend]) -> list[Section]:
     batches = batches_figure(rows)
     sections = []
     if found:

@@ -9,12 +9,12 @@ from wingspan.report.figures import Figure, category_axis, figure, log_axis
 from wingspan.report.palette import QUIET, series
 from wingspan.report.units import count_text
 from wingspan.simulate.published.atlas import AtlasRow
-from wingspan.simulate.published.changes import Change
+from wingspan.simulate.published.judge import Trend
 
 
-def changes_figure(found: Sequence[Change]) -> Figure:
+def changes_figure(found: Sequence[Trend]) -> Figure:
     """A row for each change: tokens per second after it over those before, published and predicted."""
-    names = [f"{change.aspect} {change.was} to {change.now}<br>{change.where}" for change in found]
+    names = [change.what.replace(": ", "<br>") for change in found]
     published = [1 + change.published for change in found]
     predicted = [1 + change.predicted for change in found]
     joined: list[float | None] = [x for pair in zip(published, predicted, strict=True) for x in (*pair, None)]

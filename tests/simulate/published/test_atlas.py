@@ -60,10 +60,10 @@ def test_bars_hold_what_was_not_fitted_on(rows: list[AtlasRow]):
 
 def test_what_one_thing_changes_goes_the_published_way(rows: list[AtlasRow]):
     found = changes(rows)
-    assert {change.aspect for change in found} >= {"schedule", "batch", "context", "balance"}
-    engines = [change for change in found if not change.where.startswith("cloudmatrix")]
+    assert {change.what.split()[0] for change in found} == {"schedule", "batch", "context", "balance"}
+    engines = [change for change in found if "cloudmatrix" not in change.what]
     assert all(change.right for change in engines)
-    small = [change for change in engines if change.aspect == "schedule"]
+    small = [change for change in engines if change.what.startswith("schedule")]
     assert len(small) == 4
     assert all(abs(change.error) < 0.15 for change in small)
 
@@ -71,7 +71,7 @@ def test_what_one_thing_changes_goes_the_published_way(rows: list[AtlasRow]):
 def test_a_change_is_of_one_thing_alone(rows: list[AtlasRow]):
     by_name = {row.name: row for row in rows}
     for change in changes(rows):
-        one, other = (by_name[name] for name in change.names)
+        one, other = (by_name[name] for name in change.ids)
         assert one.preset is other.preset
         assert one.published_per_gpu is not None
         assert other.published_per_gpu is not None
