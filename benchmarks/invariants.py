@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from wingspan.cost.exchange import Collective, collective_seconds, exchange_seconds
@@ -22,7 +23,9 @@ from wingspan.deployment import Deployment, Options
 from wingspan.errors import InputError
 from wingspan.placement.spec import PlacementSpec
 from wingspan.schedule.result import Operation
-from wingspan.simulate.step import simulate
+from wingspan.simulate.prediction import Prediction
+from wingspan.simulate.step import predict, simulate
+from wingspan.simulate.summary import step_report
 from wingspan.specs.cluster import Cluster, load_cluster
 from wingspan.specs.engines import EngineKind
 from wingspan.specs.execution import DispatcherKind
@@ -215,7 +218,7 @@ def an_engine_adds(made: Deployment, _: np.random.Generator) -> Broken:
 
 
 def more_skew(made: Deployment, rng: np.random.Generator) -> Broken:
-    """The hottest rank's experts get more of every layer's load; where weights are left unread, the output says so."""
+    """One rank's experts get more of every layer's load; where weights are left unread, the output says so."""
     fixed = _fixed(made)
     shares_LE = expert_shares(made.model, made.workload)
     slots_LX = fixed.build_placement().slots_LRS.reshape(len(shares_LE), fixed.placement.ranks, -1)
@@ -224,15 +227,24 @@ def more_skew(made: Deployment, rng: np.random.Generator) -> Broken:
     for layer, slots in enumerate(slots_LX[:, hot]):
         weight_LE[layer, slots[slots >= 0]] = 1 + rng.uniform(0.2, 3)
     before, after = (
-        simulate(_with_work(fixed, routing=_loads(loads_LE)))
+        predict(_with_work(fixed, routing=_loads(loads_LE)))
         for loads_LE in (np.full_like(shares_LE, shares_LE.mean()), weight_LE)
     )
-    if any("are not read" in note for note in (*before.notes, *after.notes)):
+    reports = [step_report(each) for each in (before, after)]
+    if any("are not read" in note for report in reports for note in report.notes):
         raise SilentRuleError
-    return _longer(before.step_seconds, after.step_seconds)
+    # With replicas placed for other loads, the rank may have had less than the mean before.
+    if (_fullest_L(after) < _fullest_L(before) * (1 - _EXACT)).any():
+        raise SilentRuleError
+    return _longer(reports[0].step_seconds, reports[1].step_seconds)
 
 
-def _loads(loads_LE: np.ndarray) -> RecordedRouting:
+def _fullest_L(prediction: Prediction) -> NDArray[np.float64]:
+    """Rows of each layer's fullest rank."""
+    return np.asarray(prediction.rows_LRS.sum(axis=2).max(axis=1))
+
+
+def _loads(loads_LE: NDArray[np.float64]) -> RecordedRouting:
     return RecordedRouting(loads=tuple(map(tuple, (loads_LE / loads_LE.max()).tolist())))
 
 

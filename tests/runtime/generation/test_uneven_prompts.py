@@ -14,6 +14,7 @@ from benchmarks.architectures import tiny_configuration
 from benchmarks.fuzz_judge import Verdict, judge
 
 from tests.runtime.model.test_architectures import a_case
+from tests.runtime.versions import same_version
 from wingspan.runtime.generation.batches import columns_of
 from wingspan.runtime.model.architecture import SAME_MODULES, build_on_meta
 from wingspan.runtime.model.padding import padding_is_neutral
@@ -52,6 +53,7 @@ def test_states_of_every_kind_follow_a_change_of_the_schedule(
     assert judge(a_case(name, prompts=MORE, flows=flows), tmp_path) == Verdict("equal")
 
 
+@same_version
 def test_the_property_tells_caches_that_count_columns() -> None:
     """Without a list of names: of all architectures that run, these keep such a cache or count in another way."""
     assert _one_length() == {

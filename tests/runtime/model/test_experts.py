@@ -184,7 +184,8 @@ def test_grouped_product_equals_the_plain_ones(
         plain_ND = LocalExperts(module)(rows_ND, counts)
         monkeypatch.setattr(slot_linear, "linear_by_slot", slot_linear.grouped_linear)
         grouped_ND = LocalExperts(module)(rows_ND, counts)
-    assert_close(grouped_ND, plain_ND, rtol=2e-2, atol=2e-2)
+    # Rounded before the bias in one of them.
+    assert_close(grouped_ND, plain_ND, rtol=2e-2, atol=2e-2 * float(plain_ND.abs().max()))
 
 
 def test_weight_bytes_counts_matrices_and_biases() -> None:

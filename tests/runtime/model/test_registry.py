@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import pytest
-import transformers
 from benchmarks.registry import every_type, reason, text_part, tried
 
+from tests.runtime.versions import same_version
 from wingspan.runtime.setup.model_types import TypeTable, type_table, write_type_table
 
 SAMPLE = [
@@ -33,11 +33,6 @@ SAMPLE = [
 """Fused and interleaved experts, sparse and linear attention, states, experts outside the registry, text parts of
 wrappers (of their own modules, of another type's, under a part's name, beside experts of pictures), other names for
 known modules, and what is refused."""
-
-same_version = pytest.mark.skipif(
-    transformers.__version__ != type_table().transformers,
-    reason="the table is of another version of transformers",
-)
 
 
 @pytest.mark.parametrize(("kind", "dtype"), SAMPLE)
