@@ -115,6 +115,8 @@ OTHERS = {
     "--allow-run-as-root", "--oversubscribe",  # mpirun
     "--expert-distribution-recorder-mode", "--moe-runner-backend",  # SGLang
     "--quantization",  # SGLang and vLLM
+    "--output-details",  # sglang.bench_serving
+    "--save-detailed",  # vllm bench serve
     "--enable-return-routed-experts", "--additional-config", "--eplb-config",  # vLLM
     "--extra_llm_api_options",  # TensorRT-LLM
 }  # fmt: skip

@@ -10,7 +10,7 @@ from rich.table import Table
 from wingspan.cli.console import Console
 from wingspan.deployment import Deployment
 from wingspan.simulate.fitting.fit import Fit, errors
-from wingspan.simulate.fitting.measurements import Figure
+from wingspan.simulate.fitting.measurements import Quantity
 from wingspan.simulate.fitting.terms import Term
 from wingspan.specs.engines import EngineProfile, profile_of
 from wingspan.writing import json_text
@@ -76,6 +76,7 @@ def print_json(found: Fit, profile: EngineProfile) -> None:
     data: dict[str, Any] = {
         "engine": profile.model_dump(mode="json"),
         "fitted": list(found.terms),
+        "nothing": list(found.nothing),
         "not_told_apart": list(found.left),
         "measurements": [
             {
@@ -94,21 +95,23 @@ def print_json(found: Fit, profile: EngineProfile) -> None:
 
 
 _NAMES = {
-    Figure.TPOT: "TPOT, ms",
-    Figure.TTFT: "TTFT, ms",
-    Figure.OUTPUT: "tokens/s",
-    Figure.STEP: "step, ms",
-    Figure.LAYERS: "layers, ms",
+    Quantity.TPOT: "TPOT, ms",
+    Quantity.TTFT: "TTFT, ms",
+    Quantity.OUTPUT: "tokens/s",
+    Quantity.STEP: "step, ms",
+    Quantity.LAYERS: "layers, ms",
 }
 
 
-def _shown(figure: Figure, value: float) -> str:
-    return f"{value:,.1f}" if figure is Figure.OUTPUT else f"{value * 1e3:,.3g}"
+def _shown(figure: Quantity, value: float) -> str:
+    return f"{value:,.1f}" if figure is Quantity.OUTPUT else f"{value * 1e3:,.3g}"
 
 
 def _lines(found: Fit, profile: EngineProfile) -> list[str]:
     terms = [f"{term} = {_term(profile, term)} {_SAID[term]}" for term in found.terms]
     lines = [f"fitted: {'; '.join(terms)}"]
+    if found.nothing:
+        lines.append(f"nothing of it is missing: {', '.join(found.nothing)}")
     if found.left:
         few = "one measurement determines one term" if found.figures == 1 else "not told apart by these"
         lines.append(f"not fitted ({few}): {', '.join(found.left)}")

@@ -14,7 +14,7 @@ from wingspan.errors import InputError
 from wingspan.interop.benchmarks.load import BenchmarkLoad
 from wingspan.simulate.fitting.fit import Fit, described, errors, fit
 from wingspan.simulate.fitting.loads import ServedLoads
-from wingspan.simulate.fitting.measurements import Figure
+from wingspan.simulate.fitting.measurements import Quantity
 from wingspan.simulate.fitting.terms import Term
 from wingspan.specs.engines import EngineKind, EngineProfile, engine_named
 from wingspan.specs.requests import Requests, poisson_requests
@@ -46,7 +46,7 @@ def measured(deployment: Deployment, loads: Sequence[BenchmarkLoad], profile: En
         [
             BenchmarkLoad(
                 one.source, one.format, one.model, one.requests, one.concurrency,
-                figures[Figure.TTFT], figures[Figure.TPOT], figures[Figure.OUTPUT],
+                figures[Quantity.TTFT], figures[Quantity.TPOT], figures[Quantity.OUTPUT],
             )
             for one, figures in zip(loads, found, strict=True)
         ],
@@ -92,7 +92,7 @@ def test_loads_of_one_batch_do_not_tell_sequences_from_steps(served: Deployment)
 
 def test_runs_of_one_load_count_as_one_load(served: Deployment) -> None:
     once = measured(served, [load(8)], PLAIN.model_copy(update={"step_seconds": 3e-3})).measured[0]
-    runs = [replace(load(8), tpot_seconds=once.figures[Figure.TPOT] * off) for off in (1.0, 1.0, 3.0)]
+    runs = [replace(load(8), tpot_seconds=once.figures[Quantity.TPOT] * off) for off in (1.0, 1.0, 3.0)]
     found = fit(ServedLoads(served, runs, 16, 256), EngineKind.NONE)
     assert found.terms == [Term.STEP]
     assert [one.repeated for one in found.measured] == ["3 runs"]

@@ -12,7 +12,7 @@ from wingspan.describe import Description, deployment_of
 from wingspan.errors import InputError
 from wingspan.interop.benchmarks.chrome_trace import TracedStep
 from wingspan.simulate.fitting.fit import errors, fit
-from wingspan.simulate.fitting.measurements import Figure
+from wingspan.simulate.fitting.measurements import Quantity
 from wingspan.simulate.fitting.steps import TracedSteps
 from wingspan.simulate.fitting.terms import Term
 from wingspan.specs.engines import EngineKind, engine_named
@@ -41,8 +41,8 @@ def measured(deployment: Deployment, steps: Sequence[TracedStep], **terms: float
         [
             replace(
                 one,
-                seconds=figures[Figure.STEP],
-                layers_seconds=None if one.layers_seconds is None else figures[Figure.LAYERS],
+                seconds=figures[Quantity.STEP],
+                layers_seconds=None if one.layers_seconds is None else figures[Quantity.LAYERS],
             )
             for one, figures in zip(steps, found, strict=True)
         ],

@@ -132,14 +132,18 @@ def _of_wingspan(steps: Sequence[_Slice], events: Sequence[_Slice], source: str)
     for step in steps:
         by_number[step.name, step.about.get("step")].append(step)
     alike: dict[tuple[str, int | None, int], list[tuple[float, float | None]]] = defaultdict(list)
-    for (name, _), slices in by_number.items():
+    first = min(by_number, key=lambda key: min(one.start for one in by_number[key]))
+    warm = by_number if len(by_number) == 1 else {key: by_number[key] for key in by_number if key != first}
+    remarks = () if len(by_number) == 1 else ("the first step is left out: it warms up",)
+    for (name, _), slices in warm.items():
         counts = [count for one in slices if isinstance(count := one.about.get("tokens"), int)]
         tokens = sum(counts) if len(counts) == len(slices) else None
         start, end = min(one.start for one in slices), max(one.end for one in slices)
         times = end - start, _extent(inside[bisect_left(starts, start) : bisect_right(starts, end)])
         alike[name.split()[0], tokens, len(slices)].append(times)
     return [
-        _traced(source, phase, tokens, ranks, times, ()) for (phase, tokens, ranks), times in alike.items()
+        _traced(source, phase, tokens, ranks, times, remarks)
+        for (phase, tokens, ranks), times in alike.items()
     ]
 
 
@@ -150,7 +154,8 @@ def _of_torch(
     times = [
         (step.end - step.start, _extent([event for event in modules if step.holds(event)])) for step in steps
     ]
-    phase, tokens = _shape([event for event in events if any(step.holds(event) for step in steps)])
+    embedded = [event for event in events if event.name == "aten::embedding"]
+    phase, tokens = _shape([event for event in embedded if any(step.holds(event) for step in steps)])
     if modules == []:
         remarks += ("no modules of layers in it (with_stack, with_modules)",)
     return _traced(source, phase, tokens, 1, times, remarks)
@@ -209,11 +214,11 @@ def _outermost(modules: Sequence[_Slice]) -> list[_Slice]:
     return max(found.values(), key=lambda slices: sum(each.end - each.start for each in slices), default=[])
 
 
-def _shape(events: Sequence[_Slice]) -> tuple[str | None, int | None]:
+def _shape(embedded: Sequence[_Slice]) -> tuple[str | None, int | None]:
     """Phase and tokens, by the ids that the first embedding takes: (sequences, tokens), or tokens alone."""
-    for event in events:
+    for event in embedded:
         dims = event.about.get("Input Dims")
-        if event.name == "aten::embedding" and isinstance(dims, list) and len(dims) > 1:
+        if isinstance(dims, list) and len(dims) > 1:
             ids = dims[1]
             if isinstance(ids, list) and ids and all(isinstance(n, int) for n in ids):
                 phase = None if len(ids) == 1 else ("decode" if ids[-1] == 1 else "prefill")

@@ -12,15 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
-from wingspan.simulate.fitting.measurements import Figure, Measurement, Predictor
+from wingspan.simulate.fitting.measurements import Measurement, Predictor, Quantity
 from wingspan.simulate.fitting.terms import INSIDE, MISSING, TOO_LONG, Term, are_told_apart
 from wingspan.specs.engines import EngineKind, EngineProfile, profile_of
 
 Array = NDArray[np.float64]
 
-_WEIGHTS = {Figure.TPOT: 1.0, Figure.STEP: 1.0, Figure.LAYERS: 1.0, Figure.TTFT: 0.1, Figure.OUTPUT: 0.0}
+_WEIGHTS = {
+    Quantity.TPOT: 1.0,
+    Quantity.STEP: 1.0,
+    Quantity.LAYERS: 1.0,
+    Quantity.TTFT: 0.1,
+    Quantity.OUTPUT: 0.0,
+}
 """A first token's time tells of prompts, and less steadily: others are waited for. Throughput follows from both."""
-_PRIMARY = (Figure.TPOT, Figure.STEP, Figure.LAYERS)
+_PRIMARY = (Quantity.TPOT, Quantity.STEP, Quantity.LAYERS)
 """Figures that each determine one term."""
 _TOO_LONG = 1.02
 _PART = 0.05
@@ -44,7 +50,8 @@ class Fit:
     Args:
         profile: as fitted.
         terms: that were fitted.
-        left: those that the measurements do not tell apart from them.
+        nothing: those of which nothing is missing: they would be below 0.
+        left: those that the measurements do not tell apart from what was fitted.
         measured: what was measured.
         before: predicted with the engine that was given.
         after: with the profile.
@@ -53,11 +60,12 @@ class Fit:
 
     profile: EngineProfile
     terms: list[Term]
+    nothing: list[Term]
     left: list[Term]
     measured: Sequence[Measurement]
-    before: list[dict[Figure, float]]
-    after: list[dict[Figure, float]]
-    held_out: list[dict[Figure, float] | None]
+    before: list[dict[Quantity, float]]
+    after: list[dict[Quantity, float]]
+    held_out: list[dict[Quantity, float] | None]
 
     @property
     def figures(self) -> int:
@@ -144,6 +152,18 @@ class _Fitting:
                 chosen.append(term)
         return chosen
 
+    def needed(
+        self, line: _Line, order: Sequence[int], kept_F: NDArray[np.bool_]
+    ) -> tuple[list[int], list[int]]:
+        """The terms to fit, and those that would be 0 beside them: these make room for others."""
+        nothing: list[int] = []
+        while True:
+            terms = self.chosen(line, [term for term in order if term not in nothing], kept_F)
+            zero = [term for term in terms if self.solved(line, terms, kept_F)[term] == 0]
+            if not zero or len(terms) == 1:
+                return terms, nothing
+            nothing.append(zero[0])
+
     def solved(self, line: _Line, terms: Sequence[int], kept_F: NDArray[np.bool_]) -> Array:
         """The terms, none below 0, from which the line's figures differ least."""
         if self.terms.index(Term.TOKEN) not in terms:
@@ -189,9 +209,9 @@ def fit(predictor: Predictor, engine: EngineKind | EngineProfile, advance: Advan
     line = fitting.line(fitting.start_N, every)
     primary_F = fitting.primary(all_F)
     too_long = (line.figures_F > _TOO_LONG * fitting.measured_F)[primary_F].any()
-    inside = any(figure is Figure.LAYERS for _, figure in fitting.rows)
+    inside = any(figure is Quantity.LAYERS for _, figure in fitting.rows)
     order = [fitting.terms.index(term) for term in (TOO_LONG if too_long else INSIDE if inside else MISSING)]
-    terms = fitting.chosen(line, order, all_F)
+    terms, nothing = fitting.needed(line, order, all_F)
     for _ in range(_ROUNDS):
         solved_N = fitting.solved(line, terms, all_F)
         change_F = line.figures(solved_N) - line.figures_F
@@ -202,7 +222,8 @@ def fit(predictor: Predictor, engine: EngineKind | EngineProfile, advance: Advan
     return Fit(
         profile=fitting.profile(line.at_N),
         terms=[fitting.terms[term] for term in terms],
-        left=[fitting.terms[term] for term in order if term not in terms],
+        nothing=[fitting.terms[term] for term in nothing],
+        left=[fitting.terms[term] for term in order if term not in (*terms, *nothing)],
         measured=predictor.measured,
         before=predictor.predicted(engine),
         after=_by_measurement(fitting, line.figures_F),
@@ -212,7 +233,7 @@ def fit(predictor: Predictor, engine: EngineKind | EngineProfile, advance: Advan
 
 def _held_out(
     fitting: _Fitting, line: _Line, terms: Sequence[int], number: int
-) -> dict[Figure, float] | None:
+) -> dict[Quantity, float] | None:
     """One measurement, predicted with terms that are fitted on those of other loads."""
     kept_F = ~fitting.like(number)
     if fitting.primary(kept_F).sum() < 2:
@@ -222,14 +243,14 @@ def _held_out(
     return _by_measurement(fitting, predicted_F)[number]
 
 
-def _by_measurement(fitting: _Fitting, figures_F: Array) -> list[dict[Figure, float]]:
-    found: list[dict[Figure, float]] = [{} for _ in range(fitting.rows[-1][0] + 1)]
+def _by_measurement(fitting: _Fitting, figures_F: Array) -> list[dict[Quantity, float]]:
+    found: list[dict[Quantity, float]] = [{} for _ in range(fitting.rows[-1][0] + 1)]
     for (n, figure), value in zip(fitting.rows, figures_F.tolist(), strict=True):
         found[n][figure] = value
     return found
 
 
-def errors(fit: Fit, predicted: Sequence[dict[Figure, float] | None]) -> list[float]:
+def errors(fit: Fit, predicted: Sequence[dict[Quantity, float] | None]) -> list[float]:
     """Relative errors of the figures that determine terms, in whatever order."""
     return [
         abs(values[figure] / one.figures[figure] - 1)

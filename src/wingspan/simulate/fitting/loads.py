@@ -13,7 +13,7 @@ import numpy as np
 from wingspan.deployment import Deployment
 from wingspan.errors import InputError
 from wingspan.interop.benchmarks.load import BenchmarkLoad
-from wingspan.simulate.fitting.measurements import Figure, Measurement
+from wingspan.simulate.fitting.measurements import Measurement, Quantity
 from wingspan.simulate.serving.deployed import Caps, group_of
 from wingspan.simulate.serving.engine import Fleet, Served, serve
 from wingspan.specs.engines import EngineKind, EngineProfile
@@ -59,7 +59,7 @@ class ServedLoads:
         """See `Predictor`."""
         return self._measured
 
-    def predicted(self, engine: EngineKind | EngineProfile) -> list[dict[Figure, float]]:
+    def predicted(self, engine: EngineKind | EngineProfile) -> list[dict[Quantity, float]]:
         """See `Predictor`."""
         options = self._deployment.options.model_copy(update={"engine": engine})
         deployment = self._deployment.model_copy(update={"options": options})
@@ -72,9 +72,9 @@ class ServedLoads:
 def _measured(runs: Sequence[BenchmarkLoad]) -> Measurement:
     """Runs of one load: of each figure the median of the runs."""
     figures = {
-        Figure.TPOT: median(load.tpot_seconds for load in runs),
-        Figure.TTFT: median(load.ttft_seconds for load in runs),
-        Figure.OUTPUT: median(load.output_tokens_per_second for load in runs),
+        Quantity.TPOT: median(load.tpot_seconds for load in runs),
+        Quantity.TTFT: median(load.ttft_seconds for load in runs),
+        Quantity.OUTPUT: median(load.output_tokens_per_second for load in runs),
     }
     sources = ", ".join(load.source for load in runs)
     repeated = f"{len(runs)} runs" if len(runs) > 1 else ""
@@ -82,7 +82,7 @@ def _measured(runs: Sequence[BenchmarkLoad]) -> Measurement:
     return Measurement(f"{sources} ({runs[0].format})", runs[0].described, figures, repeated, tuple(remarks))
 
 
-def _figures(served: Served) -> dict[Figure, float]:
+def _figures(served: Served) -> dict[Quantity, float]:
     """Medians, and the throughput of the whole run, as benchmarks have them."""
     requests = served.requests
     output_N = requests.output_tokens_N
@@ -91,9 +91,9 @@ def _figures(served: Served) -> dict[Figure, float]:
     first_N = served.first_token_seconds_N - requests.arrival_seconds_N
     span = float(served.finish_seconds_N.max() - requests.arrival_seconds_N.min())
     return {
-        Figure.TPOT: float(np.median(gaps_N)),
-        Figure.TTFT: float(np.median(first_N)),
-        Figure.OUTPUT: float(output_N.sum()) / span,
+        Quantity.TPOT: float(np.median(gaps_N)),
+        Quantity.TTFT: float(np.median(first_N)),
+        Quantity.OUTPUT: float(output_N.sum()) / span,
     }
 
 

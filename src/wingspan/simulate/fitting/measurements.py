@@ -10,7 +10,7 @@ from typing import Protocol
 from wingspan.specs.engines import EngineKind, EngineProfile
 
 
-class Figure(StrEnum):
+class Quantity(StrEnum):
     """What is measured and predicted."""
 
     TPOT = "time per output token"
@@ -34,7 +34,7 @@ class Measurement:
 
     source: str
     described: str
-    figures: dict[Figure, float]
+    figures: dict[Quantity, float]
     repeated: str = ""
     remarks: tuple[str, ...] = field(default=())
 
@@ -47,6 +47,6 @@ class Predictor(Protocol):
         """What was measured, one after another."""
         ...
 
-    def predicted(self, engine: EngineKind | EngineProfile) -> list[dict[Figure, float]]:
+    def predicted(self, engine: EngineKind | EngineProfile) -> list[dict[Quantity, float]]:
         """The same figures of each, with this engine around the deployment."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
+from statistics import median
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from wingspan.deployment import Deployment
 from wingspan.errors import InputError
 from wingspan.interop.benchmarks.chrome_trace import TracedStep
 from wingspan.schedule.result import Operation
-from wingspan.simulate.fitting.measurements import Figure, Measurement, Predictor
+from wingspan.simulate.fitting.measurements import Measurement, Predictor, Quantity
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.step import predict
 from wingspan.specs.engines import EngineKind, EngineProfile
@@ -33,15 +34,20 @@ class TracedSteps:
     """
 
     def __init__(self, deployment: Deployment, steps: Sequence[TracedStep], said: Set[str]) -> None:
-        self._deployments = [_of(step, deployment, said) for step in steps]
-        self._measured = [_measured(*pair) for pair in zip(steps, self._deployments, strict=True)]
+        alike: dict[tuple[str, bool], list[tuple[TracedStep, Deployment]]] = {}
+        for step in steps:
+            of_step = _of(step, deployment, said)
+            key = _described(of_step), step.layers_seconds is not None
+            alike.setdefault(key, []).append((step, of_step))
+        self._deployments = [pairs[0][1] for pairs in alike.values()]
+        self._measured = [_measured([step for step, _ in pairs], key[0]) for key, pairs in alike.items()]
 
     @property
     def measured(self) -> Sequence[Measurement]:
         """See `Predictor`."""
         return self._measured
 
-    def predicted(self, engine: EngineKind | EngineProfile) -> list[dict[Figure, float]]:
+    def predicted(self, engine: EngineKind | EngineProfile) -> list[dict[Quantity, float]]:
         """See `Predictor`."""
         return [_figures(predict(_around(deployment, engine))) for deployment in self._deployments]
 
@@ -51,21 +57,28 @@ def _around(deployment: Deployment, engine: EngineKind | EngineProfile) -> Deplo
     return deployment.model_copy(update={"options": options})
 
 
-def _figures(prediction: Prediction) -> dict[Figure, float]:
+def _figures(prediction: Prediction) -> dict[Quantity, float]:
     timeline = prediction.timeline
     around_R = sum((timeline.busy_seconds(operation) for operation in _AROUND), np.zeros(1))
     step = timeline.step_seconds
-    return {Figure.STEP: step, Figure.LAYERS: step - float(np.max(around_R))}
+    return {Quantity.STEP: step, Quantity.LAYERS: step - float(np.max(around_R))}
 
 
-def _measured(step: TracedStep, deployment: Deployment) -> Measurement:
-    work = deployment.workload
-    figures = {Figure.STEP: step.seconds}
-    if step.layers_seconds is not None:
-        figures[Figure.LAYERS] = step.layers_seconds
-    described = f"{work.phase}, {deployment.tokens:,} tokens"
-    repeated = f"{step.count} steps" if step.count > 1 else ""
-    return Measurement(f"{step.source} (trace)", described, figures, repeated, step.remarks)
+def _described(deployment: Deployment) -> str:
+    return f"{deployment.workload.phase}, {deployment.tokens:,} tokens"
+
+
+def _measured(alike: Sequence[TracedStep], described: str) -> Measurement:
+    """Steps that are alike, of one trace or of several: the median of the traces."""
+    figures = {Quantity.STEP: median(step.seconds for step in alike)}
+    inside = [step.layers_seconds for step in alike if step.layers_seconds is not None]
+    if inside:
+        figures[Quantity.LAYERS] = median(inside)
+    count = sum(step.count for step in alike)
+    sources = ", ".join(step.source for step in alike)
+    remarks = dict.fromkeys(remark for step in alike for remark in step.remarks)
+    repeated = f"{count} steps" if count > 1 else ""
+    return Measurement(f"{sources} (trace)", described, figures, repeated, tuple(remarks))
 
 
 def _of(step: TracedStep, deployment: Deployment, said: Set[str]) -> Deployment:
@@ -114,6 +127,6 @@ class AllMeasured:
         """See `Predictor`."""
         return [one for predictor in self._predictors for one in predictor.measured]
 
-    def predicted(self, engine: EngineKind | EngineProfile) -> list[dict[Figure, float]]:
+    def predicted(self, engine: EngineKind | EngineProfile) -> list[dict[Quantity, float]]:
         """See `Predictor`."""
         return [one for predictor in self._predictors for one in predictor.predicted(engine)]
