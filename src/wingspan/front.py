@@ -76,10 +76,6 @@ def plan_requests(
         InputError: what is said does not fit together.
     """
     template = template_of(said)
-    if tried := template.workload.mtp_tokens:
-        raise InputError(
-            f"`mtp_tokens` {tried}: groups for requests try no tokens ahead; set it to 0, or plan steps"
-        )
     planned = template.planned or Planned()
     whole = gpus or (planned.requests.gpus if planned.requests else template.cluster.gpus)
     requests = PlannedRequests(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import TINY, Command
-from wingspan.interop.launch import EngineLaunch, sglang
+from wingspan.interop.launch import LAUNCHERS, EngineLaunch, sglang
 
 ASKED = ("plan", TINY, "--gpus", "8", "--input", "100", "--output", "20")
 
@@ -149,6 +149,26 @@ def test_sglang_is_told_of_rows_in_nvfp4_where_rows_travel(ranks: int, told: boo
     words = sglang(asked).words
     assert ("SGLANG_MOE_NVFP4_DISPATCH=1" in words) is told
     assert ("--moe-runner-backend flashinfer_cutedsl" in words) is told
+
+
+@pytest.mark.parametrize("engine", LAUNCHERS)
+@pytest.mark.parametrize("tried", [0, 2])
+def test_engines_are_told_of_tokens_tried_ahead(engine: str, tried: int) -> None:
+    asked = EngineLaunch(
+        phase="decode", ranks=8, ranks_per_node=8, redundant=0, experts=256, attention_ranks=1, sequences=100,
+        step_tokens=300, two_batch=False, fp8_cache=False, tried_ahead=tried,
+    )  # fmt: skip
+    command = LAUNCHERS[engine](asked)
+    said = {
+        "SGLang": "--speculative-num-steps 2 --speculative-eagle-topk 1 --speculative-num-draft-tokens 3",
+        "vLLM": """--speculative-config '{"method": "mtp", "num_speculative_tokens": 2}'""",
+        "TensorRT-LLM": "speculative_config:\n  decoding_type: MTP\n  num_nextn_predict_layers: 2",
+    }[engine]
+    told = " ".join(command.words) + command.file_text
+    assert (said in told) == (tried > 0)
+    assert ("speculative" in told) == (tried > 0)
+    # Room for the rows of every token that is tried.
+    assert ("RANK=300" in told) == (engine == "SGLang" and tried > 0)
 
 
 def test_estimates_are_marked(wingspan: Command) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wingspan.cost.attention import decode_attention_seconds
-from wingspan.deployment import Deployment, save_deployment
+from wingspan.deployment import Deployment
 from wingspan.describe import Description, deployment_of
 from wingspan.errors import InputError
 from wingspan.front import plan_requests
@@ -133,10 +132,26 @@ def test_serving_counts_a_step_as_the_tokens_that_it_gives() -> None:
     assert seconds[0] / seconds[1] == pytest.approx(2 / 1.25)
 
 
-def test_plans_for_requests_refuse_a_file_that_tries_ahead(tmp_path: Path) -> None:
-    save_deployment(_deployment(mtp_tokens=1), tmp_path / "d.json")
-    with pytest.raises(InputError, match="groups for requests try no tokens ahead"):
-        plan_requests(Description(str(tmp_path / "d.json")), ServiceGoal(100, 10))
+def test_groups_for_requests_count_a_step_as_the_tokens_that_it_gives() -> None:
+    """Alone and together: rates, times of a token and limits are of tokens, steps are those of `simulate`."""
+    plans = {}
+    for acceptance in (0.25, 1.0):
+        said = Description("deepseek-v3", cluster="h200", mtp_tokens=1, acceptance=acceptance)
+        plans[acceptance] = plan_requests(said, ServiceGoal(100, 10, None, 0.03), 16)
+    for acceptance, plan in plans.items():
+        offers = [one.offer for one in plan.considered if one.offer] + ([plan.best] if plan.best else [])
+        assert offers
+        for offer in offers:
+            decode, gained = offer.decode, 1 + acceptance
+            sequences = decode.batch * decode.ranks
+            # Nine further tokens of each sequence, in steps that give `gained`.
+            assert decode.requests_per_second == pytest.approx(sequences * gained / 9 / decode.step_seconds)
+            assert offer.tpot_seconds == pytest.approx(
+                (decode.step_seconds + decode.transfer_seconds * gained / 9) / gained
+            )
+    better, worse = plans[1.0].best, plans[0.25].best
+    assert better is not None
+    assert worse is None or better.tokens_per_second_per_gpu > worse.tokens_per_second_per_gpu
 
 
 @pytest.mark.parametrize(

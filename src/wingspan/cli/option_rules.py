@@ -155,7 +155,6 @@ RULES: dict[str, tuple[Rule, ...]] = {
             for name in _NOT_IN_TRAINING
         ),
         Rule("phase", _no_requests, _OF_REQUESTS),
-        Rule("mtp_tokens", _no_requests, "groups for requests try none ahead; leave it out, or plan steps"),
         Rule("acceptance", _with_or_in_file("mtp_tokens"), _TRIED),
         Rule("tokens_per_gpu", _no_requests, _OF_REQUESTS),
         Rule("context", _no_requests, _OF_REQUESTS),

@@ -90,6 +90,8 @@ _IN_FILE = {
     "--routing",
     "--precision",
     "--engine",
+    "--mtp",
+    "--acceptance",
     "--seed",
 }
 """What a deployment's file says itself."""
@@ -111,6 +113,8 @@ def _serving_options(best: Offer, said: Description, *, of_file: bool = False) -
         "--routing": said.routing,
         "--precision": text_of(work.precision) or None,
         "--engine": _engine(options.engine, said),
+        "--mtp": work.mtp_tokens or None,
+        "--acceptance": work.acceptance if work.mtp_tokens else None,
         "--seed": work.seed or None,
         "--prompt-tokens": goal.prompt_tokens,
         "--output-tokens": goal.output_tokens,
@@ -166,10 +170,11 @@ def _checkpoint(deployment: Deployment, engine: str) -> list[str]:
 def _launch(best: Offer, phase: str, group: PhaseGroup) -> EngineLaunch:
     deployment = group.deployment
     prompts = -(-group.batch // best.goal.prompt_tokens)
+    decoded = group.batch * deployment.workload.tried_per_sequence
     tokens = {
         "prefill": group.batch,
-        "decode": group.batch,
-        "both": group.batch + (best.chunk_tokens or 0),
+        "decode": decoded,
+        "both": decoded + (best.chunk_tokens or 0),
     }[phase]
     return EngineLaunch(
         phase=phase,
@@ -185,6 +190,7 @@ def _launch(best: Offer, phase: str, group: PhaseGroup) -> EngineLaunch:
         fp8_weights=_engine_quantises(deployment),
         nvfp4_experts=deployment.precisions.experts.activations is Precision.NVFP4,
         nvfp4_rows=deployment.precisions.dispatch is Precision.NVFP4,
+        tried_ahead=deployment.workload.mtp_tokens,
     )
 
 

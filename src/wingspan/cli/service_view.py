@@ -55,10 +55,11 @@ def show(plan: ServicePlan, price: float | None, then: Mapping[str, Sequence[str
 
 def asked_line(plan: ServicePlan) -> str:
     """GPUs, requests and limits, in words."""
-    goal, cluster = plan.goal, plan.template.cluster
+    goal, cluster, work = plan.goal, plan.template.cluster, plan.template.workload
+    ahead = f"; {work.mtp_tokens} tried ahead, {work.acceptance:.0%} of them right" if work.mtp_tokens else ""
     return (
         f"{plan.gpus} x {cluster.gpu.name} ({cluster.name}): requests of {goal.prompt_tokens:,} prompt and "
-        f"{goal.output_tokens:,} output tokens; {limits_text(goal)}; {plan.template.precisions.described}"
+        f"{goal.output_tokens:,} output tokens; {limits_text(goal)}; {plan.template.precisions.described}{ahead}"
     )
 
 

@@ -32,6 +32,7 @@ class EngineLaunch:
             format engines read, and want no option for (SGLang, docs, "Quantization"; vLLM the same).
         nvfp4_experts: experts are computed in NVFP4.
         nvfp4_rows: rows leave in NVFP4.
+        tried_ahead: tokens that each sequence tries ahead by the model's own layers for that.
     """
 
     phase: str
@@ -47,6 +48,7 @@ class EngineLaunch:
     fp8_weights: bool = False
     nvfp4_experts: bool = False
     nvfp4_rows: bool = False
+    tried_ahead: int = 0
 
     @property
     def nodes(self) -> int:
@@ -75,8 +77,9 @@ def sglang(launch: EngineLaunch) -> Command:
     # Rows leave in BF16 beside NVFP4 experts unless this is set (its environment variables, 0.5.23).
     if launch.nvfp4_rows and launch.ranks > 1:
         words.insert(0, "SGLANG_MOE_NVFP4_DISPATCH=1")
-    if launch.phase != "prefill" and launch.sequences * group > _DEEPEP_TOKENS:
-        words.insert(0, f"SGLANG_DEEPEP_NUM_MAX_DISPATCH_TOKENS_PER_RANK={launch.sequences * group}")
+    rows = launch.sequences * (1 + launch.tried_ahead) * group
+    if launch.phase != "prefill" and rows > _DEEPEP_TOKENS:
+        words.insert(0, f"SGLANG_DEEPEP_NUM_MAX_DISPATCH_TOKENS_PER_RANK={rows}")
     if launch.nodes > 1:
         words += [f"--nnodes {launch.nodes}", "--node-rank NODE", "--dist-init-addr HOST:PORT"]
     words += [f"--tp-size {launch.ranks}", f"--ep-size {launch.ranks}"]
@@ -94,6 +97,10 @@ def sglang(launch: EngineLaunch) -> Command:
     if launch.phase != "decode":
         words += [f"--chunked-prefill-size {launch.step_tokens * group * launch.groups}"]
     words += ["--enable-two-batch-overlap"] if launch.two_batch else []
+    if ahead := launch.tried_ahead:
+        # One branch: a chain of so many, and the token before them (docs, "Speculative Decoding").
+        words += ["--speculative-algorithm EAGLE", f"--speculative-num-steps {ahead}"]
+        words += ["--speculative-eagle-topk 1", f"--speculative-num-draft-tokens {ahead + 1}"]
     words += ["--kv-cache-dtype fp8_e4m3"] if launch.fp8_cache else []
     words += ["--quantization fp8"] if launch.fp8_weights else []
     # Of its kernels for NVFP4 the one that takes DeepEP's rows (docs, "Expert Parallelism"; token dispatcher's checks).
@@ -129,6 +136,10 @@ def vllm(launch: EngineLaunch) -> Command:
         f"--max-num-batched-tokens {launch.step_tokens * group}",
     ]
     words += ["--enable-dbo"] if launch.two_batch else []
+    if launch.tried_ahead:
+        # docs, "MTP (Multi-Token Prediction)".
+        ahead = {"method": "mtp", "num_speculative_tokens": launch.tried_ahead}
+        words += [f"--speculative-config '{json_text(ahead)}'"]
     words += ["--kv-cache-dtype fp8"] if launch.fp8_cache else []
     words += ["--quantization fp8"] if launch.fp8_weights else []
     return Command(words)
@@ -157,6 +168,10 @@ def tensorrt_llm(launch: EngineLaunch) -> Command:
         lines += ["cache_transceiver_config:", "  backend: DEFAULT"]
     if launch.fp8_cache:
         lines += ["kv_cache_config:", "  dtype: fp8"]
+    if launch.tried_ahead:
+        # docs, "Speculative Decoding": `MTPDecodingConfig`.
+        lines += ["speculative_config:", "  decoding_type: MTP"]
+        lines += [f"  num_nextn_predict_layers: {launch.tried_ahead}"]
     words = [
         "trtllm-serve MODEL",
         f"--tp_size {launch.ranks}",

@@ -25,6 +25,7 @@ class ServiceGoal:
         output_tokens: of a request; the first comes with the prompt, each further one takes a decode step.
         ttft_seconds: limit on the time to the first token; None: any.
         tpot_seconds: limit on the time of each further one; None: any.
+        tokens_per_step: that a decode step gives a sequence in the mean: more than one where tokens are tried ahead.
 
     Raises:
         InputError: a length or a limit that is none; one output token, which needs no decode.
@@ -34,6 +35,7 @@ class ServiceGoal:
     output_tokens: int
     ttft_seconds: float | None = None
     tpot_seconds: float | None = None
+    tokens_per_step: float = 1.0
 
     def __post_init__(self) -> None:
         if self.held_context > MOST_CONTEXT:
@@ -48,9 +50,9 @@ class ServiceGoal:
             )
 
     @property
-    def decode_steps(self) -> int:
-        """Steps between a request's first token and its last."""
-        return self.output_tokens - 1
+    def decode_steps(self) -> float:
+        """Steps between a request's first token and its last, in the mean."""
+        return (self.output_tokens - 1) / self.tokens_per_step
 
     @property
     def mean_context(self) -> int:
@@ -66,6 +68,16 @@ class ServiceGoal:
     def prefill_step_seconds(self) -> float | None:
         """Longest step of a prefill group: a prompt waits for the one that runs, and takes its own."""
         return None if self.ttft_seconds is None else self.ttft_seconds / 2
+
+    def longest_decode_step(self, transfer_seconds: float) -> float | None:
+        """Longest step of a decode group that gets a prompt's cache in so many seconds; None: any."""
+        if self.tpot_seconds is None:
+            return None
+        return max(self.tpot_seconds * self.tokens_per_step - transfer_seconds / self.decode_steps, 1e-9)
+
+    def seconds_per_token(self, step_seconds: float, transfer_seconds: float = 0.0) -> float:
+        """Of each further token, where the cache of the prompt has to travel first."""
+        return (step_seconds + transfer_seconds / self.decode_steps) / self.tokens_per_step
 
     def cached_bytes_per_token(self, deployment: Deployment) -> float:
         """Cache that one token takes on each rank that keeps a part of it."""
@@ -144,7 +156,7 @@ def decode_group(
     estimated: bool = False,
 ) -> PhaseGroup:
     """A group that decodes; where it prefills too, with the mean step of both."""
-    rate = deployment.tokens / (goal.decode_steps * step_seconds)
+    rate = deployment.gained_tokens / ((goal.output_tokens - 1) * step_seconds)
     return PhaseGroup(
         deployment, step_seconds, rate, held_bytes, transfer_seconds, decoding_seconds, estimated
     )
@@ -217,7 +229,7 @@ class Offer:
 def split_offers(goal: ServiceGoal, gpus: int, prefill: PhaseGroup, decode: PhaseGroup) -> list[Offer]:
     """Every ratio of the two kinds of groups, each with as many prefill groups as have room; none where none has."""
     ttft = 2 * prefill.step_seconds
-    tpot = decode.step_seconds + decode.transfer_seconds / goal.decode_steps
+    tpot = goal.seconds_per_token(decode.step_seconds, decode.transfer_seconds)
     offers = []
     for decoders in range(1, (gpus - prefill.ranks) // decode.ranks + 1):
         prefills = (gpus - decoders * decode.ranks) // prefill.ranks

@@ -83,7 +83,7 @@ class ServiceSearch:
     def __init__(
         self, template: Deployment, gpus: int, goal: ServiceGoal, kept: Kept, watch: Watch = unwatched
     ) -> None:
-        self.goal, self.gpus, self.kept, self._watch = goal, gpus, kept, watch
+        self.gpus, self.kept, self._watch = gpus, kept, watch
         # What a file's own plan was to keep of its batch says nothing here.
         self.start = with_workload(
             template.model_copy(update={"cluster": template.cluster.with_gpus(gpus), "planned": None}),
@@ -103,11 +103,10 @@ class ServiceSearch:
                 context=work.model_copy(update={"mean_tokens": goal.prompt_tokens}),
             )
         )
+        self.goal = goal = replace(goal, tokens_per_step=self.decoding.workload.gained_per_sequence)
         self.transfer_seconds = goal.transfer_seconds(self.decoding)
         """With the cache in one piece; attention over more ranks sends it in parts, side by side."""
-        step = None
-        if goal.tpot_seconds is not None:
-            step = max(goal.tpot_seconds - self.transfer_seconds / goal.decode_steps, 1e-9)
+        step = goal.longest_decode_step(self.transfer_seconds)
         self.to_decode = Wanted(False, step, held_context=goal.held_context, kept=kept)
         self.to_prefill = Wanted(False, goal.prefill_step_seconds, least_batch=goal.prompt_tokens, kept=kept)
         self.short = ShortModel(self.start)
@@ -290,7 +289,7 @@ class _Settle:
             )
             group = choice and self._grouped(choice, "decode")
             if group and group.requests_per_second * offer.decode_groups >= fed:
-                tpot = group.step_seconds + group.transfer_seconds / search.goal.decode_steps
+                tpot = search.goal.seconds_per_token(group.step_seconds, group.transfer_seconds)
                 best, high = replace(offer, decode=group, tpot_seconds=tpot), middle
             else:
                 low = middle

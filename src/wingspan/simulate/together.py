@@ -129,7 +129,8 @@ class Together:
             )
             count = self.gpus // self.deployment.ranks
             chunk = math.ceil(piece)
-            offers.append(Offer(goal, self.gpus, group, count, ttft, mean, chunk_tokens=chunk))
+            tpot = goal.seconds_per_token(mean)
+            offers.append(Offer(goal, self.gpus, group, count, ttft, tpot, chunk_tokens=chunk))
         return offers
 
     def best(self, offers: Sequence[Offer]) -> Offer | None:
