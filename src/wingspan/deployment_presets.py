@@ -26,7 +26,7 @@ from wingspan.specs.reading import Spec, parse, read_yaml
 from wingspan.specs.workload import Phase
 
 
-class Figure(StrEnum):
+class PublishedFigure(StrEnum):
     """What a published figure counts."""
 
     TOKENS = "tokens/s"
@@ -78,7 +78,7 @@ class PublishedLoad(Spec):
 
     load: str = Field(description="its name behind the preset's, a word")
     changes: dict[str, Any] = Field(default={}, description="terms that differ from the preset's")
-    figure: Figure | None = None
+    figure: PublishedFigure | None = None
     value: float | None = Field(default=None, gt=0, description="None: nothing was published of it")
     gpus: int = Field(default=1, ge=1, description="GPUs that `tokens/s` are counted of")
     fitted: bool = Field(default=False, description="constants of the cost model were fitted on it")

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from wingspan.cli.console import Console
-from wingspan.deployment_presets import Figure
+from wingspan.deployment_presets import PublishedFigure
 from wingspan.report.units import full_rate_text
 from wingspan.simulate.published.atlas import AtlasRow, Ranked
 from wingspan.simulate.published.judge import Trend
@@ -50,9 +50,13 @@ def show_atlas(rows: Sequence[AtlasRow], orders: Sequence[Ranked], found: Sequen
 
 def unit_of(row: AtlasRow) -> str:
     """What the row's figure counts."""
-    if row.load.figure not in (None, Figure.TOKENS):
+    if row.load.figure not in (None, PublishedFigure.TOKENS):
         return str(row.load.figure)
-    return f"{Figure.TOKENS} of {row.load.gpus} GPUs" if row.load.gpus > 1 else f"{Figure.TOKENS} a GPU"
+    return (
+        f"{PublishedFigure.TOKENS} of {row.load.gpus} GPUs"
+        if row.load.gpus > 1
+        else f"{PublishedFigure.TOKENS} a GPU"
+    )
 
 
 def _loads(rows: Sequence[AtlasRow]) -> Table:

@@ -72,7 +72,7 @@ class RunResult:
     """Empty where no spans were kept."""
     check: Check | None = None
     logits: Mapping[int, list[torch.Tensor]] = field(default_factory=dict)
-    """Of each prompt's new tokens (V,), where they were kept."""
+    """Those of each prompt's new tokens (V,), where they were kept."""
     rebalance: list[RebalanceEvent] | None = None
     """The log of live balancing; None where it was off."""
     choices: Mapping[str, RoutingTrace] = field(default_factory=dict)

@@ -11,7 +11,7 @@ import numpy as np
 from wingspan.deployment import Deployment
 from wingspan.deployment_presets import (
     DeploymentPreset,
-    Figure,
+    PublishedFigure,
     PublishedLoad,
     Terms,
     deployment_preset,
@@ -52,11 +52,11 @@ class AtlasRow:
         match self.load.figure:
             case None:
                 return None
-            case Figure.TOKENS:
+            case PublishedFigure.TOKENS:
                 return self.tokens_per_second_per_gpu * self.load.gpus
-            case Figure.TOKEN_TIME:
+            case PublishedFigure.TOKEN_TIME:
                 return self.report.step_seconds * 1e3 / self.deployment.workload.gained_per_sequence
-            case Figure.LAYER_TIME:
+            case PublishedFigure.LAYER_TIME:
                 return self.report.step_seconds * 1e3 / self.deployment.model.layers
 
     @property
@@ -77,7 +77,7 @@ class AtlasRow:
         if self.predicted is None or self.load.value is None:
             return None
         ratio = self.predicted / self.load.value
-        return 1 / ratio - 1 if self.load.figure is Figure.TOKENS else ratio - 1
+        return 1 / ratio - 1 if self.load.figure is PublishedFigure.TOKENS else ratio - 1
 
     @property
     def held(self) -> bool | None:
