@@ -76,7 +76,7 @@ class ServiceGoal:
         return max(self.tpot_seconds * self.tokens_per_step - transfer_seconds / self.decode_steps, 1e-9)
 
     def seconds_per_token(self, step_seconds: float, transfer_seconds: float = 0.0) -> float:
-        """Of each further token, where the cache of the prompt has to travel first."""
+        """Time of each further token, where the cache of the prompt has to travel first."""
         return (step_seconds + transfer_seconds / self.decode_steps) / self.tokens_per_step
 
     def cached_bytes_per_token(self, deployment: Deployment) -> float:
