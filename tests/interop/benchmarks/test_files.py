@@ -62,6 +62,23 @@ def test_nvidias_profiles_say_the_load_in_their_configuration(name: str, program
     assert load.output_tokens_per_second == 110.0
 
 
+def test_a_load_reads_the_same_in_vllms_and_in_sglangs_format(tmp_path: Path) -> None:
+    theirs = json.loads((CASES / "vllm_detailed.json").read_text())
+    own = {"num_prompts", "start_times", "model_id", "tokenizer_id", "endpoint_type", "label", "date"}
+    other = {key: value for key, value in theirs.items() if key not in own} | {
+        "backend": "sglang", "dataset_name": "random", "max_concurrency": 2, "request_rate": math.inf,
+    }  # fmt: skip
+    (tmp_path / "v.json").write_text(json.dumps(theirs | {"max_concurrency": 2, "request_rate": "inf"}))
+    (tmp_path / "s.jsonl").write_text(json.dumps(other) + "\n")
+    (vllm,), (sglang,) = (read_benchmarks(tmp_path / name) for name in ("v.json", "s.jsonl"))
+    assert (vllm.format, sglang.format) == ("vllm bench serve", "sglang.bench_serving")
+    assert vllm.concurrency == sglang.concurrency == 2
+    for field in ("ttft_seconds", "tpot_seconds", "output_tokens_per_second"):
+        assert getattr(vllm, field) == getattr(sglang, field)
+    for field in ("arrival_seconds_N", "prompt_tokens_N", "output_tokens_N"):
+        np.testing.assert_array_equal(getattr(vllm.requests, field), getattr(sglang.requests, field))
+
+
 def changed(path: Path, name: str, **keys: Any) -> Path:
     data = json.loads((CASES / name).read_text())
     for key, value in keys.items():

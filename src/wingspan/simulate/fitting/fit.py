@@ -91,16 +91,13 @@ class _Fitting:
 
     def __init__(self, predictor: Predictor, engine: EngineKind | EngineProfile, advance: Advance) -> None:
         self._predictor, self._advance = predictor, advance
-        zero = {
-            "step_seconds": 0.0,
-            "sequence_seconds": 0.0,
-            "token_seconds": 0.0,
-            "expert_seconds": 0.0,
-            "compute": 1.0,
-        }
+        measured = predictor.measured
+        inside = any(Quantity.LAYERS in one.figures for one in measured)
+        zero = _NO_TIME | {"compute": 1.0} | ({"layer_seconds": 0.0} if inside else {})
         self.start = profile_of(engine).model_copy(update=zero)
-        self.rows = [(n, figure) for n, one in enumerate(predictor.measured) for figure in one.figures]
-        self.measured_F = np.array([predictor.measured[n].figures[figure] for n, figure in self.rows])
+        self.inside = inside
+        self.rows = [(n, figure) for n, one in enumerate(measured) for figure in one.figures]
+        self.measured_F = np.array([measured[n].figures[figure] for n, figure in self.rows])
         self.weight_F = np.array([_WEIGHTS[figure] for _, figure in self.rows])
         self.terms = list(Term)
         self.start_N = np.array([getattr(self.start, term) for term in self.terms], dtype=np.float64)
@@ -209,8 +206,8 @@ def fit(predictor: Predictor, engine: EngineKind | EngineProfile, advance: Advan
     line = fitting.line(fitting.start_N, every)
     primary_F = fitting.primary(all_F)
     too_long = (line.figures_F > _TOO_LONG * fitting.measured_F)[primary_F].any()
-    inside = any(figure is Quantity.LAYERS for _, figure in fitting.rows)
-    order = [fitting.terms.index(term) for term in (TOO_LONG if too_long else INSIDE if inside else MISSING)]
+    tried = TOO_LONG if too_long else INSIDE if fitting.inside else MISSING
+    order = [fitting.terms.index(term) for term in tried]
     terms, nothing = fitting.needed(line, order, all_F)
     for _ in range(_ROUNDS):
         solved_N = fitting.solved(line, terms, all_F)
