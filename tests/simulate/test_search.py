@@ -62,8 +62,8 @@ def test_no_way_that_simulate_knows_is_faster(
     ("of", "on", "context", "gpus", "least"),
     [
         ("deepseek-v3", "h100-sxm", 2050, 72, {72: 3001}),
-        ("deepseek-v3", "gb200-nvl72", 4096, 36, {36: 6670}),
-        ("deepseek-v3", "gb200-nvl72", 4096, 72, {72: 6700, 36: 6670}),
+        ("deepseek-v3", "gb200-nvl72", 4096, 36, {36: 6820}),
+        ("deepseek-v3", "gb200-nvl72", 4096, 72, {72: 6840, 36: 6820}),
         ("deepseek-v3", "h100-sxm", 4096, 96, {96: 2195}),
         ("deepseek-v3", "h200", 4096, 72, {72: 1, 24: 1}),
         ("deepseek-v3", "h100-sxm", 4096, 320, {320: 2000}),
