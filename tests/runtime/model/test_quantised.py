@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.runtime.model.twins import FORMATS, twins
 from tests.runtime.test_run import execute
+from wingspan.errors import InputError
 from wingspan.runtime.model import dequantised
 from wingspan.runtime.model.dequantised import DequantisedCheckpoint
 from wingspan.runtime.run import RunResult
@@ -50,6 +51,16 @@ def test_some_outputs_at_a_time_are_the_twins(tmp_path, monkeypatch, name):
     assert set(checkpoint) == set(wanted)
     for key, tensor in wanted.items():
         assert torch.equal(checkpoint[key][...], tensor), key
+
+
+@pytest.mark.parametrize("block", [[16, 48], [0, 48], [48, 0], [-48, 48]])
+def test_blocks_of_another_size_are_refused(tmp_path, block):
+    small, _ = twins(tmp_path, "fp8-blocks")
+    config = json.loads((small / "config.json").read_text())
+    config["quantization_config"]["weight_block_size"] = block
+    (small / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=f"blocks of {block[0]} x {block[1]}"):
+        DequantisedCheckpoint(small)
 
 
 def test_of_a_fused_tensor_only_the_asked_experts_are_read(tmp_path):

@@ -109,7 +109,8 @@ def _of_scale_inv(of: _Stem) -> Made | None:
     if not of.has(""):
         return None
     block = of.said.get("weight_block_size")
-    return _scaled(of, "", "_scale_inv", block if isinstance(block, list) and len(block) == 2 else None)
+    whole = isinstance(block, list) and len(block) == 2 and all(type(size) is int for size in block)
+    return _scaled(of, "", "_scale_inv", block if whole else None)
 
 
 def _of_scale(of: _Stem) -> Made | None:
@@ -138,8 +139,14 @@ def _scaled(of: _Stem, end: str, scale_end: str, block: list[int] | None) -> Mad
     elif len(shape) == 2 and scale == shape[:1]:
         sizes, cut = (1, shape[-1]), (0, 1)
     elif len(shape) == len(scale) > 1:
-        rows, columns = (-(-shape[axis] // scale[axis]) for axis in (-2, -1))
-        sizes = (int(block[0]), int(block[1])) if block else (rows, columns)
+        rows, columns = (-(-shape[axis] // max(1, scale[axis])) for axis in (-2, -1))
+        sizes = (block[0], block[1]) if block else (rows, columns)
+        blocks = [size > 0 and -(-shape[axis] // size) for axis, size in zip((-2, -1), sizes, strict=True)]
+        if blocks != list(scale[-2:]):
+            raise InputError(
+                f"{of.folder}: {of.stem}{scale_end} has shape {list(scale)}; blocks of {sizes[0]} x {sizes[1]} are "
+                f"others in a weight of shape {list(shape)}: weight_block_size and the weights must belong together"
+            )
         cut = None if scale[-2] == 1 else (-2, sizes[0])
     else:
         raise InputError(
