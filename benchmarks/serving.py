@@ -87,9 +87,11 @@ class Spent:
 
 def servers(transformers: Path | None, vllm: Path | None, ranks: Sequence[int]) -> Iterator[Server]:
     """Those that can be started."""
-    for count in ranks:
+    ways = [(1, {"OMP_NUM_THREADS": "1"})] if 1 in ranks else []
+    for count, environment in [*ways, *((count, dict[str, str]()) for count in ranks)]:
+        name = f"wingspan, {count} rank{'s' if count > 1 else ''}"
         yield Server(
-            f"wingspan, {count} rank{'s' if count > 1 else ''}",
+            name + (" of one thread" if environment else ""),
             [
                 sys.executable,
                 "-m",
@@ -101,6 +103,7 @@ def servers(transformers: Path | None, vllm: Path | None, ranks: Sequence[int]) 
                 "--port",
                 "{port}",
             ],
+            tuple(environment.items()),
         )
     if transformers is not None:
         yield Server(
