@@ -43,7 +43,7 @@ PARTS = (
     Part("kernels", "products, attention and memory of the reference models, predicted beside measured", 90),
     Part("steps", "host read-backs of a layer; a MoE layer eager and as a CUDA graph", 40),
     Part("overlap", "the exposed share of exchanges with and without the communication stream", 50),
-    Part("memory", "a rank's memory, counted parts beside what the card holds", 50),
+    Part("memory", "a rank's memory by part, predicted beside counted, and what the card holds", 50),
     Part("cluster", "a cluster file by `wingspan calibrate`", 60),
 )
 """Ten minutes if all of them ran to their limits; the most important first."""

@@ -322,7 +322,7 @@ def steps() -> Iterator[Found]:
 
 
 def memory() -> Iterator[Found]:
-    """A run's counted memory beside what the card holds."""
+    """A run's memory by part, predicted beside counted, and what the card holds."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as scratch:
         folder = Path(scratch) / "model"
         made = subprocess.run(
@@ -331,20 +331,40 @@ def memory() -> Iterator[Found]:
             text=True,
         )
         yield {"created": made.stdout.strip() or made.stderr.strip()}
-        command = [
-            *(sys.executable, "-m", "wingspan.cli.main", "run", str(folder), "--device", "cuda", "--json"),
-            *("--prompt", "def main():", "--max-new-tokens", "8"),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            yield {"said": done.stderr.splitlines()[-10:]}
-            raise SystemExit(1)
-        report = json.loads(done.stdout)["report"]
-        yield {
-            "counted_bytes": {part: max(of_R) for part, of_R in report["memory_bytes"].items()},
-            "peak_bytes": max(report["peak_memory_bytes"]),
-            "notes": report["notes"],
-        }
+        yield memory_of(folder, "cuda")
+
+
+def memory_of(folder: Path, device: str) -> Found:
+    """One rank's memory by part for one sequence: predicted, and as a run counts it; its peak is measured."""
+    ran = _said_by(
+        *("run", str(folder), "--ranks", "1", "--device", device, "--prompt-ids", "5,9,17,3"),
+        *("--max-new-tokens", "8"),
+    )
+    report = ran["report"]
+    predicted = _said_by(
+        *("simulate", str(folder), "--cluster", "h100-sxm", "--ranks", "1", "--tokens-per-gpu", "1"),
+        # The last step adds to what the prompt and all but one of the new tokens left.
+        *("--context", "10"),
+    )
+    return {
+        "parts": {
+            part: {"predicted_bytes": max(of_R), "counted_bytes": max(report["memory_bytes"].get(part, [0]))}
+            for part, of_R in predicted["memory_bytes"].items()
+        },
+        "predicted_peak_bytes": max(predicted["peak_memory_bytes"]),
+        "peak_bytes": max(report["peak_memory_bytes"]),
+        "notes": report["notes"],
+    }
+
+
+def _said_by(*arguments: str) -> Found:
+    done = subprocess.run(
+        [sys.executable, "-m", "wingspan.cli.main", *arguments, "--json"], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    said: Found = json.loads(done.stdout)
+    return said
 
 
 def cluster() -> Iterator[Found]:

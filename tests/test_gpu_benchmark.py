@@ -67,3 +67,10 @@ def test_a_card_is_predicted_by_its_own_preset(card: str, preset: str) -> None:
     assert found is not None
     assert found.name == preset or preset in found.name
     assert gpu_parts.card_preset("some other card") is None
+
+
+def test_memory_is_predicted_as_a_run_counts_it() -> None:
+    """What a GPU would be asked for, on the processor; activations, buffers and the rest are measured otherwise."""
+    parts = gpu_parts.memory_of(ROOT / "models" / "tiny", "cpu")["parts"]
+    for part in ("attention", "dense", "routers and norms", "embedding and head", "experts", "kv cache"):
+        assert parts[part]["predicted_bytes"] == parts[part]["counted_bytes"] > 0, part
