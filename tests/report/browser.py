@@ -67,10 +67,17 @@ class Browser:
             "setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), 250);"
         )
 
-    def picture(self, path: Path) -> None:
-        """Save the whole page as it is shown, as PNG or WebP."""
-        size = self.ask("const e = document.documentElement; return [e.clientWidth, e.scrollHeight]")
-        clip = {"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1}
+    def picture(self, path: Path, part: str = "html") -> None:
+        """Save all that a selector finds, or else the whole page, as it is shown: as PNG or WebP."""
+        boxes = self.ask(
+            "return [...document.querySelectorAll(arguments[0])].map(e => e.getBoundingClientRect())"
+            ".map(b => [b.left + scrollX, b.top + scrollY, b.right + scrollX, b.bottom + scrollY])",
+            part,
+        )
+        left, top, right, bottom = (
+            pick(ends) for pick, ends in zip((min, min, max, max), zip(*boxes, strict=True), strict=True)
+        )
+        clip = {"x": left, "y": top, "width": right - left, "height": bottom - top, "scale": 1}
         kind = {"format": path.suffix.removeprefix(".")} | ({"quality": 80} if path.suffix == ".webp" else {})
         options = kind | {"captureBeyondViewport": True, "clip": clip}
         path.write_bytes(b64decode(self._command("Page.captureScreenshot", options)["data"]))

@@ -42,7 +42,7 @@ def atlas_page(rows: Sequence[AtlasRow], orders: Sequence[Ranked], found: Sequen
             Section(
                 "Predicted and published",
                 "Tokens per second and GPU. On the line a prediction is right; bars are those of the prediction; "
-                "constants were fitted on hollow points, among others.",
+                "constants were fitted on hollow points, among others. Diamonds are prefill, circles decode.",
                 _scatter(known),
             ),
             *_changes(rows, found),
@@ -71,7 +71,8 @@ def _changes(rows: Sequence[AtlasRow], found: Sequence[Trend]) -> list[Section]:
 def _scatter(rows: Sequence[AtlasRow]) -> Figure:
     groups: dict[str, list[AtlasRow]] = {}
     for row in rows:
-        groups.setdefault(row.preset.group, []).append(row)
+        # One colour for what one publisher measured on one machine, whatever the phase.
+        groups.setdefault(row.preset.group.removesuffix(f" {row.terms.phase}"), []).append(row)
     published = [row.published_per_gpu or 0.0 for row in rows]
     ends = [min(published, default=1.0) / 1.6, max(published, default=1.0) * 1.6]
     line: dict[str, Any] = {
@@ -101,7 +102,7 @@ def _scatter(rows: Sequence[AtlasRow]) -> Figure:
 
 
 def _points(number: int, name: str, rows: Sequence[AtlasRow]) -> dict[str, Any]:
-    colour, shape = series(number), "diamond" if number % 2 else "circle"
+    colour, shapes = series(number), ["diamond" if row.terms.phase == "prefill" else "circle" for row in rows]
     rates = [row.tokens_per_second_per_gpu for row in rows]
     bars = [row.report.relative_error or 0.0 for row in rows]
     return {
@@ -122,7 +123,9 @@ def _points(number: int, name: str, rows: Sequence[AtlasRow]) -> dict[str, Any]:
         "marker": {
             "size": 10,
             "color": colour,
-            "symbol": [f"{shape}-open" if row.load.fitted else shape for row in rows],
+            "symbol": [
+                f"{shape}-open" if row.load.fitted else shape for shape, row in zip(shapes, rows, strict=True)
+            ],
             "line": {"color": colour, "width": 2},
         },
         "hovertext": [_hover(row) for row in rows],
