@@ -122,6 +122,24 @@ def test_a_prompt_that_began_before_is_found_computed(served, client, plain):
     assert 2 * (size - 16) <= hits < queries
 
 
+def test_null_is_what_is_left_out(served, client):
+    """Clients send it for all that their caller did not say, also for fields that this server does not have."""
+    unsaid = dict.fromkeys(
+        ("temperature", "n", "stop", "seed", "stream", "top_p", "logprobs", "service_tier")
+    )
+    body = {"prompt": PROMPT, "max_tokens": 3, "seed": 1} | unsaid | {"temperature": 0}
+    answer = httpx.post(f"{served.address}/v1/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["text"] == complete(client, max_tokens=3).choices[0].text
+    messages = [{"role": "user", "content": PROMPT, "name": None}]
+    chatted = httpx.post(
+        f"{served.address}/v1/chat/completions", json={"messages": messages, "max_tokens": 1, "tools": None}
+    )
+    assert chatted.status_code == 200, chatted.text
+    nothing = httpx.post(f"{served.address}/v1/completions", json={"prompt": None})
+    assert (nothing.status_code, nothing.json()["error"]["param"]) == (400, "prompt")
+
+
 def test_chat_answers_a_conversation(client, plain):
     answer = chat(client)
     assert answer.choices[0].message.role == "assistant"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from wingspan.runtime.generation.requests import Length
 from wingspan.runtime.generation.sampling import Sampling
@@ -26,13 +26,31 @@ StopText = Annotated[str, Field(min_length=1)]
 StopTexts = Annotated[list[StopText], Field(max_length=16)]
 
 
+def _declare_null(schema: dict[str, Any]) -> None:
+    """Let a body's description say that whatever may be left out may be null, whether the server has it or not."""
+    schema["additionalProperties"] = {"type": "null"}
+    for name, said in schema.get("properties", {}).items():
+        if name not in schema.get("required", ()) and {"type": "null"} not in said.get("anyOf", ()):
+            schema["properties"][name] = {"anyOf": [said, {"type": "null"}]}
+
+
 class Fields(BaseModel):
     """A body; a field that is not declared is refused, so that nothing is ignored without a word.
 
-    Strictly read: a number in quotes is no number, as `/openapi.json` says.
+    Strictly read: a number in quotes is no number, as `/openapi.json` says. But null is nothing: clients send it for
+    all that their caller left out.
     """
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", allow_inf_nan=False, strict=True, json_schema_extra=_declare_null
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_null(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        return {name: value for name, value in body.items() if value is not None}
 
 
 class StreamOptions(Fields):
