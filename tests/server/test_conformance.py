@@ -30,7 +30,8 @@ PROMPT = "def main():"
 @pytest.fixture(scope="module")
 def served() -> Iterator[Server]:
     with server(
-        "--ranks", "4", "--experts-per-rank", "2", "--dtype", "float32", "--max-waiting", "64"
+        *("--ranks", "4", "--experts-per-rank", "2", "--dtype", "float32"),
+        *("--max-sequences", "16", "--max-waiting", "64"),
     ) as running:
         yield running
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from pathlib import Path
 
 import pytest
@@ -83,6 +83,8 @@ def fresh() -> Iterator[ProcessPoolExecutor]:
     """A process that has freed nothing that the ranks forked from it would use."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         yield pool
+    # What the pool started beside its process would stay a child of this one.
+    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("name", "ranks"), [(name, (3, 4, 1)[n % 3]) for n, name in enumerate(FORMATS)])
