@@ -119,6 +119,17 @@ def test_a_compressed_file_is_read(tmp_path: Path) -> None:
     assert read_benchmarks(path)[0].concurrency == 4
 
 
+@pytest.mark.parametrize("at", [0, 20, -4])
+def test_a_damaged_compressed_file_is_named(tmp_path: Path, at: int) -> None:
+    """In its head, in what is compressed, and in its sum."""
+    content = bytearray(gzip.compress((CASES / "vllm_c4.json").read_bytes()))
+    content[at] ^= 0xFF
+    path = tmp_path / "a.json.gz"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.json\.gz"):
+        read_benchmarks(path)
+
+
 @pytest.mark.parametrize(
     ("name", "keys", "complaint"),
     [

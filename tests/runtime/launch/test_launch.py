@@ -14,6 +14,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 import torch
+import torch.distributed as dist
 
 from tests.runtime.forked import on_ranks
 from wingspan.errors import InputError, RunError
@@ -51,6 +52,18 @@ def test_every_rank_has_its_place(tmp_path):
     assert on_ranks(work, 4, tmp_path, ranks_per_node=2) == [
         (rank, 4, rank // 2, os.getpid()) for rank in range(4)
     ]
+
+
+def test_what_is_left_to_a_rank_is_done_when_the_group_has_ended(tmp_path):
+    """So that no other rank waits for it in the end of NCCL or MPI."""
+
+    def work(transport: Transport) -> Callable[[], None] | None:
+        said = tmp_path / str(transport.world.rank)
+        said.write_text("working")
+        return None if transport.world.rank else lambda: said.write_text(str(dist.is_initialized()))
+
+    run_ranks(work, 2, 2, CPU)
+    assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["False", "working"]
 
 
 def test_a_killed_rank_is_named_and_all_others_end():

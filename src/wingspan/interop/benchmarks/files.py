@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,13 @@ def _load(value: Any, source: str) -> BenchmarkLoad:
 def _values(path: Path) -> list[Any]:
     """The values of a JSON file, or of one per line."""
     try:
-        text = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).decode()
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror or error}); name an existing file"
         ) from None
-    except (UnicodeDecodeError, EOFError):
+    except (UnicodeDecodeError, EOFError, zlib.error):
         raise InputError(f"{path}: not a text; give {_WANTED}") from None
     if is_lfs_pointer(path):
         raise lfs_pointer_error(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import numpy as np
@@ -132,12 +132,7 @@ class Ranked:
 
     def to_dict(self) -> dict[str, object]:
         """The JSON form."""
-        return {
-            "what": self.what,
-            "rows": self.rows,
-            "kendall": self.kendall,
-            "median_error": self.median_error,
-        }
+        return asdict(self)
 
 
 def atlas_rows(names: Sequence[str]) -> list[AtlasRow]:
