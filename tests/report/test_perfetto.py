@@ -155,3 +155,18 @@ def test_the_median_step_is_found_and_cut_out() -> None:
     assert {(s.rank, s.number) for s in one.steps} == {(0, 2), (1, 2)}
     assert len(one.spans) == len(run.spans) / 4
     assert {s.rank for s in one.of_ranks([1]).spans} == {1}
+
+
+def test_a_wait_that_is_a_rounding_error_is_not_drawn_and_a_transfer_of_no_time_is() -> None:
+    run = timeline(1)
+    short = [
+        span.model_copy(update={"end_seconds": span.start_seconds + 1e-10})
+        if span.operation in (Operation.WAIT, Operation.COMBINE)
+        else span
+        for span in run.spans
+    ]
+    events = trace_events(RunTimeline(short, run.steps))
+    check_trace(events)
+    names = Counter(e["name"] for e in events if e["ph"] == "X")
+    assert (names["wait"], names["combine"], names["expert"]) == (0, 4, 4)
+    assert Counter(e["cat"] for e in events if e["ph"] == "f") == {"dispatch": 4, "combine": 4}

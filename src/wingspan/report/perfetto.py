@@ -46,7 +46,7 @@ def trace_events(timeline: RunTimeline, events: Sequence[RebalanceEvent] = ()) -
     for rank in ranks:
         steps = sorted((s for s in timeline.steps if s.rank == rank), key=lambda s: s.start_seconds)
         own = sorted((s for s in timeline.spans if s.rank == rank), key=lambda s: s.start_seconds)
-        computed = [span for span in own if span.stream is Stream.COMPUTE]
+        computed = [span for span in own if span.stream is Stream.COMPUTE and clock.draws(span)]
         slices += [*_phases(steps, clock), *_micro_batches(computed, steps, clock)]
         slices += [clock.slice(span.operation.value, span, _COMPUTE, _about(span)) for span in computed]
         moved = [span for span in own if span.stream is Stream.COMMUNICATION]
@@ -73,13 +73,19 @@ class _SliceMaker:
     def nanoseconds(self, seconds: float) -> int:
         return round((seconds - self._begin_seconds) * 1e9)
 
+    def draws(self, span: Span) -> bool:
+        """Whether a span lasts at all: a wait is a difference of readings, which may be a rounding error long."""
+        return self.nanoseconds(span.start_seconds) < self.nanoseconds(span.end_seconds)
+
     def slice(self, name: str, span: Span | StepSpan, thread: int, about: dict[str, Any]) -> Event:
         return self.between(name, span.rank, thread, span.start_seconds, span.end_seconds, about)
 
     def between(
         self, name: str, process: int, thread: int, start: float, end: float, about: dict[str, Any]
     ) -> Event:
-        first, last = self.nanoseconds(start), self.nanoseconds(end)
+        first = self.nanoseconds(start)
+        # No clock tells the time of a transfer that it saw begin and end at once, but its rows did travel.
+        last = max(first + 1, self.nanoseconds(end))
         return {
             "ph": "X",
             "name": name,
