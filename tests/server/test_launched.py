@@ -1,4 +1,4 @@
-"""A server of ranks that torchrun, mpirun or Slurm started: rank 0's process listens, and all end with it."""
+"""A server and its ranks, forked or started by torchrun, mpirun or Slurm: all end together, and say why."""
 
 from __future__ import annotations
 
@@ -129,6 +129,17 @@ def test_a_lost_rank_ends_the_server_with_a_line(asleep: bool) -> None:
     said = "".join(running.said)
     assert re.search(r"rank 1 ended|a rank has ended|lost contact", said), said
     assert "Traceback" not in said
+
+
+def test_a_forked_rank_that_dies_while_nobody_asks_ends_the_server_with_its_name() -> None:
+    with server("--ranks", "2", *OPTIONS) as running:
+        texts(running)
+        ranks = under(running)
+        busiest = sorted(ranks, key=lambda rank: rank.cpu_times().user)[-2:]
+        busiest[0].kill()
+        assert running.process.wait(30) == 1
+        assert ended(ranks)
+    assert re.search(r"rank [01] was killed by signal SIGKILL", "".join(running.said)), running.said
 
 
 def test_ranks_that_are_given_something_else_are_refused() -> None:

@@ -354,6 +354,15 @@ class LLM:
         """
         return self._ask(_Look(), GroupFigures)
 
+    @property
+    def words(self) -> Sequence[int]:
+        """File descriptors, of which one can be read once a rank has ended, though nobody asked for a step."""
+        return self._ranks.words
+
+    def check(self) -> None:
+        """Between steps; raises `RunError` where a rank has ended, and names it."""
+        self._ranks.check()
+
     def close(self) -> None:
         """End the ranks. Requests that have not ended are dropped."""
         self._held, self._new, self._withdrawn = {}, [], []

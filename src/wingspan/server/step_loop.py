@@ -128,7 +128,7 @@ class StepLoop:
                 if not self.llm.unfinished:
                     self._wake.clear()
                     if not (self._joining or self._leaving):
-                        await self._wake.wait()
+                        await self._sleep()
                     continue
                 begun = perf_counter()
                 result = await loop.run_in_executor(self._thread, self.llm.step)
@@ -139,6 +139,19 @@ class StepLoop:
             self._end(error)
         finally:
             self._thread.shutdown(wait=False)
+
+    async def _sleep(self) -> None:
+        """Until there is something to do; raises `WingspanError` where a rank ends meanwhile."""
+        loop = asyncio.get_running_loop()
+        words = self.llm.words
+        for each in words:
+            loop.add_reader(each, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            for each in words:
+                loop.remove_reader(each)
+        await loop.run_in_executor(self._thread, self.llm.check)
 
     async def _look(self) -> None:
         """Tell the watcher what every rank did, where it wants to know and there is something to tell."""

@@ -10,13 +10,15 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 
 from wingspan.errors import RunError
 from wingspan.runtime.launch.group import Group
 from wingspan.runtime.launch.obeying import END, Obey, obey_all
 from wingspan.runtime.launch.reception import connect
 from wingspan.runtime.transport.transport import Transport
+
+_ENDED = "a rank has ended; start all anew"
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,16 @@ class MetRanks:
         self._obey = obey
         self._pipes = pipes
 
+    @property
+    def words(self) -> list[int]:
+        """File descriptors, of which one can be read once a rank has ended."""
+        return [pipe.fileno() for pipe in self._pipes]
+
+    def check(self) -> None:
+        """Between commands; raises `RunError` where a rank has ended: it sends nothing else."""
+        if wait(self._pipes, timeout=0):
+            raise RunError(_ENDED)
+
     def ask(self, command: object) -> object:
         """Have every rank carry out a command, and return this one's result.
 
@@ -80,7 +92,7 @@ class MetRanks:
             for pipe in self._pipes:
                 pipe.send(command)
         except OSError:
-            raise RunError("a rank has ended; start all anew") from None
+            raise RunError(_ENDED) from None
         return self._obey(command)
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -29,6 +29,13 @@ class Commanded(Protocol):
     """Ranks that wait for commands, as who commands them sees them."""
 
     size: int
+
+    @property
+    def words(self) -> Sequence[int]:
+        """File descriptors, of which one can be read once a rank has ended; none where another process watches them."""
+
+    def check(self) -> None:
+        """Between commands: raises `WingspanError` where a rank has ended."""
 
     def ask(self, command: object) -> object:
         """Have every rank carry out a command, and return rank 0's result; raises `WingspanError` where one fails."""
@@ -84,6 +91,20 @@ class ObeyingRanks:
     def alive(self) -> bool:
         """Whether they take commands; after an error or the end they do not."""
         return self._end.alive
+
+    @property
+    def words(self) -> list[int]:
+        """File descriptors, of which one can be read once a rank has ended."""
+        return self._ranks.words if self.alive else []
+
+    def check(self) -> None:
+        """Between commands, when no rank has a reason to end.
+
+        Raises:
+            WingspanError: a rank has ended; all have then.
+        """
+        if wait(self.words, timeout=0):
+            self._fail()
 
     def ask(self, command: object) -> object:
         """Have every rank carry out a command, and return rank 0's result.
