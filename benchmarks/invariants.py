@@ -109,7 +109,7 @@ def _drawn(rng: np.random.Generator) -> Deployment:
         in_all = int(rng.integers(1, 2 * ranks + 1))
         work |= {"total_sequences": in_all, "tokens_per_gpu": -(-in_all // ranks)}
     options = {
-        "schedule": one("sequential", "sequential", "chunks:2", "two-batch"),
+        "schedule": one("sequential", "sequential", "chunks:2", "two-batch", "single-batch", "fused"),
         "dispatcher": one(None, *DispatcherKind),
         "engine": one(*EngineKind),
         "attention_ranks": one(1, 1, 1, 2, 8),

@@ -36,7 +36,7 @@ from wingspan.simulate.service_plan import make_service_plan
 from wingspan.simulate.step import predict, simulate
 from wingspan.simulate.together import DeploymentTimes, Together
 from wingspan.specs.cluster import load_cluster
-from wingspan.specs.execution import ScheduleKind
+from wingspan.specs.execution import TRIED, ScheduleKind
 from wingspan.specs.models import load_model
 from wingspan.specs.part_precision import WEIGHTS, AskedPrecision
 from wingspan.specs.precision import Precision
@@ -69,9 +69,7 @@ def exhaustive(
 
 def _ways(start: Deployment, parts: Sequence[float]) -> Iterator[tuple[float, Deployment]]:
     placement = start.build_placement()
-    for group, dispatcher, schedule in product(
-        range(1, start.cluster.gpus_per_node + 1), KERNELS, ScheduleKind
-    ):
+    for group, dispatcher, schedule in product(range(1, start.cluster.gpus_per_node + 1), KERNELS, TRIED):
         options = Options(attention_ranks=group, dispatcher=dispatcher, schedule=schedule)
         way = start.model_copy(update={"options": options})
         try:
@@ -128,7 +126,7 @@ def _group_ways(
         range(least, min(least + most_slots, experts + 1)),
         (Strategy.LINEAR, Strategy.BALANCED),
         attention,
-        ScheduleKind,
+        TRIED,
     ):
         way = with_workload(start, phase=phase, tokens_per_gpu=context, context=Context(mean_tokens=context))
         way = way.model_copy(

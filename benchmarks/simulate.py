@@ -20,7 +20,7 @@ from wingspan.placement.spec import PlacementSpec, Strategy
 from wingspan.simulate.scaling import with_experts
 from wingspan.simulate.step import simulate
 from wingspan.specs.cluster import load_cluster
-from wingspan.specs.execution import DispatcherKind, ScheduleKind
+from wingspan.specs.execution import TRIED, DispatcherKind, ScheduleKind
 from wingspan.specs.models import load_model
 from wingspan.specs.workload import Context, LogNormalRouting, Workload
 
@@ -36,12 +36,12 @@ def main() -> int:
         ("wingspan --help (process)", command("import sys; sys.argv[1:] = ['--help']", run=True), 0.5),
         ("wingspan simulate, DeepSeek-V3, EP 256 (process)", command(_SIMULATE, run=True), 0.45),
     ]
-    for schedule in ScheduleKind:
+    for schedule in TRIED:
         made = deepseek(256, schedule)
         figures.append(
             (f"prediction, 61 layers, EP 256, {schedule.value}", best(lambda m=made: simulate(m)), 0.1)
         )
-    for schedule in ScheduleKind:
+    for schedule in TRIED:
         wide = seed(1024, 1, 64, schedule)
         figures.append(
             (f"prediction, 61 layers, EP 1024, {schedule.value}", best(lambda m=wide: simulate(m)), 0.5)

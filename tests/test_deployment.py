@@ -192,3 +192,18 @@ def test_a_folder_with_all_that_a_deployment_names_can_be_moved(tmp_path: Path) 
     save_deployment(read, tmp_path / "d.json")
     assert json.loads((tmp_path / "d.json").read_text())["checkpoint"] == "after/weights"
     assert load_deployment(tmp_path / "d.json").checkpoint == read.checkpoint
+
+
+@pytest.mark.parametrize("schedule", ["single-batch", "fused"])
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"dispatcher": "hierarchical"}, "a hierarchical dispatcher sums a token's rows before they return"),
+        ({"expert_tensor_parallel": 2}, "experts cut over 2 ranks are summed before their rows return"),
+    ],
+)
+def test_rows_that_are_summed_first_do_not_return_expert_by_expert(
+    schedule: str, options: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ValidationError, match=named):
+        deployment(16, cluster(gpus=32), phase="decode", options={"schedule": schedule, **options})

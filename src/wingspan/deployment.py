@@ -27,7 +27,7 @@ from wingspan.routing.trace import RoutingTrace
 from wingspan.schedule.schedule import Layers, Schedule, schedule_of
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.engines import Engine, EngineKind, profile_of
-from wingspan.specs.execution import DispatcherKind, ScheduleText, parse_schedule
+from wingspan.specs.execution import STREAMED, DispatcherKind, ScheduleKind, ScheduleText, parse_schedule
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.part_precision import Precisions
 from wingspan.specs.placement import Placement
@@ -51,8 +51,8 @@ class Options(Spec):
 
     schedule: ScheduleText = Field(
         default="sequential",
-        description="sequential, chunks:N (a layer's rows in N parts; each pays the latency of its own exchange) or "
-        "two-batch",
+        description="sequential, chunks:N (a layer's rows in N parts; each pays the latency of its own exchange), "
+        "two-batch, single-batch (rows return while later experts are computed) or fused (one kernel for a layer)",
     )
     shared_beside_dispatch: bool = Field(default=True, description="shared experts compute while rows travel")
     dispatcher: DispatcherKind | None = Field(
@@ -150,6 +150,7 @@ class Deployment(Spec):
                 f"{ranks} ranks exceed the cluster's {self.cluster.gpus} GPUs; give it more nodes or use fewer ranks"
             )
         self._check_groups()
+        self._check_streamed()
         self._check_parts()
         self._check_tried()
         fullest = self.workload.spread_over(ranks).tokens_per_gpu
@@ -185,6 +186,22 @@ class Deployment(Spec):
                 raise ValueError(f"{name} {group} must divide the {ranks} ranks and the {in_node} of a node")
             if parts % group:
                 raise ValueError(f"{name} {group} must divide the {parts} {unit}")
+
+    def _check_streamed(self) -> None:
+        """Raise `ValueError` where rows cannot return expert by expert, and are to."""
+        kind = self.options.schedule
+        if kind not in STREAMED:
+            return
+        if self.dispatcher is not DispatcherKind.FLAT:
+            raise ValueError(
+                f"schedule {kind}: a {self.dispatcher} dispatcher sums a token's rows before they return; use "
+                "dispatcher flat, or schedule chunks:N"
+            )
+        if self.options.expert_tensor_parallel > 1:
+            raise ValueError(
+                f"schedule {kind}: experts cut over {self.options.expert_tensor_parallel} ranks are summed before "
+                "their rows return; use expert_tensor_parallel 1, or schedule chunks:N"
+            )
 
     def _check_tried(self) -> None:
         """Raise `ValueError` where tokens are to be tried ahead and nothing predicts them, or none is decoded."""
@@ -344,7 +361,11 @@ class Deployment(Spec):
             replicated=self.replicated,
             drafts=self.workload.tried_per_sequence > 1 and self.model.mtp_layers > 0,
         )
-        return schedule_of(*parse_schedule(self.options.schedule), layers)
+        kind, chunks = parse_schedule(self.options.schedule)
+        if kind in STREAMED and self.sending is not DispatcherKind.FLAT:
+            # A prefill beside such a decode, of one group that serves: its rows are summed before they return.
+            kind = ScheduleKind.SEQUENTIAL
+        return schedule_of(kind, chunks, layers)
 
 
 def _fit_trace(trace: RoutingTrace, model: ModelSpec, ranks: int) -> RoutingTrace:

@@ -81,6 +81,12 @@ def test_ranks_slots_and_schedule_are_the_deployments_or_as_asked(saved, ran):
     assert (found["schedule"], found["ranks"], found["experts_per_rank"]) == ("chunks:2", 1, 8)
 
 
+def test_a_schedule_that_is_only_predicted_is_refused_by_name(saved, wingspan):
+    done = wingspan("run", saved("--schedule", "single-batch"), *PROMPTS)
+    assert done.code == 2
+    assert "single-batch: needs kernels that hand rows on expert by expert" in done.err
+
+
 def test_the_dispatcher_is_the_deployments(saved, ran):
     sent = {
         kind: sum(ran(saved("--dispatcher", kind))["sent_within_node_bytes"])

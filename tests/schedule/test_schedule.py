@@ -2,7 +2,8 @@ import pytest
 
 from wingspan.errors import InputError
 from wingspan.schedule.result import Operation, Stream
-from wingspan.schedule.schedule import Layers, Schedule, chunked, sequential, two_batch
+from wingspan.schedule.schedule import Layers, Schedule, chunked, sequential, streamed, two_batch
+from wingspan.specs.execution import ScheduleKind
 
 _O = Operation
 
@@ -42,6 +43,25 @@ def test_every_chunk_leaves_as_soon_as_the_gate_has_chosen() -> None:
     tasks = chunked(Layers(1), 4).tasks
     gate = next(n for n, task in enumerate(tasks) if task.operation is _O.GATE)
     assert {task.after for task in tasks if task.operation is _O.DISPATCH} == {(gate,)}
+
+
+def test_rows_return_behind_the_experts_and_in_a_fused_kernel_come_so_too() -> None:
+    layers = Layers(1, shared_expert=True)
+    for kind, behind in (
+        (ScheduleKind.SINGLE_BATCH, {_O.COMBINE}),
+        (ScheduleKind.FUSED, {_O.EXPERT, _O.COMBINE}),
+    ):
+        tasks = streamed(layers, kind).tasks
+        assert [task.operation for task in tasks] == _names(sequential(layers))
+        assert {task.operation for task in tasks if task.behind is not None} == behind
+        pairs = {(task.operation, tasks[task.behind].operation) for task in tasks if task.behind is not None}
+        assert (_O.COMBINE, _O.EXPERT) in pairs
+        assert pairs <= {(_O.COMBINE, _O.EXPERT), (_O.EXPERT, _O.DISPATCH)}
+
+
+def test_nothing_is_behind_where_no_rows_travel() -> None:
+    tasks = streamed(Layers(1, expert_parallel=False), ScheduleKind.FUSED).tasks
+    assert all(task.behind is None for task in tasks)
 
 
 def test_two_batch_sends_one_before_it_computes_the_other() -> None:

@@ -19,6 +19,7 @@ from wingspan.specs.cluster import Cluster
 from wingspan.specs.models import load_model
 from wingspan.specs.precision import Precision
 
+_STREAMED: list[dict[str, Any]] = [{"schedule": "single-batch"}, {"schedule": "fused"}]
 _SCHEDULES: list[dict[str, Any]] = [
     {"schedule": "sequential"},
     {"schedule": "chunks:2"},
@@ -41,13 +42,38 @@ _WORK = st.fixed_dictionaries(
     }
 )
 _OPTIONS = st.builds(
-    lambda schedule, dispatcher, group: {**schedule, "dispatcher": dispatcher, "attention_ranks": group},
-    st.sampled_from(_SCHEDULES),
-    st.sampled_from(["flat", "hierarchical"]),
+    lambda ordered, group: {**ordered[0], "dispatcher": ordered[1], "attention_ranks": group},
+    st.one_of(
+        st.tuples(st.sampled_from(_SCHEDULES), st.sampled_from(["flat", "hierarchical"])),
+        st.tuples(st.sampled_from(_STREAMED), st.just("flat")),
+    ),
     st.sampled_from([1, 4]),
 )
 _CLOSE = 2e-3
 """Contention is settled in passes that stop when ends move by less than 1e-4 of the step."""
+
+
+@settings(max_examples=40, deadline=None)
+@given(_WORK, st.sampled_from([1, 2, 8]))
+def test_rows_that_go_expert_by_expert_never_take_longer(work: dict[str, Any], slots: int) -> None:
+    def step(schedule: str) -> float:
+        options = {"schedule": schedule, "dispatcher": "flat"}
+        of = with_experts(model(), 32 * slots)
+        return simulate(deployment(of=of, options=options, **work)).step_seconds
+
+    plain, returning, fused = (step(schedule) for schedule in ("sequential", "single-batch", "fused"))
+    assert fused <= returning * (1 + _CLOSE)
+    assert returning <= plain * (1 + _CLOSE)
+    if slots == 1:
+        # One expert on each rank: its rows are all there before any leaves.
+        assert fused == pytest.approx(plain, rel=_CLOSE)
+
+
+def test_a_prefill_beside_a_decode_that_streams_is_sequential() -> None:
+    made = deployment(phase="decode", options={"schedule": "single-batch"})
+    prefill = made.model_copy(update={"workload": made.workload.model_copy(update={"phase": "prefill"})})
+    assert made.build_schedule().name == "single-batch"
+    assert prefill.build_schedule().name == "sequential"
 
 
 def _faster(made: Deployment, level: str, factor: float) -> Deployment:

@@ -88,7 +88,7 @@ ScheduleText = Annotated[
     str | None,
     typer.Option(
         "--schedule",
-        help="sequential (default), chunks:N (a layer's rows leave in N parts) or two-batch.",
+        help="sequential (default), chunks:N (a layer's rows leave in N parts), two-batch, single-batch or fused.",
     ),
 ]
 DispatcherName = Annotated[

@@ -8,6 +8,7 @@ from rich.table import Table
 from wingspan.cli.console import Console
 from wingspan.simulate.published.judge import Choosing, PointGroup, Trend
 from wingspan.simulate.published.points import Kind, PublishedPoint
+from wingspan.specs.execution import ScheduleKind
 
 
 def show_published(
@@ -65,8 +66,8 @@ def _points(points: list[PublishedPoint]) -> Table:
 def _short(point: PublishedPoint) -> str:
     name = point.row.metric.removeprefix("per-layer ")
     part = f", {name}" if point.kind is Kind.PART else ""
-    two = point.setup is not None and point.setup.deployment.options.schedule == "two-batch"
-    return f"{part}{', two-batch' if two else ''}"
+    schedule = ScheduleKind.SEQUENTIAL if point.setup is None else point.setup.deployment.options.schedule
+    return f"{part}{'' if schedule == ScheduleKind.SEQUENTIAL else f', {schedule}'}"
 
 
 def _groups(groups: list[PointGroup]) -> Table:

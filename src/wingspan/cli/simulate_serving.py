@@ -70,7 +70,9 @@ def simulate_serving(
         ),
     ] = False,
     attention_ranks: Annotated[int, typer.Option(min=1, help="Ranks of a node that share attention.")] = 1,
-    schedule: Annotated[str, typer.Option(help="sequential, chunks:N or two-batch.")] = "sequential",
+    schedule: Annotated[
+        str, typer.Option(help="sequential, chunks:N, two-batch, single-batch or fused.")
+    ] = "sequential",
     routing: Annotated[
         str,
         typer.Option(

@@ -51,7 +51,10 @@ def sweep(
         str | None, typer.Option(help="GB/s per GPU between nodes, instead of the cluster's.")
     ] = None,
     schedule: Annotated[
-        str, typer.Option(help="sequential, chunks:N, two-batch, or fastest (tries all).")
+        str,
+        typer.Option(
+            help="sequential, chunks:N, two-batch, single-batch, fused, or fastest (of the first three)."
+        ),
     ] = "sequential",
     phase: Annotated[str, typer.Option(help="decode or prefill.")] = "decode",
     attention_ranks: Annotated[int, typer.Option(min=1, help="Ranks of a node that share attention.")] = 1,

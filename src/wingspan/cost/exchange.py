@@ -119,6 +119,20 @@ def _processor_seconds(constants: ExchangePhase, traffic: Traffic, seconds: Arra
     return np.asarray(np.minimum(held, seconds))
 
 
+def streaming_seconds(cluster: Cluster, traffic: Traffic, phase: Phase) -> Array:
+    """How long all of a rank's processors would take to copy the rows that it sends: seconds, (..., R).
+
+    An exchange beside the experts whose rows it takes has processors of its own, as many as its rate needs at what one
+    copies inside a node; the experts lack these. That is 3 on H20 for its network card's rate and 38 on GB200;
+    SGLang sets 3 and 32 (sgl-project/sglang, commit 0ac832c). Nothing where kernels say no such rate.
+    """
+    kernels = cluster.kernels
+    constants = kernels.normal.dispatch if phase is Phase.DISPATCH else kernels.normal.combine
+    rate = constants.copy_bytes_per_second_per_processor * kernels.matmul.processors
+    sent: Array = traffic.scale_up_sent + traffic.scale_out_sent
+    return sent / rate if rate else np.zeros_like(sent)
+
+
 class Collective(StrEnum):
     """An exchange in which every rank of a group takes part alike; the value is NCCL's name."""
 

@@ -36,7 +36,7 @@ class Description:
         context_spread: standard deviation / mean of contexts (default 0).
         routing: as `parse_routing` reads it (default `uniform`).
         expected_loads: loads exactly as the routing's shares, not one draw of them.
-        schedule: `sequential` (default), `chunks:N` or `two-batch`.
+        schedule: `sequential` (default), `chunks:N`, `two-batch`, `single-batch` or `fused`.
         dispatcher: `flat` (default in decode), `deduplicated` or `hierarchical` (default in prefill).
         attention_ranks: GPUs of a node that share attention (default 1); beyond a node where experts are cut too.
         expert_tensor_parallel: neighbouring GPUs over which every expert's width is cut (default 1).

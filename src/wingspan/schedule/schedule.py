@@ -2,7 +2,8 @@
 
 A schedule is a list of tasks. Each task runs on one stream of every rank; a stream works through its tasks in
 list order, and a task begins when its stream is free and every task in `after` has ended. Tasks of the
-communication stream are collective: all ranks of the exchange meet in them.
+communication stream are collective: all ranks of the exchange meet in them. A task `behind` another works on what that
+one has done so far: it begins a little after it, and ends after it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from functools import cached_property
 
 from wingspan.errors import InputError
 from wingspan.schedule.result import Operation, Stream
-from wingspan.specs.execution import ScheduleKind, schedule_text
+from wingspan.specs.execution import STREAMED, ScheduleKind, schedule_text
 
 COLLECTIVES = frozenset({Operation.ALL_GATHER, Operation.REDUCE_SCATTER, Operation.ALL_REDUCE})
 """Transfers inside a group that shares attention, or experts."""
@@ -30,6 +31,7 @@ class Task:
         chunk: which part of the micro-batch's rows, in dispatch, expert and combine.
         after: numbers of the tasks that must have ended.
         of_experts: a collective of the ranks that share experts, not of those that share attention.
+        behind: number of the task whose results it takes piece by piece, an expert's rows each.
     """
 
     operation: Operation
@@ -38,6 +40,7 @@ class Task:
     chunk: int
     after: tuple[int, ...]
     of_experts: bool = False
+    behind: int | None = None
 
     @cached_property
     def stream(self) -> Stream:
@@ -108,7 +111,17 @@ def chunked(layers: Layers, chunks: int) -> Schedule:
     """
     if chunks < 1:
         raise InputError(f"chunks {chunks} must be at least 1")
-    build = _Builder(layers, chunks)
+    kind = ScheduleKind.SEQUENTIAL if chunks == 1 else ScheduleKind.CHUNKS
+    return _one_batch(_Builder(layers, chunks), schedule_text(kind, chunks))
+
+
+def streamed(layers: Layers, kind: ScheduleKind) -> Schedule:
+    """Rows of each expert return while the next one's are computed, in a fused kernel also come so (`STREAMED`)."""
+    return _one_batch(_Builder(layers, 1, kind), schedule_text(kind))
+
+
+def _one_batch(build: _Builder, name: str) -> Schedule:
+    layers = build.layers
     build.embed(0)
     for layer in range(layers.count):
         build.before_experts(layer, 0)
@@ -117,12 +130,7 @@ def chunked(layers: Layers, chunks: int) -> Schedule:
             build.experts_in_chunks(layer, 0)
     build.head(0)
     build.draft(1)
-    return Schedule(
-        "sequential" if chunks == 1 else schedule_text(ScheduleKind.CHUNKS, chunks),
-        1,
-        chunks,
-        tuple(build.tasks),
-    )
+    return Schedule(name, 1, build.chunks, tuple(build.tasks))
 
 
 def two_batch(layers: Layers) -> Schedule:
@@ -156,6 +164,8 @@ def schedule_of(kind: ScheduleKind, chunks: int, layers: Layers) -> Schedule:
     """
     if kind is ScheduleKind.TWO_BATCH:
         return two_batch(layers)
+    if kind in STREAMED:
+        return streamed(layers, kind)
     return chunked(layers, chunks) if kind is ScheduleKind.CHUNKS else sequential(layers)
 
 
@@ -165,6 +175,7 @@ class _Builder:
 
     layers: Layers
     chunks: int
+    kind: ScheduleKind | None = None
     tasks: list[Task] = field(default_factory=list)
     _last: dict[int, tuple[int, ...]] = field(default_factory=dict)
     _dispatched: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
@@ -217,7 +228,10 @@ class _Builder:
 
     def expert(self, layer: int, batch: int, chunk: int) -> None:
         arrived = self._dispatched[batch, chunk]
-        self._computed[batch, chunk] = self._add(Operation.EXPERT, layer, batch, chunk, arrived)
+        as_they_come = self.kind is ScheduleKind.FUSED and self.layers.expert_parallel
+        self._computed[batch, chunk] = self._add(
+            Operation.EXPERT, layer, batch, chunk, arrived, behind=as_they_come
+        )
 
     def combine(self, layer: int, batch: int, chunk: int) -> None:
         """Sums of a group's ranks, and rows back to where their tokens live."""
@@ -226,7 +240,7 @@ class _Builder:
             summed = Operation.ALL_REDUCE if self.layers.replicated else Operation.REDUCE_SCATTER
             done = self._add(summed, layer, batch, chunk, (done,), of_experts=True)
         if self.layers.expert_parallel:
-            done = self._add(Operation.COMBINE, layer, batch, chunk, (done,))
+            done = self._add(Operation.COMBINE, layer, batch, chunk, (done,), behind=self.kind in STREAMED)
         self._last[batch] = (*(self._beside[batch] if chunk == self.chunks - 1 else ()), done)
 
     def experts_in_chunks(self, layer: int, batch: int) -> None:
@@ -261,6 +275,9 @@ class _Builder:
         after: tuple[int, ...],
         *,
         of_experts: bool = False,
+        behind: bool = False,
     ) -> int:
-        self.tasks.append(Task(operation, layer, batch, chunk, after, of_experts))
+        """The number of a new task; one that is `behind` begins before the last of `after` has ended."""
+        whole, last = (after[:-1], after[-1]) if behind else (after, None)
+        self.tasks.append(Task(operation, layer, batch, chunk, whole, of_experts, last))
         return len(self.tasks) - 1

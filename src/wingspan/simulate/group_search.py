@@ -11,7 +11,7 @@ from wingspan.placement.spec import Strategy
 from wingspan.simulate.estimate import Estimate, ShortModel
 from wingspan.simulate.layouts import Kept, attention_groups
 from wingspan.simulate.memory import largest_batch
-from wingspan.specs.execution import DispatcherKind, ScheduleKind, schedule_text
+from wingspan.specs.execution import TRIED, DispatcherKind, ScheduleKind, schedule_text
 from wingspan.specs.placement import Placement
 from wingspan.specs.workload import UniformRouting
 
@@ -104,7 +104,7 @@ class GroupSearch:
         self._shared = start.options.expert_tensor_parallel
         if self._shared == ranks > 1:
             self._dispatchers = self._dispatchers[:1]  # Nothing is dispatched.
-        self._schedules = list(ScheduleKind) if ranks > 1 else [ScheduleKind.SEQUENTIAL]
+        self._schedules = list(TRIED) if ranks > 1 else [ScheduleKind.SEQUENTIAL]
 
     def run(self) -> list[EstimatedDeployment]:
         """What fits of everything tried, best first.

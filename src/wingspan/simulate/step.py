@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wingspan.cost.exchange import Collective, collective_seconds
-from wingspan.cost.layer import LayerSizes, layer_cost
+from wingspan.cost.exchange import Collective, Phase, collective_seconds, streaming_seconds
+from wingspan.cost.layer import LayerCost, LayerSizes, layer_cost
 from wingspan.deployment import Deployment
 from wingspan.routing.shares import draw_loads
 from wingspan.schedule.result import Operation, StepReport
@@ -20,9 +20,10 @@ from wingspan.schedule.schedule import COLLECTIVES, Schedule, Task
 from wingspan.simulate.drafts import joining_seconds, passes
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.summary import step_report
-from wingspan.simulate.timeline import execute
+from wingspan.simulate.timeline import Lag, execute
 from wingspan.simulate.work import Cost, Work
 from wingspan.specs.cluster import Cluster
+from wingspan.specs.model import ModelSpec
 from wingspan.specs.placement import Placement
 from wingspan.traffic.layers import LayerTraffic
 from wingspan.traffic.shares import expert_shares
@@ -91,10 +92,7 @@ def predict(deployment: Deployment, placement: Placement | None = None) -> Predi
         _drafts(deployment),
     )
     costs = [prices.of(task) for task in schedule.tasks]
-    held_L = {
-        Operation.DISPATCH: moe.dispatch.processor_seconds,
-        Operation.COMBINE: moe.combine.processor_seconds,
-    }
+    held_L = _held(cluster, moe, schedule)
     groups = [_group(task, deployment) for task in schedule.tasks]
     return Prediction(
         deployment=deployment,
@@ -106,6 +104,7 @@ def predict(deployment: Deployment, placement: Placement | None = None) -> Predi
             groups,
             cluster.kernels.contention,
             _processors(schedule, model.moe_layers, held_L),
+            _lags(schedule, model, moe, rows_PLRS),
         ),
         engine_seconds=work.engine_seconds,
         rows_LRS=rows_PLRS.sum(axis=0),
@@ -167,6 +166,20 @@ def _group_seconds(deployment: Deployment, cluster: Cluster, schedule: Schedule)
     }
 
 
+def _held(cluster: Cluster, moe: LayerCost, schedule: Schedule) -> dict[Operation, Array | None]:
+    """How long each layer's exchanges hold the processors: (L,) alike on all ranks, or (L, R)."""
+    found = {
+        Operation.DISPATCH: moe.dispatch.processor_seconds,
+        Operation.COMBINE: moe.combine.processor_seconds,
+    }
+    behind = {task.operation for task in schedule.tasks if task.behind is not None}
+    if Operation.COMBINE in behind:
+        found[Operation.COMBINE] = streaming_seconds(cluster, moe.returned, Phase.COMBINE)
+    if Operation.EXPERT in behind:
+        found[Operation.DISPATCH] = streaming_seconds(cluster, moe.sent, Phase.DISPATCH)
+    return found
+
+
 def _processors(
     schedule: Schedule, moe_layers: Sequence[int], held_L: Mapping[Operation, Array | None]
 ) -> dict[int, Array]:
@@ -177,6 +190,28 @@ def _processors(
         seconds_L = None if task.of_experts or task.layer is None else held_L.get(task.operation)
         if seconds_L is not None and task.layer is not None:
             found[number] = seconds_L[place[task.layer]]
+    return found
+
+
+def _lags(schedule: Schedule, model: ModelSpec, moe: LayerCost, rows_PLRS: Array) -> dict[int, Lag]:
+    """How far tasks are behind those whose results they take, an expert's rows a piece (`STREAMED`)."""
+    place = {layer: index for index, layer in enumerate(model.moe_layers)}
+    down = 1 / model.experts.matrices
+    found = {}
+    for number, task in enumerate(schedule.tasks):
+        if task.behind is None or task.layer is None:
+            continue
+        layer = place[task.layer]
+        # A rank works on one of its experts after the other; one without rows is none.
+        pieces_R = np.maximum(np.minimum(rows_PLRS[0, layer], 1.0).sum(axis=1), 1.0)
+        computing_R = moe.experts_PLR[0, layer]
+        moving = moe.combine if task.operation is Operation.COMBINE else moe.dispatch
+        latency = moving.latency_seconds[layer]
+        piece_R = latency + (moving.seconds[layer] - latency) / pieces_R
+        if task.operation is Operation.COMBINE:
+            found[number] = Lag(computing_R * (1 - down + down / pieces_R), piece_R)
+        else:
+            found[number] = Lag(piece_R, computing_R / pieces_R)
     return found
 
 

@@ -17,6 +17,7 @@ from wingspan.simulate.error_bar import error_bar, rests_on
 from wingspan.simulate.memory import memory_use
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.timeline import Timeline
+from wingspan.specs.execution import ScheduleKind
 from wingspan.specs.precision import wider
 from wingspan.specs.workload import USUAL_ACCEPTANCE, routing_remarks
 from wingspan.traffic.links import Traffic, by_network_card
@@ -189,6 +190,9 @@ def _notes(prediction: Prediction, fits: bool, breaking: str | None) -> list[str
             f"{work.gained_per_sequence:.2f} tokens, which tokens/s count; bytes of links are those of the model's own "
             "layers"
         )
+    domain = prediction.cluster.scale_up_domain_gpus
+    if prediction.timeline.schedule.name == ScheduleKind.FUSED and deployment.ranks > domain:
+        notes.append(f"no published kernel fuses a layer over more than one domain, here {domain} GPUs")
     if deployment.options.expert_tensor_parallel > 1:
         notes.append(
             "bytes of links are those of dispatch and combine: what ranks that share attention or experts gather and "

@@ -97,7 +97,7 @@ def ranks_axis(sizes: Sequence[int], *, grouped: bool = False) -> Axis:
 
 
 def with_schedule(setting: Setting, name: Value) -> Setting:
-    """`sequential`, `chunks:N`, `two-batch`, or `fastest`: whichever of these is predicted to be.
+    """A schedule's text, or `fastest`: whichever of sequential, two chunks and two batches is predicted to be.
 
     Raises:
         InputError: another name, or a number of chunks that is none.

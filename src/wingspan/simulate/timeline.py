@@ -24,6 +24,19 @@ _CLOSE = 3e-4
 
 
 @dataclass(frozen=True, eq=False)
+class Lag:
+    """How far a task keeps behind the one whose results it takes piece by piece: seconds of each rank, (R,).
+
+    Args:
+        first: from that one's beginning until its first piece is there.
+        last: what the task still does once that one has ended.
+    """
+
+    first: Array
+    last: Array
+
+
+@dataclass(frozen=True, eq=False)
 class Timeline:
     """When each task of a schedule ran on each rank: (N, R)."""
 
@@ -70,6 +83,7 @@ def execute(
     groups: Sequence[int],
     contention: ContentionKernel,
     processors: Mapping[int, Array] | None = None,
+    lags: Mapping[int, Lag] | None = None,
 ) -> Timeline:
     """Run the tasks in order.
 
@@ -80,12 +94,14 @@ def execute(
         contention: how computing and communicating slow each other while both run on a rank.
         processors: of transfers, by their number, the part of their seconds (R,) in which they hold the processors:
             computing beside them stands still for as long, and nothing else is slowed.
+        lags: of every task that is behind another, by its number.
 
     A task that runs beside one of the other stream does 1/slowdown of its work in that time. Since that moves
     ends, and ends move what runs beside what, passes are repeated until nothing moves.
     """
     base_NR = np.stack([np.asarray(s, dtype=np.float64) for s in seconds])
-    starts, ends = _run(schedule, base_NR, groups)
+    lags = lags or {}
+    starts, ends = _run(schedule, base_NR, groups, lags)
     streams = [t.stream for t in schedule.tasks]
     compute = np.array([n for n, s in enumerate(streams) if s is Stream.COMPUTE])
     transfer = np.array([n for n, s in enumerate(streams) if s is Stream.COMMUNICATION], dtype=np.int64)
@@ -93,7 +109,8 @@ def execute(
     lost_transfer_M1 = np.full((len(transfer), 1), 1 - 1 / contention.communication_slowdown)
     for place, number in enumerate(transfer.tolist()):
         if processors and number in processors:
-            lost_compute_MR[place] = np.minimum(processors[number] / np.maximum(base_NR[number], 1e-300), 1.0)
+            lasting_R = np.maximum(ends[number] - starts[number], 1e-300)
+            lost_compute_MR[place] = np.minimum(processors[number] / lasting_R, 1.0)
             lost_transfer_M1[place] = 0.0
     if not len(transfer) or not (lost_compute_MR.any() or lost_transfer_M1.any()):
         return Timeline(schedule, starts, ends)
@@ -112,14 +129,16 @@ def execute(
         for group, meeting in meetings.items():
             duration_NR[meeting] = _together(duration_NR[meeting], group)
         before = ends
-        starts, ends = _run(schedule, duration_NR, groups)
+        starts, ends = _run(schedule, duration_NR, groups, lags)
         moved_NR = np.subtract(ends, before, out=before)
         if max(moved_NR.max(), -moved_NR.min()) <= _CLOSE * ends.max():
             break
     return Timeline(schedule, starts, ends)
 
 
-def _run(schedule: Schedule, duration_NR: Array, groups: Sequence[int]) -> tuple[Array, Array]:
+def _run(
+    schedule: Schedule, duration_NR: Array, groups: Sequence[int], lags: Mapping[int, Lag]
+) -> tuple[Array, Array]:
     starts, ends = np.empty_like(duration_NR), np.empty_like(duration_NR)
     free: dict[Stream, Array] = {}
     nothing = np.zeros(duration_NR.shape[1])
@@ -127,8 +146,13 @@ def _run(schedule: Schedule, duration_NR: Array, groups: Sequence[int]) -> tuple
         ready = free.get(task.stream, nothing)
         for earlier in task.after:
             ready = np.maximum(ready, ends[earlier])
+        if task.behind is not None:
+            ready = np.maximum(ready, starts[task.behind] + lags[n].first)
         starts[n] = ready if groups[n] == 1 else _together(ready, groups[n])
         free[task.stream] = np.add(starts[n], duration_NR[n], out=ends[n])
+        if task.behind is not None:
+            last = ends[task.behind] + lags[n].last
+            np.maximum(ends[n], last if groups[n] == 1 else _together(last, groups[n]), out=ends[n])
     return starts, ends
 
 

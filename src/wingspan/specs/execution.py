@@ -20,14 +20,23 @@ class ScheduleKind(StrEnum):
     SEQUENTIAL = "sequential"
     CHUNKS = "chunks"
     TWO_BATCH = "two-batch"
+    SINGLE_BATCH = "single-batch"
+    """Rows return while later experts' down product is computed: kernels signal each expert that is done."""
+    FUSED = "fused"
+    """One kernel dispatches, computes and combines, expert by expert."""
 
+
+TRIED = (ScheduleKind.SEQUENTIAL, ScheduleKind.CHUNKS, ScheduleKind.TWO_BATCH)
+"""What a search tries, and ranks can run. The others need kernels of one engine: predicted where they are asked for."""
+STREAMED = (ScheduleKind.SINGLE_BATCH, ScheduleKind.FUSED)
+"""Experts and transfers work on one layer's rows at once, expert by expert."""
 
 USUAL_CHUNKS = 2
 """Where nobody says how many: the fewest that overlap."""
 
 
 def schedule_text(kind: ScheduleKind, chunks: int = USUAL_CHUNKS) -> str:
-    """How a schedule is written wherever a person reads it: `sequential`, `chunks:4` or `two-batch`."""
+    """How a schedule is written wherever a person reads it: `sequential`, `chunks:4`, `two-batch`."""
     return f"{kind}:{chunks}" if kind is ScheduleKind.CHUNKS else kind.value
 
 
@@ -46,7 +55,20 @@ def parse_schedule(text: str) -> tuple[ScheduleKind, int]:
             return ScheduleKind.CHUNKS, int(count)
     elif text in [*ScheduleKind]:
         return ScheduleKind(text), 1
-    raise InputError(f"`schedule` {text}: use sequential, chunks:N (N from 1 to {MOST_CHUNKS}) or two-batch")
+    raise InputError(
+        f"`schedule` {text}: use sequential, chunks:N (N from 1 to {MOST_CHUNKS}), two-batch, single-batch or fused"
+    )
+
+
+def parse_runnable_schedule(text: str) -> tuple[ScheduleKind, int]:
+    """Read a schedule that ranks are to run; also raises `InputError` for one that is only predicted."""
+    kind, chunks = parse_schedule(text)
+    if kind in STREAMED:
+        raise InputError(
+            f"`schedule` {text}: needs kernels that hand rows on expert by expert, which ranks here do not have; use "
+            "sequential, chunks:N or two-batch, or predict it"
+        )
+    return kind, chunks
 
 
 def _checked(text: str) -> str:

@@ -33,7 +33,7 @@ def test_a_row_becomes_the_deployment_that_it_names(tmp_path: Path) -> None:
         ("no TBO", "sequential"),
         ("TBO", "two-batch"),
         ("DBO", "two-batch"),
-        ("SBO", "sequential"),
+        ("SBO", "single-batch"),
         ("-", "sequential"),
     ],
 )

@@ -10,7 +10,7 @@ import torch
 from wingspan.runtime.dispatch.streamed import CommunicationStream
 from wingspan.schedule.result import Operation
 from wingspan.schedule.schedule import Layers, Schedule, schedule_of, sequential
-from wingspan.specs.execution import parse_schedule
+from wingspan.specs.execution import parse_runnable_schedule
 
 _OF_LAYER = frozenset({Operation.DISPATCH, Operation.SHARED_EXPERT, Operation.EXPERT, Operation.COMBINE})
 
@@ -55,14 +55,14 @@ SEQUENTIAL = Flow.of(sequential(_ONE_LAYER))
 
 
 def flow_named(name: str, *, shared_beside_dispatch: bool = True) -> Flow:
-    """The flow of a schedule's text, as `parse_schedule` reads it; raises `InputError` for another.
+    """The flow of a schedule's text, as `parse_runnable_schedule` reads it; raises `InputError` for another.
 
     Args:
         name: the text.
         shared_beside_dispatch: shared experts compute while rows travel; else before they leave.
     """
     layer = _ONE_LAYER if shared_beside_dispatch else _SHARED_BEFORE
-    return Flow.of(schedule_of(*parse_schedule(name), layer))
+    return Flow.of(schedule_of(*parse_runnable_schedule(name), layer))
 
 
 def go_on() -> None:

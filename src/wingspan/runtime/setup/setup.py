@@ -21,7 +21,7 @@ from wingspan.runtime.setup.config_facts import ConfigFacts, config_facts
 from wingspan.runtime.setup.model_folder import checkpoint_of, find_checkpoint
 from wingspan.runtime.setup.placing import Placing, placing
 from wingspan.runtime.setup.precision import run_precision
-from wingspan.specs.execution import DispatcherKind, parse_schedule, plugin_names
+from wingspan.specs.execution import DispatcherKind, parse_runnable_schedule, plugin_names
 from wingspan.specs.placement import Placement
 from wingspan.specs.reading import choice
 from wingspan.specs.running import Device, RowPrecision, TransportKind, WeightType
@@ -232,15 +232,16 @@ def _ranks_per_node(
 
 
 def _schedule(asked: Asked, deployment: Deployment | None, plugin: str | None) -> str:
-    if asked.schedule is None:
-        return "sequential" if deployment is None else deployment.options.schedule
-    if asked.schedule != AUTO:
-        parse_schedule(asked.schedule)
+    schedule = asked.schedule
+    if schedule is None:
+        schedule = "sequential" if deployment is None else deployment.options.schedule
+    if schedule != AUTO:
+        parse_runnable_schedule(schedule)
     elif plugin:
         raise InputError(
             f"`schedule` auto: predicts Wingspan's own dispatchers; name a schedule beside `dispatcher` {plugin}"
         )
-    return asked.schedule
+    return schedule
 
 
 def _dispatcher(asked: Asked, deployment: Deployment | None) -> tuple[DispatcherKind | None, str | None]:

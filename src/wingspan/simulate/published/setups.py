@@ -213,7 +213,8 @@ def _schedule(row: PublishedRow, assumed: list[str]) -> str:
     if row.says("TBO", "DBO", "two micro-batches", "two-batch"):
         return "two-batch"
     if row.says("SBO", "overlapped with down"):
-        # Rows return while later ones of the same product are computed; chunks would read all weights twice.
+        if row.phase == "decode":
+            return "single-batch"
         assumed.append("nothing hides the combine")
     return "sequential"
 

@@ -222,5 +222,5 @@ def _deployment(serving: Serving, ranks: int) -> Deployment:
     )
     setting = with_schedule(with_routing(serving.routing)(setting), serving.schedule)
     if setting.fastest_schedule:
-        raise InputError("`schedule` fastest is for one step; name one: sequential, chunks:N, two-batch")
+        raise InputError("`schedule` fastest is for one step; name one, as sequential or two-batch")
     return setting.deployment()
