@@ -46,7 +46,7 @@ def main() -> int:
         figures.append(
             (f"prediction, 61 layers, EP 1024, {schedule.value}", best(lambda m=wide: simulate(m)), 0.5)
         )
-    for slots, dispatcher in product((1, 2), (DispatcherKind.FLAT, DispatcherKind.HIERARCHICAL)):
+    for slots, dispatcher in product((1, 2, 4), (DispatcherKind.FLAT, DispatcherKind.HIERARCHICAL)):
         copied = replicated(1024, slots, dispatcher)
         what = f"prediction, EP 1024 with replicas, {slots} slots, {dispatcher}"
         figures.append((what, best(lambda m=copied: simulate(m)), 0.5))

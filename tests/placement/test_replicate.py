@@ -73,3 +73,20 @@ def test_items_hold_all_load_heaviest_first(load, extra):
 def test_bad_input_is_named(load, slots, says):
     with pytest.raises(InputError, match=says):
         replica_counts(load, slots, 2)
+
+
+@settings(max_examples=100, deadline=None)
+@given(load=loads, extra=st.integers(0, 12), most=st.integers(1, 9), nodes=st.integers(1, 3))
+def test_counts_are_those_of_the_rule_step_by_step(load, extra, most, nodes):
+    """However many steps are taken at once: one slot, or a round of them, to the expert with most load per slot."""
+    counts, left, closed = [1] * len(load), extra, set()
+    while left and len(closed) < len(load):
+        hottest = max(
+            (e for e in range(len(load)) if e not in closed), key=lambda e: (load[e] / counts[e], -e)
+        )
+        step = 1 if counts[hottest] < nodes else nodes
+        if step <= left and counts[hottest] + step <= most:
+            counts[hottest], left = counts[hottest] + step, left - step
+        else:
+            closed.add(hottest)
+    assert replica_counts([load], len(load) + extra, most, nodes).tolist() == [counts]

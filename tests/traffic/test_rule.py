@@ -46,7 +46,10 @@ def test_parts_are_the_candidates_in_the_mean(seed, per_node, slots_per_rank, ex
             taken_HX[home, found.slot_HEC[home, expert, :choices]] = 1 / choices
     parts = NEAREST_FIRST.parts(slots_LX, experts, 8 // per_node)
     of_domain_GX = taken_HX.reshape(8 // per_node, per_node, -1).mean(axis=1)
-    assert np.allclose(np.broadcast_to(parts.of_domain_LQX[0], of_domain_GX.shape), of_domain_GX)
+    domain_X = np.arange(slots_LX.shape[1]) // (per_node * slots_per_rank)
+    beyond_GX = np.where(slots_LX == EMPTY, 0, parts.elsewhere_LQE[0][:, slots_LX[0]])
+    predicted_GX = np.where(domain_X == np.arange(len(of_domain_GX))[:, None], parts.near_LX, beyond_GX)
+    assert np.allclose(predicted_GX, of_domain_GX)
     own_X = taken_HX[np.arange(slots_LX.shape[1]) // slots_per_rank, np.arange(slots_LX.shape[1])]
     assert np.allclose(parts.of_own_rank_LX[0], np.where(slots_LX[0] == EMPTY, 0, own_X))
 

@@ -14,6 +14,11 @@ from wingspan.errors import InputError
 from wingspan.routing.load import checked_load
 from wingspan.specs.placement import EMPTY
 
+_HALVINGS = 20
+"""Leave the price within a millionth of the hottest load: a few slots at most."""
+_BELOW = 1 - 1e-12
+"""Keeps rounding from giving a slot that the rule would not."""
+
 
 def replica_counts(
     load_LE: ArrayLike, num_slots: int, most_replicas: int, nodes: int = 1
@@ -42,10 +47,10 @@ def replica_counts(
             f"{num_experts} experts per layer do not fit {num_slots} slots; use more ranks or more "
             "slots per rank"
         )
-    counts = np.ones_like(load, dtype=np.int64)
+    counts = _first_counts(load, num_slots, most_replicas, nodes)
     layer = np.arange(num_layers)
-    left_L = np.full(num_layers, num_slots - num_experts)
-    per_slot = load.copy()
+    left_L = num_slots - counts.sum(axis=1)
+    per_slot = load / counts
     while left_L.any():
         hottest = per_slot.argmax(axis=1)
         held = counts[layer, hottest]
@@ -55,6 +60,26 @@ def replica_counts(
         left_L -= np.where(fits, step, 0)
         per_slot[layer, hottest] = np.where(fits, load[layer, hottest] / (held + step), -1.0)
         left_L[(per_slot < 0).all(axis=1)] = 0
+    return counts
+
+
+def _first_counts(
+    load_LE: NDArray[np.float64], num_slots: int, most_replicas: int, nodes: int
+) -> NDArray[np.int64]:
+    """Slots that the rule gives before few are left: as many as bring every expert's load per slot under a price.
+
+    The price is found by halving, so low that the slots just suffice.
+    """
+    most = most_replicas if most_replicas <= nodes else most_replicas // nodes * nodes
+    low_L1, high_L1 = np.zeros((len(load_LE), 1)), np.maximum(load_LE.max(axis=1, keepdims=True), 1e-300)
+    counts = np.ones_like(load_LE, dtype=np.int64)
+    for _ in range(_HALVINGS):
+        price_L1 = (low_L1 + high_L1) / 2
+        wanted = np.ceil(np.minimum(load_LE * (_BELOW / price_L1), most)).astype(np.int64)
+        wanted = np.where(wanted <= nodes, np.maximum(wanted, 1), -(-wanted // nodes) * nodes)
+        fits_L1 = wanted.sum(axis=1, keepdims=True) <= num_slots
+        counts = np.where(fits_L1, wanted, counts)
+        low_L1, high_L1 = np.where(fits_L1, low_L1, price_L1), np.where(fits_L1, price_L1, high_L1)
     return counts
 
 

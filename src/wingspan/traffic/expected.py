@@ -23,7 +23,7 @@ from wingspan.traffic.demand import Demand
 from wingspan.traffic.distinct import first_by_company, hit_by_chance, missed_by_chance, summed
 from wingspan.traffic.layers import Domains, LayerTraffic
 from wingspan.traffic.links import Traffic
-from wingspan.traffic.rule import NEAREST_FIRST, ReplicaRule, at_slots
+from wingspan.traffic.rule import NEAREST_FIRST, ReplicaRule
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -101,7 +101,8 @@ class _Flow:
         demand: of the tokens.
         slots_LX: experts in slots, filled up to whole domains.
         tokens_LG: that live in each domain.
-        chosen_LQX: probability that a token of a source class sends a row to a slot.
+        beyond_LQE: probability that a token of a source class sends a row to a slot of this expert in another domain.
+        near_LX: probability that a token of the slot's own domain does.
         own_LX: probability that a token of the slot's own rank does.
         near_picked_LX: probability that a token of the slot's own domain picks its expert.
     """
@@ -110,15 +111,36 @@ class _Flow:
     demand: Demand
     slots_LX: NDArray[np.int64]
     tokens_LG: Floats
-    chosen_LQX: Floats
+    beyond_LQE: Floats
+    near_LX: Floats
     own_LX: Floats
     near_picked_LX: Floats
 
     @property
     def class_G(self) -> NDArray[np.int64]:
         """The class of each domain."""
-        count = self.domains.count
-        return np.arange(count) if self.chosen_LQX.shape[1] > 1 else np.zeros(count, dtype=np.int64)
+        return _classes(self.beyond_LQE, self.domains)
+
+    @cached_property
+    def chosen_LQX(self) -> Floats:
+        """Probability that a token of a source class sends a row to a slot."""
+        return self._at_slots(self.beyond_LQE, self.near_LX)
+
+    @cached_property
+    def missed_LQX(self) -> Floats:
+        """What `hit_by_chance` adds up of it: taken of the experts, who are fewer than slots times domains."""
+        return self._at_slots(missed_by_chance(self.beyond_LQE), missed_by_chance(self.near_LX))
+
+    def _at_slots(self, beyond_LQE: Floats, near_LX: Floats) -> Floats:
+        """Look up the value of each slot: (L, Q, X); layer by layer, which numpy does quickest. Empty ones have 0."""
+        layers, classes, _ = beyond_LQE.shape
+        slots = np.arange(self.slots_LX.shape[1])
+        values_LQE = np.concatenate([beyond_LQE, np.zeros((layers, classes, 1))], axis=2)
+        at_LQX = np.empty((layers, classes, len(slots)))
+        for layer, values_QE in enumerate(values_LQE):
+            values_QE.take(self.slots_LX[layer], axis=1, out=at_LQX[layer], mode="wrap")
+        at_LQX[:, slots * classes // len(slots), slots] = near_LX
+        return at_LQX
 
     @property
     def tokens_LR(self) -> Floats:
@@ -166,17 +188,25 @@ def _flow(slots_LRS: Ints, demand: Demand, domains: Domains, rule: ReplicaRule) 
     fillers = domains.count * domains.width - domains.ranks
     filled = np.full((layers, fillers, each), EMPTY)
     slots_LX = np.concatenate([slots_LRS, filled], axis=1).reshape(layers, -1)
-    held_LX = slots_LX != EMPTY
-    expert_LX = np.where(held_LX, slots_LX, 0)
     tokens_LG, picked_LQE = _sources(demand, domains)
     parts = rule.parts(slots_LX, demand.num_experts, domains.count)
-    picked_LQX = at_slots(picked_LQE, expert_LX)
-    own_LQX = picked_LQX.reshape(layers, picked_LQX.shape[1], domains.count, -1)
-    class_G = np.arange(domains.count) if picked_LQX.shape[1] > 1 else np.zeros(domains.count, dtype=np.int64)
-    near_picked_LX = own_LQX[:, class_G, np.arange(domains.count)].reshape(layers, -1)
-    own_LX = near_picked_LX * parts.of_own_rank_LX
-    chosen_LQX = picked_LQX * parts.of_domain_LQX
-    return _Flow(domains, demand, slots_LX, tokens_LG, chosen_LQX, own_LX, near_picked_LX)
+    class_X = np.repeat(_classes(picked_LQE, domains), slots_LX.shape[1] // domains.count)
+    near_picked_LX = picked_LQE[np.arange(layers)[:, None], class_X, np.maximum(slots_LX, 0)]
+    return _Flow(
+        domains,
+        demand,
+        slots_LX,
+        tokens_LG,
+        picked_LQE * parts.elsewhere_LQE,
+        near_picked_LX * parts.near_LX,
+        near_picked_LX * parts.of_own_rank_LX,
+        near_picked_LX,
+    )
+
+
+def _classes(values_LQE: Floats, domains: Domains) -> NDArray[np.int64]:
+    """The source class of each domain: its own, or the one that all share."""
+    return np.arange(domains.count) if values_LQE.shape[1] > 1 else np.zeros(domains.count, dtype=np.int64)
 
 
 def _sources(demand: Demand, domains: Domains) -> tuple[Floats, Floats]:
@@ -221,29 +251,25 @@ class _Rows:
             return self.every()
         flow = self._flow
         own = self._hit(flow.own_LX[:, None, :], self._ranks)
-        return _PerRank(self._hit(flow.chosen_LQX, self._ranks), own[:, 0])
+        return _PerRank(self._hit(None, self._ranks), own[:, 0])
 
     def once_per_domain(self) -> Floats:
         """One row per (token, domain): (L, Q, G)."""
         if self._ranks == self._flow.domains.count and self._slots_per_rank == 1:
             return self._flow.chosen_LQX
-        return self._hit(self._flow.chosen_LQX, self._flow.domains.count)
+        return self._hit(None, self._flow.domains.count)
 
-    @cached_property
-    def _missed_LQX(self) -> Floats:
-        """Over all slots: ranks and domains add up the same ones."""
-        return missed_by_chance(self._flow.chosen_LQX)
-
-    def _hit(self, chosen_LQX: Floats, places: int) -> Floats:
+    def _hit(self, chosen_LQX: Floats | None, places: int) -> Floats:
+        """Rows per token to places; of tokens that choose slots so, None: of all."""
         flow = self._flow
         demand = flow.demand
         if demand.together_LEE is None:
-            of_all = chosen_LQX is flow.chosen_LQX
-            missed_LQX = self._missed_LQX if of_all else missed_by_chance(chosen_LQX)
+            missed_LQX = flow.missed_LQX if chosen_LQX is None else missed_by_chance(chosen_LQX)
             return hit_by_chance(demand.choice, missed_LQX, flow.slots_LX, places)
         first_LX = first_by_company(
             flow.slots_LX, flow.far_part_LX, demand.load_LE, demand.together_LEE, places, demand.choice
         )
+        chosen_LQX = flow.chosen_LQX if chosen_LQX is None else chosen_LQX
         rows = (chosen_LQX * first_LX[:, None, :]).reshape(*chosen_LQX.shape[:2], places, -1)
         return np.asarray(rows.sum(axis=-1))
 

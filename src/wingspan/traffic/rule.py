@@ -46,11 +46,13 @@ class Parts:
     """What slots get in the mean.
 
     Args:
-        of_domain_LQX: part of a source domain's rows for the slot's expert that the slot gets; 0 for an empty slot.
+        elsewhere_LQE: part of a source domain's rows for an expert that each of its slots in other domains gets.
+        near_LX: part of the rows that the slot's own domain has for its expert that the slot gets; 0 for an empty one.
         of_own_rank_LX: part of the rows that the slot's own rank has for this expert.
     """
 
-    of_domain_LQX: Floats
+    elsewhere_LQE: Floats
+    near_LX: Floats
     of_own_rank_LX: Floats
 
 
@@ -103,35 +105,23 @@ class NearestFirst:
         layers, slots = slots_LX.shape
         held_LX = slots_LX != EMPTY
         own_LX = held_LX.astype(np.float64)
-        expert_LX = np.where(held_LX, slots_LX, 0)
-        layer, slot = np.nonzero(held_LX)
-        expert = expert_LX[layer, slot]
-        replicas_LE = np.bincount(layer * num_experts + expert, minlength=layers * num_experts)
-        if replicas_LE.max() == 1:
-            return Parts(own_LX[:, None, :], own_LX)
-        replicas_LE = replicas_LE.reshape(layers, num_experts)
         domain_X = np.arange(slots) // (slots // domains)
+        layer, slot = np.nonzero(held_LX)
+        expert = slots_LX[layer, slot]
+        replicas_LE = np.bincount(layer * num_experts + expert, minlength=layers * num_experts)
+        replicas_LE = replicas_LE.reshape(layers, num_experts)
+        if replicas_LE.max() == 1:
+            return Parts(np.ones((layers, 1, num_experts)), own_LX, own_LX)
         place = (layer * domains + domain_X[slot]) * num_experts + expert
         held_by_LGE = np.bincount(place, minlength=layers * domains * num_experts)
         held_by_LGE = held_by_LGE.reshape(layers, domains, num_experts)
         # A domain that holds the expert sends to its own slots alone, another one to all alike.
         elsewhere_LGE = np.where(held_by_LGE > 0, 0.0, 1 / np.maximum(replicas_LE, 1)[:, None, :])
-        part_LGX = at_slots(elsewhere_LGE, expert_LX)
-        near_X = np.arange(slots)
-        near_LX = held_by_LGE[np.arange(layers)[:, None], domain_X, expert_LX]
-        part_LGX[:, domain_X, near_X] = 1 / np.maximum(near_LX, 1)
-        part_LGX *= held_LX[:, None, :]
-        return Parts(part_LGX, own_LX)
+        near_LX = held_by_LGE[np.arange(layers)[:, None], domain_X, np.maximum(slots_LX, 0)]
+        return Parts(elsewhere_LGE, own_LX / np.maximum(near_LX, 1), own_LX)
 
 
 NEAREST_FIRST = NearestFirst()
-
-
-def at_slots(values_LQE: Floats, expert_LX: Ints) -> Floats:
-    """Look up the value of each slot's expert: (L, Q, X); layer by layer, which numpy does quickest."""
-    return np.stack(
-        [values_QE.take(experts, axis=1) for values_QE, experts in zip(values_LQE, expert_LX, strict=True)]
-    )
 
 
 def _slots_of_experts(slots_RS: Ints, num_experts: int) -> tuple[Ints, Ints]:
