@@ -110,7 +110,7 @@ class _Bins:
 
     def of_layers(self, layers: Ints) -> Ints:
         """The bins of some layers: (L, B)."""
-        return layers[:, None] * self.each + np.arange(self.each)
+        return np.asarray(layers[:, None] * self.each + np.arange(self.each))
 
     def all_of_layers(self, layers: Ints) -> _Held:
         """What all of these hold: (L, B, 1)."""
@@ -245,7 +245,9 @@ def _shares(full_LB: Floats, bin_LB: Ints, seekers: int, turn: int) -> tuple[Int
     return order[:, :seekers], np.roll(others, -turn, axis=2)
 
 
-def _twins(expert_a_S: Ints, expert_b_S: Ints) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _twins(
+    expert_a_S: NDArray[np.int32], expert_b_S: NDArray[np.int32]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which items of bin a have their expert in bin b as well, and the other way round."""
     same = (expert_a_S[:, None] == expert_b_S[None]) & (expert_a_S != EMPTY)[:, None]
     return same.any(axis=1), same.any(axis=0)
