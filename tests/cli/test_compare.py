@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.cli.command import TINY
 from tests.report.test_perfetto import check_trace
+from wingspan.runtime.launch.group import Group
+from wingspan.runtime.ranks import capacity
 
 CONFIG = {
     "model_type": "wingspan_moe", "vocab_size": 1000, "hidden_size": 256, "num_hidden_layers": 3,
@@ -158,3 +161,17 @@ def test_paced_rows_travel_in_the_deployments_format(wingspan, saved):
     predicted, measured = (json.loads(done.out)[kind] for kind in ("predicted", "measured"))
     for figure in ("sent_across_nodes_bytes", "sent_within_node_bytes"):
         assert sum(predicted[figure]) == pytest.approx(sum(measured[figure]), rel=0.001)
+
+
+def test_ranks_whose_rows_have_no_room_are_refused_before_one_starts(wingspan, saved, monkeypatch):
+    """Free memory is faked: 4 ranks fit beside it, the rows that each would hold do not."""
+    deployment = saved("--tokens-per-gpu", "20000")
+    monkeypatch.setattr(capacity, "free_memory_bytes", lambda: 200_000_000)
+    monkeypatch.setattr(Group, "run", lambda *_: pytest.fail("ranks were started"))
+    done = wingspan("compare", str(deployment))
+    assert done.code == 2
+    assert re.search(
+        r"4 ranks need 0\.\d\d GB of memory \(0\.\d\d\d GB each\), and 0\.20 GB are free here; take fewer ranks or "
+        "tokens per GPU",
+        done.err.replace("\n", " "),
+    )

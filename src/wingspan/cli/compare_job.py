@@ -140,7 +140,10 @@ def execute(arguments: CompareArguments) -> None:
     from wingspan.runtime import api as runtime
     from wingspan.testbed import emulate
 
+    if group.launch is None:
+        runtime.check_room(group.size, emulate.rank_bytes(given), "take fewer ranks or tokens per GPU")
     drawn_RLTK = emulate.choices(given)
+    routing = emulate.recorded(drawn_RLTK, given.model.experts.count)
 
     device = runtime.select_device("cpu")
     group = group.meet(os.environ, device, patience(arguments.wait_seconds))
@@ -148,7 +151,7 @@ def execute(arguments: CompareArguments) -> None:
     def work(transport: Transport) -> None:
         found = links or runtime.with_links(given.cluster, runtime.measure_links(transport, device))
         per_node = transport.world.ranks_per_node
-        deployment = emulate.emulated(given, found, per_node, arguments.time_scale, drawn_RLTK)
+        deployment = emulate.emulated(given, found, per_node, arguments.time_scale, routing)
         measured = emulate.run_emulated(
             transport,
             deployment,

@@ -22,5 +22,11 @@ def draw_choices(
     layers, experts = shares_LE.shape
     rng = np.random.default_rng(seed)
     with np.errstate(divide="ignore"):
-        scores_LTE = np.log(shares_LE)[:, None] + rng.gumbel(size=(layers, tokens, experts))
-    return np.argpartition(-scores_LTE, top_k - 1, axis=2)[..., :top_k]
+        log_LE = np.log(shares_LE)
+    chosen_LTK = np.empty((layers, tokens, top_k), dtype=np.int64)
+    for chosen_TK, log_E in zip(
+        chosen_LTK, log_LE, strict=True
+    ):  # the scores of all layers may fill the memory
+        scores_TE = log_E + rng.gumbel(size=(tokens, experts))
+        chosen_TK[:] = np.argpartition(-scores_TE, top_k - 1, axis=1)[:, :top_k]
+    return chosen_LTK

@@ -17,6 +17,7 @@ from wingspan.runtime.model.fingerprint import fingerprint
 from wingspan.runtime.model.inspection import ModelSummary, WeightFiles, summarize, weight_files
 from wingspan.runtime.model.reference import Check
 from wingspan.runtime.model.step import flow_named
+from wingspan.runtime.ranks.capacity import check_room
 from wingspan.runtime.ranks.device import select_device
 from wingspan.runtime.record import Recorded, RecordRequest, cut_windows, record
 from wingspan.runtime.run import Listener, RunRequest, RunResult, checked, run
@@ -39,6 +40,7 @@ __all__ = [
     "WeightFiles",
     "assign",
     "check_context",
+    "check_room",
     "check_weights",
     "checked",
     "cut_windows",

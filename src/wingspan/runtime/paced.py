@@ -175,9 +175,9 @@ class _PacedModel:
         T = experts_LTK.shape[1]
         generator = torch.Generator().manual_seed(transport.world.rank)
         # Powers of two come back as they left in every format that rows travel in.
-        exponents_TD = torch.randint(0, 4, (T, paced.hidden), generator=generator)
-        signs_TD = torch.randint(0, 2, (T, paced.hidden), generator=generator) * 2 - 1
-        self._x_TD = (signs_TD * 2**exponents_TD).to(paced.dtype)
+        exponents_TD = torch.randint(0, 4, (T, paced.hidden), generator=generator, dtype=torch.int8)
+        signs_TD = torch.randint(0, 2, (T, paced.hidden), generator=generator, dtype=torch.int8) * 2 - 1
+        self._x_TD = (signs_TD << exponents_TD).to(paced.dtype)
 
     def _layer(self, index: int, number: int, dispatchers: Dispatchers) -> ExpertParallelLayer:
         experts: Any = PacedExperts(self._pace, number)

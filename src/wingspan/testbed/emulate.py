@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from wingspan.deployment import Deployment
+from wingspan.placement.balanced import rank_load
 from wingspan.report.units import bytes_text
 from wingspan.routing.draws import draw_choices
 from wingspan.routing.trace import RoutingTrace
@@ -33,29 +34,52 @@ from wingspan.testbed.counters import LinkCount, own_link
 from wingspan.testbed.real import check_even
 from wingspan.traffic.shares import expert_shares
 
+_ROWS_HELD = 2
+"""Measured: a rank's rows are held as they leave and as they came back, those of others as they arrive and leave."""
+_CHOICE_BYTES = 2
 
-def choices(deployment: Deployment) -> NDArray[np.int64]:
+
+def rank_bytes(deployment: Deployment) -> int:
+    """What the fullest rank of a paced run takes for its rows, with its part of all tokens' choices.
+
+    Raises:
+        InputError: the ranks have unlike numbers of tokens, or the placement does not fit the model.
+    """
+    check_even(deployment)
+    model, tokens = deployment.model, deployment.workload.tokens_per_gpu
+    shares_LE = expert_shares(model, deployment.workload)
+    load_LE = shares_LE * tokens * deployment.ranks
+    arriving = float(rank_load(deployment.placement.build(shares_LE), load_LE).max())
+    rows = _ROWS_HELD * (tokens * (1 + model.experts.per_token) + arriving)
+    choices = tokens * len(model.moe_layers) * model.experts.per_token * 2 * _CHOICE_BYTES
+    return round(rows * model.row_width * _row_dtype(deployment).itemsize + choices)
+
+
+def choices(deployment: Deployment) -> NDArray[np.int16]:
     """Which experts every rank's tokens choose: (R, L, T, K), drawn by the workload's routing and seed."""
     check_even(deployment)
     shares_LE = expert_shares(deployment.model, deployment.workload)
     tokens, top_k = deployment.workload.tokens_per_gpu, deployment.model.experts.per_token
     return np.stack(
         [
-            draw_choices(shares_LE, tokens, top_k, (deployment.workload.seed, rank))
+            draw_choices(shares_LE, tokens, top_k, (deployment.workload.seed, rank)).astype(np.int16)
             for rank in range(deployment.ranks)
         ]
     )
 
 
+def recorded(choices_RLTK: NDArray[np.int16], experts: int) -> RecordedRouting:
+    """The choices as a routing, once for all ranks: forked ones share its memory."""
+    loads_LE = [np.bincount(layer.ravel(), minlength=experts) for layer in choices_RLTK.swapaxes(0, 1)]
+    return RecordedRouting(
+        source="the run's own draw", loads=tuple(tuple(row.tolist()) for row in loads_LE)
+    ).with_tokens(_trace(choices_RLTK, experts))
+
+
 def emulated(
-    given: Deployment, links: Cluster, ranks_per_node: int, time_scale: float, choices_RLTK: NDArray[np.int64]
+    given: Deployment, links: Cluster, ranks_per_node: int, time_scale: float, routing: RecordedRouting
 ) -> Deployment:
     """The deployment as it will run: its GPUs slowed, on these links, with exactly the loads that were drawn."""
-    E = given.model.experts.count
-    loads_LE = [np.bincount(layer.ravel(), minlength=E) for layer in choices_RLTK.swapaxes(0, 1)]
-    routing = RecordedRouting(
-        source="the run's own draw", loads=tuple(tuple(row.tolist()) for row in loads_LE)
-    ).with_tokens(_trace(choices_RLTK, E))
     cluster = on_links(given.cluster, links, time_scale).model_copy(
         update={
             "nodes": given.ranks // ranks_per_node,
@@ -67,13 +91,13 @@ def emulated(
     return given.model_copy(update={"cluster": cluster, "workload": workload})
 
 
-def _trace(choices_RLTK: NDArray[np.int64], experts: int) -> RoutingTrace:
+def _trace(choices_RLTK: NDArray[np.int16], experts: int) -> RoutingTrace:
     """The same choices as a trace of one step: what links carry is then counted, not expected."""
     R, L, T, K = choices_RLTK.shape
     experts_TLK = choices_RLTK.swapaxes(1, 2).reshape(R * T, L, K)
     home_T = np.repeat(np.arange(R), T)
     return RoutingTrace(
-        experts_TLK.astype(np.int16),
+        experts_TLK,
         home_T.astype(np.int32),
         home_T.astype(np.int32),
         np.zeros(R * T, dtype=np.int32),
@@ -85,7 +109,7 @@ def _trace(choices_RLTK: NDArray[np.int64], experts: int) -> RoutingTrace:
 def run_emulated(
     transport: Transport,
     deployment: Deployment,
-    choices_RLTK: NDArray[np.int64],
+    choices_RLTK: NDArray[np.int16],
     steps: int,
     *,
     keep_spans: bool = False,
@@ -105,7 +129,8 @@ def run_emulated(
     rank = transport.world.rank
     pace = ModelledPace(deployment, step.flow.micro_batches, rank)
     before = _together(transport) if in_testbed else None
-    measurement = run_paced(transport, step, pace, choices_RLTK[rank], workload.phase, keep_spans=keep_spans)
+    experts_LTK = choices_RLTK[rank].astype(np.int64)
+    measurement = run_paced(transport, step, pace, experts_LTK, workload.phase, keep_spans=keep_spans)
     carried = _together(transport).since(before) if before is not None else None
     gathered: Any = transport.gather((measurement, carried))
     if gathered is None:
@@ -130,7 +155,8 @@ def paced_step(deployment: Deployment, steps: int) -> PacedStep:
     """
     model = deployment.model
     precisions = deployment.precisions
-    own = Precision.FP32 if precisions.combine is Precision.FP32 else Precision.BF16
+    dtype = _row_dtype(deployment)
+    own = Precision.FP32 if dtype is torch.float32 else Precision.BF16
     rows = row_precision(precisions.dispatch, precisions.combine, own)
     flow = flow_named(
         deployment.options.schedule, shared_beside_dispatch=deployment.options.shared_beside_dispatch
@@ -139,13 +165,17 @@ def paced_step(deployment: Deployment, steps: int) -> PacedStep:
         layers=model.layers,
         moe_layers=tuple(model.moe_layers),
         hidden=model.row_width,
-        dtype=torch.float32 if own is Precision.FP32 else torch.bfloat16,
+        dtype=dtype,
         placement=deployment.build_placement(),
         shared_expert=model.experts.shared_intermediate > 0,
         flow=flow,
         dispatch=DispatchOptions(deployment.dispatcher, rows),
         steps=steps,
     )
+
+
+def _row_dtype(deployment: Deployment) -> torch.dtype:
+    return torch.float32 if deployment.precisions.combine is Precision.FP32 else torch.bfloat16
 
 
 def _together(transport: Transport) -> LinkCount:

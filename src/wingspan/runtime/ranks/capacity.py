@@ -45,25 +45,26 @@ def prefix_bytes(ranks: int, model_bytes: int) -> int:
     return max(0, free_memory_bytes() - ranks * model_bytes) // (_PREFIX_SHARE * ranks)
 
 
-def check_room(ranks: int, model_bytes: int = 0) -> None:
+def check_room(ranks: int, model_bytes: int = 0, mend: str = "start fewer, or use more machines") -> None:
     """Raise `InputError` where so many ranks cannot run here at the same time.
 
     Args:
         ranks: to be forked.
-        model_bytes: that each holds for itself: its share of the weights.
+        model_bytes: that each holds for itself: its share of the weights, or its rows.
+        mend: what to do about it.
     """
     _check_files(ranks)
-    for most, what, mend in _process_limits():
+    for most, what, raised in _process_limits():
         if ranks * _RANK_THREADS > most:
             raise InputError(
                 f"{ranks:,} ranks need {ranks * _RANK_THREADS:,} processes and threads, and {what} allows {most:,}; "
-                f"start at most {most // _RANK_THREADS:,} ranks{mend}"
+                f"start at most {most // _RANK_THREADS:,} ranks{raised}"
             )
     each, free = _RANK_BYTES + model_bytes, free_memory_bytes()
     if ranks * each > free:
         raise InputError(
             f"{ranks:,} ranks need {ranks * each / 1e9:,.2f} GB of memory ({each / 1e9:,.3f} GB each), and "
-            f"{free / 1e9:,.2f} GB are free here; start fewer, or use more machines"
+            f"{free / 1e9:,.2f} GB are free here; {mend}"
         )
 
 
