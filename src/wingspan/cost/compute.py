@@ -99,10 +99,24 @@ def experts_seconds(
     if batch is BatchRegime.SMALL:
         return np.where(rows > 0, busy + np.minimum(rows, 1.0) * kernel.recorded_launch_seconds, 0.0)
     arrived = rows if received is None else np.asarray(received, dtype=np.float64)
-    row = hidden * (activations.bytes + 2)
-    copied = (arrived + kernel.copy_passes * tokens_S.sum(axis=-1)) * row if kernel.copy_passes else 0.0
-    seconds = np.maximum(busy + copied / bandwidth + kernel.launch_seconds, kernel.host_seconds)
+    copying = sorting_seconds(cluster, tokens_S.sum(axis=-1), arrived, hidden, activations)
+    seconds = np.maximum(busy + copying + kernel.launch_seconds, kernel.host_seconds)
     return np.where(rows > 0, seconds, 0.0)
+
+
+def sorting_seconds(
+    cluster: Cluster, rows: ArrayLike, arrived: ArrayLike, hidden: int, activations: Precision
+) -> Seconds:
+    """What a batch that is not small takes to sort its rows to slots and to sum them again, beside the products.
+
+    Args:
+        rows: that the slots of a rank compute.
+        arrived: rows before they were copied to slots.
+    """
+    passes = cluster.kernels.experts.copy_passes
+    row_bytes = hidden * (activations.bytes + 2) if passes else 0.0
+    moved = np.asarray(arrived, dtype=np.float64) + passes * np.asarray(rows, dtype=np.float64)
+    return np.asarray(moved * row_bytes / cluster.gpu.sustained_memory_bytes_per_second)
 
 
 def elementwise_seconds(

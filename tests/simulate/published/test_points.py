@@ -1,14 +1,18 @@
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.simulate.published.table import row, write
 from wingspan.interop.published.rows import read_published
 from wingspan.placement.balanced import rank_load
+from wingspan.schedule.result import Operation
 from wingspan.simulate.published.judge import decisions, groups, trends
 from wingspan.simulate.published.points import Kind, PublishedPoint, points_of
 from wingspan.simulate.published.setups import setup_of
+from wingspan.simulate.step import simulate
+from wingspan.specs.engines import profile_of
 from wingspan.specs.precision import Precision
 from wingspan.traffic.shares import expert_shares
 
@@ -115,6 +119,29 @@ def test_errors_are_of_time_whatever_the_unit(tmp_path: Path) -> None:
     # Twice the rate is half the time: the same prediction is then twice as slow.
     assert (1 + double.error) == pytest.approx(2 * (1 + half.error))
     assert layer.predicted == pytest.approx(72 / 9 * 64 / half.predicted / 61 * 1e3)
+
+
+def test_a_profiles_parts_are_a_predictions_without_what_it_names_otherwise(tmp_path: Path) -> None:
+    """The barrier before a normal combine is apart in a profile, and kernels that sort and sum are no products."""
+    of = {"phase": "prefill", "ep": "32", "batch_per_gpu": "4096", "unit": "ms", "value": "1"}
+    rows = [
+        row(name, **of, metric=f"per-layer {name}") for name in ("dispatch core", "combine core", "MoE GEMM")
+    ]
+    points, refused = _points(tmp_path, *rows)
+    assert not refused
+    setup = points[0].setup
+    assert setup is not None
+    report = simulate(setup.deployment)
+
+    def share(operation: Operation, point: PublishedPoint) -> float:
+        whole = float(np.mean(report.operation_seconds[operation])) * 1e3 / 58
+        return point.predicted / whole
+
+    dispatch, combine, products = points
+    barrier = profile_of(setup.deployment.options.engine).normal_combine
+    assert share(Operation.DISPATCH, dispatch) == pytest.approx(1)
+    assert share(Operation.COMBINE, combine) == pytest.approx(1 / barrier)
+    assert 0.7 < share(Operation.EXPERT, products) < 0.95
 
 
 def test_the_split_is_by_id(tmp_path: Path) -> None:

@@ -7,13 +7,18 @@ from enum import StrEnum
 
 import numpy as np
 
+from wingspan.cost.compute import sorting_seconds
 from wingspan.errors import InputError
 from wingspan.interop.published.exchanges import exchange_figure
 from wingspan.interop.published.rows import PublishedRow
 from wingspan.placement.at_balance import clustered
 from wingspan.schedule.result import Operation, StepReport
+from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.published.setups import PublishedSetup, cluster_of, setup_of
-from wingspan.simulate.step import simulate
+from wingspan.simulate.step import predict
+from wingspan.simulate.summary import step_report
+from wingspan.specs.engines import profile_of
+from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.models import load_model
 
 
@@ -34,6 +39,8 @@ _PARTS = {
     "combine core": Operation.COMBINE,
 }
 """What a profile calls an operation; its other parts are cut otherwise than a prediction's."""
+_Steps = dict[str, tuple[PublishedSetup, Prediction, StepReport]]
+"""What was predicted, by the deployment."""
 _NODE_GPUS = 8
 """GPUs of a node in `tok/s/node`."""
 
@@ -106,7 +113,7 @@ def points_of(rows: list[PublishedRow]) -> tuple[list[PublishedPoint], dict[str,
     """Every row that the model has a prediction for, and the ids of the others by the reason why it has none."""
     points: list[PublishedPoint] = []
     refused: dict[str, list[str]] = {}
-    reports: dict[tuple[object, ...], tuple[PublishedSetup, StepReport]] = {}
+    reports: _Steps = {}
     for row in rows:
         try:
             points.append(_point(row, reports))
@@ -116,9 +123,7 @@ def points_of(rows: list[PublishedRow]) -> tuple[list[PublishedPoint], dict[str,
     return points, refused
 
 
-def _point(
-    row: PublishedRow, reports: dict[tuple[object, ...], tuple[PublishedSetup, StepReport]]
-) -> PublishedPoint:
+def _point(row: PublishedRow, reports: _Steps) -> PublishedPoint:
     if row.value is None or row.value <= 0:
         raise InputError(f"{row.id}: not one figure")
     if row.unit in ("us", "GB/s"):
@@ -129,7 +134,7 @@ def _point(
     rate, layer = row.unit.startswith("tok/s"), row.unit == "ms" and row.metric.startswith("per-layer ")
     if not rate and not layer:
         raise InputError(f"{row.id}: {row.metric} in {row.unit} is not predicted")
-    setup, report = _step(row, reports)
+    setup, prediction, report = _step(row, reports)
     if rate:
         per = _NODE_GPUS if "node" in row.unit else 1
         predicted = report.tokens_per_second / report.ranks * per
@@ -147,8 +152,34 @@ def _point(
         )
     if name not in _PARTS or row.overlap == "-":
         raise InputError(f"{row.id}: a profile's `{name}` is cut otherwise than a prediction's operations")
-    seconds = float(np.mean(report.operation_seconds[_PARTS[name]])) / len(setup.deployment.model.moe_layers)
+    operation = _PARTS[name]
+    seconds = float(np.mean(report.operation_seconds[operation])) / len(setup.deployment.model.moe_layers)
+    seconds *= _share_in_profile(operation, prediction)
     return PublishedPoint(row, Kind.PART, row.value, _milliseconds(seconds, row), None, setup)
+
+
+def _share_in_profile(operation: Operation, prediction: Prediction) -> float:
+    """How much of an operation a profile counts under its name, the rest under others.
+
+    What an engine adds to a normal combine is the barrier before it (`combine barrier`); kernels that sort rows to
+    experts and sum them are no products.
+    """
+    deployment = prediction.deployment
+    if deployment.sending is not DispatcherKind.HIERARCHICAL:
+        return 1.0
+    if operation is Operation.COMBINE:
+        return 1 / profile_of(deployment.options.engine).normal_combine
+    if operation is not Operation.EXPERT:
+        return 1.0
+    activations = deployment.precisions.experts.activations
+    sorting_LR = sorting_seconds(
+        prediction.cluster,
+        prediction.rows_LRS.sum(axis=2),
+        prediction.arrived_LR,
+        deployment.model.row_width,
+        activations,
+    )
+    return 1 - float(sorting_LR.sum() / prediction.moe.experts_PLR.sum())
 
 
 def _balance(ranks: int) -> float:
@@ -159,14 +190,13 @@ def _balance(ranks: int) -> float:
     return float((load_LR.mean(axis=1) / load_LR.max(axis=1)).mean())
 
 
-def _step(
-    row: PublishedRow, reports: dict[tuple[object, ...], tuple[PublishedSetup, StepReport]]
-) -> tuple[PublishedSetup, StepReport]:
+def _step(row: PublishedRow, reports: _Steps) -> tuple[PublishedSetup, Prediction, StepReport]:
     setup = setup_of(row)
-    key = (setup.deployment.model_dump_json(),)
+    key = setup.deployment.model_dump_json()
     if key not in reports:
-        reports[key] = setup, simulate(setup.deployment)
-    return setup, reports[key][1]
+        prediction = predict(setup.deployment)
+        reports[key] = setup, prediction, step_report(prediction)
+    return setup, *reports[key][1:]
 
 
 def _milliseconds(seconds: float, row: PublishedRow) -> float:
