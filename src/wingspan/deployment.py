@@ -153,6 +153,7 @@ class Deployment(Spec):
         self._check_streamed()
         self._check_parts()
         self._check_tried()
+        self._check_spread()
         fullest = self.workload.spread_over(ranks).tokens_per_gpu
         if fullest != self.workload.tokens_per_gpu:
             raise ValueError(
@@ -213,6 +214,14 @@ class Deployment(Spec):
         if tried and self.workload.phase != "decode":
             raise ValueError(f"mtp_tokens {tried}: a prefill tries no tokens ahead; leave it out")
 
+    def _check_spread(self) -> None:
+        """Raise `ValueError` where ranks are to have unlike numbers of tokens, and a trace says how many."""
+        spread, routing = self.workload.tokens_spread, self.workload.routing
+        if spread and isinstance(routing, RecordedRouting) and routing.trace is not None:
+            raise ValueError(
+                f"tokens_spread {spread:g}: {routing.trace} says on which rank each token lives; leave one out"
+            )
+
     def _check_parts(self) -> None:
         """Raise `ValueError` where a part that the model lacks is asked for in a format of its own."""
         asked, lacking = self.workload.precision, {"dense": "dense MLPs", "shared": "shared experts"}
@@ -269,6 +278,8 @@ class Deployment(Spec):
     def sequences_R(self) -> NDArray[np.float64]:
         """Sequences of each rank; those that are counted in all are spread as evenly as whole ones can be."""
         work, ranks = self.workload, self.ranks
+        if work.tokens_spread and work.total_sequences is None:
+            return self._spread_R / (work.tokens_per_gpu / work.sequences_per_gpu)
         if work.total_sequences is None:
             return np.full(ranks, work.sequences_per_gpu)
         return np.diff(np.arange(ranks + 1) * work.total_sequences // ranks).astype(np.float64)
@@ -277,9 +288,19 @@ class Deployment(Spec):
     def tokens_R(self) -> NDArray[np.float64]:
         """New tokens of each rank."""
         work = self.workload
+        if work.tokens_spread and work.total_sequences is None:
+            return self._spread_R * work.tried_per_sequence
         if work.total_sequences is None:
             return np.full(self.ranks, float(work.tokens_per_gpu * work.tried_per_sequence))
         return self.sequences_R * work.tokens_per_sequence * work.tried_per_sequence
+
+    @property
+    def _spread_R(self) -> NDArray[np.float64]:
+        """New tokens of each rank, whole ones, where ranks have unlike numbers of them."""
+        work, ranks = self.workload, self.ranks
+        ends_R = np.rint(np.cumsum(work.rank_shares(ranks)) * work.tokens_per_gpu)
+        ends_R[-1] = work.tokens_per_gpu * ranks
+        return np.diff(ends_R, prepend=0.0)
 
     def of_attention_group(self, values_R: NDArray[np.float64]) -> NDArray[np.float64]:
         """For each rank the sum over the ranks that share its attention."""
@@ -339,7 +360,7 @@ class Deployment(Spec):
             from_R = self.tokens_R.reshape(-1, cut).sum(axis=1)
             demand = Demand(load_LE, Choice.of(self.model.experts))
             even = expected_traffic(placement.slots_LRS, demand, cluster, dispatcher)
-            return even if self.workload.total_sequences is None else even.sent_from(from_R)
+            return even if (from_R == from_R[0]).all() else even.sent_from(from_R)
         fitting = _fit_trace(trace, self.model, self.ranks)
         if cut > 1:
             fitting = replace(fitting, home_rank_T=fitting.home_rank_T // cut, num_ranks=self.placement.ranks)

@@ -36,7 +36,7 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
         {
             "--gpus": ("--gpus", "16"), "--cluster": ("--cluster", "h800"), "--phase": ("--phase", "prefill"),
             "--tokens-per-gpu": ("-b", "7"), "--total-sequences": ("--total-sequences", "3"),
-            "--context": ("--context", "512"),
+            "--context": ("--context", "512"), "--tokens-spread": ("--tokens-spread", "0.5"),
             "--context-spread": ("--context-spread", "1"), "--routing": ("--routing", "log-normal:1"),
             "--dispatcher": ("--dispatcher", "hierarchical"), "--expert-tp": ("--expert-tp", "2"),
             "--precision": ("--precision", "fp8"), "--from-weights": ("--from-weights",), "--seed": ("--seed", "5"),
@@ -56,7 +56,7 @@ ACTS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
             "--cluster": ("--cluster", "h800"), "--ranks": ("--ranks", "4"),
             "--experts-per-rank": ("--experts-per-rank", "2"), "--placement": ("--placement", "random"),
             "--phase": ("--phase", "prefill"), "--tokens-per-gpu": ("-b", "7"), "--context": ("--context", "512"),
-            "--total-sequences": ("--total-sequences", "3"),
+            "--total-sequences": ("--total-sequences", "3"), "--tokens-spread": ("--tokens-spread", "0.5"),
             "--context-spread": ("--context-spread", "1"), "--routing": ("--routing", "log-normal:1"),
             "--expected-loads": ("--expected-loads",), "--schedule": ("--schedule", "chunks:3"),
             "--dispatcher": ("--dispatcher", "hierarchical"),

@@ -30,7 +30,9 @@ _Ranks = Annotated[
 
 
 @described(
-    without=("redundant", "expected_loads", "context_spread", "shared_in_slots"), source=_Source, ranks=_Ranks
+    without=("redundant", "expected_loads", "tokens_spread", "context_spread", "shared_in_slots"),
+    source=_Source,
+    ranks=_Ranks,
 )
 def calibrate(
     *,

@@ -19,6 +19,7 @@ _OPTIONS = {
     "phase": options.Phase,
     "tokens_per_gpu": options.Tokens,
     "total_sequences": options.TotalSequences,
+    "tokens_spread": options.TokensSpread,
     "context": options.ContextTokens,
     "context_spread": options.Spread,
     "routing": options.RoutingText,

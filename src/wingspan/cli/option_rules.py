@@ -84,6 +84,7 @@ _NOT_IN_TRAINING = (
     "prompt_tokens",
     "output_tokens",
     "tokens_per_gpu",
+    "tokens_spread",
     "context_spread",
     "redundant",
     "experts_per_rank",

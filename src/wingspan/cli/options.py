@@ -53,6 +53,12 @@ TotalSequences = Annotated[
         help="Sequences of a step over all GPUs, instead of --tokens-per-gpu; with fewer than GPUs some have none.",
     ),
 ]
+TokensSpread = Annotated[
+    float | None,
+    typer.Option(
+        "--tokens-spread", min=0.0, help="Standard deviation / mean of the GPUs' tokens (default 0)."
+    ),
+]
 ContextTokens = Annotated[
     int | None,
     typer.Option(

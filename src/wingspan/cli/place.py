@@ -30,6 +30,7 @@ _OF_STEPS_ALONE = (
     "source",
     "placement",
     "total_sequences",
+    "tokens_spread",
     "context_spread",
     "routing",
     "expected_loads",

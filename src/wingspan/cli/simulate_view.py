@@ -81,7 +81,11 @@ def _batch(deployment: Deployment) -> str:
         count = f"{work.total_sequences} sequence{'s' if work.total_sequences > 1 else ''} in all"
         return count if not idle else f"{count} ({idle} GPUs without)"
     kind = "sequence" if work.phase == "decode" else "token"
-    return f"{work.tokens_per_gpu} {kind}{'s' if work.tokens_per_gpu > 1 else ''} per GPU"
+    count = f"{work.tokens_per_gpu} {kind}{'s' if work.tokens_per_gpu > 1 else ''} per GPU"
+    if not work.tokens_spread:
+        return count
+    least, most = (int(bound) for bound in (deployment.tokens_R.min(), deployment.tokens_R.max()))
+    return f"{count} ({least:,} to {most:,})"
 
 
 def _experts(deployment: Deployment) -> str:

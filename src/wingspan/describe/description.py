@@ -32,6 +32,7 @@ class Description:
         phase: `prefill` or `decode` (default).
         tokens_per_gpu: new tokens per GPU and step (default 64; in prefill 4096, or one prompt).
         total_sequences: sequences of a step over all GPUs, instead of `tokens_per_gpu`; with fewer than GPUs some wait.
+        tokens_spread: standard deviation / mean of the GPUs' tokens (default 0).
         context: mean tokens of context per sequence; in prefill, of a prompt (default 4096, or the most that fits).
         context_spread: standard deviation / mean of contexts (default 0).
         routing: as `parse_routing` reads it (default `uniform`).
@@ -58,6 +59,7 @@ class Description:
     phase: str | None = None
     tokens_per_gpu: int | None = None
     total_sequences: int | None = None
+    tokens_spread: float | None = None
     context: int | None = None
     context_spread: float | None = None
     routing: str | None = None

@@ -35,6 +35,7 @@ def described(said: Description) -> dict[str, Any]:
     put(workload, "total_sequences", said.total_sequences)
     if workload.get("total_sequences"):
         workload.pop("tokens_per_gpu", None)  # Follows from the ranks.
+    put(workload, "tokens_spread", said.tokens_spread)
     put(workload["context"], "mean_tokens", said.context)
     _set_usual_sizes(workload, data["model"]["max_context"])
     _check_prompts(workload, said)
@@ -119,7 +120,11 @@ def set_seed(data: dict[str, Any], said: Description) -> None:
         placement["seed"] = said.seed
     shares_drawn = workload.get("routing", {}).get("kind") in ("log_normal", "power_law")
     if not (
-        by_chance or shares_drawn or workload.get("fluctuating", True) or workload["context"].get("spread")
+        by_chance
+        or shares_drawn
+        or workload.get("fluctuating", True)
+        or workload["context"].get("spread")
+        or workload.get("tokens_spread")
     ):
         raise InputError(f"`seed` {said.seed}: does nothing here: with expected loads nothing is drawn")
 

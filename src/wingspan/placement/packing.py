@@ -77,21 +77,21 @@ def _order_of_bins(items: Items, item_LBS: Ints, full_LB: Floats, start: int) ->
 
 
 @dataclass(frozen=True, eq=False)
-class _Held:
+class _Content:
     """What some bins hold, each place of theirs (S, ...), and how full they are (...)."""
 
     load_S: Floats
     expert_S: NDArray[np.int32]
     full: Floats
 
-    def __getitem__(self, where: Any) -> _Held:
+    def __getitem__(self, where: Any) -> _Content:
         """Some of the bins, as an index of `full` says it."""
         where = where if isinstance(where, tuple) else (where,)
-        return _Held(self.load_S[:, *where], self.expert_S[:, *where], self.full[where])
+        return _Content(self.load_S[:, *where], self.expert_S[:, *where], self.full[where])
 
-    def at(self, where: Ints) -> _Held:
+    def at(self, where: Ints) -> _Content:
         """The same by numbers, where bins are in one row; quicker."""
-        return _Held(self.load_S.take(where, 1), self.expert_S.take(where, 1), self.full.take(where))
+        return _Content(self.load_S.take(where, 1), self.expert_S.take(where, 1), self.full.take(where))
 
 
 class _Bins:
@@ -106,18 +106,18 @@ class _Bins:
         flat = (len(item_SLB), layers * self.each)
         self.item_SB = item_SLB.reshape(flat)
         load_SB = load_SLB.reshape(flat)
-        self.held = _Held(load_SB, expert_SLB.reshape(flat), _filled(load_SB))
+        self.held = _Content(load_SB, expert_SLB.reshape(flat), _filled(load_SB))
 
     def of_layers(self, layers: Ints) -> Ints:
         """The bins of some layers: (L, B)."""
         return np.asarray(layers[:, None] * self.each + np.arange(self.each))
 
-    def all_of_layers(self, layers: Ints) -> _Held:
+    def all_of_layers(self, layers: Ints) -> _Content:
         """What all of these hold: (L, B, 1)."""
         held, of_layer = self.held, (-1, self.each, 1)
         load_S = held.load_S.reshape(len(held.load_S), *of_layer)
         expert_S = held.expert_S.reshape(len(held.expert_S), *of_layer)
-        return _Held(load_S, expert_S, held.full.reshape(of_layer))[layers]
+        return _Content(load_S, expert_S, held.full.reshape(of_layer))[layers]
 
     def swap(self, a: _Place, b: _Place) -> None:
         """Exchange what lies in places a and b."""
@@ -202,7 +202,7 @@ def _best(after_LB: Floats, full_LB: Floats) -> Ints:
     return np.asarray(after_LB.shape[1] - 1 - lightest_LB.argmin(axis=1)[:, None])
 
 
-def _least_after(seekers: _Held, others: _Held) -> Floats:
+def _least_after(seekers: _Content, others: _Content) -> Floats:
     """How full the fuller of two bins is at least after they exchange an item, (L, W, H) for (L, H) and (L, W, H)."""
     seeker = seekers[:, None]
     half_LWH = (seeker.full - others.full) / 2
@@ -223,7 +223,7 @@ def _least_after(seekers: _Held, others: _Held) -> Floats:
     return least_LWH
 
 
-def _after(seeker: _Held, other: _Held) -> Floats:
+def _after(seeker: _Content, other: _Content) -> Floats:
     """How full the fuller of two bins ends, (P, ...), for each item given and each taken; infinite with a twin there.
 
     It ends above the middle of both by how far the exchange misses half their difference.

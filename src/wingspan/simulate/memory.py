@@ -145,6 +145,12 @@ def reserve_bytes(cluster: Cluster, options: Options) -> float:
     return options.reserve_share * cluster.gpu.memory_bytes
 
 
+def _fullest_share(deployment: Deployment) -> float:
+    """Tokens of the fullest ranks that share attention as a multiple of the mean ones'."""
+    shares_R = deployment.workload.rank_shares(deployment.ranks)
+    return float(deployment.of_attention_group(shares_R).max() / deployment.options.attention_ranks)
+
+
 def _fullest(sizes: dict[MemoryPart, Bytes]) -> float:
     return float(np.max(sum(sizes.values())))
 
@@ -160,7 +166,7 @@ def _sizes(
     model, workload, options = deployment.model, deployment.workload, deployment.options
     tried = workload.tried_per_sequence
     shared = float(deployment.of_attention_group(deployment.tokens_R).max())
-    tokens = float(batch * tried if batch else shared / options.attention_ranks)
+    tokens = float(batch * _fullest_share(deployment) * tried if batch else shared / options.attention_ranks)
     mean_context = float(context or workload.context.mean_tokens)
     if workload.phase == "decode":
         sequences, cached = tokens / tried, mean_context + tried

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr, model_validator
 
 from wingspan.errors import InputError
@@ -126,6 +127,13 @@ class Workload(Spec):
         description="over all ranks, where they are counted so: some ranks may have one fewer, or none; "
         "tokens_per_gpu is then the fullest rank's",
     )
+    tokens_spread: float = Field(
+        default=0.0,
+        ge=0,
+        le=3,
+        description="standard deviation / mean of the ranks' tokens, in decode of their sequences (log-normal, drawn; "
+        "tokens_per_gpu is their mean); 0 = as many on each",
+    )
     context: Context
     routing: Routing = UniformRouting()
     fluctuating: bool = Field(
@@ -156,6 +164,21 @@ class Workload(Spec):
         if isinstance(data, dict) and isinstance(data.get("context"), int):
             return {**data, "context": {"mean_tokens": data["context"]}}
         return data
+
+    @model_validator(mode="after")
+    def _one_way_of_spreading(self) -> Self:
+        if self.tokens_spread and self.total_sequences is not None:
+            raise ValueError(
+                f"tokens_spread {self.tokens_spread:g}: total_sequences {self.total_sequences} are spread evenly; "
+                "leave one out"
+            )
+        return self
+
+    def rank_shares(self, ranks: int) -> NDArray[np.float64]:
+        """Each rank's tokens as a share of the mean rank's: (ranks,), their mean 1."""
+        sigma = np.sqrt(np.log1p(self.tokens_spread**2))
+        drawn_R = np.exp(sigma * np.random.default_rng((self.seed, 2)).standard_normal(ranks))
+        return np.asarray(drawn_R / drawn_R.mean())
 
     @property
     def sequences_per_gpu(self) -> float:

@@ -25,7 +25,11 @@ from wingspan.specs.workload import RecordedRouting
 
 
 def check_even(deployment: Deployment) -> None:
-    """Raise `InputError` where sequences are counted over all ranks: a compared step has as many on each."""
+    """Raise `InputError` where ranks have unlike numbers of sequences: a compared step has as many on each."""
+    if spread := deployment.workload.tokens_spread:
+        raise InputError(
+            f"workload.tokens_spread {spread:g}: a compared step has as many tokens on each rank; set it to 0"
+        )
     if deployment.workload.total_sequences is not None:
         raise InputError(
             f"workload.total_sequences {deployment.workload.total_sequences}: a compared step has as many sequences on "

@@ -261,10 +261,10 @@ def _dispatcher(asked: Asked, deployment: Deployment | None) -> tuple[Dispatcher
 
 def _planned_step(deployment: Deployment, source: str) -> str:
     work = deployment.workload
-    spread = f" +- {work.context.spread:.0%}" if work.context.spread else ""
+    unlike, spread = (f" +- {of:.0%}" if of else "" for of in (work.tokens_spread, work.context.spread))
     routing = work.routing.kind.replace("_", "-")
     return (
-        f"{source} plans {work.phase} of {work.tokens_per_gpu} tokens per GPU in a context of "
+        f"{source} plans {work.phase} of {work.tokens_per_gpu}{unlike} tokens per GPU in a context of "
         f"{work.context.mean_tokens}{spread}, {routing} routing, on {deployment.cluster.name}; "
         "prompts run instead, on this machine, routed by the model (compare runs the step)"
     )

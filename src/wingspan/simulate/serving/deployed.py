@@ -45,8 +45,12 @@ def group_of(deployment: Deployment, caps: Caps, *, name: str, decodes: bool, pr
     A home is a rank, or a set of tensor-parallel ranks, with the room and the budget of all of them.
 
     Raises:
-        InputError: no memory is left for KV cache.
+        InputError: no memory is left for KV cache, or the file says how unlike its ranks' tokens are.
     """
+    if spread := deployment.workload.tokens_spread:
+        raise InputError(
+            f"workload.tokens_spread {spread:g}: ranks have as many tokens as the requests bring; set it to 0"
+        )
     per_home = deployment.options.attention_ranks
     return GroupSpec(
         name=name,
