@@ -13,6 +13,7 @@ from wingspan.simulate.published.points import Kind, PublishedPoint, points_of
 from wingspan.simulate.published.setups import setup_of
 from wingspan.simulate.step import simulate
 from wingspan.specs.engines import profile_of
+from wingspan.specs.models import load_model
 from wingspan.specs.precision import Precision
 from wingspan.traffic.shares import expert_shares
 
@@ -38,12 +39,35 @@ def test_a_row_becomes_the_deployment_that_it_names(tmp_path: Path) -> None:
         ("TBO", "two-batch"),
         ("DBO", "two-batch"),
         ("SBO", "single-batch"),
+        ("MegaMoE", "fused"),
         ("-", "sequential"),
     ],
 )
 def test_what_a_row_says_of_overlap_is_its_schedule(tmp_path: Path, overlap: str, schedule: str) -> None:
     (found,) = read_published(write(tmp_path / "p.csv", row("A", overlap=overlap)))
     assert setup_of(found).deployment.options.schedule == schedule
+
+
+@pytest.mark.parametrize(
+    ("text", "preset"),
+    [
+        ("DeepSeek-V3/R1 671B (256 exp, top-8)", "deepseek-v3"),
+        ("DeepSeek R1 0528", "deepseek-v3"),
+        ("DeepSeek-V3.2-Exp", "deepseek-v3.2"),
+        ("DeepSeek V4 Pro", "deepseek-v4-pro"),
+        ("Kimi-K2.5", "kimi-k2.5"),
+        ("Qwen3-235B-A22B-FP8", "qwen3-235b-a22b"),
+    ],
+)
+def test_a_model_is_the_preset_that_its_name_has(tmp_path: Path, text: str, preset: str) -> None:
+    (found,) = read_published(write(tmp_path / "p.csv", row("A", model=text)))
+    assert setup_of(found).deployment.model.name == load_model(preset).name
+
+
+def test_a_model_of_a_family_alone_is_no_preset(tmp_path: Path) -> None:
+    """It was once taken for DeepSeek-V3."""
+    _, refused = _points(tmp_path, row("A", model="DeepSeek-V4"))
+    assert [*refused] == ["no preset of the model DeepSeek-V4"]
 
 
 def test_tokens_tried_ahead_are_read_from_the_row(tmp_path: Path) -> None:

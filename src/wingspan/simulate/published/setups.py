@@ -21,7 +21,7 @@ from wingspan.placement.at_balance import AtBalance
 from wingspan.placement.spec import PlacementSpec
 from wingspan.specs.cluster import Cluster, load_cluster
 from wingspan.specs.engines import EngineKind
-from wingspan.specs.models import load_model
+from wingspan.specs.models import load_model, model_presets
 from wingspan.specs.workload import Workload
 
 _CLUSTERS = (
@@ -41,10 +41,11 @@ _CLUSTERS = (
 """The preset that a machine's name means; the first that is found. The last is of rows that name a network alone."""
 _MODELS = (
     ("Qwen3-235B", "qwen3-235b-a22b"),
-    ("gpt-oss-120b", "gpt-oss-120b"),
-    ("DeepSeek", "deepseek-v3"),
+    ("DeepSeek-R1", "deepseek-v3"),
+    ("DeepSeek R1", "deepseek-v3"),
     ("DSv3", "deepseek-v3"),
 )
+"""Models that go by another name than their preset."""
 _ENGINES = (
     ("SGLang", EngineKind.SGLANG),
     ("vLLM", EngineKind.VLLM),
@@ -97,7 +98,7 @@ def setup_of(row: PublishedRow) -> PublishedSetup:
     if row.ep is None:
         raise InputError(f"{row.id}: of no one EP size")
     assumed: list[str] = []
-    model = load_model(named(row.model, _MODELS, "model", row.id))
+    model = load_model(_model(row))
     cluster = cluster_of(row)
     tokens, context = _work(row, assumed)
     goal = _balance(row, assumed)
@@ -134,6 +135,13 @@ def setup_of(row: PublishedRow) -> PublishedSetup:
         ),
     )
     return PublishedSetup(deployment, goal, tuple(assumed))
+
+
+def _model(row: PublishedRow) -> str:
+    """The preset whose name the row's text has, the longest one; else what it is called otherwise."""
+    text = row.model.lower().replace(" ", "-")
+    own = max((name for name in model_presets() if name in text), key=len, default=None)
+    return own or named(row.model, _MODELS, "model", row.id)
 
 
 def named(text: str, known: tuple[tuple[str, str], ...], what: str, where: str) -> str:
@@ -212,10 +220,12 @@ def _schedule(row: PublishedRow, assumed: list[str]) -> str:
         return "sequential"
     if row.says("TBO", "DBO", "two micro-batches", "two-batch"):
         return "two-batch"
-    if row.says("SBO", "overlapped with down"):
-        if row.phase == "decode":
-            return "single-batch"
-        assumed.append("nothing hides the combine")
+    fused = row.says("Mega MoE", "MegaMoE")
+    if not fused and not row.says("SBO", "overlapped with down"):
+        return "sequential"
+    if row.phase == "decode":
+        return "fused" if fused else "single-batch"
+    assumed.append("nothing hides the combine")
     return "sequential"
 
 
