@@ -69,6 +69,34 @@ def test_rows_that_go_expert_by_expert_never_take_longer(work: dict[str, Any], s
         assert fused == pytest.approx(plain, rel=_CLOSE)
 
 
+@pytest.mark.parametrize(
+    ("work", "options", "said"),
+    [
+        (
+            {"phase": "prefill", "tokens_per_gpu": 4096},
+            {},
+            ["where they overlap, computing takes 1.2 x and comm"],
+        ),
+        ({"phase": "decode"}, {}, ["beside computing, dispatch and combine take processors"]),
+        (
+            {"phase": "decode"},
+            {"attention_ranks": 4},
+            [
+                "beside computing, dispatch and combine",
+                "where they overlap, computing takes 1.2 x and collectives",
+            ],
+        ),
+    ],
+)
+def test_what_is_said_of_contention_is_of_the_transfers_there_are(
+    work: dict[str, Any], options: dict[str, Any], said: list[str]
+) -> None:
+    report = simulate(deployment(options={"schedule": "two-batch", **options}, **work))
+    found = [note for note in report.notes if "(docs/cost-model.md, Contention)" in note]
+    assert len(found) == len(said)
+    assert all(note.startswith(start) for note, start in zip(found, said, strict=True))
+
+
 def test_a_prefill_beside_a_decode_that_streams_is_sequential() -> None:
     made = deployment(phase="decode", options={"schedule": "single-batch"})
     prefill = made.model_copy(update={"workload": made.workload.model_copy(update={"phase": "prefill"})})

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wingspan.placement.balanced import rank_load
 from wingspan.routing.load import imbalance
 from wingspan.schedule.result import LinkUse, Operation, StepReport
-from wingspan.schedule.schedule import COMMUNICATION
+from wingspan.schedule.schedule import COLLECTIVES, COMMUNICATION
 from wingspan.schedule.slowest import slowest
 from wingspan.simulate.error_bar import error_bar, rests_on
 from wingspan.simulate.memory import memory_use
@@ -163,6 +163,27 @@ def _chance(prediction: Prediction) -> str:
     )
 
 
+def _contention(prediction: Prediction) -> list[str]:
+    """How computing and transfers slow each other, by the kinds of transfers that there are."""
+    contention, moe = prediction.cluster.kernels.contention, prediction.moe
+    alone = moe.dispatch.processor_seconds is not None
+    others = any(task.operation in COLLECTIVES for task in prediction.timeline.schedule.tasks)
+    found = []
+    if alone:
+        found.append(
+            "beside computing, dispatch and combine take processors only while they send and receive "
+            "(docs/cost-model.md, Contention)"
+        )
+    slowed = max(contention.compute_slowdown, contention.communication_slowdown) > 1
+    if slowed and (others or not alone):
+        found.append(
+            f"where they overlap, computing takes {contention.compute_slowdown:g} x and "
+            f"{'collectives' if alone else 'communicating'} {contention.communication_slowdown:g} x as long "
+            "(docs/cost-model.md, Contention)"
+        )
+    return found
+
+
 def _notes(prediction: Prediction, fits: bool, breaking: str | None) -> list[str]:
     deployment = prediction.deployment
     notes = []
@@ -175,13 +196,8 @@ def _notes(prediction: Prediction, fits: bool, breaking: str | None) -> list[str
             if not each.across_domains or deployment.ranks > prediction.cluster.scale_up_domain_gpus
         )
         notes.extend(f"the error bar is wider: {each.because}" for each in reached)
-    contention = prediction.cluster.kernels.contention
-    slowed = max(contention.compute_slowdown, contention.communication_slowdown) > 1
-    if slowed and prediction.timeline.overlaps:
-        notes.append(
-            f"where they overlap, computing takes {contention.compute_slowdown:g} x and communicating "
-            f"{contention.communication_slowdown:g} x as long (docs/cost-model.md, Contention)"
-        )
+    if prediction.timeline.overlaps:
+        notes.extend(_contention(prediction))
     notes.extend((*deployment.model.remarks, *deployment.precisions.remarks))
     if (work := deployment.workload).tried_per_sequence > 1:
         notes.append(
