@@ -92,7 +92,7 @@ def test_a_file_gives_an_engine_that_predictions_take(wingspan: Command, tmp_pat
 def test_as_json_it_says_everything(wingspan: Command) -> None:
     done = wingspan(*BASE, "--json")
     found = json.loads(done.out)
-    assert found["fitted"] == ["step_seconds", "sequence_seconds"]
+    assert found["fitted"] == ["step_seconds", "sequence_seconds", "token_seconds"]
     first = found["measurements"][0]
     assert first["measured"]["time per output token"] == 0.032
     assert first["after"]["time per output token"] == pytest.approx(0.032, rel=0.01)

@@ -21,6 +21,7 @@ _SAID = {
     Term.TOKEN: "per token of a prompt",
     Term.LAYER: "per pass of a layer",
     Term.EXPERT: "per expert with rows",
+    Term.REQUEST: "per request, one after another",
     Term.COMPUTE: "x the time that kernels take",
 }
 
@@ -110,6 +111,9 @@ def _shown(figure: Quantity, value: float) -> str:
 def _lines(found: Fit, profile: EngineProfile) -> list[str]:
     terms = [f"{term} = {_term(profile, term)} {_SAID[term]}" for term in found.terms]
     lines = [f"fitted: {'; '.join(terms)}"]
+    if any(Quantity.TTFT in one.figures for one in found.measured):
+        apart = "in a forward of their own, before" if profile.prompts_apart else "in one batch with"
+        lines.append(f"prompts are computed {apart} the sequences that decode")
     if found.nothing:
         lines.append(f"nothing of it is missing: {', '.join(found.nothing)}")
     if found.left:

@@ -45,6 +45,12 @@ class StepLoad:
         return max(tokens_H), sum(tokens_H) / len(tokens_H)
 
     @property
+    def prompt_tokens(self) -> tuple[float, float]:
+        """Tokens of prompts: on the fullest home, and in the mean."""
+        tokens = [sum(piece.tokens for piece in pieces) for pieces in self.prompts.values()]
+        return max(tokens, default=0), sum(tokens) / len(self.decoding_H)
+
+    @property
     def attended_tokens(self) -> float:
         """Earlier tokens and itself that a prompt's token attends to, in the mean; 0 where there is none."""
         pieces = [piece for of_home in self.prompts.values() for piece in of_home]

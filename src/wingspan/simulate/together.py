@@ -19,7 +19,8 @@ from wingspan.errors import InputError
 from wingspan.simulate.search import with_workload
 from wingspan.simulate.service import Offer, ServiceGoal, decode_group
 from wingspan.simulate.serving.deployed import Caps, kv_tokens_per_home, seconds_per_pair
-from wingspan.simulate.serving.times import step_seconds
+from wingspan.simulate.serving.times import apart_seconds, step_seconds
+from wingspan.specs.engines import profile_of
 from wingspan.specs.placement import Placement
 
 Array = NDArray[np.float64]
@@ -113,9 +114,7 @@ class Together:
             decode = float(
                 self.times.decode_seconds(sequences, sequences, np.array([float(goal.mean_context)]))[0]
             )
-            both = (sequences + piece, sequences + piece)
-            alone = (float(sequences), float(sequences))
-            mixed = step_seconds(self.times, alone, goal.mean_context, both, goal.prompt_tokens / 2)
+            mixed = self._mixed_seconds(sequences, piece)
             mean = decode + share / piece * (mixed - decode)
             ttft = mixed * (1 + math.ceil(goal.prompt_tokens / piece))
             step = _step(self.deployment, "decode", sequences, goal.mean_context)
@@ -156,6 +155,14 @@ class Together:
                 high = batch
             batch = (low + high) // 2 if high <= MOST_SEQUENCES else min(2 * low, MOST_SEQUENCES)
         return found
+
+    def _mixed_seconds(self, sequences: int, piece: float) -> float:
+        """A step that computes a piece of a prompt on each home and decodes beside it."""
+        context, attended = self.goal.mean_context, self.goal.prompt_tokens / 2
+        alone, both = (float(sequences),) * 2, (sequences + piece,) * 2
+        if profile_of(self.deployment.options.engine).prompts_apart:
+            return apart_seconds(self.times, alone, context, (piece, piece), attended)
+        return step_seconds(self.times, alone, context, both, attended)
 
     def _caps(self, sequences: int, piece: int) -> Caps:
         held = self.goal.held_context

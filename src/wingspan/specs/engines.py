@@ -55,6 +55,15 @@ class EngineProfile(Spec):
     layer_seconds: Seconds = Field(
         description="decode: per pass of a layer, beyond `Kernels.small` (more kernels, launch gaps)"
     )
+    request_seconds: Seconds = Field(
+        default=0.0,
+        description="serving: per request before it can be admitted, one after another: client, network, reading it",
+    )
+    prompts_apart: bool = Field(
+        default=False,
+        description="serving: prompts are computed in a forward of their own, before the sequences that decode; "
+        "else in one batch with these",
+    )
     compute: Share = Field(
         default=1.0, description="what computing takes in the engine, over what the kernels' constants say"
     )

@@ -32,7 +32,7 @@ def test_vllm_without_details_has_requests_of_the_mean_length() -> None:
     assert len(load.requests) == 24
     assert set(load.requests.prompt_tokens_N) == {64}
     assert set(load.requests.output_tokens_N) == {32}
-    assert (load.ttft_seconds, load.tpot_seconds) == (0.040, 0.0355)
+    assert (load.ttft_seconds, load.tpot_seconds) == (0.079, 0.0355)
     assert load.output_tokens_per_second == 111.3
     assert any("--save-detailed" in remark for remark in load.remarks)
 

@@ -107,6 +107,20 @@ def test_experts_that_are_launched_one_by_one_are_told_from_steps(served: Deploy
         assert getattr(found.profile, term) == pytest.approx(value, rel=0.05), term
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_first_tokens_tell_what_a_request_takes_and_how_prompts_are_computed(
+    served: Deployment, apart: bool
+) -> None:
+    true = {"step_seconds": 5e-3, "sequence_seconds": 1e-4, "token_seconds": 1e-4, "request_seconds": 2e-3}
+    found = fitted(served, [load(n) for n in (1, 2, 8, 16, 64)], **true, prompts_apart=apart)
+    assert found.profile.prompts_apart == apart
+    assert Term.REQUEST in found.terms
+    for term, value in true.items():
+        assert getattr(found.profile, term) == pytest.approx(value, rel=0.05), term
+    for one, after in zip(found.measured, found.after, strict=True):
+        assert after[Quantity.TTFT] == pytest.approx(one.figures[Quantity.TTFT], rel=0.02)
+
+
 def test_a_prediction_that_is_too_long_shortens_its_kernels(served: Deployment) -> None:
     found = fitted(served, [load(8)], compute=0.5)
     assert found.terms == [Term.COMPUTE]

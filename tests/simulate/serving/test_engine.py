@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,14 +68,20 @@ def check_invariants(served: Served) -> None:
     sequences=st.integers(1, 20),
     apart=st.booleans(),
     context=st.sampled_from([0.0, 1e-6]),
+    coming=st.sampled_from([0.0, 3e-3]),
 )
 def test_every_request_finishes_once_in_order_of_time_within_the_kv_cache(
-    rows: list[tuple[float, int, int]], homes: int, sequences: int, apart: bool, context: float
+    rows: list[tuple[float, int, int]],
+    homes: int,
+    sequences: int,
+    apart: bool,
+    context: float,
+    coming: float,
 ) -> None:
     times = LinearTimes(context=context)
     one = group(times, homes=homes, kv_tokens=1000, sequences=sequences, budget=64)
     fleet = Fleet(one, one, TRANSFER) if apart else Fleet(one)
-    check_invariants(serve(requests(*sorted(rows)), fleet))
+    check_invariants(serve(requests(*sorted(rows)), replace(fleet, request_seconds=coming)))
 
 
 def test_one_request_alone_takes_the_sum_of_its_steps() -> None:
@@ -179,3 +186,23 @@ def test_ten_thousand_requests_take_a_few_seconds() -> None:
     served = serve(base, fleet)
     assert time.process_time() - began < 5
     check_invariants(served)
+
+
+def test_requests_sent_at_once_come_one_after_another() -> None:
+    """Those that come while a group wakes up are in its first step, the others find it begun."""
+    sent = requests(*((0.0, 1, 1) for _ in range(6)))
+    together = serve(sent, Fleet(group(LinearTimes(fixed=0.1), homes=1)))
+    assert len(set(together.first_token_seconds_N)) == 1
+    served = serve(sent, Fleet(group(LinearTimes(fixed=0.1), homes=1), request_seconds=0.01))
+    first_N = served.first_token_seconds_N
+    assert first_N[0] == pytest.approx(0.01 + 0.1 + 2 * 0.001)
+    assert (first_N == first_N[0]).tolist() == [True, True, False, False, False, False]
+    assert first_N[2] == first_N[5] > first_N[0] + 0.1
+
+
+def test_whose_client_waits_for_an_answer_misses_the_step_that_begins_then() -> None:
+    """With a request under way for each of two callers, the newer waits for the step that the older is in."""
+    sent = requests(*((0.0, 1, tokens) for tokens in (2, 9, 2, 2)))
+    served = serve(sent, Fleet(group(LinearTimes(fixed=0.1), homes=1), request_seconds=1e-3), concurrency=2)
+    waited_N = served.first_token_seconds_N - served.requests.arrival_seconds_N
+    assert waited_N[2] > 0.2

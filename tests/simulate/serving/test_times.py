@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from tests.simulate.serving.steps import LinearTimes, grid_times
 from wingspan.errors import InputError
+from wingspan.schedule.prompts import Piece
+from wingspan.schedule.step_load import StepLoad
 from wingspan.simulate.serving.times import Surface, step_seconds
 
 
@@ -63,6 +65,16 @@ def test_a_mixed_step_pays_the_fixed_cost_once() -> None:
     times = LinearTimes(fixed=1.0, token=0.1)
     assert step_seconds(times, (4, 2), 100.0, (10, 6), 5.0) == pytest.approx(1.0 + 0.1 * 10)
     assert step_seconds(times, (0, 0), 0.0, (10, 6), 5.0) == pytest.approx(2.0)
+
+
+def test_prompts_that_are_computed_apart_take_a_forward_of_their_own() -> None:
+    load = StepLoad((2, 0), 40, {1: [Piece(7, begin=0, tokens=30)]})
+    mixed, alone = grid_times(), StepLoad((0, 0), 0, load.prompts)
+    apart = replace(mixed, prompts_apart=True)
+    decode = float(mixed.decode_seconds(2, 1, np.array([20.0]))[0])
+    assert apart.seconds(load) == pytest.approx(mixed.prefill_seconds(30, 15, 15.5) + decode)
+    assert apart.seconds(load) > mixed.seconds(load)
+    assert apart.seconds(alone) == mixed.seconds(alone)
 
 
 @dataclass(frozen=True)

@@ -1,46 +1,25 @@
 """The profile from which what was measured differs least, term by term as far as the measurements determine it.
 
-Shapes: F figures, N terms.
+Shapes: F figures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import lsq_linear
 
 from wingspan.simulate.fitting.measurements import Measurement, Predictor, Quantity
-from wingspan.simulate.fitting.terms import INSIDE, MISSING, TOO_LONG, Term, are_told_apart
+from wingspan.simulate.fitting.solving import PRIMARY, Advance, Fitting, Slopes
+from wingspan.simulate.fitting.terms import INSIDE, MISSING, TOO_LONG, Term
 from wingspan.specs.engines import EngineKind, EngineProfile, profile_of
 
 Array = NDArray[np.float64]
 
-_WEIGHTS = {
-    Quantity.TPOT: 1.0,
-    Quantity.STEP: 1.0,
-    Quantity.LAYERS: 1.0,
-    Quantity.TTFT: 0.1,
-    Quantity.OUTPUT: 0.0,
-}
-"""A first token's time tells of prompts, and less steadily: others are waited for. Throughput follows from both."""
-_PRIMARY = (Quantity.TPOT, Quantity.STEP, Quantity.LAYERS)
-"""Figures that each determine one term."""
-_TOO_LONG = 1.02
-_PART = 0.05
-"""By how much of a step a term is changed to see what it does."""
-_ROUNDS = 6
-_SETTLED = 1e-4
-_NOTHING = 1e-6
-"""A term below this share of what is missing is 0: a bound that is met is met nearly."""
 _LEAST_ERROR = 0.03
 """The least range of a fitted engine, however well its measurements agree: other steps were not measured."""
-
-_NO_TIME = dict.fromkeys(("step_seconds", "sequence_seconds", "token_seconds", "expert_seconds"), 0.0)
-
-Advance = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -73,174 +52,76 @@ class Fit:
         return len(errors(self, self.before))
 
 
-@dataclass(frozen=True)
-class _Line:
-    """Every figure as a straight line in the terms, around the point where it was computed."""
-
-    at_N: Array
-    figures_F: Array
-    slopes_FN: Array
-
-    def figures(self, terms_N: Array) -> Array:
-        predicted_F: Array = self.figures_F + self.slopes_FN @ (terms_N - self.at_N)
-        return predicted_F
-
-
-class _Fitting:
-    """One fit: figures in a row, terms in a row."""
-
-    def __init__(self, predictor: Predictor, engine: EngineKind | EngineProfile, advance: Advance) -> None:
-        self._predictor, self._advance = predictor, advance
-        measured = predictor.measured
-        inside = any(Quantity.LAYERS in one.figures for one in measured)
-        zero = _NO_TIME | {"compute": 1.0} | ({"layer_seconds": 0.0} if inside else {})
-        self.start = profile_of(engine).model_copy(update=zero)
-        self.inside = inside
-        self.rows = [(n, figure) for n, one in enumerate(measured) for figure in one.figures]
-        self.measured_F = np.array([measured[n].figures[figure] for n, figure in self.rows])
-        self.weight_F = np.array([_WEIGHTS[figure] for _, figure in self.rows])
-        self.terms = list(Term)
-        self.start_N = np.array([getattr(self.start, term) for term in self.terms], dtype=np.float64)
-
-    def profile(self, terms_N: Array) -> EngineProfile:
-        values = zip(self.terms, terms_N.tolist(), strict=True)
-        return self.start.model_copy(update=dict(values))
-
-    def figures(self, terms_N: Array) -> Array:
-        found = self._predictor.predicted(self.profile(terms_N))
-        self._advance()
-        return np.array([found[n][figure] for n, figure in self.rows])
-
-    def line(self, at_N: Array, terms: Sequence[int]) -> _Line:
-        """Computed at a point, and beside it once for each of these terms."""
-        figures_F = self.figures(at_N)
-        slopes_FN = np.zeros((len(self.rows), len(self.terms)))
-        for term in terms:
-            beside_N = at_N.copy()
-            beside_N[term] += self._change(self.terms[term])
-            slopes_FN[:, term] = (self.figures(beside_N) - figures_F) / (beside_N[term] - at_N[term])
-        return _Line(at_N, figures_F, slopes_FN)
-
-    def _change(self, term: Term) -> float:
-        """About as much of a step for each: what they are counted by differs."""
-        if term is Term.COMPUTE:
-            return _PART
-        of_steps = [
-            seconds for (_, f), seconds in zip(self.rows, self.measured_F, strict=True) if f in _PRIMARY
-        ]
-        counted = {Term.SEQUENCE: 8, Term.TOKEN: 64, Term.LAYER: 32, Term.EXPERT: 128}.get(term, 1)
-        return _PART * float(np.mean(of_steps)) / counted
-
-    def relative(self, line: _Line, kept_F: NDArray[np.bool_]) -> Array:
-        """Weighed slopes of the figures that are kept, relative to what was measured."""
-        weight_F = self.weight_F[kept_F] / self.measured_F[kept_F]
-        slopes_FN: Array = line.slopes_FN[kept_F] * weight_F[:, None]
-        return slopes_FN
-
-    def chosen(self, line: _Line, order: Sequence[int], kept_F: NDArray[np.bool_]) -> list[int]:
-        """The first of these terms that the kept figures tell apart: one for each that determines one."""
-        steps_F = self.primary(kept_F)
-        token, chosen = self.terms.index(Term.TOKEN), list[int]()
-        for term in order:
-            seen_F = kept_F if token in (*chosen, term) else steps_F
-            if len(chosen) < steps_F.sum() and are_told_apart(
-                self.relative(line, seen_F)[:, [*chosen, term]]
-            ):
-                chosen.append(term)
-        return chosen
-
-    def needed(
-        self, line: _Line, order: Sequence[int], kept_F: NDArray[np.bool_]
-    ) -> tuple[list[int], list[int]]:
-        """The terms to fit, and those that would be 0 beside them: these make room for others."""
-        nothing: list[int] = []
-        while True:
-            terms = self.chosen(line, [term for term in order if term not in nothing], kept_F)
-            zero = [term for term in terms if self.solved(line, terms, kept_F)[term] == 0]
-            if not zero or len(terms) == 1:
-                return terms, nothing
-            nothing.append(zero[0])
-
-    def solved(self, line: _Line, terms: Sequence[int], kept_F: NDArray[np.bool_]) -> Array:
-        """The terms, none below 0, from which the line's figures differ least."""
-        if self.terms.index(Term.TOKEN) not in terms:
-            kept_F = self.primary(kept_F)
-        weight_F = self.weight_F[kept_F] / self.measured_F[kept_F]
-        missing_F = (self.measured_F - line.figures(self._without(terms)))[kept_F] * weight_F
-        slopes_FN = self.relative(line, kept_F)[:, terms]
-        size_N = np.linalg.norm(slopes_FN, axis=0)
-        low_N = np.array([1e-3 if self.terms[n] is Term.COMPUTE else 0.0 for n in terms]) * size_N
-        found = lsq_linear(slopes_FN / size_N, missing_F, (low_N, np.inf))
-        solved_N = self.start_N.copy()
-        solved_N[list(terms)] = np.where(found.x > _NOTHING * np.abs(missing_F).max(), found.x, 0.0) / size_N
-        return solved_N
-
-    def _without(self, terms: Sequence[int]) -> Array:
-        """Where these terms are 0 and others as at the start: what is missing there, these make up."""
-        at_N = self.start_N.copy()
-        at_N[list(terms)] = 0.0
-        return at_N
-
-    def like(self, number: int) -> NDArray[np.bool_]:
-        """Which figures are of the load of one measurement, measured once or several times."""
-        load = self._predictor.measured[number].described
-        return np.array([self._predictor.measured[n].described == load for n, _ in self.rows])
-
-    def primary(self, kept_F: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which of these figures determine a term."""
-        primary_F: NDArray[np.bool_] = np.array([figure in _PRIMARY for _, figure in self.rows])
-        return np.logical_and(kept_F, primary_F)
-
-
 def fit(predictor: Predictor, engine: EngineKind | EngineProfile, advance: Advance = lambda: None) -> Fit:
     """Fit as many terms as there are measurements to tell them by; one measurement determines one.
+
+    Where several loads tell of first tokens, they also tell whether prompts are computed apart from the sequences that
+    decode: the better of both fits is taken.
 
     Args:
         predictor: of what was measured.
         engine: whose other constants hold, and which is compared with.
         advance: told of every prediction.
     """
-    fitting = _Fitting(predictor, engine, advance)
-    every = range(len(fitting.terms))
-    all_F = np.ones(len(fitting.rows), dtype=np.bool_)
-    line = fitting.line(fitting.start_N, every)
-    primary_F = fitting.primary(all_F)
-    too_long = (line.figures_F > _TOO_LONG * fitting.measured_F)[primary_F].any()
-    tried = TOO_LONG if too_long else INSIDE if fitting.inside else MISSING
-    order = [fitting.terms.index(term) for term in tried]
-    terms, nothing = fitting.needed(line, order, all_F)
-    for _ in range(_ROUNDS):
-        solved_N = fitting.solved(line, terms, all_F)
-        change_F = line.figures(solved_N) - line.figures_F
-        line = fitting.line(solved_N, terms)
-        if (np.abs(change_F) <= _SETTLED * fitting.measured_F).all():
-            break
-    held_out = [_held_out(fitting, line, terms, number) for number in range(len(predictor.measured))]
+    served = sum(Quantity.TTFT in one.figures for one in predictor.measured)
+    orders = (False, True) if served > 1 else (profile_of(engine).prompts_apart,)
+    solved = [_solved(Fitting(predictor, engine, advance, apart=apart)) for apart in orders]
+    best = min(solved, key=lambda one: one.off)
+    fitting, named = best.fitting, best.fitting.terms
     return Fit(
-        profile=fitting.profile(line.at_N),
-        terms=[fitting.terms[term] for term in terms],
-        nothing=[fitting.terms[term] for term in nothing],
-        left=[fitting.terms[term] for term in order if term not in (*terms, *nothing)],
+        profile=fitting.profile(best.line.at_N),
+        terms=[named[term] for term in best.terms],
+        nothing=[named[term] for term in best.nothing],
+        left=[named[term] for term in best.order if term not in (*best.terms, *best.nothing)],
         measured=predictor.measured,
         before=predictor.predicted(engine),
-        after=_by_measurement(fitting, line.figures_F),
-        held_out=held_out,
+        after=_by_measurement(fitting, best.line.figures_F),
+        held_out=[_held_out(best, number) for number in range(len(predictor.measured))],
     )
 
 
-def _held_out(
-    fitting: _Fitting, line: _Line, terms: Sequence[int], number: int
-) -> dict[Quantity, float] | None:
+@dataclass(frozen=True)
+class _Solved:
+    """The terms that were solved for, by number."""
+
+    fitting: Fitting
+    order: list[int]
+    terms: list[int]
+    nothing: list[int]
+    line: Slopes
+
+    @property
+    def off(self) -> float:
+        return self.fitting.off(self.line.figures_F, self.fitting.every_F)
+
+
+def _solved(fitting: Fitting) -> _Solved:
+    """All but requests' own time, and from there that too: figures bend where requests come later or together."""
+    line = fitting.line(fitting.start_N, range(len(fitting.terms)))
+    tried = TOO_LONG if fitting.is_too_long(line) else INSIDE if fitting.inside else MISSING
+    order = [fitting.terms.index(term) for term in tried]
+    *others, request = order
+    terms, nothing = fitting.needed(line, others, fitting.every_F)
+    found = _Solved(fitting, order, terms, nothing, fitting.settled(line, terms, fitting.every_F))
+    line = fitting.line(found.line.at_N, [*terms, request])
+    terms, zero = fitting.needed(line, [*terms, request], fitting.every_F)
+    if request not in terms:
+        return replace(found, nothing=[*nothing, *(term for term in zero if term == request)])
+    line = fitting.settled(line, terms, fitting.every_F)
+    return min(found, _Solved(fitting, order, terms, [*nothing, *zero], line), key=lambda one: one.off)
+
+
+def _held_out(solved: _Solved, number: int) -> dict[Quantity, float] | None:
     """One measurement, predicted with terms that are fitted on those of other loads."""
+    fitting, line = solved.fitting, solved.line
     kept_F = ~fitting.like(number)
     if fitting.primary(kept_F).sum() < 2:
         return None
-    chosen = fitting.chosen(line, terms, kept_F)
-    predicted_F = line.figures(fitting.solved(line, chosen, kept_F))
-    return _by_measurement(fitting, predicted_F)[number]
+    terms_N = fitting.solved(line, fitting.chosen(line, solved.terms, kept_F), kept_F)
+    return _by_measurement(fitting, fitting.figures(terms_N))[number]
 
 
-def _by_measurement(fitting: _Fitting, figures_F: Array) -> list[dict[Quantity, float]]:
+def _by_measurement(fitting: Fitting, figures_F: Array) -> list[dict[Quantity, float]]:
     found: list[dict[Quantity, float]] = [{} for _ in range(fitting.rows[-1][0] + 1)]
     for (n, figure), value in zip(fitting.rows, figures_F.tolist(), strict=True):
         found[n][figure] = value
@@ -254,7 +135,7 @@ def errors(fit: Fit, predicted: Sequence[dict[Quantity, float] | None]) -> list[
         for one, values in zip(fit.measured, predicted, strict=True)
         if values is not None
         for figure in one.figures
-        if figure in _PRIMARY
+        if figure in PRIMARY
     ]
 
 

@@ -16,7 +16,7 @@ from wingspan.interop.benchmarks.load import BenchmarkLoad
 from wingspan.simulate.fitting.measurements import Measurement, Quantity
 from wingspan.simulate.serving.deployed import Caps, group_of
 from wingspan.simulate.serving.engine import Fleet, Served, serve
-from wingspan.specs.engines import EngineKind, EngineProfile
+from wingspan.specs.engines import EngineKind, EngineProfile, profile_of
 
 
 class ServedLoads:
@@ -64,9 +64,12 @@ class ServedLoads:
         options = self._deployment.options.model_copy(update={"engine": engine})
         deployment = self._deployment.model_copy(update={"options": options})
         group = group_of(deployment, self._caps, name="the engine", decodes=True, prefills=True)
-        return [
-            _figures(serve(load.requests, Fleet(group), concurrency=load.concurrency)) for load in self._loads
-        ]
+        fleet = Fleet(group, request_seconds=max(profile_of(engine).request_seconds, _LEAST_REQUEST_SECONDS))
+        return [_figures(serve(load.requests, fleet, concurrency=load.concurrency)) for load in self._loads]
+
+
+_LEAST_REQUEST_SECONDS = 1e-6
+"""However fast clients and servers are, of requests that are sent at once one comes first, and begins a step."""
 
 
 def _measured(runs: Sequence[BenchmarkLoad]) -> Measurement:

@@ -24,15 +24,21 @@ class Term(StrEnum):
     TOKEN = "token_seconds"
     LAYER = "layer_seconds"
     EXPERT = "expert_seconds"
+    REQUEST = "request_seconds"
     COMPUTE = "compute"
 
 
-MISSING = (Term.STEP, Term.LAYER, Term.SEQUENCE, Term.TOKEN, Term.EXPERT)
+# Requests' own time is always the last.
+MISSING = (Term.STEP, Term.LAYER, Term.SEQUENCE, Term.TOKEN, Term.EXPERT, Term.REQUEST)
 """What is fitted first, where time is missing in the prediction."""
-INSIDE = (Term.STEP, Term.LAYER, Term.COMPUTE, Term.SEQUENCE, Term.TOKEN, Term.EXPERT)
+INSIDE = (Term.STEP, Term.LAYER, Term.COMPUTE, Term.SEQUENCE, Term.TOKEN, Term.EXPERT, Term.REQUEST)
 """The same, where the time in layers was measured apart: it tells of the kernels."""
-TOO_LONG = (Term.COMPUTE, Term.STEP, Term.LAYER, Term.SEQUENCE, Term.TOKEN, Term.EXPERT)
+TOO_LONG = (Term.COMPUTE, Term.STEP, Term.LAYER, Term.SEQUENCE, Term.TOKEN, Term.EXPERT, Term.REQUEST)
 """What is fitted first, where even without an engine a prediction is longer than what was measured."""
+
+
+OF_FIRST_TOKENS = (Term.TOKEN, Term.REQUEST)
+"""Those of which the time to first token tells."""
 
 
 def are_told_apart(slopes_FN: Array) -> bool:

@@ -18,6 +18,7 @@ from wingspan.simulate.serving.group import GroupSpec
 from wingspan.simulate.serving.times import GridTimes, Surface
 from wingspan.simulate.step import simulate
 from wingspan.simulate.work import Work
+from wingspan.specs.engines import profile_of
 from wingspan.specs.memory import MemoryPart
 from wingspan.specs.placement import Placement
 
@@ -65,7 +66,8 @@ def group_of(deployment: Deployment, caps: Caps, *, name: str, decodes: bool, pr
 
 def grid_times(deployment: Deployment, caps: Caps) -> GridTimes:
     """Step times of decode and prefill, each from a few dozen predictions."""
-    return GridTimes(_decode_surface(deployment, caps), _prefill_surface(deployment, caps))
+    apart = profile_of(deployment.options.engine).prompts_apart
+    return GridTimes(_decode_surface(deployment, caps), _prefill_surface(deployment, caps), apart)
 
 
 def kv_tokens_per_home(

@@ -134,6 +134,11 @@ class GroupState:
         """Whether a step runs."""
         return self._prefilled_now is not None
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs, and there is nothing to be done."""
+        return not (self.stepping or self.waiting or self._prefilling or self.rows)
+
     def home_of(self, request: int) -> int:
         """The home of a request that this group holds."""
         return self._admission.home_of(request)

@@ -163,7 +163,7 @@ def _fleet(serving: Serving, source: RequestSource) -> tuple[Fleet, dict[str, st
     deployment = serving.deployment or _deployment(serving, serving.ranks)
     model, options = deployment.model, deployment.options
     given = serving.deployment is not None
-    engine = profile_of(options.engine).name
+    engine = profile_of(options.engine)
     routing = deployment.workload.routing.kind.replace("_", "-") if given else serving.routing
     conditions = {
         "Model": f"{model.name}: {model.layers} layers, top-{model.experts.per_token} of {model.experts.count}",
@@ -171,7 +171,7 @@ def _fleet(serving: Serving, source: RequestSource) -> tuple[Fleet, dict[str, st
         "Cluster": deployment.cluster.name if given else serving.cluster,
         "Requests": source.described,
         "Step": f"{options.schedule} schedule, {routing} routing"
-        + (f", {engine}" if engine != EngineKind.NONE else "")
+        + (f", {engine.name}" if engine.name != EngineKind.NONE else "")
         + (f", attention over {options.attention_ranks} ranks" if options.attention_ranks > 1 else ""),
     }
     if (work := deployment.workload).tried_per_sequence > 1:
@@ -185,13 +185,14 @@ def _fleet(serving: Serving, source: RequestSource) -> tuple[Fleet, dict[str, st
         conditions["Routing"] = "; ".join(remarks)
     if serving.separate_prefill is None:
         both = group_of(deployment, caps, name="prefill and decode", decodes=True, prefills=True)
-        return Fleet(both), conditions
+        return Fleet(both, request_seconds=engine.request_seconds), conditions
     apart = _deployment(serving, serving.separate_prefill)
     return (
         Fleet(
             group_of(apart, caps, name="prefill", decodes=False, prefills=True),
             group_of(deployment, caps, name="decode", decodes=True, prefills=False),
             kv_transfer(deployment, caps),
+            request_seconds=engine.request_seconds,
         ),
         conditions,
     )

@@ -75,6 +75,25 @@ def step_seconds(
     return max(decode + max(0.0, more), whole + decode - bare)
 
 
+def apart_seconds(
+    times: PhaseTimes,
+    decoding: tuple[float, float],
+    context_tokens: float,
+    prompts: tuple[float, float],
+    attended_tokens: float,
+) -> float:
+    """A step that computes its prompts first, in a forward of their own, and then decodes.
+
+    Args:
+        decoding, context_tokens, attended_tokens: see `step_seconds`.
+        prompts: tokens of prompts, on the fullest home and in the mean.
+    """
+    seconds = times.prefill_seconds(*prompts, attended_tokens)
+    if not decoding[0]:
+        return seconds
+    return seconds + float(times.decode_seconds(*decoding, np.array([max(1.0, context_tokens)]))[0])
+
+
 def one_batch_seconds(times: PhaseTimes, load: StepLoad) -> float:
     """A step whose prompts and decoded tokens are one batch, as `step_seconds` has it."""
     return step_seconds(times, load.decoding, load.mean_context, load.computing, load.attended_tokens)
@@ -140,15 +159,21 @@ def _at(axis_N: Array, values_NC: Array, load: float) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class GridTimes:
-    """Both protocols from two surfaces: decode over (sequences, context), prefill over (tokens, attended)."""
+    """Both protocols from two surfaces: decode over (sequences, context), prefill over (tokens, attended).
+
+    Prompts are computed apart from the sequences that decode, or all tokens are one batch.
+    """
 
     alike: ClassVar[bool] = True
     decode: Surface
     prefill: Surface
+    prompts_apart: bool = False
 
     def seconds(self, load: StepLoad) -> float:
-        """See `StepTimes`; all tokens are one batch."""
-        return one_batch_seconds(self, load)
+        """See `StepTimes`."""
+        if not self.prompts_apart:
+            return one_batch_seconds(self, load)
+        return apart_seconds(self, load.decoding, load.mean_context, load.prompt_tokens, load.attended_tokens)
 
     def prefill_seconds(self, fullest_tokens: float, mean_tokens: float, attended_tokens: float) -> float:
         """See `PhaseTimes`."""
