@@ -70,6 +70,7 @@ def experts_seconds(
     activations: Precision,
     batch: BatchRegime,
     received: ArrayLike | None = None,
+    active_S: ArrayLike | None = None,
 ) -> Seconds:
     """All experts of a rank in one MoE layer: (..., S) rows per slot give (...,) seconds.
 
@@ -78,22 +79,23 @@ def experts_seconds(
     slots and for summing them again, and are never faster than the host launches them.
 
     Args:
-        tokens_S: rows that each slot computes; the last axis are the slots of one rank. A fraction below 1 is an
-            expectation: that share of the time the slot has a row.
+        tokens_S: rows that each slot computes; the last axis are the slots of one rank.
         received: rows that arrived at the rank before they were copied to its slots, (...,); a token that
             two of its experts need arrives once. Default: as many as `tokens_S` sums to.
+        active_S: see `product_seconds`.
     """
     tokens_S = np.asarray(tokens_S, dtype=np.float64)
     kernel, bandwidth = cluster.kernels.experts, cluster.gpu.sustained_memory_bytes_per_second
     rows = tokens_S.sum(axis=-1)
+    active = np.minimum(tokens_S, 1.0) if active_S is None else np.asarray(active_S, dtype=np.float64)
     if batch is not BatchRegime.SMALL:
         padded = np.ceil(tokens_S / kernel.row_alignment) * kernel.row_alignment
         tokens_S = np.where(tokens_S < 1, tokens_S, padded)
     up_columns = np.asarray((2 if gated else 1) * inner, dtype=np.float64)
     narrow, wide = np.asarray(float(inner)), np.asarray(float(hidden))
     shares = (kernel.arithmetic_shares.get(wider(weights, activations).arithmetic, 1.0), kernel.memory_share)
-    busy = product_seconds(cluster, tokens_S, wide, up_columns, weights, activations, shares)
-    busy = busy + product_seconds(cluster, tokens_S, narrow, wide, weights, activations, shares)
+    busy = product_seconds(cluster, tokens_S, wide, up_columns, weights, activations, shares, active)
+    busy = busy + product_seconds(cluster, tokens_S, narrow, wide, weights, activations, shares, active)
     between = tokens_S.sum(axis=-1) * (up_columns * max(activations.bytes, 2.0) + inner * activations.bytes)
     busy = busy + between / bandwidth
     if batch is BatchRegime.SMALL:

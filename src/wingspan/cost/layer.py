@@ -131,7 +131,13 @@ class LayerCost:
         return self.experts_L + self.exchanges_L
 
 
-def price_experts(cluster: Cluster, shape: LayerSizes, slot_rows_PLRS: Floats, arrived_PLR: Floats) -> Floats:
+def price_experts(
+    cluster: Cluster,
+    shape: LayerSizes,
+    slot_rows_PLRS: Floats,
+    arrived_PLR: Floats,
+    active_PLRS: Floats | None = None,
+) -> Floats:
     """Seconds of each part's experts on each rank, (P, L, R).
 
     Args:
@@ -139,6 +145,7 @@ def price_experts(cluster: Cluster, shape: LayerSizes, slot_rows_PLRS: Floats, a
         shape: of the layers.
         slot_rows_PLRS: rows that each slot computes.
         arrived_PLR: rows that each rank gets, before they are dealt to its slots.
+        active_PLRS: where rows are an expectation, the share of the time in which each slot has any.
     """
     return experts_seconds(
         cluster,
@@ -150,6 +157,7 @@ def price_experts(cluster: Cluster, shape: LayerSizes, slot_rows_PLRS: Floats, a
         activations=shape.activations,
         batch=shape.batch,
         received=arrived_PLR,
+        active_S=active_PLRS,
     )
 
 
@@ -159,6 +167,7 @@ def layer_cost(
     traffic: LayerTraffic,
     dispatcher: DispatcherKind,
     slot_rows_PLRS: Floats | None = None,
+    active_PLRS: Floats | None = None,
 ) -> LayerCost:
     """Price a step's traffic.
 
@@ -168,6 +177,7 @@ def layer_cost(
         traffic: of the whole step, between the placement's ranks.
         dispatcher: whose kernels move the rows.
         slot_rows_PLRS: rows that each slot computes in each part; default: the traffic's, in one part.
+        active_PLRS: as of `price_experts`.
 
     Returns:
         Over all ranks: those that share experts carry and compute alike.
@@ -177,7 +187,7 @@ def layer_cost(
     cut, plane = shape.cut, plane_of(cluster, shape.cut)
     sent = traffic.links.scaled(shape.out_row_bytes / cut)
     returned = traffic.links.back().scaled(shape.back_row_bytes / cut)
-    experts_PLR = price_experts(cluster, shape, rows_PLRS, traffic.arrived_LR[None] / parts)
+    experts_PLR = price_experts(cluster, shape, rows_PLRS, traffic.arrived_LR[None] / parts, active_PLRS)
     gather_L, reduce_L = _collectives(cluster, shape, traffic.arrived_LR.max(axis=1) / parts)
     return LayerCost(
         sent.over_planes(cut),

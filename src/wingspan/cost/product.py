@@ -23,21 +23,25 @@ def product_seconds(
     weights: Precision,
     activations: Precision,
     shares: tuple[float, float] = (1.0, 1.0),
+    active_P: Array | None = None,
 ) -> Array:
     """P products (rows, inner) x (inner, columns), one after another on the device, launches left out.
 
     Args:
-        rows_P: (..., P); a product without rows costs nothing. A fraction below 1 is an expectation: that share
-            of the time there is one row.
+        rows_P: (..., P); a product without rows costs nothing.
         inner, columns: alike for all P products; anything that broadcasts to (...,).
         shares: of the sustained FLOP/s and of the sustained memory bandwidth, that such products reach.
+        active_P: where rows are an expectation, the share of the time in which each product has any; default: all of
+            it, and of a fraction below 1 that fraction.
 
     Returns:
         (...,) seconds: the longer of computing and moving, and the part of the shorter that stays unhidden.
     """
     arithmetic_share, memory_share = shares
-    busy = computing_seconds(cluster, rows_P, inner, columns, wider(weights, activations), arithmetic_share)
-    moved = moved_bytes(rows_P, inner, columns, weights, activations)
+    active_P = np.minimum(rows_P, 1.0) if active_P is None else active_P
+    precision = wider(weights, activations)
+    busy = computing_seconds(cluster, rows_P, inner, columns, precision, arithmetic_share, active_P)
+    moved = moved_bytes(rows_P, inner, columns, weights, activations, active_P)
     moving = moved / (cluster.gpu.sustained_memory_bytes_per_second * memory_share)
     share = cluster.kernels.matmul.unhidden_share
     seconds: Array = np.maximum(busy, moving) + share * np.minimum(busy, moving)
@@ -45,7 +49,13 @@ def product_seconds(
 
 
 def computing_seconds(
-    cluster: Cluster, rows_P: Array, inner: Array, columns: Array, precision: Precision, share: float = 1.0
+    cluster: Cluster,
+    rows_P: Array,
+    inner: Array,
+    columns: Array,
+    precision: Precision,
+    share: float,
+    active_P: Array,
 ) -> Array:
     """Time of the arithmetic alone, with the tile sizes that suit it best: (...,).
 
@@ -60,9 +70,10 @@ def computing_seconds(
     before = (1,) * max(likely.ndim, np.ndim(columns))
     column_tile_J = np.asarray(kernel.column_tiles, np.float64).reshape(-1, *before)
     column_tiles_J = np.ceil(columns / column_tile_J)
+    each_P = np.divide(rows_P, active_P, out=np.zeros_like(rows_P), where=active_P > 0)
     best: Array = np.asarray(np.inf)
     for row_tile in kernel.row_tiles:
-        row_tiles = _total(np.where(rows_P < 1, rows_P, np.ceil(rows_P / row_tile))) / sure
+        row_tiles = _total(active_P * np.ceil(each_P / row_tile)) / sure
         waves_J = np.ceil(row_tiles * column_tiles_J / kernel.processors)
         step_J = np.maximum(
             kernel.inner_step_seconds, 2 * row_tile * column_tile_J * kernel.processors / rate
@@ -73,10 +84,15 @@ def computing_seconds(
 
 
 def moved_bytes(
-    rows_P: Array, inner: Array, columns: Array, weights: Precision, activations: Precision
+    rows_P: Array,
+    inner: Array,
+    columns: Array,
+    weights: Precision,
+    activations: Precision,
+    active_P: Array,
 ) -> Array:
     """Weights of each product with rows, once; its rows in, and out in 16 bits or more: (...,)."""
-    active, rows = _total(np.minimum(rows_P, 1.0)), _total(rows_P)
+    active, rows = _total(active_P), _total(rows_P)
     out = max(activations.bytes, 2.0)
     moved: Array = (
         active * inner * columns * weights.bytes + rows * inner * activations.bytes + rows * columns * out

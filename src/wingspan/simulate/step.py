@@ -21,7 +21,7 @@ from wingspan.simulate.drafts import joining_seconds, passes
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.summary import step_report
 from wingspan.simulate.timeline import Lag, execute
-from wingspan.simulate.work import Cost, Work
+from wingspan.simulate.work import Cost, Work, active_slots
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.model import ModelSpec
 from wingspan.specs.placement import Placement
@@ -68,19 +68,20 @@ def predict(deployment: Deployment, placement: Placement | None = None) -> Predi
         replicated=deployment.replicated,
     )
     rows_PLRS = _slot_rows(placement, loads_PLE, traffic)
-    moe = layer_cost(cluster, shape, traffic, deployment.dispatcher, rows_PLRS)
+    active_PLRS = active_slots(deployment, rows_PLRS)
+    moe = layer_cost(cluster, shape, traffic, deployment.dispatcher, rows_PLRS, active_PLRS)
     group_seconds = _group_seconds(deployment, cluster, schedule)
     if deployment.replicated and cut == 1:
         # Each rank has all tokens and computes its own experts' share of their sums.
         everything = np.broadcast_to(group_seconds[Operation.ALL_REDUCE].max(), moe.reduce_L.shape)
         moe = replace(moe, sent=moe.sent.scaled(0), returned=moe.returned.scaled(0), reduce_L=everything)
-    rows_PLRS = np.repeat(rows_PLRS, cut, axis=2)
+    rows_PLRS, active_PLRS = (np.repeat(each, cut, axis=2) for each in (rows_PLRS, active_PLRS))
     work = Work(deployment, cluster, schedule.micro_batches)
     prices = _Prices(
         deployment,
         schedule,
         work,
-        work.experts(rows_PLRS, moe.experts_PLR),
+        work.experts(rows_PLRS, moe.experts_PLR, active_PLRS),
         {
             Operation.DISPATCH: moe.dispatch.seconds,
             Operation.COMBINE: moe.combine.seconds,

@@ -30,6 +30,7 @@ from wingspan.specs.mixers.core import Core, Recurrence
 from wingspan.specs.model import DenseMlp, LayerKind
 from wingspan.specs.part_precision import PartPrecision
 from wingspan.specs.precision import Precision, wider
+from wingspan.specs.workload import RecordedRouting
 
 Array = NDArray[np.float64]
 
@@ -83,7 +84,6 @@ class Work:
         self._tokens = self._shared_tokens if deployment.replicated else _alike(tokens_R)
         self._sequences = self._shared_sequences if deployment.replicated else _alike(sequences_R)
         self._contexts_RB = contexts(deployment)
-        self._drawn, self._all_tokens = deployment.workload.fluctuating, deployment.tokens
         self._tried = deployment.workload.tried_per_sequence
         self._micro_batches = micro_batches
 
@@ -151,35 +151,27 @@ class Work:
         head = PartPrecision(weights=whole, activations=whole)
         return norm + self._matmul(rows, self._model.hidden, self._model.vocabulary / self._group, head)
 
-    def experts(self, rows_PLRS: Array, seconds_PLR: Array) -> Cost:
+    def experts(self, rows_PLRS: Array, seconds_PLR: Array, active_PLRS: Array) -> Cost:
         """All experts of each rank in each part and layer: arrays (P, L, R).
 
         Args:
             rows_PLRS: rows that each slot computes.
             seconds_PLR: what that takes, from `layer_cost`.
+            active_PLRS: the share of the time in which each slot has rows.
         """
         model, precisions = self._model, self._precisions
         experts = model.experts
         intermediate = experts.intermediate / self._cut
         values = experts.matrices * model.row_width * intermediate
-        rows, active = rows_PLRS.sum(axis=-1), np.minimum(rows_PLRS, 1.0).sum(axis=-1)
+        rows, active = rows_PLRS.sum(axis=-1), active_PLRS.sum(axis=-1)
         width = 2 * model.row_width + 2 * experts.matrices * intermediate
         moved = (
             active * values * precisions.experts.weights.weight_bytes
             + rows * width * precisions.experts.activations.bytes
         )
         added = self._cluster.kernels.engine.expert_seconds
-        seconds = seconds_PLR + added * self._active(rows_PLRS) if added else seconds_PLR
+        seconds = seconds_PLR + added * active if added else seconds_PLR
         return Cost(seconds, 2.0 * values * rows, moved)
-
-    def _active(self, rows_PLRS: Array) -> Array:
-        """Experts with rows of each rank: counted where loads were drawn, else expected of tokens that choose alone."""
-        active_PLRS = np.minimum(rows_PLRS, 1.0)
-        if not self._drawn:
-            tokens = max(self._all_tokens / len(rows_PLRS), 1.0)
-            active_PLRS = 1 - (1 - np.minimum(rows_PLRS / tokens, 1.0)) ** tokens
-        active_PLR: Array = active_PLRS.sum(axis=-1)
-        return active_PLR
 
     def _with_engine(self, operation: Operation, cost: Cost) -> Cost:
         return _longer(cost, self.engine_seconds.get(operation, 0.0))
@@ -272,6 +264,20 @@ class Work:
     def _elementwise(self, values: ArrayLike) -> Cost:
         moved = np.asarray(values, dtype=np.float64) * _STREAM_BYTES
         return Cost(elementwise_seconds(self._cluster, moved, self._batch), np.zeros(()), moved)
+
+
+def active_slots(deployment: Deployment, rows_PLRS: Array) -> Array:
+    """The share of the time in which each slot has rows.
+
+    All of it or none, of a replica its part, where a step's own choices were drawn or recorded; else of tokens that
+    each choose alone.
+    """
+    work = deployment.workload
+    trace = work.routing.tokens if isinstance(work.routing, RecordedRouting) else None
+    if work.fluctuating or (trace is not None and trace.num_tokens == deployment.tokens):
+        return np.asarray(np.minimum(rows_PLRS, 1.0))
+    tokens = max(deployment.tokens / len(rows_PLRS), 1.0)
+    return np.asarray(1 - (1 - np.minimum(rows_PLRS / tokens, 1.0)) ** tokens)
 
 
 def contexts(deployment: Deployment) -> Array:
