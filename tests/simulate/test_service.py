@@ -12,9 +12,12 @@ from wingspan.deployment import Deployment
 from wingspan.errors import InputError
 from wingspan.placement.spec import PlacementSpec, Strategy
 from wingspan.simulate.layouts import Kept
+from wingspan.simulate.search import with_workload
 from wingspan.simulate.service import PhaseGroup, ServiceGoal, frontier, split_offers
 from wingspan.simulate.service_plan import ServicePlan, make_service_plan
+from wingspan.simulate.step import simulate
 from wingspan.specs.cluster import load_cluster
+from wingspan.specs.models import load_model
 from wingspan.specs.workload import Workload
 
 
@@ -153,3 +156,27 @@ def test_the_best_ratio_is_the_best_of_all_counts(
         )
         for o in offers
     )
+
+
+def test_where_one_sequence_on_each_gpu_is_too_slow_fewer_share_the_group() -> None:
+    """As many in all as keep the limit, each predicted whole; one more does not."""
+    start = Deployment(
+        model=load_model("qwen3-235b-a22b"),
+        cluster=load_cluster("h100-sxm"),
+        workload=Workload.model_validate({"tokens_per_gpu": 64, "context": 2048}),
+        placement=PlacementSpec(ranks=1, experts_per_rank=128),
+    )
+    best = make_service_plan(start, 16, ServiceGoal(400, 100, None, 0.024), Kept()).best
+    assert best is not None
+    assert best.meets
+    group = best.decode
+    assert group.total_sequences is not None
+    assert 1 < group.total_sequences < group.ranks
+    assert group.deployment.tokens == group.total_sequences
+    steps = [
+        simulate(with_workload(group.deployment, total_sequences=group.total_sequences + more)).step_seconds
+        for more in (0, 2)
+    ]
+    assert steps[0] == group.step_seconds
+    limit = 0.024 - group.transfer_seconds / 99
+    assert steps[0] <= limit < steps[1]

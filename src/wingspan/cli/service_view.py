@@ -94,13 +94,24 @@ def groups_line(kind: str, group: PhaseGroup, count: int) -> str:
     return (
         f"{kind}: {count} x EP {group.ranks}, {slots} expert{'s' if slots > 1 else ''} per GPU"
         f"{f' ({group.redundant} redundant)' if group.redundant else ''}, "
-        f"{group.batch:,} {work} per GPU and {_step_text(group)}, "
+        f"{_batch_text(group)} and {_step_text(group)}, "
         f"{'data-parallel attention' if attention == 1 else f'attention over {attention} GPUs'}, "
         f"{deployment.placement.strategy.value.replace('_', '-')} placement, {deployment.dispatcher.value} dispatch, "
         f"{options.schedule}; "
         f"{group.held_bytes / 1e9:.1f} of {deployment.cluster.gpu.memory_bytes / 1e9:.1f} GB"
         f"{' with all sequences at their longest' if work == 'sequences' else ''}"
     )
+
+
+def _batch_text(group: PhaseGroup) -> str:
+    decodes, total = group.deployment.workload.phase == "decode", group.total_sequences
+    if total is None:
+        return f"{group.batch:,} {'sequences' if decodes else 'tokens'} per GPU"
+    return f"{total} {'sequence' if decodes else 'prompt'}{'s' if total > 1 else ''} in all"
+
+
+def _batch_column(group: PhaseGroup) -> str:
+    return str(group.batch) if group.total_sequences is None else f"{group.total_sequences} in all"
 
 
 def _step_text(group: PhaseGroup) -> str:
@@ -149,7 +160,7 @@ def _table_of(
             [str(offer.decode.deployment.placement.experts_per_rank) for offer in offers],
             spared=1,
         ),
-        Column("batch\n/GPU", [str(offer.decode.batch) for offer in offers]),
+        Column("batch\n/GPU", [_batch_column(offer.decode) for offer in offers]),
         Column("TTFT\ns", aligned([offer.ttft_seconds for offer in offers], widest=4)),
         Column(f"TPOT\n{tpot_unit}", between),
         Column("tokens/s\n/user", aligned([offer.tokens_per_second_per_user for offer in offers])),
@@ -261,6 +272,7 @@ def record(offer: Offer, price: float | None) -> dict[str, Any]:
             f"{name}_experts_per_rank": group.deployment.placement.experts_per_rank,
             f"{name}_placement": group.deployment.placement.strategy.value,
             f"{name}_tokens_per_gpu": group.batch,
+            f"{name}_total_sequences": group.total_sequences,
             f"{name}_attention_ranks": options.attention_ranks,
             f"{name}_dispatcher": group.deployment.dispatcher.value,
             f"{name}_schedule": options.schedule,

@@ -127,8 +127,13 @@ class PhaseGroup:
         )
 
     @property
+    def total_sequences(self) -> int | None:
+        """Prompts or sequences of a step, where they are fewer than GPUs; else None."""
+        return self.deployment.workload.total_sequences
+
+    @property
     def batch(self) -> int:
-        """Tokens per GPU of a prefill step, sequences per GPU of a decode step."""
+        """Tokens per GPU of a prefill step, sequences per GPU of a decode step; of the fullest GPU."""
         return self.deployment.workload.tokens_per_gpu
 
 

@@ -179,7 +179,7 @@ def _every_batch(search: ServiceSearch, ranks: int) -> Iterator[PhaseGroup]:
         most = min(largest_batch(deployment, search.goal.held_context, repeated), MOST_SEQUENCES)
         batches = [2**n for n in range(most.bit_length()) if 2**n < most]
         for batch in [*batches, most]:
-            step = with_workload(deployment, tokens_per_gpu=batch)
+            step = with_workload(deployment, tokens_per_gpu=batch, total_sequences=None)
             if way.schedule == ScheduleKind.TWO_BATCH and batch < 2:
                 continue
             seconds = search.short.estimate(step, placement).step_seconds

@@ -140,7 +140,30 @@ class ServiceSearch:
         def begun(index: int) -> None:
             self._begun(f"EP {self.sizes[index]} to {phase}", before + index)
 
-        return found_at(start, self.gpus, self.sizes, wanted, begun=begun)
+        found = found_at(start, self.gpus, self.sizes, wanted, begun=begun)
+        reached = {each.deployment.ranks for each in found}
+        for ranks in self.sizes:
+            found += [] if ranks in reached else self.with_fewer(start, ranks, wanted)
+        return found
+
+    def with_fewer(self, start: Deployment, ranks: int, wanted: Wanted) -> list[EstimatedDeployment]:
+        """Ways to keep the limit on the step with fewer sequences than GPUs, where one each takes too long."""
+        if wanted.longest_step_seconds is None or ranks == 1:
+            return []
+        limit = wanted.longest_step_seconds
+        counted = replace(wanted, longest_step_seconds=None, fixed_batch=True)
+
+        def ways(sequences: int) -> list[EstimatedDeployment]:
+            step = with_workload(start, tokens_per_gpu=wanted.least_batch, total_sequences=sequences)
+            here = found_at(step, self.gpus, [ranks], counted)
+            return [way for way in here if way.estimate.step_seconds <= limit]
+
+        low, high, best = 1, ranks, ways(1)
+        while best and high - low > max(1, high // 16):
+            middle = (low + high) // 2
+            here = ways(middle)
+            low, high, best = (middle, high, here) if here else (low, middle, best)
+        return best
 
     def _begun(self, what: str, done: int) -> None:
         self._watch(what, done, 2 * len(self.sizes) + len(self.together_sizes) + 1)
@@ -262,11 +285,26 @@ class _Settle:
         if key not in self._groups:
             search = self._search
             wanted = search.to_prefill if phase == "prefill" else search.to_decode
-            choice = whole(group.deployment, search.gpus, wanted)
-            if choice is not None and wanted.longest_step_seconds is not None:
-                choice = enlarged(choice, wanted)
+            choice = self._whole(group.deployment, wanted)
+            if choice is None and group.total_sequences is None:
+                # One sequence on each GPU keeps the limit as estimated, and not as predicted whole.
+                start = search.prefilling if phase == "prefill" else search.decoding
+                fewer = search.with_fewer(start, group.ranks, wanted)
+                choice = self._whole(fewer[0].deployment, wanted) if fewer else None
             self._groups[key] = None if choice is None else self._grouped(choice, phase)
         return self._groups[key]
+
+    def _whole(self, deployment: Deployment, wanted: Wanted) -> DeploymentChoice | None:
+        """The group predicted whole, with the largest batch, or the most sequences in all, that keeps the limit."""
+        gpus, total = self._search.gpus, deployment.workload.total_sequences
+        choice = whole(deployment, gpus, wanted)
+        if total is None:
+            limited = choice is not None and wanted.longest_step_seconds is not None
+            return enlarged(choice, wanted) if choice is not None and limited else choice
+        while choice is None and total > 1:
+            total -= max(1, total // 16)
+            choice = whole(with_workload(deployment, total_sequences=total), gpus, wanted)
+        return choice
 
     def _grouped(self, choice: DeploymentChoice, phase: str) -> PhaseGroup:
         search, seconds = self._search, choice.report.step_seconds
@@ -350,7 +388,7 @@ def why_not(search: ServiceSearch, ranks: int, phase: str) -> tuple[str, str]:
     if not slots:
         return "slots", "the asked slots do not suit"
     least = replace(wanted, longest_step_seconds=None, fixed_batch=True)
-    one = with_workload(start, tokens_per_gpu=wanted.least_batch)
+    one = with_workload(start, tokens_per_gpu=wanted.least_batch, total_sequences=1)
     if found := found_at(one, search.gpus, [ranks], least):
         fastest = min(f.estimate.step_seconds for f in found)
         if phase == "decode":

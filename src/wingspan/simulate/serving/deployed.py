@@ -209,7 +209,13 @@ def _with(deployment: Deployment, *, phase: str, tokens_per_gpu: int, mean_token
     context = deployment.workload.context.model_copy(update={"mean_tokens": max(1, mean_tokens)})
     workload = deployment.workload.model_copy(
         # Not drawn: a grid of single draws would not rise smoothly.
-        update={"phase": phase, "tokens_per_gpu": tokens_per_gpu, "context": context, "fluctuating": False}
+        update={
+            "phase": phase,
+            "tokens_per_gpu": tokens_per_gpu,
+            "total_sequences": None,
+            "context": context,
+            "fluctuating": False,
+        }
     )
     return deployment.model_copy(update={"workload": workload})
 
