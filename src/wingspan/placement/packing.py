@@ -27,7 +27,7 @@ _SETTLED = 2e-4
 """A layer whose fullest bin is within this share of the mean is left alone: no figure shows the rest."""
 _ROUNDS = ((2, 4), (8, 8), (1_000_000, 20))
 """Rounds of exchanges: first of every second bin, then of every eighth, then of the fullest alone."""
-_CACHED_VALUES = 100_000
+_CACHED_VALUES = 250_000
 """Items that are looked at together."""
 
 
