@@ -93,9 +93,19 @@ STAGES = {
             "kernels.collective.launch_seconds": (0.0, 10e-6),
             "kernels.collective.doubling_seconds": (0.0, 8e-6),
             "kernels.collective.all_reduce_doubling": (1.0, 3.0),
-            "kernels.collective.scale_up_share": (0.5, 1.0),
+            "kernels.collective.scale_up_share": (0.1, 1.0),
+            "kernels.collective.bulk.launch_seconds": (0.0, 60e-6),
+            "kernels.collective.bulk.scale_up_share": (0.5, 1.0),
         },
         ("collective",),
+    ),
+    "one-shot": Stage(
+        {
+            "kernels.collective.one_shot.launch_seconds": (0.0, 10e-6),
+            "kernels.collective.one_shot.doubling_seconds": (0.0, 2e-6),
+            "kernels.collective.one_shot.scale_up_share": (0.3, 1.0),
+        },
+        ("all-reduce",),
     ),
 }
 
@@ -128,6 +138,7 @@ PACKAGE_STAGES = {
     "low-latency-dispatch": _inside("low_latency", "dispatch"),
     "low-latency-combine": _inside("low_latency", "combine"),
     "collective": STAGES["collective"],
+    "one-shot": STAGES["one-shot"],
 }
 """Of B200: all of one node."""
 

@@ -170,8 +170,8 @@ class Deployment(Spec):
 
     def _check_groups(self) -> None:
         """Raise `ValueError` where attention or experts cannot be cut over as many ranks as asked."""
-        ranks, in_node = self.ranks, min(self.ranks, self.cluster.gpus_per_node)
-        cut = self.options.expert_tensor_parallel
+        ranks, cut = self.ranks, self.options.expert_tensor_parallel
+        in_node = min(ranks, max(self.cluster.gpus_per_node, self.cluster.scale_up_domain_gpus))
         for name, group, parts, unit in (
             ("attention_ranks", self.options.attention_ranks, self.model.heads, "heads"),
             (
@@ -181,8 +181,8 @@ class Deployment(Spec):
                 "values of an expert's inner width",
             ),
         ):
-            # Across nodes only where experts are cut as far: there the hidden states are the group's anyway.
-            whole_nodes = cut > 1 and group % in_node == 0
+            # Across nodes only where the hidden states are the group's anyway: experts are cut, or summed, as far.
+            whole_nodes = (cut > 1 or self.replicated) and group % in_node == 0
             if ranks % group or (in_node % group and not whole_nodes):
                 raise ValueError(f"{name} {group} must divide the {ranks} ranks and the {in_node} of a node")
             if parts % group:
@@ -246,15 +246,23 @@ class Deployment(Spec):
     def replicated(self) -> bool:
         """Whether all ranks hold all tokens: they share attention, and every expert, as one group.
 
-        An engine whose ranks all share attention dispatches nothing either where experts lie whole: each rank computes
-        its own for all tokens, and their sums are reduced (SGLang and vLLM, without data-parallel attention).
+        An engine whose ranks all share attention dispatches nothing either where there are groups of experts: each rank
+        computes its own for all tokens, and their sums are reduced (SGLang and vLLM, without data-parallel attention).
         """
         options = self.options
         if not 1 < options.attention_ranks == self.ranks:
             return False
-        if options.expert_tensor_parallel == 1:
-            return options.engine is not EngineKind.NONE
-        return self.placement.ranks == 1
+        return self.placement.ranks == 1 or options.engine is not EngineKind.NONE
+
+    @property
+    def fuses_sums(self) -> bool:
+        """Whether an engine reduces sums by kernels of its own, which add the residual and take the norm as well.
+
+        So do TensorRT-LLM (its tech blog 1: one-shot all-reduce, RMSNorm and quantising in one kernel), SGLang and vLLM
+        in decode where all ranks hold all tokens.
+        """
+        engine = self.options.engine is not EngineKind.NONE
+        return self.replicated and engine and self.workload.phase == "decode"
 
     @property
     def summing_ranks(self) -> int:

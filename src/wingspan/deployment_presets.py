@@ -57,6 +57,9 @@ class Terms(Spec):
     )
     phase: Phase
     tokens_per_gpu: Tokens
+    total_sequences: int | None = Field(
+        default=None, ge=1, description="over all ranks, where these are no multiple; then of the fullest one"
+    )
     context: int = Field(ge=1)
     mtp_tokens: int = 0
     acceptance: float = 0.85
@@ -65,6 +68,25 @@ class Terms(Spec):
     dispatcher: DispatcherKind | None = None
     engine: EngineKind = EngineKind.NONE
     attention_ranks: Ranks = 1
+    expert_tensor_parallel: Ranks = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fullest_rank(cls, data: Any) -> Any:
+        """Sequences that are counted in all say how many the fullest rank has."""
+        if not isinstance(data, dict) or data.get("total_sequences") is None:
+            return data
+        return {**data, "tokens_per_gpu": -(-data["total_sequences"] // data["ranks"])}
+
+    @property
+    def sequences_per_gpu(self) -> float:
+        """In decode."""
+        return self.tokens_per_gpu if self.total_sequences is None else self.total_sequences / self.ranks
+
+    @property
+    def attention(self) -> str:
+        """How attention is laid out."""
+        return "data-parallel" if self.attention_ranks == 1 else "tensor-parallel"
 
     @model_validator(mode="after")
     def _balance_has_a_placement(self) -> Self:
@@ -157,22 +179,22 @@ def values_of(terms: Terms) -> dict[str, Any]:
     workload: dict[str, Any] = {
         "phase": terms.phase,
         "tokens_per_gpu": terms.tokens_per_gpu,
+        "total_sequences": terms.total_sequences,
         "context": terms.context,
         "mtp_tokens": terms.mtp_tokens,
         "acceptance": terms.acceptance,
         "precision": terms.precision,
     }
-    placement = PlacementSpec(
-        strategy=terms.placement, ranks=terms.ranks, experts_per_rank=terms.experts_per_rank
-    )
+    groups = terms.ranks // terms.expert_tensor_parallel
+    placement = PlacementSpec(strategy=terms.placement, ranks=groups, experts_per_rank=terms.experts_per_rank)
     if terms.balance is not None:
         of = AtBalance(
             len(model.moe_layers),
             model.experts,
-            terms.ranks,
+            groups,
             terms.experts_per_rank,
             max(1, terms.ranks // cluster.scale_up_domain_gpus),
-            terms.tokens_per_gpu * (1 + terms.mtp_tokens) * terms.ranks,
+            (terms.total_sequences or terms.tokens_per_gpu * terms.ranks) * (1 + terms.mtp_tokens),
         )
         planned = terms.placement is Strategy.BALANCED
         placement, workload["routing"] = (of.planned if planned else of.unplanned)(terms.balance)
@@ -186,6 +208,7 @@ def values_of(terms: Terms) -> dict[str, Any]:
             "dispatcher": terms.dispatcher,
             "engine": terms.engine,
             "attention_ranks": terms.attention_ranks,
+            "expert_tensor_parallel": terms.expert_tensor_parallel,
         },
     }
 

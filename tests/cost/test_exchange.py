@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wingspan.cost.exchange import Collective, Phase, collective_seconds, exchange_seconds
+from wingspan.cost.exchange import (
+    Collective,
+    Phase,
+    all_reduce_seconds,
+    collective_seconds,
+    exchange_seconds,
+)
 from wingspan.cost.uncertainty import relative_error
 from wingspan.errors import InputError
 from wingspan.specs.cluster import Cluster, Racks, load_cluster
@@ -282,6 +288,39 @@ def test_collectives_by_hand_on_the_seeds_links():
     assert collective_seconds(SEED, Collective.ALL_REDUCE, 4e9, 4) == pytest.approx(6e9 / 1.44e12)
     assert collective_seconds(SEED, Collective.ALL_TO_ALL, 4e9, 1) == 0
     assert collective_seconds(H100, Collective.ALL_GATHER, 0, 8) == 0
+
+
+@given(st.sampled_from(["h100-sxm", "b200"]), st.sampled_from([2, 4, 8]), st.floats(256, 1e9))
+def test_many_bytes_take_the_protocol_that_starts_later(name: str, ranks: int, total: float):
+    cluster = load_cluster(name)
+    kernel, rate = cluster.kernels.collective, cluster.scale_up.sustained_bytes_per_second
+    assert kernel.bulk is not None
+    through, latency = (
+        total * (ranks - 1) / ranks,
+        kernel.launch_seconds + kernel.doubling_seconds * np.log2(ranks),
+    )
+    few = through / (rate * kernel.scale_up_share) + latency
+    many = through / (rate * kernel.bulk.scale_up_share) + latency + kernel.bulk.launch_seconds
+    assert float(collective_seconds(cluster, Collective.ALL_GATHER, total, ranks)) == pytest.approx(
+        min(few, many)
+    )
+
+
+@given(st.sampled_from([2, 4, 8]), st.floats(256, 1e9))
+def test_an_engine_reduces_in_one_shot_what_that_is_faster_for(ranks: int, total: float):
+    def seconds(*, engine: bool) -> float:
+        return float(all_reduce_seconds(H100, total, ranks, engine=engine))
+
+    kernel = H100.kernels.collective.one_shot
+    assert kernel is not None
+    read = (ranks - 1) * total / (H100.scale_up.sustained_bytes_per_second * kernel.scale_up_share)
+    one_shot = read + kernel.launch_seconds + kernel.doubling_seconds * np.log2(ranks)
+    assert seconds(engine=False) == float(collective_seconds(H100, Collective.ALL_REDUCE, total, ranks))
+    assert seconds(engine=True) == pytest.approx(min(one_shot, seconds(engine=False)))
+    # Beyond a node there is none.
+    assert float(all_reduce_seconds(H100.with_gpus(16), total, 16, engine=True)) == float(
+        collective_seconds(H100.with_gpus(16), Collective.ALL_REDUCE, total, 16)
+    )
 
 
 def test_a_card_that_two_share_carries_what_both_send():

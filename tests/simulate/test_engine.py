@@ -11,6 +11,7 @@ from tests.simulate.builders import cluster, deployment
 from wingspan.schedule.result import Operation
 from wingspan.simulate.step import predict, simulate
 from wingspan.specs.cluster import Cluster
+from wingspan.specs.engines import EngineKind, engine_named
 
 
 def test_what_the_engine_adds_is_a_line_of_its_own() -> None:
@@ -20,7 +21,7 @@ def test_what_the_engine_adds_is_a_line_of_its_own() -> None:
     engine = cluster().kernels.engine
     assert engine.step_seconds == 0
     added = around.operation_seconds[Operation.ENGINE][0]
-    assert added == pytest.approx(0.6e-3 + 5 * 75e-6)
+    assert added == pytest.approx(0.6e-3 + 5 * 80e-6)
     assert around.step_seconds == pytest.approx(plain.step_seconds + added, rel=1e-6)
     assert around.operation_seconds[Operation.ATTENTION] == pytest.approx(
         plain.operation_seconds[Operation.ATTENTION]
@@ -50,6 +51,60 @@ def test_an_engine_that_shares_attention_over_all_ranks_reduces_and_dispatches_n
     assert around.operation_seconds[Operation.EXPERT] == pytest.approx(
         plain.operation_seconds[Operation.EXPERT]
     )
+
+
+def test_an_engine_takes_the_norm_along_with_the_sum_and_hides_the_shared_experts_launches() -> None:
+    """Against tensor-parallel experts without an engine: as many products, no norms, and one-shot all-reduces."""
+    placed = {"placement": {"ranks": 1, "experts_per_rank": 64}, "tokens_per_gpu": 1}
+    shared = {"attention_ranks": 8, "expert_tensor_parallel": 8}
+    plain = simulate(deployment(8, options=shared, **placed)).operation_seconds
+    around = simulate(deployment(8, options={**shared, "engine": "trtllm"}, **placed)).operation_seconds
+    launch, sums = cluster().kernels.matmul.recorded_launch_seconds, 5 + 1 + 4
+    assert around[Operation.EXPERT] == pytest.approx(plain[Operation.EXPERT])
+    # Norms before attention and the dense MLP, before the router; two products of a shared expert.
+    for operation, launches in ((Operation.ATTENTION, 5), (Operation.GATE, 4), (Operation.SHARED_EXPERT, 8)):
+        saved = plain[operation][0] - around[operation][0]
+        assert saved == pytest.approx(launches * launch, rel=0.05), operation
+    one_shot = cluster().kernels.collective.one_shot
+    assert one_shot is not None
+    waited = one_shot.launch_seconds + 3 * one_shot.doubling_seconds
+    rows = 8 * 1024 * 2 * 7 / (cluster().scale_up.sustained_bytes_per_second * one_shot.scale_up_share)
+    assert around[Operation.ALL_REDUCE][0] == pytest.approx(sums * (waited + rows))
+    assert plain[Operation.ALL_REDUCE][0] > 1.5 * around[Operation.ALL_REDUCE][0]
+
+
+def test_a_group_of_an_engine_may_mix_parallel_experts_with_cut_ones() -> None:
+    """EP 4 x TP 2 under attention over all eight ranks: nothing is dispatched, and each rank reads half an expert."""
+    groups = {"placement": {"ranks": 4, "experts_per_rank": 16}, "tokens_per_gpu": 8}
+    options = {"attention_ranks": 8, "expert_tensor_parallel": 2, "engine": "trtllm"}
+    mixed = simulate(deployment(8, options=options, **groups))
+    assert Operation.DISPATCH not in mixed.operation_seconds
+    assert Operation.ALL_GATHER not in mixed.operation_seconds
+    whole = simulate(deployment(8, options={**options, "expert_tensor_parallel": 1}, tokens_per_gpu=8))
+    assert mixed.operation_seconds[Operation.ALL_REDUCE] == pytest.approx(
+        whole.operation_seconds[Operation.ALL_REDUCE]
+    )
+
+
+def test_an_engines_group_goes_beyond_a_node() -> None:
+    both = {"attention_ranks": 16, "engine": "sglang"}
+    over = simulate(deployment(16, options=both)).operation_seconds
+    inside = simulate(
+        deployment(8, options={**both, "attention_ranks": 8}, tokens_per_gpu=128)
+    ).operation_seconds
+    assert Operation.DISPATCH not in over
+    assert over[Operation.ALL_REDUCE][0] > 1.2 * inside[Operation.ALL_REDUCE][0]
+    with pytest.raises(ValueError, match="must divide the 16 ranks and the 8 of a node"):
+        deployment(16, options={"attention_ranks": 16})
+
+
+def test_ranks_agree_on_a_step_only_where_there_are_several() -> None:
+    vllm = engine_named(EngineKind.VLLM)
+    assert vllm.agreement_seconds > 0
+    apart = simulate(deployment(8, options={"engine": "vllm"})).operation_seconds[Operation.ENGINE][0]
+    together = simulate(deployment(8, options={"engine": "vllm", "attention_ranks": 8})).operation_seconds
+    assert together[Operation.ENGINE][0] == pytest.approx(vllm.step_seconds)
+    assert apart == pytest.approx(vllm.step_seconds + vllm.agreement_seconds + 5 * vllm.layer_seconds)
 
 
 @settings(max_examples=25, deadline=None)

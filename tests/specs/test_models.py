@@ -73,3 +73,28 @@ def test_presets_load() -> None:
     assert len(model_presets()) >= 30
     for name in model_presets():
         assert load_model(name).name == name
+
+
+@pytest.mark.parametrize("name", model_presets())
+@pytest.mark.parametrize("absorbed", [False, True])
+def test_products_of_a_rank_alone_hold_the_weights_of_its_projections(name: str, absorbed: bool) -> None:
+    model = load_model(name)
+    for mixer, _ in model.mixers:
+        whole = sum(inputs * outputs for inputs, outputs in mixer.projections(model.hidden))
+        products = mixer.products(model.hidden, 1, absorbed=absorbed)
+        absorbing = mixer.absorbing(1) if absorbed else ()
+        assert sum(inputs * outputs for inputs, outputs in (*products, *absorbing)) == whole
+
+
+def test_what_tensor_parallel_ranks_multiply_of_latent_attention() -> None:
+    """Down to compressed rows whole, in one product; heads' outputs and the last one's inputs an eighth."""
+    model = load_model("deepseek-v3")
+    mixer, _ = model.mixers[0]
+    assert mixer.products(7168, 8, absorbed=False) == (
+        (7168, 1536 + 512 + 64),
+        (1536, 16 * 192),
+        (512, 16 * 256),
+        (16 * 128, 7168),
+    )
+    assert mixer.products(7168, 8, absorbed=True) == ((7168, 2112), (1536, 3072), (2048, 7168))
+    assert mixer.absorbing(8) == ((128, 16 * 512), (512, 16 * 128))

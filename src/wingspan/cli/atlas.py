@@ -40,12 +40,12 @@ def atlas(
     from wingspan.cli.atlas_view import show_atlas
     from wingspan.cli.outputs import check_outputs
     from wingspan.deployment_presets import deployment_presets
-    from wingspan.simulate.published.atlas import atlas_rows, ranked
+    from wingspan.simulate.published.atlas import atlas_rows, by_attention, ranked
     from wingspan.simulate.published.changes import changes
 
     check_outputs(html)
     rows = atlas_rows(names or deployment_presets())
-    orders, found = ranked(rows), changes(rows)
+    groups, orders, found = by_attention(rows), ranked(rows), changes(rows)
     if html is not None:
         from wingspan.report.atlas_page import atlas_page
         from wingspan.report.page import write_page
@@ -54,11 +54,12 @@ def atlas(
     if as_json:
         document = {
             "rows": [row.to_dict() for row in rows],
+            "groups": [each.to_dict() for each in groups],
             "ranked": [each.to_dict() for each in orders],
             "changes": [each.to_dict() for each in found],
         }
         print(json_text(document))
         return
-    show_atlas(rows, orders, found)
+    show_atlas(rows, groups, orders, found)
     if html is not None:
         print(f"page: {html} (open in a browser)")

@@ -12,13 +12,18 @@ from wingspan.cli.console import Console
 from wingspan.deployment_presets import PublishedFigure
 from wingspan.report.units import full_rate_text
 from wingspan.simulate.published.atlas import AtlasRow, Ranked
-from wingspan.simulate.published.judge import Trend
+from wingspan.simulate.published.judge import PointGroup, Trend
 
 _WIDTHS = (17, 9, 9, 18, 6, 5, 6)
 _HEADINGS = ("", "published", "predicted", "", "error", "bar", "chance")
 
 
-def show_atlas(rows: Sequence[AtlasRow], orders: Sequence[Ranked], found: Sequence[Trend]) -> None:
+def show_atlas(
+    rows: Sequence[AtlasRow],
+    groups: Sequence[PointGroup],
+    orders: Sequence[Ranked],
+    found: Sequence[Trend],
+) -> None:
     """Print everything."""
     console = Console(highlight=False)
     console.print(_line(_HEADINGS), style="dim")
@@ -31,6 +36,13 @@ def show_atlas(rows: Sequence[AtlasRow], orders: Sequence[Ranked], found: Sequen
         "fitted on it; none: predicted alone. Chance: by how much a batch's uneven draw of experts lengthens the step.",
         style="dim",
     )
+    if groups:
+        console.print()
+        console.print(_errors(groups))
+        console.print(
+            "Of the loads that nothing was fitted on; bias: the median error with its sign; held: by their bars.",
+            style="dim",
+        )
     if orders:
         console.print()
         console.print(_orders(orders))
@@ -101,6 +113,20 @@ def _changes(found: Sequence[Trend]) -> Table:
             f"{change.published:+.0%}",
             f"{change.predicted:+.0%}",
             f"{change.error:+.0%}{'' if change.right else ' !'}",
+        )
+    return table
+
+
+def _errors(groups: Sequence[PointGroup]) -> Table:
+    table = _figures("error of the predicted time", "rows", "bias", "median", "9 of 10 below", "held")
+    for group in groups:
+        table.add_row(
+            group.name,
+            str(group.judged),
+            f"{group.bias:+.1%}",
+            f"{group.median:.1%}",
+            f"{group.p90:.0%}",
+            "" if group.held is None else f"{group.held:.0%}",
         )
     return table
 

@@ -46,14 +46,20 @@ def matmul_seconds(
     weights: Precision,
     activations: Precision,
     batch: BatchRegime = BatchRegime.LARGE,
+    *,
+    bare: bool | None = None,
 ) -> Seconds:
     """(rows, inner) x (inner, columns), the right one read from memory; zero rows take no time.
 
     Computes in the wider of the two precisions.
+
+    Args:
+        bare: whether no small kernel goes with it; None: as its rows are in 16 bits and not quantised.
     """
     rows, inner, columns = (np.asarray(a, dtype=np.float64) for a in (rows, inner, columns))
     kernel = cluster.kernels.matmul
-    launch = kernel.recorded_launch_seconds if batch is BatchRegime.SMALL else kernel.launch_seconds
+    bare = wider(weights, activations).bytes >= 2 if bare is None else bare
+    launch = launch_seconds(cluster, batch, bare=bare)
     share = kernel.arithmetic_shares.get(wider(weights, activations).arithmetic, 1.0)
     busy = product_seconds(cluster, rows[..., None], inner, columns, weights, activations, (share, 1.0))
     return np.where(rows > 0, busy + launch, 0.0)
@@ -126,6 +132,14 @@ def elementwise_seconds(
 ) -> Seconds:
     """Norms, activations, copies: `moved_bytes` read and written."""
     moved = np.asarray(moved_bytes, dtype=np.float64)
-    kernel = cluster.kernels.matmul
-    launch = kernel.recorded_launch_seconds if batch is BatchRegime.SMALL else kernel.launch_seconds
+    launch = launch_seconds(cluster, batch, bare=True)
     return np.where(moved > 0, moved / cluster.gpu.sustained_memory_bytes_per_second + launch, 0.0)
+
+
+def launch_seconds(cluster: Cluster, batch: BatchRegime, *, bare: bool) -> float:
+    """What one kernel of a layer takes beyond its work, with the small kernels beside it unless it is bare of them."""
+    kernel = cluster.kernels.matmul
+    if batch is not BatchRegime.SMALL:
+        return kernel.launch_seconds
+    alone = kernel.bare_launch_seconds
+    return alone if bare and alone is not None else kernel.recorded_launch_seconds

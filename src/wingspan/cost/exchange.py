@@ -168,8 +168,29 @@ def collective_seconds(cluster: Cluster, kind: Collective, total_bytes: ArrayLik
         latency += max(cluster.scale_up.latency_seconds, cluster.scale_out.latency_seconds)
     else:
         latency += cluster.scale_up.latency_seconds
-    rate *= kernel.scale_up_share
-    return np.where((total > 0) & (ranks > 1), through_port / rate + latency, 0.0)
+    seconds = through_port / (rate * kernel.scale_up_share) + latency
+    if kernel.bulk is not None:
+        started = latency + kernel.bulk.launch_seconds
+        seconds = np.minimum(seconds, through_port / (rate * kernel.bulk.scale_up_share) + started)
+    return np.where((total > 0) & (ranks > 1), seconds, 0.0)
+
+
+def all_reduce_seconds(cluster: Cluster, total_bytes: ArrayLike, ranks: int, *, engine: bool) -> Array:
+    """An all-reduce by NCCL, or as engines run it in decode: by their own one-shot kernel where that is faster.
+
+    Args:
+        total_bytes: that each rank holds.
+        ranks: neighbours; beyond one scale-up domain there is only NCCL's.
+        engine: whether it has such a kernel.
+    """
+    total, kernel = np.asarray(total_bytes, dtype=np.float64), cluster.kernels.collective.one_shot
+    usual = collective_seconds(cluster, Collective.ALL_REDUCE, total, ranks)
+    if not engine or kernel is None or cluster.scale_up_domain_gpus % ranks:
+        return usual
+    rate = cluster.scale_up.sustained_bytes_per_second * kernel.scale_up_share
+    latency = kernel.launch_seconds + kernel.doubling_seconds * np.log2(max(ranks, 1))
+    reading = (ranks - 1) * total / rate + latency + cluster.scale_up.latency_seconds
+    return np.asarray(np.minimum(usual, reading))
 
 
 def _kernel(cluster: Cluster, dispatcher: DispatcherKind) -> ExchangeKernel:

@@ -17,6 +17,7 @@ from wingspan.cost.exchange import (
     Collective,
     ExchangeSeconds,
     Phase,
+    all_reduce_seconds,
     collective_seconds,
     exchange_seconds,
 )
@@ -45,6 +46,7 @@ class LayerSizes:
         batch: which kernels compute.
         cut: neighbouring ranks over which every expert's inner width is cut.
         replicated: all of these hold all tokens before and after: nothing is gathered, and sums are all-reduced.
+        engine_sums: by an engine's own kernels.
     """
 
     hidden: int
@@ -57,6 +59,7 @@ class LayerSizes:
     batch: BatchRegime
     cut: int = 1
     replicated: bool = False
+    engine_sums: bool = False
 
     @classmethod
     def of(
@@ -68,6 +71,7 @@ class LayerSizes:
         *,
         dispatcher: DispatcherKind | None,
         replicated: bool = False,
+        engine_sums: bool = False,
     ) -> LayerSizes:
         """A model's, in these precisions, cut over so many ranks; rows travel by the dispatcher, None: none do."""
         return cls(
@@ -81,6 +85,7 @@ class LayerSizes:
             batch=BatchRegime.of(phase, dispatcher),
             cut=cut,
             replicated=replicated,
+            engine_sums=engine_sums,
         )
 
     @property
@@ -204,7 +209,7 @@ def _collectives(cluster: Cluster, shape: LayerSizes, rows_L: Floats) -> tuple[F
     """What the ranks of the fullest group gather before its experts and sum after them: seconds, each (L,)."""
     out, back = rows_L * shape.out_row_bytes, rows_L * shape.back_row_bytes
     if shape.replicated:
-        return np.zeros_like(rows_L), collective_seconds(cluster, Collective.ALL_REDUCE, back, shape.cut)
+        return np.zeros_like(rows_L), all_reduce_seconds(cluster, back, shape.cut, engine=shape.engine_sums)
     return (
         collective_seconds(cluster, Collective.ALL_GATHER, out, shape.cut),
         collective_seconds(cluster, Collective.REDUCE_SCATTER, back, shape.cut),

@@ -11,7 +11,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wingspan.cost.exchange import Collective, Phase, collective_seconds, streaming_seconds
+from wingspan.cost.exchange import (
+    Collective,
+    Phase,
+    all_reduce_seconds,
+    collective_seconds,
+    streaming_seconds,
+)
 from wingspan.cost.layer import LayerCost, LayerSizes, layer_cost
 from wingspan.deployment import Deployment
 from wingspan.routing.shares import draw_loads
@@ -66,12 +72,13 @@ def predict(deployment: Deployment, placement: Placement | None = None) -> Predi
         cut,
         dispatcher=deployment.sending,
         replicated=deployment.replicated,
+        engine_sums=deployment.fuses_sums,
     )
     rows_PLRS = _slot_rows(placement, loads_PLE, traffic)
     active_PLRS = active_slots(deployment, rows_PLRS)
     moe = layer_cost(cluster, shape, traffic, deployment.dispatcher, rows_PLRS, active_PLRS)
     group_seconds = _group_seconds(deployment, cluster, schedule)
-    if deployment.replicated and cut == 1:
+    if deployment.replicated and deployment.placement.ranks > 1:
         # Each rank has all tokens and computes its own experts' share of their sums.
         everything = np.broadcast_to(group_seconds[Operation.ALL_REDUCE].max(), moe.reduce_L.shape)
         moe = replace(moe, sent=moe.sent.scaled(0), returned=moe.returned.scaled(0), reduce_L=everything)
@@ -158,12 +165,9 @@ def _group_seconds(deployment: Deployment, cluster: Cluster, schedule: Schedule)
     tokens_R = deployment.of_attention_group(deployment.tokens_R) / schedule.micro_batches
     whole_R = tokens_R * deployment.model.hidden * 2.0  # BF16
     return {
-        operation: collective_seconds(cluster, kind, whole_R, group)
-        for operation, kind in (
-            (Operation.ALL_GATHER, Collective.ALL_GATHER),
-            (Operation.REDUCE_SCATTER, Collective.REDUCE_SCATTER),
-            (Operation.ALL_REDUCE, Collective.ALL_REDUCE),
-        )
+        Operation.ALL_GATHER: collective_seconds(cluster, Collective.ALL_GATHER, whole_R, group),
+        Operation.REDUCE_SCATTER: collective_seconds(cluster, Collective.REDUCE_SCATTER, whole_R, group),
+        Operation.ALL_REDUCE: all_reduce_seconds(cluster, whole_R, group, engine=deployment.fuses_sums),
     }
 
 

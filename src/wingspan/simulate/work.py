@@ -19,7 +19,7 @@ from wingspan.cost.attention import (
     recurrence_seconds,
     unrecorded_layer_seconds,
 )
-from wingspan.cost.compute import BatchRegime, elementwise_seconds, matmul_seconds
+from wingspan.cost.compute import BatchRegime, elementwise_seconds, launch_seconds, matmul_seconds
 from wingspan.deployment import Deployment
 from wingspan.errors import InputError
 from wingspan.limits import MOST_DRAWS
@@ -77,6 +77,8 @@ class Work:
         self._cut = deployment.options.expert_tensor_parallel
         # In a group whose ranks all hold all tokens each does for all what is not cut.
         self._copies = deployment.summing_ranks if deployment.replicated else 1
+        self._fuses = deployment.fuses_sums
+        self._homes = deployment.ranks // self._group
         self._dispatches = deployment.sending is not None and deployment.ranks > 1
         tokens_R, sequences_R = deployment.tokens_R / micro_batches, deployment.sequences_R / micro_batches
         self._shared_tokens = _alike(deployment.of_attention_group(tokens_R))
@@ -102,7 +104,8 @@ class Work:
         if self._phase == "prefill":
             each, on_home = added.token_seconds, self._shared_tokens
         # `on_home` is of one micro-batch, and each has a task of this operation.
-        found = {Operation.EMBED: added.step_seconds / self._micro_batches + each * float(on_home.max())}
+        of_step = added.step_seconds + (added.agreement_seconds if self._homes > 1 else 0.0)
+        found = {Operation.EMBED: of_step / self._micro_batches + each * float(on_home.max())}
         if self._dispatches and self._batch is BatchRegime.SMALL:
             found[Operation.ATTENTION] = added.layer_seconds
         return {operation: seconds for operation, seconds in found.items() if seconds}
@@ -139,9 +142,19 @@ class Work:
         )
 
     def shared_expert(self) -> Cost:
-        """The shared experts on the rank's own tokens; cut like the others where all ranks hold all tokens."""
+        """The shared experts on the rank's own tokens; cut like the others where all ranks hold all tokens.
+
+        Then engines compute them as one more routed expert (SGLang) or on a second stream beside these (TensorRT-LLM,
+        vLLM): their bytes and arithmetic take their time, their launches none.
+        """
         width = self._model.experts.shared_intermediate / self._copies
-        return self._mlp(self._tokens, width, self._model.experts.matrices, self._precisions.shared)
+        cost = self._mlp(self._tokens, width, self._model.experts.matrices, self._precisions.shared)
+        if not self._fuses:
+            return cost
+        part = self._precisions.shared
+        bare = wider(part.weights, part.activations).bytes >= _STREAM_BYTES
+        launches = 2 * launch_seconds(self._cluster, self._batch, bare=bare)
+        return _longer(cost, -np.minimum(launches, cost.seconds))
 
     def head(self) -> Cost:
         """Last norm and logits: of every sequence's last token, and of all that it tries ahead."""
@@ -189,13 +202,16 @@ class Work:
 
     def _mixer(self, mixer: Mixer) -> Cost:
         tokens, precisions = self._shared_tokens, self._precisions
-        inner_P, columns_P = np.array(mixer.projections(self._model.hidden), np.float64).T
-        # Column-parallel ones lose outputs to the group, row-parallel ones inputs: the same product either way.
-        products = self._matmul(
-            tokens, inner_P[:, None], columns_P[:, None] / self._group, precisions.attention
-        )
+        absorbed = self._batch is not BatchRegime.LARGE
+        inner_P, columns_P = np.array(
+            mixer.products(self._model.hidden, self._group, absorbed=absorbed), np.float64
+        ).T
+        products = self._matmul(tokens, inner_P[:, None], columns_P[:, None], precisions.attention)
         cost = self._stream() + products.over_products()
-        for core in mixer.cores(self._group, absorbed=self._batch is not BatchRegime.LARGE):
+        stored = PartPrecision(weights=precisions.attention.weights, activations=Precision.BF16)
+        for inner, columns in mixer.absorbing(self._group) if absorbed else ():
+            cost = cost + self._matmul(tokens, inner, columns, stored, bare=False)
+        for core in mixer.cores(self._group, absorbed=absorbed):
             cost = cost + self._core(core)
         recurrence = mixer.recurrence(self._group)
         if recurrence is not None:
@@ -243,19 +259,29 @@ class Work:
         return Cost(seconds, tokens * recurrence.flops_per_token, 2 * sequences * recurrence.state_bytes)
 
     def _stream(self) -> Cost:
-        """Read and write every token's row."""
-        return self._elementwise(self._tokens * self._model.hidden * 2)
+        """Read and write every token's row for its norm, unless the sum before it did."""
+        return self._elementwise(self._tokens * self._model.hidden * (0 if self._fuses else 2))
 
     def _mlp(self, tokens: ArrayLike, intermediate: float, matrices: int, part: PartPrecision) -> Cost:
         hidden = self._model.hidden
         up = self._matmul(tokens, hidden, (matrices - 1) * intermediate, part)
         return up + self._matmul(tokens, intermediate, hidden, part)
 
-    def _matmul(self, rows: ArrayLike, inner: ArrayLike, columns: ArrayLike, part: PartPrecision) -> Cost:
+    def _matmul(
+        self,
+        rows: ArrayLike,
+        inner: ArrayLike,
+        columns: ArrayLike,
+        part: PartPrecision,
+        *,
+        bare: bool | None = None,
+    ) -> Cost:
         weights, activations = part.weights, part.activations
         if weights.bytes >= 2:
             activations = wider(activations, Precision.BF16)
-        seconds = matmul_seconds(self._cluster, rows, inner, columns, weights, activations, self._batch)
+        seconds = matmul_seconds(
+            self._cluster, rows, inner, columns, weights, activations, self._batch, bare=bare
+        )
         rows, inner, columns = (np.asarray(a, dtype=np.float64) for a in (rows, inner, columns))
         read = np.where(rows > 0, inner * columns * weights.weight_bytes, 0.0)
         moved = read + rows * (inner + columns) * activations.bytes

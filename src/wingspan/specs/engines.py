@@ -43,6 +43,10 @@ class EngineProfile(Spec):
     fitted_on: str = Field(description="which published steps, in words")
     relative_error: float = Field(ge=0, description="of a step, nine times of ten, by what the engine adds")
     step_seconds: Seconds = Field(description="per step: scheduling and sampling that no step hides")
+    agreement_seconds: Seconds = Field(
+        default=0.0,
+        description="per step, where attention is data-parallel: its ranks agree on what the step does",
+    )
     sequence_seconds: Seconds = Field(
         default=0.0,
         description="decode: per sequence of a home (a rank, or those that share attention): sampling, text, sending",
@@ -78,6 +82,7 @@ class EngineProfile(Spec):
         kernels = cluster.kernels
         work = EngineWork(
             step_seconds=self.step_seconds,
+            agreement_seconds=self.agreement_seconds,
             sequence_seconds=self.sequence_seconds,
             token_seconds=self.token_seconds,
             expert_seconds=self.expert_seconds,
@@ -170,8 +175,9 @@ def _computing_slower(cluster: Cluster, times: float) -> Cluster:
 
 def _longer(part: Spec, times: float) -> Spec:
     """Every duration of a kernel's constants, so many times as long."""
-    durations = [name for name in type(part).model_fields if name.endswith("_seconds")]
-    return part.model_copy(update={name: getattr(part, name) * times for name in durations})
+    given = {name: getattr(part, name) for name in type(part).model_fields if name.endswith("_seconds")}
+    longer = {name: seconds * times for name, seconds in given.items() if seconds is not None}
+    return part.model_copy(update=longer)
 
 
 def _slowed(kernel: ExchangeKernel, dispatch: float, combine: float) -> ExchangeKernel:

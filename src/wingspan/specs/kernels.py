@@ -27,6 +27,11 @@ class MatmulKernel(Spec):
     source: str
     launch_seconds: Seconds = Field(description="beyond the work itself, launched from the host")
     recorded_launch_seconds: Seconds = Field(description="the same, launched from a recorded graph (decode)")
+    bare_launch_seconds: Seconds | None = Field(
+        default=None,
+        description="the same of a norm, a router or another product of 16-bit rows, where "
+        "`recorded_launch_seconds` holds small kernels beside a product (quantising); None: as that",
+    )
     row_tiles: Tiles = Field(description="rows of a tile, the best is taken; a part of a tile costs as much")
     column_tiles: Tiles = Field(description="columns of a tile, the best is taken")
     processors: int = Field(ge=0, description="tiles that run at once; 0 = work divides without remainder")
@@ -129,6 +134,22 @@ class ExchangeKernel(Spec):
     combine: ExchangePhase
 
 
+class OneShotReduce(Spec):
+    """An all-reduce in which every rank reads what all others have, at once: one wait, but N - 1 times the bytes."""
+
+    source: str
+    launch_seconds: Seconds
+    doubling_seconds: Seconds = Field(description="more for each doubling of the ranks")
+    scale_up_share: Share
+
+
+class BulkCollective(Spec):
+    """The protocol for many bytes, which starts later and moves them faster."""
+
+    launch_seconds: Seconds = Field(description="beyond the start of the one for few")
+    scale_up_share: Share
+
+
 class CollectiveKernel(Spec):
     """Collectives inside a scale-up domain, for tensor-parallel attention."""
 
@@ -140,7 +161,14 @@ class CollectiveKernel(Spec):
         ge=0,
         description="times `doubling_seconds` that each doubling costs an all-reduce: it waits twice",
     )
-    scale_up_share: Share
+    scale_up_share: Share = Field(description="of the sustained rate, by the protocol for few bytes")
+    bulk: BulkCollective | None = Field(
+        default=None, description="taken where it is faster; None: one protocol"
+    )
+    one_shot: OneShotReduce | None = Field(
+        default=None,
+        description="an engine's own all-reduce of few rows inside a domain; None: it has the other",
+    )
 
 
 class SmallKernels(Spec):
@@ -159,6 +187,7 @@ class EngineWork(Spec):
     """What an engine spends beyond its kernels; a deployment's engine sets it."""
 
     step_seconds: Seconds = 0.0
+    agreement_seconds: Seconds = 0.0
     sequence_seconds: Seconds = 0.0
     token_seconds: Seconds = 0.0
     expert_seconds: Seconds = 0.0

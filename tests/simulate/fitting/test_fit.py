@@ -160,7 +160,8 @@ def test_the_exchanges_of_the_engine_that_was_given_are_kept(served: Deployment)
     found = fit(measured(served, [load(8)], vllm.model_copy(update={"step_seconds": 4e-3})), EngineKind.VLLM)
     assert found.profile.low_latency_dispatch == vllm.low_latency_dispatch
     assert found.profile.layer_seconds == vllm.layer_seconds
-    assert found.profile.step_seconds == pytest.approx(4e-3, rel=1e-3)
+    # Loads of one deployment do not tell what its ranks agree on from the rest of a step.
+    assert found.profile.step_seconds == pytest.approx(4e-3 + vllm.agreement_seconds, rel=1e-3)
 
 
 @pytest.mark.parametrize(

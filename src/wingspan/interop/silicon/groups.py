@@ -18,7 +18,7 @@ from wingspan.interop.silicon.predict_attention import (
     latent_prefill_core,
     latent_prefill_layer,
 )
-from wingspan.interop.silicon.predict_exchange import collective, low_latency, normal
+from wingspan.interop.silicon.predict_exchange import collective, engine_all_reduce, low_latency, normal
 from wingspan.interop.silicon.predict_products import dense, experts_large, experts_small, grouped
 from wingspan.interop.silicon.tables import MeasurementTable
 from wingspan.specs.cluster import Cluster
@@ -215,6 +215,26 @@ def _collective(table: MeasurementTable, cluster: str) -> Iterator[MeasurementGr
     )
 
 
+_MOST_ONE_SHOT = 1 << 18
+"""Elements up to which engines reduce in one shot: more than 36 tokens of 7,168 values."""
+
+
+def _engine_all_reduce(whole: MeasurementTable, cluster: str) -> Iterator[MeasurementGroup]:
+    recorded = np.array(["eager" not in text for text in whole.text("kernel_source")], dtype=bool)
+    table = whole.rows(recorded & (whole.number("message_size") <= _MOST_ONE_SHOT))
+    if len(table):
+        yield _group(
+            table,
+            cluster,
+            ("latency",),
+            1e-3,
+            engine_all_reduce(table),
+            table.number("message_size") * 2,
+            name=f"all-reduce: {table.text('framework')[0]}'s own, one node",
+            operation="collective",
+        )
+
+
 def _attention_core(phase: str, table: MeasurementTable, cluster: str) -> Iterator[MeasurementGroup]:
     if phase == "prefill":
         core, pairs = latent_prefill_core(table), table.number("seq_len") ** 2 / 2
@@ -247,6 +267,7 @@ KINDS: dict[str, Callable[[MeasurementTable, str], Iterator[MeasurementGroup]]] 
     "wideep_deepep_ll": _low_latency,
     "wideep_deepep_normal": _normal,
     "nccl": _collective,
+    "custom_allreduce": _engine_all_reduce,
     "infersim_mla_decode": lambda table, cluster: _attention_core("decode", table, cluster),
     "infersim_mla_prefill": lambda table, cluster: _attention_core("prefill", table, cluster),
     "wideep_generation_mla": lambda table, cluster: _attention_layer("decode", table, cluster),

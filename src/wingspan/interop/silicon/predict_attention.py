@@ -76,7 +76,9 @@ def _decode_layer(cluster: Cluster, heads: int, sequences: Array, context: Array
     absorbed = [(_NOPE, heads * _KV_RANK), (_KV_RANK, heads * _VALUE)]
     # Per head its own product of all tokens: the same weights and arithmetic as one product that wide.
     absorbing = sum(
-        matmul_seconds(cluster, sequences, k, n, Precision.BF16, Precision.BF16, BatchRegime.SMALL)
+        matmul_seconds(
+            cluster, sequences, k, n, Precision.BF16, Precision.BF16, BatchRegime.SMALL, bare=False
+        )
         for k, n in absorbed
     )
     projections = [

@@ -4,7 +4,7 @@ What the tables time (from their columns and the kernels' own benchmarks, deepse
 - low-latency: uniform top-k, one copy per (token, expert); the benchmark drops ten choices at random.
 - normal: FP8 dispatch, BF16 combine; one copy per (token, node), forwarded to ranks inside; a token chooses among
   the experts of at most four nodes; the number of processors is varied. Time = notify (counts) + transmit.
-- NCCL: `message_size` counts elements of the whole buffer.
+- NCCL, and engines' own all-reduce: `message_size` counts elements of the whole buffer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from wingspan.cost.exchange import Collective, Phase, collective_seconds, exchange_seconds
+from wingspan.cost.exchange import (
+    Collective,
+    Phase,
+    all_reduce_seconds,
+    collective_seconds,
+    exchange_seconds,
+)
 from wingspan.interop.silicon.tables import MeasurementTable
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import DispatcherKind
@@ -55,6 +61,19 @@ def collective(table: MeasurementTable) -> Predict:
                 float(collective_seconds(cluster, Collective(kind), size, int(number)))
                 for kind, size, number in zip(kinds, total, ranks, strict=True)
             ]
+        )
+
+    return predict
+
+
+def engine_all_reduce(table: MeasurementTable) -> Predict:
+    """An engine's own all-reduce inside a node; its elements have 16 bits."""
+    ranks, total = table.number("num_gpus").astype(int), table.number("message_size") * 2.0
+
+    def predict(cluster: Cluster) -> Array:
+        each = zip(total, ranks, strict=True)
+        return np.array(
+            [float(all_reduce_seconds(cluster, size, int(number), engine=True)) for size, number in each]
         )
 
     return predict

@@ -71,6 +71,8 @@ SOURCES = (
     _h100("comm/sglang/0.5.6.post2/wideep_deepep_ll_perf"),
     _h100("comm/sglang/0.5.6.post2/wideep_deepep_normal_perf"),
     _h100("comm/nccl/2.29.2/nccl_perf"),
+    _h100("comm/sglang/0.5.14/custom_allreduce_perf"),
+    _h100("comm/trtllm/1.3.0rc20/custom_allreduce_perf"),
     _h800("mla/decode/h800/128-512-64", "infersim_mla_decode"),
     _h800("mla/prefill/h800/128-128-64", "infersim_mla_prefill"),
     _h100("mla/sglang/0.5.10/wideep_generation_mla_perf"),

@@ -42,7 +42,15 @@ _SETTLED = 1e-4
 _HALVINGS = 3
 
 _NO_TIME = dict.fromkeys(
-    ("step_seconds", "sequence_seconds", "token_seconds", "expert_seconds", "request_seconds"), 0.0
+    (
+        "step_seconds",
+        "agreement_seconds",
+        "sequence_seconds",
+        "token_seconds",
+        "expert_seconds",
+        "request_seconds",
+    ),
+    0.0,
 )
 
 

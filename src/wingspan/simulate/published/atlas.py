@@ -18,6 +18,7 @@ from wingspan.deployment_presets import (
     values_of,
 )
 from wingspan.schedule.result import Operation, StepReport
+from wingspan.simulate.published.judge import PointGroup, group_of
 from wingspan.simulate.published.rank_correlation import kendall
 from wingspan.simulate.step import simulate
 from wingspan.specs.engines import EngineKind
@@ -80,12 +81,22 @@ class AtlasRow:
         return 1 / ratio - 1 if self.load.figure is PublishedFigure.TOKENS else ratio - 1
 
     @property
+    def relative_error(self) -> float | None:
+        """Half-width of the predicted time's bar."""
+        return self.report.relative_error
+
+    @property
+    def for_fitting(self) -> bool:
+        """Whether constants were fitted on it."""
+        return self.load.fitted
+
+    @property
     def held(self) -> bool | None:
         """Whether the published time lies within the predicted one's bar."""
-        if self.error is None or self.report.relative_error is None:
+        if self.error is None or self.relative_error is None:
             return None
         times = 1 + self.error
-        return max(times, 1 / times) <= 1 + self.report.relative_error
+        return max(times, 1 / times) <= 1 + self.relative_error
 
     @property
     def waiting_seconds(self) -> float:
@@ -113,7 +124,7 @@ class AtlasRow:
             "published": self.load.value,
             "predicted": self.predicted,
             "error": self.error,
-            "relative_error": self.report.relative_error,
+            "relative_error": self.relative_error,
             "held": self.held,
             "step_seconds": self.report.step_seconds,
             "waiting_seconds": self.waiting_seconds,
@@ -165,10 +176,23 @@ def ranked(rows: Sequence[AtlasRow]) -> list[Ranked]:
     for phase in ("decode", "prefill"):
         alike = [row for row in known if row.terms.phase == phase]
         groups[f"SGLang and vLLM, {phase}"] = [
-            row for row in alike if row.terms.engine is not EngineKind.NONE
+            row for row in alike if row.terms.engine in (EngineKind.SGLANG, EngineKind.VLLM)
         ]
         groups[f"all, {phase}"] = alike
     return [_ranked(what, members) for what, members in groups.items() if len(members) > 2]
+
+
+def by_attention(rows: Sequence[AtlasRow]) -> list[PointGroup]:
+    """Errors of decode steps apart by how attention is laid out, on the rows that nothing was fitted on."""
+    found = [
+        group_of(f"decode, {layout} attention", [row for row in rows if _decodes(row, layout)])
+        for layout in ("data-parallel", "tensor-parallel")
+    ]
+    return [group for group in found if group is not None]
+
+
+def _decodes(row: AtlasRow, layout: str) -> bool:
+    return row.terms.phase == "decode" and row.terms.attention == layout
 
 
 def _ranked(what: str, members: Sequence[AtlasRow]) -> Ranked:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from typing import Any
 
 from wingspan.deployment_presets import Terms
 from wingspan.simulate.published.atlas import AtlasRow
 from wingspan.simulate.published.judge import Trend
 
-_ASPECTS: dict[str, Callable[[Terms], str | float]] = {
+_ASPECTS: dict[str, Callable[[Terms], Any]] = {
     "schedule": lambda terms: terms.schedule,
-    "batch": lambda terms: terms.tokens_per_gpu,
+    "batch": lambda terms: terms.sequences_per_gpu,
     "context": lambda terms: terms.context,
     "balance": lambda terms: terms.balance or 1.0,
     "EP": lambda terms: terms.ranks,
@@ -20,22 +21,44 @@ _ASPECTS: dict[str, Callable[[Terms], str | float]] = {
 
 
 def changes(rows: Sequence[AtlasRow]) -> list[Trend]:
-    """Pairs of a deployment's published loads that differ in one thing; of equal pairs the nearest in its file."""
+    """Pairs of a deployment's published loads that differ in one thing; of equal pairs the nearest in its file.
+
+    Of loads that differ in the same thing, neighbours by its size are paired: a change over several is theirs together.
+    """
     found: dict[str, Trend] = {}
     for _, members in groupby(rows, key=lambda row: row.name.partition(":")[0]):
         known = [row for row in members if row.published_per_gpu is not None]
         for distance in range(1, len(known)):
             for one, other in zip(known, known[distance:], strict=False):
-                if (change := _change(one, other)) is not None:
+                aspect = _aspect(one, other)
+                if aspect is not None and not _between(one, other, aspect, known):
+                    change = _change(one, other, aspect)
                     found.setdefault(change.what, change)
     return sorted(found.values(), key=lambda change: list(_ASPECTS).index(change.what.partition(" ")[0]))
 
 
-def _change(one: AtlasRow, other: AtlasRow) -> Trend | None:
-    unlike = [name for name, of in _ASPECTS.items() if of(one.terms) != of(other.terms)]
-    if len(unlike) != 1:
+def _aspect(one: AtlasRow, other: AtlasRow) -> str | None:
+    """The one thing in which two loads differ; None: none, or several."""
+    if _kind(one.terms) != _kind(other.terms):
         return None
-    (aspect,) = unlike
+    unlike = [name for name, of in _ASPECTS.items() if of(one.terms) != of(other.terms)]
+    return unlike[0] if len(unlike) == 1 else None
+
+
+def _kind(terms: Terms) -> tuple[object, ...]:
+    """What loads of one deployment are never compared across."""
+    layout = (terms.attention, terms.expert_tensor_parallel, terms.dispatcher)
+    return (terms.model, terms.cluster, terms.phase, terms.precision, terms.mtp_tokens, *layout)
+
+
+def _between(one: AtlasRow, other: AtlasRow, aspect: str, known: Sequence[AtlasRow]) -> bool:
+    """Whether a third load lies between two in what they differ in."""
+    of = _ASPECTS[aspect]
+    low, high = sorted((of(one.terms), of(other.terms)))
+    return any(low < of(row.terms) < high for row in known if _aspect(one, row) == aspect)
+
+
+def _change(one: AtlasRow, other: AtlasRow, aspect: str) -> Trend:
     of = _ASPECTS[aspect]
     first, second = sorted((one, other), key=lambda row: of(row.terms))
     published = (second.published_per_gpu or 0.0) / (first.published_per_gpu or 1.0)
@@ -53,7 +76,7 @@ def _where(row: AtlasRow, aspect: str) -> str:
     terms = row.terms
     said = {
         "schedule": terms.schedule,
-        "batch": f"{terms.tokens_per_gpu:,} a GPU",
+        "batch": f"{_text(terms.sequences_per_gpu)} a GPU",
         "context": f"{terms.context:,} long",
     }
     where = row.name.partition(":")[0]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
+from typing import Protocol
 
 import numpy as np
 
@@ -83,28 +84,54 @@ class Choosing:
         return asdict(self)
 
 
+class Judged(Protocol):
+    """A published figure beside its prediction: `error` above 0 is too slow; None: nothing to compare."""
+
+    @property
+    def error(self) -> float | None:
+        """Relative error of the predicted time."""
+
+    @property
+    def relative_error(self) -> float | None:
+        """Half-width of its bar."""
+
+    @property
+    def held(self) -> bool | None:
+        """Whether the bar holds the published time."""
+
+    @property
+    def for_fitting(self) -> bool:
+        """Whether constants may be fitted on it."""
+
+
+def group_of(name: str, members: Sequence[Judged]) -> PointGroup | None:
+    """Errors of the members that judge; None where there is none."""
+    known = [member for member in members if member.error is not None]
+    judged = [member for member in known if not member.for_fitting]
+    if not judged:
+        return None
+    errors = np.array([member.error for member in judged])
+    bars = [member.relative_error for member in judged if member.relative_error is not None]
+    held = [bool(member.held) for member in judged if member.held is not None]
+    return PointGroup(
+        name,
+        len(known) - len(judged),
+        len(judged),
+        float(np.median(np.abs(errors))),
+        float(np.percentile(np.abs(errors), 90)),
+        float(np.median(errors)),
+        float(np.mean(held)) if bars else None,
+        float(np.median(bars)) if bars else None,
+    )
+
+
 def groups(points: list[PublishedPoint]) -> list[PointGroup]:
     """Errors of every group with rows to judge, on these alone."""
 
     def of(name: str, keep: Callable[[PublishedPoint], bool]) -> Iterator[PointGroup]:
-        members = [point for point in points if keep(point)]
-        judged = [point for point in members if not point.row.for_fitting]
-        if not judged:
-            return
-        errors = np.array([point.error for point in judged])
-        bars = [point.relative_error for point in judged if point.relative_error is not None]
-        yield PointGroup(
-            name,
-            len(members) - len(judged),
-            len(judged),
-            float(np.median(np.abs(errors))),
-            float(np.percentile(np.abs(errors), 90)),
-            float(np.median(errors)),
-            float(np.mean([bool(point.held) for point in judged if point.held is not None]))
-            if bars
-            else None,
-            float(np.median(bars)) if bars else None,
-        )
+        found = group_of(name, [point for point in points if keep(point)])
+        if found is not None:
+            yield found
 
     def steps(point: PublishedPoint) -> bool:
         return point.kind is Kind.STEP

@@ -62,6 +62,11 @@ class PublishedPoint:
     setup: PublishedSetup | None = None
 
     @property
+    def for_fitting(self) -> bool:
+        """Whether constants may be fitted on it."""
+        return self.row.for_fitting
+
+    @property
     def is_rate(self) -> bool:
         """Whether more is faster."""
         return "/s" in self.row.unit

@@ -14,6 +14,8 @@ from wingspan.specs.reading import Spec
 
 Matrices = tuple[tuple[int, int], ...]
 """(inputs, outputs) of each."""
+Products = tuple[tuple[float, float], ...]
+"""(inputs, outputs) of each product of a rank, means where a group cannot cut them evenly."""
 
 
 class BaseMixer(Spec):
@@ -31,6 +33,21 @@ class BaseMixer(Spec):
     @abstractmethod
     def projections(self, hidden: int) -> Matrices:
         """Every matrix of one layer, the one back to `hidden` last; products that share an input are one."""
+
+    def products(self, hidden: int, group: int, *, absorbed: bool) -> Products:  # noqa: ARG002 - latent rows differ
+        """What one of `group` tensor-parallel ranks multiplies: a share of the outputs, and of the last one's inputs.
+
+        Args:
+            hidden: of the model.
+            group: ranks that share the heads.
+            absorbed: as in `cores`; what is absorbed then is in `absorbing`.
+        """
+        *inward, (attended, out) = self.projections(hidden)
+        return (*((inputs, outputs / group) for inputs, outputs in inward), (attended / group, out))
+
+    def absorbing(self, group: int) -> Products:  # noqa: ARG002 - most kinds have none
+        """Products by which one of `group` ranks turns queries and values to and from latent rows, head by head."""
+        return ()
 
     def cache_share(self, group: int) -> float:
         """Share of what is cached that one of `group` tensor-parallel ranks holds."""

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from wingspan.limits import ContextTokens, Heads, Width
-from wingspan.specs.mixers.base import BaseMixer, Matrices
+from wingspan.specs.mixers.base import BaseMixer, Matrices, Products
 from wingspan.specs.mixers.core import Core
 from wingspan.specs.mixers.index import TokenIndex
 
@@ -45,24 +45,39 @@ class LatentAttention(BaseMixer):
 
     def projections(self, hidden: int) -> Matrices:
         """Down and up again for queries, and for keys with values; an index's own; the output."""
+        return (*self._down(hidden), *self._index_projections(hidden), *self._up(hidden))
+
+    def products(self, hidden: int, group: int, *, absorbed: bool) -> Products:
+        """Compressed rows are of all heads: each rank computes them, and what the index reads, whole."""
+        *inward, (attended, out) = self._up(hidden)
+        inward = [each for each in inward if not (absorbed and each == self._keys_and_values)]
+        cut = [(inputs, outputs / group) for inputs, outputs in inward]
+        return (*self._down(hidden), *self._index_projections(hidden), *cut, (attended / group, out))
+
+    def absorbing(self, group: int) -> Products:
+        """Queries by the matrix of keys, and what was attended to by that of values."""
+        heads = self.heads / group
+        return ((self.nope_dim, heads * self.kv_rank), (self.kv_rank, heads * self.value_dim))
+
+    @property
+    def _keys_and_values(self) -> tuple[int, int]:
+        return (self.kv_rank, self.heads * (self.nope_dim + self.value_dim))
+
+    def _down(self, hidden: int) -> Matrices:
+        """From the hidden state to compressed queries and the row that is cached: one product."""
+        kept = self.kv_rank + self.rope_dim if self.own_cache else 0
+        columns = (self.query_rank or 0) + kept
+        return ((hidden, columns),) if columns else ()
+
+    def _up(self, hidden: int) -> Matrices:
+        """From compressed rows, or the hidden state, to heads; a gate; the output."""
         queries = self.heads * (self.nope_dim + self.rope_dim)
-        to_queries: Matrices = ((hidden, queries),)
+        to_queries = (self.query_rank or hidden, queries)
         if self.query_rank is not None and self.gate_from_queries:
-            both = queries + self.heads * self.value_dim
-            to_queries = ((hidden, self.query_rank), (2 * self.query_rank, both))
-        elif self.query_rank is not None:
-            to_queries = ((hidden, self.query_rank), (self.query_rank, queries))
+            to_queries = (2 * self.query_rank, queries + self.heads * self.value_dim)
         gates = {"none": 0, "head": self.heads, "values": self.heads * self.value_dim}[self.gated_output]
         gate: Matrices = ((hidden, gates),) if gates else ()
-        compressed: Matrices = ((hidden, self.kv_rank + self.rope_dim),) if self.own_cache else ()
-        return (
-            *to_queries,
-            *compressed,
-            (self.kv_rank, self.heads * (self.nope_dim + self.value_dim)),
-            *self._index_projections(hidden),
-            *gate,
-            (self.heads * self.value_dim, hidden),
-        )
+        return (to_queries, self._keys_and_values, *gate, (self.heads * self.value_dim, hidden))
 
     def _index_projections(self, hidden: int) -> Matrices:
         if self.index is None:

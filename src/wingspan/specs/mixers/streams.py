@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from wingspan.limits import Width
-from wingspan.specs.mixers.base import BaseMixer, Matrices
+from wingspan.specs.mixers.base import BaseMixer, Matrices, Products
 
 
 class StreamMixer(BaseMixer):
@@ -19,6 +19,10 @@ class StreamMixer(BaseMixer):
     def projections(self, hidden: int) -> Matrices:  # noqa: ARG002 - the streams have widths of their own
         """All of them; none leads back to one hidden state."""
         return self.matrices
+
+    def products(self, hidden: int, group: int, *, absorbed: bool) -> Products:  # noqa: ARG002 - as `projections`
+        """A share of every one's outputs."""
+        return tuple((inputs, outputs / group) for inputs, outputs in self.matrices)
 
     def kept_columns(self, hidden: int, *, selective: bool) -> tuple[int, int]:  # noqa: ARG002 - alike in both
         """Every product."""
