@@ -255,8 +255,17 @@ class ServiceSearch:
         near = [o for o in offers[:_MOST_CLOSE] if o.tokens_per_second_per_gpu >= _CLOSE * top]
         whole_ones = [settled for o in near if (settled := settle.offer(o))]
         rest = whole_ones + [o for o in offers if o not in near]
-        best = max((o for o in rest if o.meets), key=lambda offer: offer.order, default=None)
+        best = _best(rest)
+        while best is not None and best.estimated:  # those near it kept less, predicted whole
+            rest.remove(best)
+            if settled := settle.offer(best):
+                rest.append(settled)
+            best = _best(rest)
         return [settle.sooner(o) if o is best else o for o in rest]
+
+
+def _best(offers: list[Offer]) -> Offer | None:
+    return max((o for o in offers if o.meets), key=lambda offer: offer.order, default=None)
 
 
 class _Settle:
