@@ -10,7 +10,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wingspan.cost.product import product_seconds
+from wingspan.cost.product import product_seconds, whole_tiles
 from wingspan.specs.cluster import Cluster
 from wingspan.specs.execution import DispatcherKind
 from wingspan.specs.precision import Precision, wider
@@ -95,7 +95,7 @@ def experts_seconds(
     rows = tokens_S.sum(axis=-1)
     active = np.minimum(tokens_S, 1.0) if active_S is None else np.asarray(active_S, dtype=np.float64)
     if batch is not BatchRegime.SMALL:
-        padded = np.ceil(tokens_S / kernel.row_alignment) * kernel.row_alignment
+        padded = active * whole_tiles(tokens_S, active, kernel.row_alignment) * kernel.row_alignment
         tokens_S = np.where(tokens_S < 1, tokens_S, padded)
     up_columns = np.asarray((2 if gated else 1) * inner, dtype=np.float64)
     narrow, wide = np.asarray(float(inner)), np.asarray(float(hidden))

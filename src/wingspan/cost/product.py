@@ -70,10 +70,9 @@ def computing_seconds(
     before = (1,) * max(likely.ndim, np.ndim(columns))
     column_tile_J = np.asarray(kernel.column_tiles, np.float64).reshape(-1, *before)
     column_tiles_J = np.ceil(columns / column_tile_J)
-    each_P = np.divide(rows_P, active_P, out=np.zeros_like(rows_P), where=active_P > 0)
     best: Array = np.asarray(np.inf)
     for row_tile in kernel.row_tiles:
-        row_tiles = _total(active_P * np.ceil(each_P / row_tile)) / sure
+        row_tiles = _total(active_P * whole_tiles(rows_P, active_P, row_tile)) / sure
         waves_J = np.ceil(row_tiles * column_tiles_J / kernel.processors)
         step_J = np.maximum(
             kernel.inner_step_seconds, 2 * row_tile * column_tile_J * kernel.processors / rate
@@ -98,6 +97,14 @@ def moved_bytes(
         active * inner * columns * weights.bytes + rows * inner * activations.bytes + rows * columns * out
     )
     return moved
+
+
+def whole_tiles(rows_P: Array, active_P: Array, tile: float) -> Array:
+    """Tiles of a product while it has rows, which is `active_P` of the time, with `rows_P` in the mean: (..., P)."""
+    each_P = np.divide(rows_P, active_P, out=np.zeros_like(rows_P), where=active_P > 0)
+    # Rows that fill their tiles still do after they were multiplied by the share and divided by it.
+    tiles: Array = np.ceil(each_P / tile - 1e-9)
+    return tiles
 
 
 def _total(values_P: Array) -> Array:
