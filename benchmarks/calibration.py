@@ -198,7 +198,7 @@ def main(
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each load is measured.")] = 3,
     threads: Annotated[int, typer.Option(min=1, help="Of each process that computes.")] = 1,
-    limit_seconds: Annotated[float, typer.Option(min=1, help="Give up after so long.")] = 600,
+    limit_seconds: Annotated[float, typer.Option(min=1, help="Give up after so long.")] = 900,
     real_time: Annotated[
         bool, typer.Option(help="Take real-time priority (root, Linux): beside other work.")
     ] = False,

@@ -128,8 +128,9 @@ def served(making: Making) -> list[Path]:
             for thread in front.threads():
                 os.sched_setscheduler(thread.id, os.SCHED_RR, os.sched_param(_HANDS_ON))
         making.do(_load(making, url, making.folder / "served" / "warm", 16, 32, 0))
-        for number, concurrency, file in found:
-            making.run(file, _load(making, url, file, concurrency, max(6, 4 * concurrency), number))
+        for _, concurrency, file in found:
+            # The same requests in every round, so that rounds are one load.
+            making.run(file, _load(making, url, file, concurrency, max(32, 8 * concurrency), concurrency))
     return [file for _, _, file in found]
 
 
@@ -139,7 +140,7 @@ def _load(
     return [
         *(*making.hands_on, *_WINGSPAN, "bench", "serve", url, "--concurrency", str(concurrency)),
         *("--num-requests", str(requests), "--prompt-tokens", str(PROMPT_TOKENS)),
-        *("--output-tokens", str(OUTPUT_TOKENS), "--length-spread", "0", "--seed", str(seed), "--out", file),
+        *("--output-tokens", str(OUTPUT_TOKENS), "--seed", str(seed), "--out", file),
     ]
 
 
