@@ -53,7 +53,7 @@ def _points(points: list[PublishedPoint]) -> Table:
         )
         table.add_row(
             f"{row.id} {'f' if row.for_fitting else 'j'}",
-            f"{row.phase} EP {row.ep}, {point.batch_text}{_short(point)}",
+            _what(point),
             _number(point.published),
             _number(point.predicted),
             row.unit,
@@ -61,6 +61,13 @@ def _points(points: list[PublishedPoint]) -> Table:
             bar,
         )
     return table
+
+
+def _what(point: PublishedPoint) -> str:
+    row = point.row
+    if point.kind is Kind.KEPT:
+        return f"exchange: {row.metric[row.metric.index('kept') :]}"
+    return f"{row.phase} EP {row.ep}, {point.batch_text}{_short(point)}"
 
 
 def _short(point: PublishedPoint) -> str:

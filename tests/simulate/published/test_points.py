@@ -199,6 +199,21 @@ def test_exchanges_are_predicted_in_their_unit(tmp_path: Path) -> None:
     assert 20 < points[1].predicted < 120
 
 
+def test_an_exchange_keeps_less_of_its_speed_on_more_ranks(tmp_path: Path) -> None:
+    says = {"ep": "8->64", "hardware": "-", "phase": "-", "unit": "ratio", "value": "0.8"}
+    wide = "per-GPU throughput (or 1/latency) kept from EP8 to EP64"
+    points, refused = _points(
+        tmp_path,
+        row("A", **says, system="GB200 one-sided A2A 128 tok", metric=wide),
+        row("B", **says, system="GB200 one-sided A2A 128 tok", metric=wide.replace("EP64", "EP16")),
+        row("C", **says, system="GB200 one-sided A2A", metric=wide),
+        row("D", **says, system="an abacus, 128 tok", metric=wide),
+    )
+    assert {point.kind for point in points} == {Kind.KEPT}
+    assert 0.5 < points[0].predicted < points[1].predicted < 1
+    assert sorted(chain.from_iterable(refused.values())) == ["C", "D"]
+
+
 def test_trends_and_decisions_compare_what_differs_in_one_thing(tmp_path: Path) -> None:
     points, _ = _points(
         tmp_path,

@@ -7,7 +7,8 @@ expert). Rows count 8 of 256 experts and 7,168 values a token, as the libraries'
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 from wingspan.cost.exchange import Phase, exchange_seconds
 from wingspan.cost.uncertainty import relative_error
@@ -62,8 +63,30 @@ def exchange_figure(row: PublishedRow, cluster: Cluster) -> ExchangeFigure:
     return ExchangeFigure(row.batch * copies * size / seconds / 1e9, error)
 
 
+def speed_kept(row: PublishedRow, cluster: Cluster) -> float:
+    """Of an exchange's speed on few ranks, what is left on many with as many tokens on each.
+
+    Args:
+        row: that says `kept from EP8 to EP64` or alike, and its tokens in the system's name.
+        cluster: the row's machine.
+
+    Raises:
+        InputError: the row does not say so.
+    """
+    ranks = re.search(r"kept from EP ?(\d+) to EP ?(\d+)", row.metric)
+    tokens = re.search(r"\b(\d+) tok", row.system)
+    if ranks is None or tokens is None:
+        raise InputError(f"{row.id}: what is kept from how many ranks to how many, of how many tokens?")
+
+    def seconds(count: str) -> float:
+        exchange = replace(row, ep=int(count), batch=float(tokens[1]), unit="us")
+        return sum(exchange_figure(replace(exchange, metric=of.value), cluster).value for of in Phase)
+
+    return seconds(ranks[1]) / seconds(ranks[2])
+
+
 def _kind(row: PublishedRow) -> DispatcherKind:
-    if "rank-major" in row.notes or "OneSided" in row.system:
+    if "rank-major" in row.notes or re.search("one-?sided", row.system, re.IGNORECASE):
         return DispatcherKind.DEDUPLICATED
     if "pplx" in row.system:
         return DispatcherKind.FLAT  # It has no others: its rows go straight at any batch.

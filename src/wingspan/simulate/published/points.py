@@ -9,7 +9,7 @@ import numpy as np
 
 from wingspan.cost.compute import sorting_seconds
 from wingspan.errors import InputError
-from wingspan.interop.published.exchanges import exchange_figure
+from wingspan.interop.published.exchanges import exchange_figure, speed_kept
 from wingspan.interop.published.rows import PublishedRow
 from wingspan.placement.at_balance import clustered
 from wingspan.schedule.result import Operation, StepReport
@@ -31,6 +31,8 @@ class Kind(StrEnum):
     EXCHANGE = "exchange alone"
     BALANCE = "balance"
     """Mean / max of the ranks' load that recorded routing has, against what the generator of skew gives."""
+    KEPT = "speed kept"
+    """What an exchange keeps of its speed on more ranks."""
 
 
 _PARTS = {
@@ -134,6 +136,8 @@ def _point(row: PublishedRow, reports: _Steps) -> PublishedPoint:
     if row.unit in ("us", "GB/s"):
         figure = exchange_figure(row, cluster_of(row))
         return PublishedPoint(row, Kind.EXCHANGE, row.value, figure.value, figure.relative_error)
+    if " kept from EP" in row.metric:
+        return PublishedPoint(row, Kind.KEPT, row.value, speed_kept(row, cluster_of(row)), None)
     if row.metric == "GPU balancedness mean/max" and row.says("no EPLB") and row.ep is not None:
         return PublishedPoint(row, Kind.BALANCE, row.value, _balance(row.ep), None)
     rate, layer = row.unit.startswith("tok/s"), row.unit == "ms" and row.metric.startswith("per-layer ")

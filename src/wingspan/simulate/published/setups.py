@@ -54,6 +54,7 @@ _ENGINES = (
 )
 _LIBRARIES = (
     ("OneSided", "trtllm-one-sided"),
+    ("one-sided", "trtllm-one-sided"),
     ("Hybrid-EP", "hybrid-ep"),
     ("UCCL-EP", "uccl-ep"),
     ("pplx-kernels", "pplx-kernels"),
@@ -154,7 +155,8 @@ def named(text: str, known: tuple[tuple[str, str], ...], what: str, where: str) 
 
 def cluster_of(row: PublishedRow) -> Cluster:
     """The machine that a row's text names, with its network, exchange library and as many cards."""
-    name = named(row.hardware, _CLUSTERS, "hardware", row.id)
+    hardware = row.system if row.hardware == "-" else row.hardware
+    name = named(hardware, _CLUSTERS, "hardware", row.id)
     if "EFA" in f"{row.hardware} {row.system}".replace("EFA / ", ""):
         name += "+efa"
     name += "".join(f"+{variant}" for word, variant in _LIBRARIES if word in row.system)
