@@ -139,8 +139,8 @@ def test_the_contention_note_is_there_only_where_something_overlaps() -> None:
         ]
         for schedule in ("sequential", "two-batch")
     }
-    assert not any("overlap" in note for note in notes["sequential"])
-    assert any("overlap" in note for note in notes["two-batch"])
+    assert not any("Contention" in note for note in notes["sequential"])
+    assert any("Contention" in note for note in notes["two-batch"])
 
 
 def test_a_config_json_is_read() -> None:

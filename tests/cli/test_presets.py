@@ -47,7 +47,7 @@ def test_one_kind_alone_in_80_columns(wingspan, monkeypatch):
         ("plan deepseek-v3 --cluster h20", ["h20", "h200"]),
         ("plan deepseek-v3 --cluster h200+p", ["h200+pcie4", "h200+pcie5", "h200+pplx-kernels"]),
         ("inspect mix", ["mixtral-8x7b"]),
-        ("simulate vllm", ["vllm-h200-ep16-prefill", "vllm-h200-ep32-decode"]),
+        ("simulate vllm-h200", ["vllm-h200-ep16-prefill", "vllm-h200-ep32-decode"]),
         ("atlas cloudmatrix-ep320", ["cloudmatrix-ep320-decode"]),
     ],
 )

@@ -59,5 +59,9 @@ def _kernels(compute: Kernels, transfers: Kernels, time_scale: float) -> Kernels
 def _slower(kernel: SpecT, time_scale: float) -> SpecT:
     """Every duration of a kernel, `time_scale` times as long."""
     values = kernel.model_dump()
-    durations = {name: value * time_scale for name, value in values.items() if name.endswith("_seconds")}
+    durations = {
+        name: value * time_scale
+        for name, value in values.items()
+        if name.endswith("_seconds") and value is not None
+    }
     return kernel.model_copy(update=durations)
