@@ -64,7 +64,7 @@ def exchange_figure(row: PublishedRow, cluster: Cluster) -> ExchangeFigure:
 
 
 def speed_kept(row: PublishedRow, cluster: Cluster) -> float:
-    """Of an exchange's speed on few ranks, what is left on many with as many tokens on each.
+    """What an exchange keeps of its speed on few ranks where there are many, with as many tokens on each.
 
     Args:
         row: that says `kept from EP8 to EP64` or alike, and its tokens in the system's name.
