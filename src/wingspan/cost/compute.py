@@ -58,7 +58,7 @@ def matmul_seconds(
     """
     rows, inner, columns = (np.asarray(a, dtype=np.float64) for a in (rows, inner, columns))
     kernel = cluster.kernels.matmul
-    bare = wider(weights, activations).bytes >= 2 if bare is None else bare
+    bare = is_bare(weights, activations) if bare is None else bare
     launch = launch_seconds(cluster, batch, bare=bare)
     share = kernel.arithmetic_shares.get(wider(weights, activations).arithmetic, 1.0)
     busy = product_seconds(cluster, rows[..., None], inner, columns, weights, activations, (share, 1.0))
@@ -134,6 +134,11 @@ def elementwise_seconds(
     moved = np.asarray(moved_bytes, dtype=np.float64)
     launch = launch_seconds(cluster, batch, bare=True)
     return np.where(moved > 0, moved / cluster.gpu.sustained_memory_bytes_per_second + launch, 0.0)
+
+
+def is_bare(weights: Precision, activations: Precision) -> bool:
+    """Whether a product of these needs no small kernel that quantises its rows."""
+    return wider(weights, activations).bytes >= 2
 
 
 def launch_seconds(cluster: Cluster, batch: BatchRegime, *, bare: bool) -> float:

@@ -24,9 +24,8 @@ def draw_choices(
     with np.errstate(divide="ignore"):
         log_LE = np.log(shares_LE)
     chosen_LTK = np.empty((layers, tokens, top_k), dtype=np.int64)
-    for chosen_TK, log_E in zip(
-        chosen_LTK, log_LE, strict=True
-    ):  # the scores of all layers may fill the memory
+    # Layer by layer: the scores of all may fill the memory.
+    for chosen_TK, log_E in zip(chosen_LTK, log_LE, strict=True):
         scores_TE = log_E + rng.gumbel(size=(tokens, experts))
         chosen_TK[:] = np.argpartition(-scores_TE, top_k - 1, axis=1)[:, :top_k]
     return chosen_LTK

@@ -143,15 +143,21 @@ class StepLoop:
     async def _sleep(self) -> None:
         """Until there is something to do; raises `WingspanError` where a rank ends meanwhile."""
         loop = asyncio.get_running_loop()
-        words = self.llm.words
+        words, heard = self.llm.words, list[int]()
+
+        def hear(word: int) -> None:
+            heard.append(word)
+            self._wake.set()
+
         for each in words:
-            loop.add_reader(each, self._wake.set)
+            loop.add_reader(each, hear, each)
         try:
             await self._wake.wait()
         finally:
             for each in words:
                 loop.remove_reader(each)
-        await loop.run_in_executor(self._thread, self.llm.check)
+        if heard:
+            await loop.run_in_executor(self._thread, self.llm.check)
 
     async def _look(self) -> None:
         """Tell the watcher what every rank did, where it wants to know and there is something to tell."""

@@ -46,6 +46,14 @@ def error_bar(prediction: Prediction, times: Mapping[Operation, Array], rank: in
     return float(np.sqrt(np.sum(np.square(terms))))
 
 
+def holds(bar: float | None, error: float | None) -> bool | None:
+    """Whether a bar holds the time of which the prediction is off by the relative error; None: one is lacking."""
+    if bar is None or error is None:
+        return None
+    times = 1 + error
+    return max(times, 1 / times) <= 1 + bar
+
+
 def rests_on(prediction: Prediction) -> str:
     """What the prediction was fitted on, and how far it reaches beyond that, in one line."""
     cluster, deployment = prediction.cluster, prediction.deployment

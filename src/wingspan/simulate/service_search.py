@@ -308,8 +308,9 @@ class _Settle:
         gpus, total = self._search.gpus, deployment.workload.total_sequences
         choice = whole(deployment, gpus, wanted)
         if total is None:
-            limited = choice is not None and wanted.longest_step_seconds is not None
-            return enlarged(choice, wanted) if choice is not None and limited else choice
+            if choice is None or wanted.longest_step_seconds is None:
+                return choice
+            return enlarged(choice, wanted)
         while choice is None and total > 1:
             total -= max(1, total // 16)
             choice = whole(with_workload(deployment, total_sequences=total), gpus, wanted)

@@ -19,7 +19,7 @@ from wingspan.cost.attention import (
     recurrence_seconds,
     unrecorded_layer_seconds,
 )
-from wingspan.cost.compute import BatchRegime, elementwise_seconds, launch_seconds, matmul_seconds
+from wingspan.cost.compute import BatchRegime, elementwise_seconds, is_bare, launch_seconds, matmul_seconds
 from wingspan.deployment import Deployment
 from wingspan.errors import InputError
 from wingspan.limits import MOST_DRAWS
@@ -152,7 +152,7 @@ class Work:
         if not self._fuses:
             return cost
         part = self._precisions.shared
-        bare = wider(part.weights, part.activations).bytes >= _STREAM_BYTES
+        bare = is_bare(part.weights, part.activations)
         launches = 2 * launch_seconds(self._cluster, self._batch, bare=bare)
         return _longer(cost, -np.minimum(launches, cost.seconds))
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 from wingspan.errors import InputError
 from wingspan.specs.cluster import Cluster
-from wingspan.specs.kernels import Kernels
-from wingspan.specs.reading import Spec
-
-SpecT = TypeVar("SpecT", bound=Spec)
+from wingspan.specs.kernels import Kernels, longer
 
 
 def on_links(cluster: Cluster, links: Cluster, time_scale: float) -> Cluster:
@@ -42,11 +37,11 @@ def on_links(cluster: Cluster, links: Cluster, time_scale: float) -> Cluster:
 def _kernels(compute: Kernels, transfers: Kernels, time_scale: float) -> Kernels:
     return compute.model_copy(
         update={
-            "matmul": _slower(compute.matmul, time_scale),
-            "experts": _slower(compute.experts, time_scale),
-            "attention": _slower(compute.attention, time_scale),
-            "small": _slower(compute.small, time_scale),
-            "engine": _slower(compute.engine, time_scale),
+            "matmul": longer(compute.matmul, time_scale),
+            "experts": longer(compute.experts, time_scale),
+            "attention": longer(compute.attention, time_scale),
+            "small": longer(compute.small, time_scale),
+            "engine": longer(compute.engine, time_scale),
             "normal": transfers.normal,
             "low_latency": transfers.low_latency,
             "collective": transfers.collective,
@@ -54,14 +49,3 @@ def _kernels(compute: Kernels, transfers: Kernels, time_scale: float) -> Kernels
             "accuracy": {},
         }
     )
-
-
-def _slower(kernel: SpecT, time_scale: float) -> SpecT:
-    """Every duration of a kernel, `time_scale` times as long."""
-    values = kernel.model_dump()
-    durations = {
-        name: value * time_scale
-        for name, value in values.items()
-        if name.endswith("_seconds") and value is not None
-    }
-    return kernel.model_copy(update=durations)

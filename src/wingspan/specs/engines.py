@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field
 from wingspan.errors import InputError
 from wingspan.reading import check_kind
 from wingspan.specs.cluster import Cluster
-from wingspan.specs.kernels import EngineWork, ExchangeKernel, ExchangePhase
+from wingspan.specs.kernels import EngineWork, ExchangeKernel, ExchangePhase, longer
 from wingspan.specs.reading import Spec, parse, read_yaml
 from wingspan.writing import write_text
 
@@ -165,19 +165,12 @@ def _computing_slower(cluster: Cluster, times: float) -> Cluster:
         return cluster
     gpu, kernels = cluster.gpu, cluster.kernels
     parts = {
-        part: _longer(getattr(kernels, part), times) for part in ("matmul", "experts", "attention", "small")
+        part: longer(getattr(kernels, part), times) for part in ("matmul", "experts", "attention", "small")
     }
     shares = {name: getattr(gpu, name) / times for name in ("mfu", "memory_bandwidth_utilisation")}
     return cluster.model_copy(
         update={"gpu": gpu.model_copy(update=shares), "kernels": kernels.model_copy(update=parts)}
     )
-
-
-def _longer(part: Spec, times: float) -> Spec:
-    """Every duration of a kernel's constants, so many times as long."""
-    given = {name: getattr(part, name) for name in type(part).model_fields if name.endswith("_seconds")}
-    longer = {name: seconds * times for name, seconds in given.items() if seconds is not None}
-    return part.model_copy(update=longer)
 
 
 def _slowed(kernel: ExchangeKernel, dispatch: float, combine: float) -> ExchangeKernel:

@@ -7,7 +7,7 @@ tiles that are only partly filled, synchronisation. `ideal` loses nothing; `h100
 from __future__ import annotations
 
 from importlib import resources
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import Field
 
@@ -19,6 +19,8 @@ Seconds = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Tiles = Annotated[tuple[int, ...], Field(min_length=1)]
+
+SpecT = TypeVar("SpecT", bound=Spec)
 
 
 class MatmulKernel(Spec):
@@ -232,6 +234,13 @@ class Kernels(Spec):
     accuracy: dict[str, Accuracy] = Field(
         default={}, description="per operation; one that is not named has no error bar"
     )
+
+
+def longer(part: SpecT, times: float) -> SpecT:
+    """Every duration of a kernel's constants, so many times as long; one that it leaves to another stays so."""
+    given = {name: getattr(part, name) for name in type(part).model_fields if name.endswith("_seconds")}
+    lasting = {name: seconds * times for name, seconds in given.items() if seconds is not None}
+    return part.model_copy(update=lasting)
 
 
 def kernels_named(name: str) -> Kernels:

@@ -41,17 +41,9 @@ _ROUNDS = 6
 _SETTLED = 1e-4
 _HALVINGS = 3
 
-_NO_TIME = dict.fromkeys(
-    (
-        "step_seconds",
-        "agreement_seconds",
-        "sequence_seconds",
-        "token_seconds",
-        "expert_seconds",
-        "request_seconds",
-    ),
-    0.0,
-)
+_NO_TIME = {"agreement_seconds": 0.0} | {
+    term.value: 0.0 for term in Term if term not in (Term.LAYER, Term.COMPUTE)
+}
 
 
 @dataclass(frozen=True)

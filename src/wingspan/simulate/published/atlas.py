@@ -18,6 +18,7 @@ from wingspan.deployment_presets import (
     values_of,
 )
 from wingspan.schedule.result import Operation, StepReport
+from wingspan.simulate.error_bar import holds
 from wingspan.simulate.published.judge import PointGroup, group_of
 from wingspan.simulate.published.rank_correlation import kendall
 from wingspan.simulate.step import simulate
@@ -93,10 +94,7 @@ class AtlasRow:
     @property
     def held(self) -> bool | None:
         """Whether the published time lies within the predicted one's bar."""
-        if self.error is None or self.relative_error is None:
-            return None
-        times = 1 + self.error
-        return max(times, 1 / times) <= 1 + self.relative_error
+        return holds(self.relative_error, self.error)
 
     @property
     def waiting_seconds(self) -> float:

@@ -13,6 +13,7 @@ from wingspan.interop.published.exchanges import exchange_figure, speed_kept
 from wingspan.interop.published.rows import PublishedRow
 from wingspan.placement.at_balance import clustered
 from wingspan.schedule.result import Operation, StepReport
+from wingspan.simulate.error_bar import holds
 from wingspan.simulate.prediction import Prediction
 from wingspan.simulate.published.setups import PublishedSetup, cluster_of, setup_of
 from wingspan.simulate.step import predict
@@ -87,10 +88,7 @@ class PublishedPoint:
     @property
     def held(self) -> bool | None:
         """Whether the published time lies within the predicted one's bar."""
-        if self.relative_error is None:
-            return None
-        times = 1 + self.error
-        return max(times, 1 / times) <= 1 + self.relative_error
+        return holds(self.relative_error, self.error)
 
     @property
     def attention(self) -> str:
